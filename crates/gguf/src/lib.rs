@@ -1,0 +1,67 @@
+//! Reads the header of a GGUF model file: metadata and where the tensors lie, never the tensors' bytes.
+//!
+//! A header comes from outside: nothing it declares is believed before the bytes are there, every size is checked
+//! against the file, and what is wrong is named. The format is described in
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+
+mod dtype;
+mod header;
+mod reader;
+pub mod tiny;
+mod value;
+pub mod write;
+
+pub use dtype::Dtype;
+pub use header::{Header, TensorInfo};
+pub use value::{Array, Value};
+
+/// A file that is not a GGUF this software reads.
+#[derive(Debug, thiserror::Error)]
+pub enum GgufError {
+    /// The file cannot be opened or read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It does not begin with `GGUF`.
+    #[error("not a GGUF file: it does not begin with \"GGUF\"")]
+    Magic,
+    /// A version other than 2 and 3, or the other byte order.
+    #[error("GGUF version {0} is not supported: use a little-endian version 2 or 3 file")]
+    Version(u32),
+    /// The file ends too early.
+    #[error("the file is truncated: {missing} bytes are missing ({what})")]
+    Truncated {
+        /// In the middle of what.
+        what: String,
+        /// How many bytes more there should be.
+        missing: u64,
+    },
+    /// More of something than any real model has.
+    #[error("{what} is {got}, more than the {limit} that is accepted")]
+    TooMuch {
+        /// What of.
+        what: &'static str,
+        /// How much.
+        got: u64,
+        /// How much at most.
+        limit: u64,
+    },
+    /// Anything else that breaks the format.
+    #[error("damaged header: {0}")]
+    Damaged(String),
+    /// A key that the model needs is not there.
+    #[error("metadata key {0} is missing")]
+    Missing(String),
+    /// A key is there with another type or value than it must have.
+    #[error("metadata key {key} must be {expected}")]
+    Type {
+        /// Which key.
+        key: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+}

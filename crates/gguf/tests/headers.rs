@@ -1,0 +1,193 @@
+//! Headers as written, and headers as an attacker or a broken disk makes them.
+
+use std::{fs, path::PathBuf};
+
+use gguf::{Array, Dtype, GgufError, Header, Value, tiny::TinyModel, write::Writer};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("model.gguf")
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Header, GgufError> {
+        fs::write(self.path(), bytes).expect("written");
+        Header::read(&self.path())
+    }
+}
+
+fn small() -> Writer {
+    let mut file = Writer::default();
+    file.metadata("general.architecture", Value::String("llama".into()));
+    file.metadata("n", Value::U64(7));
+    file.metadata("f", Value::F32(0.5));
+    file.metadata("list", Value::Array(Array::Strings(vec!["a".into(), "ü".into()])));
+    file.tensor_f32("one", &[2, 3], &[0.0; 6]);
+    file.tensor("two", Dtype::Q4_1, &[32], vec![0; 20]);
+    file
+}
+
+fn small_bytes(files: &Files) -> Vec<u8> {
+    small().write(&files.path()).expect("written");
+    fs::read(files.path()).expect("read")
+}
+
+#[test]
+fn a_header_is_read_back_as_written() {
+    let files = Files::new();
+    small().write(&files.path()).expect("written");
+    let header = Header::read(&files.path()).expect("valid");
+    assert_eq!(header.architecture().expect("there"), "llama");
+    assert_eq!(header.u32("n").expect("there"), 7);
+    assert_eq!(header.f32("f").expect("there"), 0.5);
+    assert_eq!(header.strings("list").expect("there"), ["a", "ü"]);
+    assert_eq!(header.tensors["one"].shape, [2, 3]);
+    assert_eq!((header.tensors["two"].dtype, header.tensors["two"].bytes), (Dtype::Q4_1, 20));
+    assert_eq!(header.tensors["two"].offset, 32);
+    assert!(matches!(header.u32("f"), Err(GgufError::Type { key, .. }) if key == "f"));
+    assert!(matches!(header.u32("m"), Err(GgufError::Missing(key)) if key == "m"));
+}
+
+#[test]
+fn arrays_can_be_left_out_without_changing_the_digest() {
+    let files = Files::new();
+    TinyModel::default().write(&files.path()).expect("written");
+    let whole = Header::read(&files.path()).expect("valid");
+    let lean = Header::read_without_arrays(&files.path()).expect("valid");
+    assert_eq!((whole.digest, &whole.tensors), (lean.digest, &lean.tensors));
+    assert!(whole.metadata.contains_key("tokenizer.ggml.tokens"));
+    assert!(!lean.metadata.contains_key("tokenizer.ggml.tokens"));
+    // It is an array all the same, not a key that is missing.
+    let asked = lean.opt_u32("tokenizer.ggml.tokens");
+    assert!(matches!(asked, Err(GgufError::Type { expected, .. }) if expected.starts_with("a whole number")));
+    assert!(matches!(lean.opt_u32("not.there"), Ok(None)));
+}
+
+#[test]
+fn tiny_models_of_different_seeds_have_different_digests() {
+    let files = Files::new();
+    let digest = |seed| {
+        TinyModel { seed, ..TinyModel::default() }.write(&files.path()).expect("written");
+        Header::read(&files.path()).expect("valid").digest
+    };
+    assert_eq!(digest(1), digest(1));
+    assert_ne!(digest(1), digest(2));
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let files = Files::new();
+    let bytes = small_bytes(&files);
+    for length in 0..bytes.len() - 12 {
+        assert!(files.read(&bytes[..length]).is_err(), "{length} of {} bytes were read", bytes.len());
+    }
+    let missing = files.read(&bytes[..bytes.len() - 32]).expect_err("a tensor is cut");
+    assert!(matches!(missing, GgufError::Truncated { missing: 20, .. }), "{missing}");
+}
+
+#[test]
+fn declared_sizes_are_not_believed() {
+    let files = Files::new();
+    let huge =
+        [b"GGUF\x03\0\0\0".as_slice(), &1u64.to_le_bytes(), &1u64.to_le_bytes(), &u64::MAX.to_le_bytes()];
+    assert!(matches!(files.read(&huge.concat()), Err(GgufError::TooMuch { .. })));
+    let key = [1u64.to_le_bytes().as_slice(), b"k", &9u32.to_le_bytes(), &10u32.to_le_bytes()].concat();
+    let array =
+        [&huge[..2].concat(), 1u64.to_le_bytes().as_slice(), &key, &(4u64 << 20).to_le_bytes()].concat();
+    assert!(matches!(files.read(&array), Err(GgufError::Truncated { .. })));
+    assert!(matches!(files.read(b"GGUF\0\0\0\x03"), Err(GgufError::Version(_))));
+    assert!(matches!(files.read(b"ggml\x01\0\0\0"), Err(GgufError::Magic)));
+}
+
+#[test]
+fn tensors_that_cannot_be_are_refused() {
+    let files = Files::new();
+    let refused = |shape: &[u64], dtype| {
+        let mut file = Writer::default();
+        file.tensor("t", dtype, shape, vec![0; 64]);
+        file.write(&files.path()).expect("written");
+        Header::read(&files.path()).expect_err("refused").to_string()
+    };
+    assert!(refused(&[0], Dtype::F32).contains("tensor t has shape"));
+    assert!(refused(&[u64::MAX, 2], Dtype::F32).contains("tensor t has shape"));
+    assert!(refused(&[u64::MAX / 2], Dtype::F32).contains("too large"));
+    assert!(refused(&[33], Dtype::Q4_0).contains("whole blocks"));
+    assert!(refused(&[1 << 20], Dtype::F32).contains("missing"));
+    let mut twice = Writer::default();
+    twice.tensor_f32("t", &[1], &[0.0]);
+    twice.tensor_f32("t", &[1], &[0.0]);
+    twice.write(&files.path()).expect("written");
+    assert!(Header::read(&files.path()).expect_err("refused").to_string().contains("twice"));
+}
+
+/// The small file with `new` after `old`, which is there once, instead of what was there.
+fn patched(files: &Files, old: &[u8], new: &[u8]) -> String {
+    let mut bytes = small_bytes(files);
+    let at = bytes.windows(old.len()).position(|window| window == old).expect("is there") + old.len();
+    bytes[at..at + new.len()].copy_from_slice(new);
+    files.read(&bytes).expect_err("refused").to_string()
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let files = Files::new();
+    let before_offset = [b"two".as_slice(), &1u32.to_le_bytes(), &32u64.to_le_bytes(), &3u32.to_le_bytes()];
+    let offset = |offset: u64| patched(&files, &before_offset.concat(), &offset.to_le_bytes());
+    assert!(offset(0).contains("lies over another"), "{}", offset(0));
+    assert!(offset(40).contains("tensor two is not aligned to 32 bytes"), "{}", offset(40));
+    assert!(offset(u64::MAX - 31).contains("tensor two ends past all files"));
+    let kind = patched(&files, &before_offset[..3].concat(), &99u32.to_le_bytes());
+    assert!(kind.contains("tensor two has unsupported type 99"), "{kind}");
+    let text = patched(&files, &[b"a".as_slice(), &2u64.to_le_bytes()].concat(), &[0xff, 0xff]);
+    assert!(text.contains("list is not UTF-8"), "{text}");
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_with_and_without_arrays() {
+    let files = Files::new();
+    let mut file = Writer::default();
+    file.metadata("list", Value::Array(Array::Bools(vec![true])));
+    file.metadata("list", Value::Array(Array::Bools(vec![false])));
+    file.write(&files.path()).expect("written");
+    for read in [Header::read, Header::read_without_arrays] {
+        assert!(read(&files.path()).expect_err("refused").to_string().contains("list is there twice"));
+    }
+}
+
+#[test]
+fn arrays_that_would_fill_memory_are_refused_together() {
+    let files = Files::new();
+    let mut file = Writer::default();
+    for key in ["a", "b", "c"] {
+        file.metadata(key, Value::Array(Array::Bools(vec![true; 3 << 19])));
+    }
+    file.write(&files.path()).expect("written");
+    assert!(matches!(Header::read(&files.path()), Err(GgufError::TooMuch { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+        prop_assert!(Files::new().read(&bytes).is_err());
+        let with_magic = [b"GGUF\x03\0\0\0".as_slice(), &bytes].concat();
+        let _ = Files::new().read(&with_magic);
+    }
+
+    #[test]
+    fn a_flipped_byte_never_panics(at in any::<usize>(), to in any::<u8>()) {
+        let files = Files::new();
+        let mut bytes = small_bytes(&files);
+        let at = at % bytes.len();
+        bytes[at] = to;
+        let _ = files.read(&bytes);
+    }
+}

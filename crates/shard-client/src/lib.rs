@@ -1,0 +1,220 @@
+//! The only way anyone opens a session on a hop: `Forward` down a route, `Collect` from its last hop.
+//!
+//! The caller brings the channel; whether it runs inside a libp2p stream is not known here.
+
+use std::{fmt::Display, time::Duration};
+
+use swarm_process::trace;
+use swarm_proto::{
+    CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop,
+    wire::{self, shard_service_client::ShardServiceClient},
+};
+use swarm_types::{Attempt, Step, StepOutput, WorkerId};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
+
+/// Largest message: almost 4096 rows of 1024 numbers, or 256 of 16384. Both ends use it.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Steps that wait for the network; more make the sender wait.
+const STEPS_WAITING: usize = 4;
+/// A connected worker answers within milliseconds.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A hop that takes no step for so long is not alive.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn client(channel: Channel) -> ShardServiceClient<Channel> {
+    ShardServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    trace::inject(request.metadata_mut());
+    request
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Refusal> {
+    match timeout(OPEN_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(refusal),
+        Err(_) => Err(Refusal::new(RefusalCause::Timeout, "the hop did not answer in time")),
+    }
+}
+
+/// What a hop says against the protocol is its own fault, not that of whoever asked it.
+fn broken(error: impl Display) -> Refusal {
+    Refusal::new(RefusalCause::HopFailed, format!("the hop does not keep to the protocol: {error}"))
+}
+
+fn refusal(status: Status) -> Refusal {
+    match status.code() {
+        // No refusal of ours has these codes: the answer was too large, or the hop has no such method.
+        Code::OutOfRange | Code::Unimplemented => broken(status.message()),
+        _ => status.into(),
+    }
+}
+
+/// A session on a hop and all hops below it. Dropping it ends the session there.
+#[derive(Debug)]
+pub struct HopSession {
+    steps: mpsc::Sender<wire::ForwardRequest>,
+    attempt: Attempt,
+}
+
+/// What is told up the route: that a hop cannot go on.
+#[derive(Debug)]
+pub struct HopTrouble {
+    worker: WorkerId,
+    answers: Streaming<wire::ForwardResponse>,
+}
+
+impl HopSession {
+    /// Opens the session on the hop that `open` is for. Whether the hop accepts it is told by [`HopTrouble`]: steps
+    /// may be sent at once.
+    ///
+    /// # Errors
+    /// When the hop does not answer.
+    pub async fn open(channel: Channel, open: OpenSession) -> Result<(Self, HopTrouble), Refusal> {
+        let (attempt, worker) = (open.attempt, open.hop.worker.clone());
+        let (steps, waiting) = mpsc::channel(STEPS_WAITING);
+        let first = ToHop::Open(Box::new(open)).into();
+        steps.try_send(first).map_err(|_| Refusal::new(RefusalCause::Internal, "a new channel is full"))?;
+        let mut client = client(channel);
+        let answers = in_time(client.forward(request(ReceiverStream::new(waiting)))).await?.into_inner();
+        Ok((Self { steps, attempt }, HopTrouble { worker, answers }))
+    }
+
+    /// Sends a step down; waits while the hop has enough of them.
+    ///
+    /// # Errors
+    /// When the stream has ended, or the hop takes nothing for a minute. `InvalidArgument` when no hop would take the
+    /// step because of its size; it is not sent then.
+    pub async fn send(&self, step: Step) -> Result<(), Refusal> {
+        check_size(&step)?;
+        let message = ToHop::Step(StepMessage { attempt: self.attempt, step });
+        match timeout(SEND_TIMEOUT, self.steps.send(message.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Refusal::new(RefusalCause::HopFailed, "the stream to the hop has ended")),
+            Err(_) => Err(Refusal::new(RefusalCause::Timeout, "the hop takes no steps")),
+        }
+    }
+}
+
+/// The sender says what to do about a step that is too large; the hop would only end the stream.
+fn check_size(step: &Step) -> Result<(), Refusal> {
+    let bytes = largest_size(step);
+    if bytes <= MAX_MESSAGE_BYTES {
+        return Ok(());
+    }
+    let rows = step.tokens.len();
+    let message = format!(
+        "tokens: a step of {rows} rows takes {bytes} bytes, a message at most {MAX_MESSAGE_BYTES}: use a smaller \
+         --prefill-chunk"
+    );
+    Err(Refusal::new(RefusalCause::InvalidArgument, message))
+}
+
+/// No message with this step takes more bytes: tokens and targets are numbers of up to five, a timing is three of
+/// them and their tags.
+fn largest_size(step: &Step) -> usize {
+    let numbers = step.tokens.len() + step.targets.len();
+    size_of_val(step.activations.as_slice()) + 5 * numbers + 20 * step.timings.len() + 64
+}
+
+impl HopTrouble {
+    /// Resolves when this hop or one below it cannot go on. Cancel-safe.
+    pub async fn next(&mut self) -> HopFailure {
+        let refusal = match self.answers.message().await {
+            Ok(Some(wire::ForwardResponse { failed: Some(failed) })) => match HopFailure::try_from(failed) {
+                Ok(failure) => return failure,
+                Err(error) => broken(error),
+            },
+            Ok(Some(_)) => broken("failed: is missing"),
+            Ok(None) => Refusal::new(RefusalCause::HopFailed, "the hop ended the session"),
+            Err(status) => refusal(status),
+        };
+        HopFailure { worker: self.worker.clone(), refusal }
+    }
+}
+
+/// The tokens of one session, from the last hop. Dropping it ends the session there.
+#[derive(Debug)]
+pub struct Collected {
+    attempt: Attempt,
+    messages: Streaming<wire::CollectResponse>,
+}
+
+/// Asks the last hop for a session's tokens; returns when it has accepted.
+///
+/// # Errors
+/// When it refuses or does not answer.
+pub async fn collect(channel: Channel, session: CollectSession) -> Result<Collected, Refusal> {
+    let attempt = session.attempt;
+    let mut client = client(channel);
+    let opened = async {
+        let mut messages = client.collect(request(session.into())).await?.into_inner();
+        let first = messages.message().await?;
+        Ok((messages, first))
+    };
+    let (messages, first) = in_time(opened).await?;
+    match first.map(<(Attempt, FromHop)>::try_from).transpose().map_err(broken)? {
+        Some((_, FromHop::Accepted)) => Ok(Collected { attempt, messages }),
+        _ => Err(Refusal::new(RefusalCause::HopFailed, "the last hop did not accept the session")),
+    }
+}
+
+impl Collected {
+    /// The next answer to a step, `None` at the end of the session. What belongs to another attempt is dropped.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// When the stream breaks or carries what it must not.
+    pub async fn next(&mut self) -> Result<Option<StepOutput>, Refusal> {
+        while let Some(message) = self.messages.message().await.map_err(refusal)? {
+            match message.try_into().map_err(broken)? {
+                (attempt, FromHop::Output(output)) if attempt == self.attempt => return Ok(Some(output)),
+                (attempt, _) => tracing::debug!(%attempt, "dropped what does not belong to the attempt"),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_types::{HopTiming, TokenId};
+
+    use super::*;
+
+    fn step(rows: usize, hidden: usize) -> Step {
+        Step {
+            position: u32::MAX,
+            tokens: vec![TokenId(u32::MAX); rows],
+            activations: vec![0.5; rows * hidden],
+            sample: true,
+            targets: vec![TokenId(u32::MAX); rows],
+            timings: vec![
+                HopTiming { queue: Duration::MAX, compute: Duration::MAX, batch_rows: u32::MAX };
+                rows
+            ],
+        }
+    }
+
+    #[test]
+    fn a_step_that_no_hop_would_take_is_refused_with_what_to_do() {
+        assert!(check_size(&step(256, 16384)).is_err(), "just too large, with its tokens");
+        assert_eq!(check_size(&step(255, 16384)), Ok(()));
+        let refusal = check_size(&step(512, 16384)).expect_err("refused");
+        assert_eq!(refusal.cause, RefusalCause::InvalidArgument);
+        assert!(refusal.message.contains("--prefill-chunk"), "{refusal}");
+    }
+
+    #[test]
+    fn what_a_hop_says_wrong_is_not_the_callers_fault() {
+        assert_eq!(refusal(Status::out_of_range("too large")).cause, RefusalCause::HopFailed);
+        assert_eq!(refusal(Status::unimplemented("no such method")).cause, RefusalCause::HopFailed);
+        let refused = Refusal::new(RefusalCause::InvalidArgument, "session_id: is wrong");
+        assert_eq!(refusal(refused.clone().into()), refused, "a refusal by cause stays what it is");
+    }
+}

@@ -1,0 +1,108 @@
+//! What to load, and where to compute it.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use swarm_types::{Precision, ShardRange};
+
+use crate::EngineError;
+
+/// candle's quantised products (precision `fast` on a processor) run in a pool of candle's own. It is as large as this
+/// environment variable says when the process starts, and there is no other way to tell it: a process that means
+/// [`EngineConfig::threads`] to hold for them too must be started with it.
+pub const FAST_THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
+
+/// What an engine loads.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The GGUF file.
+    pub model: PathBuf,
+    /// The shards to hold.
+    pub shards: ShardRange,
+    /// Into how many the model is cut.
+    pub total_shards: u32,
+    /// How weights are held and multiplied.
+    pub precision: Precision,
+    /// Where.
+    pub device: DeviceChoice,
+    /// Bound of all sessions' caches together, in bytes.
+    pub kv_bytes: u64,
+    /// Threads of our own matrix products, at least 1; see [`FAST_THREADS_VARIABLE`] for candle's.
+    pub threads: usize,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DeviceChoice {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+    /// The Metal device of this number.
+    Metal(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    /// `cpu`, `cuda`, `cuda:1`, `metal`, `metal:0`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
+        let wrong = || format!("device must be cpu, cuda, cuda:N, metal or metal:N, got {text:?}");
+        let number = number.parse().map_err(|_| wrong())?;
+        match kind {
+            "cpu" if text == "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(number)),
+            "metal" => Ok(Self::Metal(number)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal(number) => write!(f, "metal:{number}"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device, if this build and this machine have it.
+    pub(crate) fn open(self) -> Result<candle_core::Device, EngineError> {
+        let failed = |reason: String| EngineError::Device { device: self.to_string(), reason };
+        match self {
+            Self::Cpu => Ok(candle_core::Device::Cpu),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => {
+                Err(failed("this build has no CUDA: build with --features cuda".into()))
+            }
+            Self::Metal(_) if !cfg!(feature = "metal") => {
+                Err(failed("this build has no Metal: build with --features metal".into()))
+            }
+            Self::Cuda(number) => {
+                candle_core::Device::new_cuda(number).map_err(|error| failed(error.to_string()))
+            }
+            Self::Metal(number) => {
+                candle_core::Device::new_metal(number).map_err(|error| failed(error.to_string()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_back_as_written() {
+        for text in ["cpu", "cuda:0", "cuda:3", "metal:1"] {
+            assert_eq!(text.parse::<DeviceChoice>().expect("valid").to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for wrong in ["", "gpu", "cpu:1", "cuda:x", "cuda:"] {
+            assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What can go wrong, by how a caller treats it.
+
+use swarm_types::SessionId;
+
+/// A model that cannot be loaded, or a step that cannot be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's file is not there, damaged, or of a kind that is not supported.
+    #[error("model {path}: {reason}")]
+    Model {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The device cannot be used.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// As it was asked for.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A field of a session or step is not what it must be.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The session is not open here.
+    #[error("session {0} is not open on this worker")]
+    UnknownSession(SessionId),
+    /// All memory for caches is taken.
+    #[error("the cache is full: the session needs {needed} bytes, {free} of {total} are free")]
+    Full {
+        /// Bytes that the session would reserve.
+        needed: u64,
+        /// Bytes that are not reserved.
+        free: u64,
+        /// The bound.
+        total: u64,
+    },
+    /// A step came out as numbers that say nothing: some overflowed, or the weights are damaged.
+    #[error("the {0} of the step are not finite numbers")]
+    NotFinite(&'static str),
+    /// The computation itself failed.
+    #[error("computation failed: {0}")]
+    Compute(#[from] candle_core::Error),
+}
+
+impl EngineError {
+    pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid { field, reason: reason.into() }
+    }
+}

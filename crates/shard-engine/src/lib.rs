@@ -1,0 +1,26 @@
+//! Computes a range of a model's layers: tokens or activations in, activations or sampled tokens out.
+//!
+//! Synchronous, and the only crate that names candle. It knows weights, tensors, positions and sampling; peers, text
+//! and gRPC are none of its business.
+//!
+//! On a CPU in precision `exact` a row's result does not depend on what else is in the batch, on the chunking or on
+//! the number of shards, bit for bit: every sum runs in one fixed order that only the row itself decides.
+
+mod attention;
+mod block;
+mod config;
+mod engine;
+mod error;
+mod head;
+mod hyper;
+mod kv;
+mod linear;
+mod matmul;
+mod rope;
+mod sampler;
+mod session;
+mod source;
+
+pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};
+pub use engine::{Engine, ModelInfo, SessionOptions, StepResult};
+pub use error::EngineError;

@@ -1,0 +1,190 @@
+//! Reads single tensors of a model's file, and not a byte of any other.
+
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+    path::Path,
+};
+
+use candle_core::{
+    Device,
+    quantized::{GgmlDType, QStorage, QTensor},
+};
+use gguf::{Dtype, GgufError, Header, TensorInfo};
+
+use crate::EngineError;
+
+/// A model's file and its header.
+pub(crate) struct TensorSource {
+    header: Header,
+    file: File,
+    path: String,
+    /// Bytes of tensors read so far.
+    read: u64,
+}
+
+impl TensorSource {
+    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
+        let name = path.display().to_string();
+        let failed = |reason: String| EngineError::Model { path: name.clone(), reason };
+        let header = Header::read_without_arrays(path).map_err(|error| failed(error.to_string()))?;
+        let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { header, file, path: name, read: 0 })
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Bytes of tensors read so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    /// An error about this file.
+    pub(crate) fn failed(&self, reason: impl ToString) -> EngineError {
+        EngineError::Model { path: self.path.clone(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.header.tensors.contains_key(name)
+    }
+
+    /// Fails unless the matrix is there in this shape, so that nothing is set aside for one that is not.
+    pub(crate) fn check(&self, name: &str, shape: MatrixShape) -> Result<(), EngineError> {
+        self.info(name, &[shape.columns, shape.rows]).map(drop)
+    }
+
+    /// A tensor's place, if it has this shape, innermost dimension first.
+    fn info(&self, name: &str, shape: &[usize]) -> Result<TensorInfo, EngineError> {
+        let missing = || self.failed(GgufError::Missing(format!("tensor {name}")));
+        let info = self.header.tensors.get(name).ok_or_else(missing)?;
+        if info.shape.iter().map(|size| *size as usize).ne(shape.iter().copied()) {
+            return Err(self.failed(format!("tensor {name} has shape {:?}, expected {shape:?}", info.shape)));
+        }
+        Ok(info.clone())
+    }
+
+    fn bytes(&mut self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, EngineError> {
+        let start = self.header.data_offset + offset;
+        let mut bytes = vec![0; length as usize];
+        let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut bytes));
+        read.map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
+        self.read += length;
+        Ok(bytes)
+    }
+
+    /// Some rows of a matrix of `rows` rows of `columns`, as f32.
+    pub(crate) fn rows(
+        &mut self,
+        name: &str,
+        shape: MatrixShape,
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let info = self.info(name, &[shape.columns, shape.rows])?;
+        let row_bytes = info.bytes / shape.rows as u64;
+        let bytes =
+            self.bytes(name, info.offset + row_bytes * rows.start as u64, row_bytes * rows.len() as u64)?;
+        let numbers = rows.len() * shape.columns;
+        Ok(dequantize(bytes, ggml_type(info.dtype), numbers)?)
+    }
+
+    /// A vector as f32; its numbers must be finite.
+    pub(crate) fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, EngineError> {
+        let info = self.info(name, &[size])?;
+        let bytes = self.bytes(name, info.offset, info.bytes)?;
+        let numbers = dequantize(bytes, ggml_type(info.dtype), size)?;
+        match numbers.iter().position(|number| !number.is_finite()) {
+            Some(place) => Err(self.failed(format!("number {place} of tensor {name} is not finite"))),
+            None => Ok(numbers),
+        }
+    }
+
+    /// A vector that not every model has.
+    pub(crate) fn opt_vector(&mut self, name: &str, size: usize) -> Result<Option<Vec<f32>>, EngineError> {
+        if self.has(name) { self.vector(name, size).map(Some) } else { Ok(None) }
+    }
+
+    /// A matrix as it is stored.
+    pub(crate) fn raw(&mut self, name: &str, shape: MatrixShape) -> Result<RawMatrix, EngineError> {
+        let info = self.info(name, &[shape.columns, shape.rows])?;
+        let bytes = self.bytes(name, info.offset, info.bytes)?;
+        Ok(RawMatrix { dtype: ggml_type(info.dtype), shape, bytes })
+    }
+
+    /// Whether a matrix is stored in one of ggml's quantised types.
+    pub(crate) fn is_quantized(&self, name: &str) -> bool {
+        let plain = |info: &TensorInfo| matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        self.header.tensors.get(name).is_some_and(|info| !plain(info))
+    }
+}
+
+/// Rows (outputs) and columns (inputs) of a weight matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MatrixShape {
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// A matrix as the file stores it.
+#[derive(Debug)]
+pub(crate) struct RawMatrix {
+    dtype: GgmlDType,
+    shape: MatrixShape,
+    bytes: Vec<u8>,
+}
+
+impl RawMatrix {
+    pub(crate) fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// One row as f32.
+    pub(crate) fn row(&self, row: usize) -> candle_core::Result<Vec<f32>> {
+        let size = self.bytes.len() / self.shape.rows;
+        dequantize(self.bytes[row * size..(row + 1) * size].to_vec(), self.dtype, self.shape.columns)
+    }
+
+    /// The first rows, at most as many as there are, as a matrix of their own.
+    pub(crate) fn first_rows(&self, rows: usize) -> Self {
+        let shape = MatrixShape { rows: rows.min(self.shape.rows), ..self.shape };
+        let size = self.bytes.len() / self.shape.rows;
+        Self { dtype: self.dtype, shape, bytes: self.bytes[..shape.rows * size].to_vec() }
+    }
+
+    pub(crate) fn shape(&self) -> MatrixShape {
+        self.shape
+    }
+
+    pub(crate) fn into_tensor(self, device: &Device) -> candle_core::Result<QTensor> {
+        let storage = QStorage::from_data(Cow::Owned(self.bytes), device, self.dtype)?;
+        QTensor::new(storage, (self.shape.rows, self.shape.columns))
+    }
+}
+
+fn dequantize(bytes: Vec<u8>, dtype: GgmlDType, numbers: usize) -> candle_core::Result<Vec<f32>> {
+    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, dtype)?;
+    QTensor::new(storage, numbers)?.dequantize(&Device::Cpu)?.to_vec1()
+}
+
+fn ggml_type(dtype: Dtype) -> GgmlDType {
+    match dtype {
+        Dtype::F32 => GgmlDType::F32,
+        Dtype::F16 => GgmlDType::F16,
+        Dtype::BF16 => GgmlDType::BF16,
+        Dtype::Q4_0 => GgmlDType::Q4_0,
+        Dtype::Q4_1 => GgmlDType::Q4_1,
+        Dtype::Q5_0 => GgmlDType::Q5_0,
+        Dtype::Q5_1 => GgmlDType::Q5_1,
+        Dtype::Q8_0 => GgmlDType::Q8_0,
+        Dtype::Q8_1 => GgmlDType::Q8_1,
+        Dtype::Q2K => GgmlDType::Q2K,
+        Dtype::Q3K => GgmlDType::Q3K,
+        Dtype::Q4K => GgmlDType::Q4K,
+        Dtype::Q5K => GgmlDType::Q5K,
+        Dtype::Q6K => GgmlDType::Q6K,
+        Dtype::Q8K => GgmlDType::Q8K,
+    }
+}

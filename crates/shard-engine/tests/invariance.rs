@@ -1,0 +1,208 @@
+//! A row's result depends on the row alone: not on shards, chunks or company. And the result is the right one.
+
+mod support;
+
+use candle_core::{Device, IndexOp, Tensor, quantized::gguf_file};
+use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
+use gguf::tiny::TinyModel;
+use shard_engine::{Engine, EngineConfig, EngineError, SessionOptions};
+use swarm_types::{SamplingParams, SessionId, ShardRange, Step, TokenId};
+
+use crate::support::{Model, PROMPT, Route, params, session, step};
+
+fn architectures() -> [TinyModel; 4] {
+    [
+        TinyModel::default(),
+        TinyModel { rope_factors: true, tied: false, seed: 2, ..TinyModel::default() },
+        TinyModel { architecture: "qwen2", seed: 3, ..TinyModel::default() },
+        TinyModel { architecture: "qwen3", tied: false, seed: 4, ..TinyModel::default() },
+    ]
+}
+
+#[test]
+fn shards_and_chunks_do_not_change_a_bit() {
+    for tiny in architectures() {
+        let model = Model::new(&tiny);
+        let expected = model.shards(1).generate(&session(1), &params(), PROMPT.len());
+        for (shards, chunk) in [(1, 1), (1, 7), (2, 4), (3, 13), (8, 5)] {
+            let got = model.shards(shards).generate(&session(1), &params(), chunk);
+            assert_eq!(got, expected, "{} in {shards} shards, chunks of {chunk}", tiny.architecture);
+        }
+    }
+}
+
+#[test]
+fn company_does_not_change_a_bit() {
+    let model = Model::new(&TinyModel::default());
+    let mut route = model.shards(2);
+    let seeds: Vec<SamplingParams> = (0..7).map(|seed| SamplingParams { seed, ..params() }).collect();
+    let alone: Vec<_> = seeds.iter().map(|p| route.generate(&session(1), p, 5)).collect();
+
+    let ids: Vec<SessionId> = (10..17).map(session).collect();
+    ids.iter().zip(&seeds).for_each(|(id, params)| route.open(id, params));
+    // The sessions start one after the other, so that prompts and single tokens meet in one batch.
+    let mut states: Vec<(u32, Vec<u32>)> = ids.iter().map(|_| (0, PROMPT.to_vec())).collect();
+    let mut seen = vec![vec![]; ids.len()];
+    for round in 0..18 {
+        let active: Vec<usize> = (0..ids.len()).filter(|n| *n <= round && seen[*n].len() < 12).collect();
+        let batch = active.iter().map(|n| (ids[*n].clone(), step(states[*n].0, &states[*n].1))).collect();
+        for (n, output) in active.iter().zip(route.run(batch)) {
+            let token = output.token.expect("sampled").0;
+            seen[*n].push((token, output.logprob.expect("asked for").to_bits()));
+            states[*n] = (output.position, vec![token]);
+        }
+    }
+    assert_eq!(seen, alone);
+}
+
+#[test]
+fn more_shards_than_layers_do_not_change_a_bit() {
+    let model = Model::new(&TinyModel { layers: 5, ..TinyModel::default() });
+    let expected = model.shards(1).generate(&session(1), &params(), 13);
+    assert_eq!(model.shards(8).generate(&session(1), &params(), 4), expected);
+    let part = |start, end| {
+        let shards = ShardRange::new(start, end).expect("valid");
+        Engine::load(model.config(shards, 8), |_| ()).expect("loaded")
+    };
+    // Shards 5 to 7 have no layers; only the last of them samples.
+    let mut route = Route(vec![part(0, 5), part(5, 7), part(7, 8)]);
+    assert_eq!(route.generate(&session(1), &params(), 7), expected);
+    assert_eq!((route.0[1].info().weight_bytes, route.0[1].info().bytes_read), (0, 0));
+    let mut route = Route(vec![part(0, 4), part(4, 8)]);
+    assert_eq!(route.generate(&session(1), &params(), 1), expected);
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let model = Model::new(&TinyModel { hidden: 128, heads: 4, ..TinyModel::default() });
+    let run = |threads, chunk| {
+        let config = EngineConfig { threads, ..model.whole() };
+        Route(vec![Engine::load(config, |_| ()).expect("loaded")]).generate(&session(1), &params(), chunk)
+    };
+    assert_eq!(run(3, 13), run(1, 4));
+}
+
+/// The greedy continuation and the last logits' log-probabilities by candle's own implementation.
+fn reference(model: &Model, architecture: &str, tokens: &[u32]) -> Vec<f32> {
+    let mut file = std::fs::File::open(model.path()).expect("opened");
+    let content = gguf_file::Content::read(&mut file).expect("read");
+    let input = Tensor::new(tokens, &Device::Cpu).and_then(|t| t.unsqueeze(0)).expect("a tensor");
+    let logits = match architecture {
+        "llama" => quantized_llama::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
+            .and_then(|mut model| model.forward(&input, 0)),
+        "qwen2" => quantized_qwen2::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
+            .and_then(|mut model| model.forward(&input, 0)),
+        _ => quantized_qwen3::ModelWeights::from_gguf(content, &mut file, &Device::Cpu)
+            .and_then(|mut model| model.forward(&input, 0)),
+    };
+    let logits = logits.expect("computed");
+    let logits = if logits.rank() == 3 {
+        logits.i((.., logits.dim(1).expect("three") - 1)).expect("there")
+    } else {
+        logits
+    };
+    candle_nn_log_softmax(&logits.flatten_all().and_then(|l| l.to_vec1()).expect("numbers"))
+}
+
+fn candle_nn_log_softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|l| (l - largest).exp()).sum();
+    logits.iter().map(|l| l - largest - sum.ln()).collect()
+}
+
+#[test]
+fn log_probabilities_equal_those_of_candles_own_models() {
+    for tiny in architectures().into_iter().filter(|tiny| !tiny.rope_factors) {
+        let model = Model::new(&tiny);
+        let expected = reference(&model, tiny.architecture, &PROMPT);
+        let mut route = model.shards(8);
+        let greedy = SamplingParams { top_logprobs: Some(20), ..SamplingParams::greedy() };
+        route.open(&session(1), &greedy);
+        let output = route.run(vec![(session(1), step(0, &PROMPT))]).pop().expect("an output");
+        assert_eq!(output.top.len(), 20);
+        for top in &output.top {
+            let reference = expected[top.token.0 as usize];
+            assert!((top.logprob - reference).abs() < 1e-3, "{}: {top:?} for {reference}", tiny.architecture);
+        }
+    }
+}
+
+#[test]
+fn targets_are_scored_in_any_chunks() {
+    let model = Model::new(&TinyModel::default());
+    let scores = |chunk: usize| {
+        let mut route = model.shards(2);
+        route.open(&session(1), &params());
+        let (mut scores, mut position) = (vec![], 0);
+        for tokens in PROMPT.chunks(chunk) {
+            let next = PROMPT[position + 1..].iter().take(tokens.len()).map(|id| TokenId(*id)).collect();
+            let step = Step { targets: next, ..step(position as u32, tokens) };
+            scores.extend(route.run(vec![(session(1), step)]).pop().expect("an output").scores);
+            position += tokens.len();
+        }
+        scores
+    };
+    assert_eq!(scores(13).len(), 12);
+    assert_eq!(scores(13), scores(4));
+    assert_eq!(scores(13)[0].target.token, TokenId(PROMPT[1]));
+}
+
+#[test]
+fn a_middle_shard_reads_its_own_tensors_and_nothing_else() {
+    let model = Model::new(&TinyModel::default());
+    let engine =
+        Engine::load(model.config(ShardRange::new(3, 4).expect("valid"), 8), |_| ()).expect("loaded");
+    let header = gguf::Header::read(&model.path()).expect("valid");
+    let own = header.tensors.iter().filter(|(name, _)| name.starts_with("blk.3."));
+    assert_eq!(engine.info().bytes_read, own.map(|(_, tensor)| tensor.bytes).sum::<u64>());
+}
+
+#[test]
+fn the_cache_is_bounded_and_given_back() {
+    let model = Model::new(&TinyModel::default());
+    let config = model.config(ShardRange::new(0, 1).expect("valid"), 8);
+    // One layer, two key and value heads of 16: 256 bytes a position.
+    let mut engine = Engine::load(EngineConfig { kv_bytes: 256 * 150, ..config }, |_| ()).expect("loaded");
+    let options =
+        SessionOptions { shards: engine.info().shards, prompt_tokens: 1, max_positions: 100, sampling: None };
+    engine.open(session(1), options.clone()).expect("there is room");
+    let refused = engine.open(session(2), options.clone());
+    assert!(matches!(refused, Err(EngineError::Full { needed: 25_600, free: 12_800, .. })), "{refused:?}");
+    engine.close(&session(1));
+    engine.close(&session(1));
+    assert_eq!(engine.kv_bytes_used(), 0);
+    engine.open(session(2), options).expect("there is room again");
+}
+
+#[test]
+fn wrong_steps_are_refused_by_field_and_leave_others_alone() {
+    let model = Model::new(&TinyModel::default());
+    let mut route = model.shards(2);
+    route.open(&session(1), &params());
+    route.open(&session(2), &params());
+    let hidden = route.0[1].info().hidden;
+    let good = |position| Step { activations: vec![0.5; hidden], ..step(position, &[1]) };
+    let wrong = [
+        ("position", Step { position: 5, ..good(0) }),
+        ("position", Step { activations: vec![0.5; hidden * 101], ..step(0, &[1; 101]) }),
+        ("tokens", Step { tokens: vec![], ..good(0) }),
+        ("tokens", Step { tokens: vec![TokenId(9999)], ..good(0) }),
+        ("activations", Step { activations: vec![0.5; hidden - 1], ..good(0) }),
+        ("activations", Step { activations: vec![f32::NAN; hidden], ..good(0) }),
+        ("activations", Step { activations: vec![f32::INFINITY; hidden], ..good(0) }),
+        ("targets", Step { targets: vec![TokenId(1); 2], ..good(0) }),
+    ];
+    for (place, (field, step)) in wrong.into_iter().enumerate() {
+        let position = place as u32;
+        let mut results = route.0[1].run(vec![(session(1), step), (session(2), good(position))]);
+        assert!(results.pop().expect("two").is_ok());
+        match results.pop().expect("two") {
+            Err(EngineError::Invalid { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{field} was not refused: {other:?}"),
+        }
+    }
+    let twice = route.0[1].run(vec![(session(1), good(0)), (session(1), good(1)), (session(9), good(0))]);
+    assert!(twice[0].is_ok());
+    assert!(matches!(twice[1], Err(EngineError::UnknownSession(_))), "one step of a session in a batch");
+    assert!(matches!(twice[2], Err(EngineError::UnknownSession(_))));
+}

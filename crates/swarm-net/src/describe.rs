@@ -1,0 +1,148 @@
+//! Nodes describe themselves to each other over their connection: served to peers, and followed from them.
+
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt};
+use libp2p::PeerId;
+use swarm_proto::wire::{
+    DescribeRequest, DescribeResponse,
+    peer_service_client::PeerServiceClient,
+    peer_service_server::{PeerService, PeerServiceServer},
+};
+use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    NetError,
+    dialer::backoff,
+    links::Links,
+    metrics::Metrics,
+    peer,
+    records::Keys,
+    signed::{self, Refused},
+};
+
+/// A peer that describes itself without end is heard this often.
+const HEAR_EVERY: Duration = Duration::from_millis(20);
+/// The first description comes at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Serves `PeerService` to peers.
+#[derive(Clone, Debug)]
+pub struct Descriptions(watch::Receiver<Arc<DescribeResponse>>);
+
+impl Descriptions {
+    pub(crate) fn server(own: watch::Receiver<Arc<DescribeResponse>>) -> PeerServiceServer<Self> {
+        PeerServiceServer::new(Self(own))
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for Descriptions {
+    type DescribeStream = Pin<Box<dyn Stream<Item = Result<DescribeResponse, Status>> + Send>>;
+
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
+        let changes = WatchStream::new(self.0.clone()).map(|own| Ok(own.as_ref().clone()));
+        Ok(Response::new(changes.boxed()))
+    }
+}
+
+/// What a peer has said of itself, checked.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) peer: PeerId,
+    /// The connection's number, so that what arrives late is recognised.
+    pub(crate) epoch: u64,
+    pub(crate) announcements: Vec<Announcement>,
+}
+
+/// Follows one peer's descriptions while it is connected.
+pub(crate) struct Follower {
+    pub(crate) peer: PeerId,
+    pub(crate) epoch: u64,
+    pub(crate) links: Links,
+    pub(crate) keys: Keys,
+    pub(crate) metrics: Metrics,
+    pub(crate) heard: mpsc::Sender<Description>,
+    /// One warning a connection is enough.
+    pub(crate) warned: bool,
+}
+
+impl Follower {
+    /// Runs until it is aborted or the node ends.
+    pub(crate) async fn run(mut self) {
+        let mut failures = 0;
+        while !self.heard.is_closed() {
+            match self.follow(&mut failures).await {
+                Ok(()) => tracing::debug!(peer = %self.peer, "peer ended its description"),
+                Err(error) => tracing::debug!(peer = %self.peer, %error, "peer does not describe itself"),
+            }
+            failures += 1;
+            sleep(backoff(failures)).await;
+        }
+    }
+
+    async fn follow(&mut self, failures: &mut u32) -> Result<(), FollowError> {
+        let channel = self.links.channel(self.peer).await?;
+        let largest = (self.keys.total_shards() as usize + 1) * (MAX_ANNOUNCEMENT_BYTES + 16);
+        let mut client = PeerServiceClient::new(channel).max_decoding_message_size(largest);
+        let call = timeout(ANSWER_WITHIN, client.describe(DescribeRequest {}));
+        let mut descriptions = call.await.map_err(|_| FollowError::Silent)??.into_inner();
+        while let Some(description) = descriptions.message().await? {
+            *failures = 0;
+            let announcements = self.check(&description);
+            let heard = Description { peer: self.peer, epoch: self.epoch, announcements };
+            if self.heard.send(heard).await.is_err() {
+                break;
+            }
+            sleep(HEAR_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// The announcements that may be believed; the others are counted.
+    fn check(&mut self, description: &DescribeResponse) -> Vec<Announcement> {
+        let mut shards = BTreeSet::new();
+        let mut believed = vec![];
+        for value in &description.announcements {
+            match self.read(value) {
+                Ok(told) if shards.insert(told.shard_id) => believed.push(told),
+                Ok(told) => self.refuse(&Refused::Twice(told.shard_id.0)),
+                Err(refused) => self.refuse(&refused),
+            }
+        }
+        believed
+    }
+
+    fn read(&self, value: &[u8]) -> Result<Announcement, Refused> {
+        let told = signed::verify(self.keys.cluster(), self.keys.total_shards(), value)?;
+        if told.peer_id == peer::worker_id(&self.peer) { Ok(told) } else { Err(Refused::ForeignPeer) }
+    }
+
+    fn refuse(&mut self, refused: &Refused) {
+        self.metrics.refused(refused);
+        if let Refused::TotalShards(theirs) = refused
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            let ours = self.keys.total_shards();
+            tracing::warn!(peer = %self.peer, theirs, ours, "peer cuts the model differently, check --total-shards");
+        } else {
+            tracing::debug!(peer = %self.peer, %refused, "description refused");
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Status(#[from] Status),
+    #[error("no answer")]
+    Silent,
+}

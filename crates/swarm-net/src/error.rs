@@ -1,0 +1,68 @@
+//! What can go wrong for those who use the network.
+
+use std::{path::PathBuf, time::Duration};
+
+use swarm_types::WorkerId;
+
+/// Why the network cannot do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A setting that cannot be.
+    #[error("{setting}: {message}")]
+    Config {
+        /// The flag that sets it.
+        setting: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// An identity file that cannot be used.
+    #[error("identity file {} (--identity): {message}", path.display())]
+    Identity {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// An identity file that another process uses.
+    #[error("identity file {} (--identity) is used by another process; each node needs its own", path.display())]
+    IdentityInUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address} (--listen): {message}")]
+    Listen {
+        /// As given.
+        address: String,
+        /// Of the operating system.
+        message: String,
+    },
+    /// The network cannot start at all.
+    #[error("the network cannot start: {0}")]
+    Start(String),
+    /// No connection to the peer, and none could be made.
+    #[error("peer {0} is not connected")]
+    NotConnected(WorkerId),
+    /// The peer is there but gives no stream.
+    #[error("peer {worker} refused a stream: {message}")]
+    Stream {
+        /// Which peer.
+        worker: WorkerId,
+        /// Why.
+        message: String,
+    },
+    /// Nothing happened for too long.
+    #[error("peer {worker} did not answer within {} ms", within.as_millis())]
+    Timeout {
+        /// Which peer.
+        worker: WorkerId,
+        /// The bound.
+        within: Duration,
+    },
+    /// The node has left the swarm.
+    #[error("this node has left the swarm")]
+    Left,
+    /// A fault of ours: the node's loop has ended without being told to.
+    #[error("the network has stopped unexpectedly")]
+    Stopped,
+}

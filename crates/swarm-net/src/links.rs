@@ -1,0 +1,124 @@
+//! One gRPC channel to each connected peer, inside a libp2p stream.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use libp2p::PeerId;
+use tokio::{
+    sync::{OnceCell, mpsc, oneshot},
+    time::timeout,
+};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tower::service_fn;
+
+use crate::{NetError, node::Command, peer, stream::PeerStream, streams::OpenRequest};
+
+/// HTTP/2's window for one call: a step of a long prompt fits in, so one round trip does not throttle it.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// For all calls of one connection; bounds what a peer can make this node hold.
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Calls at once on one connection; more wait.
+const MAX_CALLS: u32 = 1024;
+/// A stream on an open connection takes one or two round trips.
+pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// A tonic server with the settings that suit streams from peers. Add the services and serve a
+/// [`PeerListener`](crate::PeerListener) with it.
+#[must_use]
+pub fn peer_server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MAX_CALLS)
+}
+
+/// The channels to all connected peers. Cheap to clone; does not keep the node running.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    commands: mpsc::WeakSender<Command>,
+    channels: Arc<Mutex<HashMap<PeerId, Link>>>,
+}
+
+/// Made at the first call, shared by all.
+type Link = Arc<OnceCell<Channel>>;
+
+impl Links {
+    pub(crate) fn new(commands: mpsc::WeakSender<Command>) -> Self {
+        Self { commands, channels: Arc::default() }
+    }
+
+    /// A peer is connected.
+    pub(crate) fn add(&self, peer: PeerId) {
+        self.channels().entry(peer).or_default();
+    }
+
+    /// A peer is not connected any more; its channel is of no use.
+    pub(crate) fn remove(&self, peer: &PeerId) {
+        self.channels().remove(peer);
+    }
+
+    /// Whether there is a connection to run a channel on.
+    pub(crate) fn contains(&self, peer: &PeerId) -> bool {
+        self.channels().contains_key(peer)
+    }
+
+    /// The channel to a connected peer.
+    pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
+        let link = self.channels().get(&peer).cloned();
+        let link = link.ok_or_else(|| NetError::NotConnected(peer::worker_id(&peer)))?;
+        let channel = link.get_or_try_init(|| connect(self.commands.clone(), peer)).await?;
+        Ok(channel.clone())
+    }
+
+    fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Link>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
+/// connected.
+async fn connect(commands: mpsc::WeakSender<Command>, peer: PeerId) -> Result<Channel, NetError> {
+    let worker = peer::worker_id(&peer);
+    let open = service_fn(move |_: Uri| {
+        let commands = commands.clone();
+        async move { open_stream(commands, peer).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://peer.invalid")
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    match timeout(OPEN_WITHIN, endpoint.connect_with_connector(open)).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(NetError::Stream { worker, message: with_sources(&error) }),
+        Err(_) => Err(NetError::Timeout { worker, within: OPEN_WITHIN }),
+    }
+}
+
+async fn open_stream(commands: mpsc::WeakSender<Command>, peer: PeerId) -> io::Result<PeerStream> {
+    let left = || io::Error::new(io::ErrorKind::NotConnected, "this node has left the swarm");
+    let (answer, stream) = oneshot::channel();
+    let commands = commands.upgrade().ok_or_else(left)?;
+    commands.send(Command::Open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
+    drop(commands);
+    match timeout(OPEN_WITHIN, stream).await {
+        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::worker_id(&peer), stream)),
+        Ok(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
+        Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection closed")),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// tonic's errors say little without their causes.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,261 @@
+//! Who serves what, and whether it is there: events in, status and log lines out. No IO and no clock of its own.
+//!
+//! A replica is online while its worker is connected *and* has described itself over that connection. What the
+//! DHT says is only heard of: it makes a peer be dialled, elsewhere.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use swarm_types::{Announcement, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, WorkerId};
+
+use crate::{
+    address::Transport,
+    lines::{self, Line},
+};
+
+/// How long an OFFLINE replica stays in the list, so that people see what is missing.
+pub(crate) const TOMBSTONE: Duration = Duration::from_secs(5 * 60);
+/// More peers than this are not remembered. Connected ones are fewer by the connection limits.
+const MAX_PEERS: usize = 2048;
+
+/// Where news of a replica came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// A record that this query found.
+    Query(u64),
+    /// A provider record, or a record that its worker put here.
+    Dht,
+}
+
+/// The swarm as this node sees it, and how it came to see it.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    local: Vec<Announcement>,
+    peers: BTreeMap<WorkerId, Peer>,
+    status: Arc<SwarmStatus>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    state: PeerState,
+    /// What it said of itself over its latest connection.
+    described: BTreeMap<ShardId, Announcement>,
+    /// Shards that it is known to serve, from anywhere.
+    heard: BTreeSet<ShardId>,
+    /// Shards of which a query found its record.
+    recorded: BTreeSet<ShardId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum PeerState {
+    /// Not connected since then.
+    Away(Instant),
+    Connected(Transport),
+    Described(Transport),
+}
+
+impl Peer {
+    fn new(state: PeerState) -> Self {
+        Self { state, described: BTreeMap::new(), heard: BTreeSet::new(), recorded: BTreeSet::new() }
+    }
+
+    fn away_since(&self) -> Option<Instant> {
+        match self.state {
+            PeerState::Away(since) => Some(since),
+            _ => None,
+        }
+    }
+
+    fn online(&self, shard: ShardId) -> bool {
+        matches!(self.state, PeerState::Described(_)) && self.described.contains_key(&shard)
+    }
+
+    fn replica(&self, announcement: &Announcement) -> Replica {
+        let (state, transport) = match self.state {
+            PeerState::Described(over) if announcement.shard_loaded => (ReplicaState::Loaded, Some(over)),
+            PeerState::Described(over) => (ReplicaState::Loading, Some(over)),
+            _ => (ReplicaState::Offline, None),
+        };
+        Replica { state, transport: transport.map(Transport::name), ..replica(announcement) }
+    }
+}
+
+impl Membership {
+    pub(crate) fn new(cluster: String, node: WorkerId, total_shards: u32) -> Self {
+        let shards =
+            (0..total_shards).map(|id| ShardStatus { shard_id: ShardId(id), replicas: vec![] }).collect();
+        let status = Arc::new(SwarmStatus::new(cluster, node, shards, 0));
+        Self { local: vec![], peers: BTreeMap::new(), status }
+    }
+
+    /// The swarm now.
+    pub(crate) fn status(&self) -> &Arc<SwarmStatus> {
+        &self.status
+    }
+
+    /// The node serves these shards now and no others.
+    pub(crate) fn serve(&mut self, local: Vec<Announcement>) -> Vec<Line> {
+        self.local = local;
+        self.refresh()
+    }
+
+    /// The first connection to a peer is open, or a better one.
+    pub(crate) fn connected(&mut self, worker: &WorkerId, transport: Transport, now: Instant) -> Vec<Line> {
+        self.make_room(worker);
+        let peer = self.peers.entry(worker.clone()).or_insert_with(|| Peer::new(PeerState::Away(now)));
+        peer.state = match peer.state {
+            PeerState::Away(_) => {
+                if !peer.described.is_empty() {
+                    // It is back: what was heard of it before it went says nothing of now.
+                    peer.heard.clear();
+                    peer.recorded.clear();
+                }
+                PeerState::Connected(transport)
+            }
+            PeerState::Connected(_) => PeerState::Connected(transport),
+            PeerState::Described(_) => PeerState::Described(transport),
+        };
+        self.refresh()
+    }
+
+    /// The last connection to a peer is closed.
+    pub(crate) fn disconnected(&mut self, worker: &WorkerId, now: Instant) -> Vec<Line> {
+        if let Some(peer) = self.peers.get_mut(worker) {
+            peer.state = PeerState::Away(now);
+            if peer.described.is_empty() {
+                self.peers.remove(worker);
+            }
+        }
+        self.refresh()
+    }
+
+    /// A connected peer says what it serves: this and nothing else.
+    pub(crate) fn described(&mut self, worker: &WorkerId, announcements: Vec<Announcement>) -> Vec<Line> {
+        let Some(peer) = self.peers.get_mut(worker) else { return vec![] };
+        let (PeerState::Connected(transport) | PeerState::Described(transport)) = peer.state else {
+            return vec![];
+        };
+        peer.state = PeerState::Described(transport);
+        peer.described = announcements.into_iter().map(|told| (told.shard_id, told)).collect();
+        let news: Vec<ShardId> =
+            peer.described.keys().copied().filter(|shard| peer.heard.insert(*shard)).collect();
+        let mut lines: Vec<Line> = news.into_iter().map(|shard| lines::discovered(shard, worker)).collect();
+        lines.extend(self.refresh());
+        lines
+    }
+
+    /// The DHT says that a worker serves a shard.
+    pub(crate) fn heard(
+        &mut self,
+        worker: &WorkerId,
+        shard: ShardId,
+        source: Source,
+        now: Instant,
+    ) -> Vec<Line> {
+        if *worker == self.status.node || !self.make_room(worker) {
+            return vec![];
+        }
+        let peer = self.peers.entry(worker.clone()).or_insert_with(|| Peer::new(PeerState::Away(now)));
+        let mut lines = vec![];
+        if let Source::Query(number) = source
+            && peer.recorded.insert(shard)
+        {
+            lines.push(lines::record_found(number, shard));
+        }
+        if peer.heard.insert(shard) {
+            lines.push(lines::discovered(shard, worker));
+        }
+        lines
+    }
+
+    /// Shards of which no online replica's record was found in the DHT yet.
+    pub(crate) fn unrecorded(&self) -> Vec<ShardId> {
+        let recorded = |shard: &ShardId| {
+            self.peers.values().any(|peer| peer.online(*shard) && peer.recorded.contains(shard))
+        };
+        self.status.shards.iter().map(|shard| shard.shard_id).filter(|shard| !recorded(shard)).collect()
+    }
+
+    /// Forgets those who are long gone.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Line> {
+        let gone =
+            |peer: &Peer| peer.away_since().is_some_and(|since| now.duration_since(since) >= TOMBSTONE);
+        let before = self.peers.len();
+        self.peers.retain(|_, peer| !gone(peer));
+        if self.peers.len() == before { vec![] } else { self.refresh() }
+    }
+
+    /// Makes room for one more peer by forgetting who is away the longest. False when all are connected.
+    fn make_room(&mut self, worker: &WorkerId) -> bool {
+        if self.peers.len() < MAX_PEERS || self.peers.contains_key(worker) {
+            return true;
+        }
+        let away = self.peers.iter().filter_map(|(id, peer)| Some((peer.away_since()?, id)));
+        let Some(oldest) = away.min().map(|(_, id)| id.clone()) else { return false };
+        self.peers.remove(&oldest);
+        true
+    }
+
+    /// Sums up anew and tells what has changed.
+    fn refresh(&mut self) -> Vec<Line> {
+        let before = Arc::clone(&self.status);
+        let shards = self.shards();
+        if shards == before.shards {
+            return vec![];
+        }
+        let now = SwarmStatus::new(before.cluster.clone(), before.node.clone(), shards, before.revision + 1);
+        self.status = Arc::new(now);
+        lines::changes(&before, &self.status)
+    }
+
+    fn shards(&self) -> Vec<ShardStatus> {
+        let mut shards: Vec<ShardStatus> = self
+            .status
+            .shards
+            .iter()
+            .map(|shard| ShardStatus { shard_id: shard.shard_id, replicas: vec![] })
+            .collect();
+        let local = self.local.iter().map(|told| Replica { local: true, ..replica(told) });
+        let remote =
+            self.peers.values().flat_map(|peer| peer.described.values().map(|told| peer.replica(told)));
+        let ids = self.local.iter().chain(self.peers.values().flat_map(|peer| peer.described.values()));
+        for (told, replica) in ids.zip(local.chain(remote)) {
+            if let Some(shard) = shards.get_mut(told.shard_id.0 as usize) {
+                shard.replicas.push(replica);
+            }
+        }
+        for shard in &mut shards {
+            shard.replicas.sort_by(|a, b| a.worker.cmp(&b.worker));
+        }
+        shards
+    }
+}
+
+/// A replica on this node, from what it says of itself.
+fn replica(told: &Announcement) -> Replica {
+    let can = &told.capabilities;
+    Replica {
+        worker: told.peer_id.clone(),
+        state: if told.shard_loaded { ReplicaState::Loaded } else { ReplicaState::Loading },
+        load_percent: can.load_percent,
+        local: false,
+        addresses: told.addresses.clone(),
+        transport: None,
+        model: swarm_types::ModelId {
+            name: can.model_name.clone(),
+            digest: can.model_digest,
+            precision: can.precision,
+        },
+        layers: can.layers,
+        device: can.device.clone(),
+        version: can.version.clone(),
+        grpc_address: can.grpc_address.clone(),
+        active_sessions: can.active_sessions,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! What the network counts.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use crate::{address::Transport, signed::Refused};
+
+/// Counters of one node. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    lookups: Family<LookupLabels, Counter>,
+    refused: Family<CauseLabels, Counter>,
+    connections: Family<TransportLabels, Gauge>,
+    dials_failed: Counter,
+    /// Streams that found the queue full.
+    pub(crate) streams_dropped: Counter,
+}
+
+/// How a question to the DHT, or a record's way into it, ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lookup {
+    Found,
+    NotFound,
+    Timeout,
+    QuorumFailed,
+}
+
+impl Lookup {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::NotFound => "not_found",
+            Self::Timeout => "timeout",
+            Self::QuorumFailed => "quorum_failed",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct LookupLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct TransportLabels {
+    transport: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "dht_operations",
+            "DHT lookups and announcements by outcome; not_found and quorum_failed fall as peers join",
+            self.lookups.clone(),
+        );
+        registry.register(
+            "announcements_refused",
+            "announcements and records that were not believed, by cause",
+            self.refused.clone(),
+        );
+        registry.register("connections", "open connections to peers, by transport", self.connections.clone());
+        registry.register("dials_failed", "attempts to reach a peer that failed", self.dials_failed.clone());
+        registry.register(
+            "streams_dropped",
+            "incoming streams that found the queue full",
+            self.streams_dropped.clone(),
+        );
+    }
+
+    pub(crate) fn looked_up(&self, outcome: Lookup) {
+        self.lookups.get_or_create(&LookupLabels { outcome: outcome.name() }).inc();
+    }
+
+    pub(crate) fn quorum_failed(&self) {
+        self.looked_up(Lookup::QuorumFailed);
+    }
+
+    pub(crate) fn refused(&self, refused: &Refused) {
+        self.refused_because(refused.cause());
+    }
+
+    pub(crate) fn refused_because(&self, cause: &'static str) {
+        self.refused.get_or_create(&CauseLabels { cause }).inc();
+    }
+
+    pub(crate) fn opened(&self, transport: Transport) {
+        self.connections.get_or_create(&TransportLabels { transport: transport.name() }).inc();
+    }
+
+    pub(crate) fn closed(&self, transport: Transport) {
+        self.connections.get_or_create(&TransportLabels { transport: transport.name() }).dec();
+    }
+
+    pub(crate) fn dial_failed(&self) {
+        self.dials_failed.inc();
+    }
+}

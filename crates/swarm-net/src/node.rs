@@ -1,0 +1,443 @@
+//! The node's loop: the one task that owns the libp2p swarm and all that is known of peers.
+//!
+//! What to do is decided in the modules it calls; here events are handed to them and their answers carried out.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    net::TcpListener,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::transport::ListenerId,
+    swarm::{self, ConnectionId, SwarmEvent},
+};
+use swarm_proto::wire::DescribeResponse;
+use swarm_types::{SwarmStatus, WorkerId};
+use tokio::{
+    runtime::Handle,
+    select,
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    Identity, NetError, Role, ShardOffer,
+    address::{self, Transport},
+    announcer::{Announcer, Reach},
+    behaviour::{self, Behaviour},
+    config::Settings,
+    describe::Description,
+    dialer::Dialer,
+    entry::Entries,
+    lines::Line,
+    links::Links,
+    membership::Membership,
+    metrics::Metrics,
+    publisher::Publisher,
+    queries::Queries,
+    records::{Keys, RecordFilter},
+    registry::Registry,
+    stream::PeerStream,
+    streams::{OpenRequest, Streams},
+    transport,
+};
+
+mod connections;
+mod dht;
+
+/// How late something that is due may be.
+const TICK: Duration = Duration::from_millis(50);
+/// Forgetting is not urgent.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Listening either works at once or does not.
+const LISTEN_WITHIN: Duration = Duration::from_secs(5);
+/// A listener on all interfaces tells one address after the other, without saying which is the last.
+const ADDRESSES_WITHIN: Duration = Duration::from_millis(50);
+/// For the last messages: withdrawn registrations before the connections are closed, then the closing itself,
+/// which tasks of their own send.
+const FAREWELL: Duration = Duration::from_millis(30);
+/// For all connections to close.
+const LEAVE_WITHIN: Duration = Duration::from_millis(300);
+/// Descriptions that wait for the loop.
+const DESCRIPTIONS: usize = 64;
+
+/// What handles ask of the node.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Open a stream to a connected peer.
+    Open(PeerId, OpenRequest),
+    /// Reach a peer, if it is known. Answers whether it is connected.
+    Connect(PeerId, oneshot::Sender<bool>),
+    /// Leave the swarm and end.
+    Leave(oneshot::Sender<()>),
+}
+
+/// What a node is made of.
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    pub(crate) role: Role,
+    pub(crate) identity: Identity,
+    pub(crate) links: Links,
+    pub(crate) metrics: Metrics,
+    /// Where the service runs: gRPC calls belong there, not on the loop's thread.
+    pub(crate) services: Handle,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) offers: watch::Receiver<Vec<ShardOffer>>,
+    pub(crate) streams: mpsc::Sender<PeerStream>,
+}
+
+/// What a node tells its handles.
+pub(crate) struct Ends {
+    pub(crate) status: watch::Receiver<Arc<SwarmStatus>>,
+    pub(crate) description: watch::Receiver<Arc<DescribeResponse>>,
+    pub(crate) addresses: watch::Receiver<Vec<String>>,
+}
+
+/// A running node.
+pub(crate) struct Node {
+    swarm: Swarm<Behaviour>,
+    /// Held so that no other process becomes this node.
+    _identity: Identity,
+    me: PeerId,
+    role: Role,
+    keys: Keys,
+    external: Vec<Multiaddr>,
+    listeners: Vec<ListenerId>,
+
+    membership: Membership,
+    announcer: Announcer,
+    dialer: Dialer,
+    entries: Entries,
+    registry: Registry,
+    queries: Queries,
+    publisher: Publisher,
+    filter: RecordFilter,
+    peers: HashMap<PeerId, Peer>,
+    /// Handles that wait for a peer's connection.
+    awaited: Vec<(PeerId, oneshot::Sender<bool>)>,
+    epoch: u64,
+    swept: Instant,
+
+    links: Links,
+    metrics: Metrics,
+    services: Handle,
+    commands: mpsc::Receiver<Command>,
+    offers: watch::Receiver<Vec<ShardOffer>>,
+    heard: mpsc::Receiver<Description>,
+    hearing: mpsc::Sender<Description>,
+    status: watch::Sender<Arc<SwarmStatus>>,
+    description: watch::Sender<Arc<DescribeResponse>>,
+    addresses: watch::Sender<Vec<String>>,
+}
+
+/// A connected peer.
+struct Peer {
+    connections: BTreeMap<ConnectionId, Transport>,
+    /// Tells this time of being connected from the ones before.
+    epoch: u64,
+    since: Instant,
+    /// It has said that it belongs to this swarm.
+    identified: bool,
+    follower: AbortHandle,
+}
+
+impl Node {
+    /// Opens the ports.
+    pub(crate) async fn start(setup: Setup) -> Result<(Self, Ends), NetError> {
+        let Setup { settings, role, identity, links, metrics, services, commands, offers, streams } = setup;
+        let (key, id) = (identity.key().clone(), identity.id().clone());
+        let (me, now) = (key.public().to_peer_id(), Instant::now());
+        let keys = Keys::new(settings.cluster.clone(), settings.total_shards);
+        let membership = Membership::new(settings.cluster.clone(), id.clone(), settings.total_shards);
+        let protocol = behaviour::stream_protocol(&settings.cluster)?;
+        let streams = Streams::new(protocol, streams, metrics.streams_dropped.clone());
+        let behaviour = Behaviour::new(&key, &keys, role, streams)?;
+        let config = swarm::Config::with_tokio_executor().with_smart_dial();
+        let swarm = Swarm::new(transport::build(&key)?, behaviour, me, config);
+        let (status, status_end) = watch::channel(Arc::clone(membership.status()));
+        let (description, description_end) = watch::channel(Arc::new(describe(role, vec![])));
+        let (addresses, addresses_end) = watch::channel(vec![]);
+        let (hearing, heard) = mpsc::channel(DESCRIPTIONS);
+        let mut node = Self {
+            swarm,
+            _identity: identity,
+            me,
+            role,
+            external: settings.external,
+            listeners: vec![],
+            membership,
+            announcer: Announcer::new(key, id, keys.clone()),
+            dialer: Dialer::new(me),
+            entries: Entries::new(settings.entries, now),
+            registry: Registry::new(&settings.cluster),
+            queries: Queries::new(keys.clone(), metrics.clone(), now),
+            publisher: Publisher::new(metrics.clone()),
+            filter: RecordFilter::new(keys.clone(), me),
+            keys,
+            peers: HashMap::new(),
+            awaited: vec![],
+            epoch: 0,
+            swept: now,
+            links,
+            metrics,
+            services,
+            commands,
+            offers,
+            heard,
+            hearing,
+            status,
+            description,
+            addresses,
+        };
+        node.listen(&settings.listen).await?;
+        let ends = Ends { status: status_end, description: description_end, addresses: addresses_end };
+        Ok((node, ends))
+    }
+
+    /// Runs until the node is told to leave or all handles are gone.
+    pub(crate) async fn run(mut self) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let left = loop {
+            select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                command = self.commands.recv() => match command.map(|command| self.on_command(command)) {
+                    Some(ControlFlow::Continue(())) => {}
+                    Some(ControlFlow::Break(left)) => break Some(left),
+                    None => break None,
+                },
+                Ok(()) = self.offers.changed() => self.on_offers(),
+                Some(description) = self.heard.recv() => self.on_description(description),
+                _ = tick.tick() => self.on_tick(Instant::now()),
+            }
+            self.publish_status();
+        };
+        self.leave().await;
+        drop(self);
+        if let Some(left) = left {
+            // Whoever asked may have stopped waiting.
+            let _ = left.send(());
+        }
+    }
+
+    async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), NetError> {
+        for address in addresses {
+            let cannot = |message: String| NetError::Listen { address: address.to_string(), message };
+            check_tcp_port(address).map_err(|error| cannot(error.to_string()))?;
+            let listener =
+                self.swarm.listen_on(address.clone()).map_err(|error| cannot(error.to_string()))?;
+            self.listeners.push(listener);
+            timeout(LISTEN_WITHIN, self.listening(listener))
+                .await
+                .map_err(|_| cannot("no address became available".into()))?
+                .map_err(cannot)?;
+        }
+        if addresses.iter().any(address::is_unspecified) {
+            let _ = timeout(ADDRESSES_WITHIN, self.settle()).await;
+        }
+        Ok(())
+    }
+
+    /// Takes in what happens until it is dropped.
+    async fn settle(&mut self) {
+        loop {
+            let event = self.swarm.select_next_some().await;
+            self.on_event(event);
+        }
+    }
+
+    /// Waits for a listener's first address.
+    async fn listening(&mut self, wanted: ListenerId) -> Result<(), String> {
+        loop {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == wanted => {
+                    return Err(reason.err().map_or_else(|| "closed".into(), |error| error.to_string()));
+                }
+                SwarmEvent::NewListenAddr { listener_id, .. } if listener_id == wanted => {
+                    self.on_addresses();
+                    return Ok(());
+                }
+                other => self.on_event(other),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) -> ControlFlow<oneshot::Sender<()>> {
+        match command {
+            Command::Open(peer, request) => self.swarm.behaviour_mut().streams.open(peer, request),
+            Command::Connect(peer, answer) => self.connect(peer, answer),
+            Command::Leave(answer) => return ControlFlow::Break(answer),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The service offers something else.
+    fn on_offers(&mut self) {
+        let offers = self.offers.borrow_and_update().clone();
+        let now = Instant::now();
+        if self.announcer.offer(offers, now) == Reach::Everyone {
+            self.publisher.changed(now);
+        }
+        self.tell(now);
+    }
+
+    /// A peer has described itself.
+    fn on_description(&mut self, description: Description) {
+        let current = self.peers.get(&description.peer).is_some_and(|peer| peer.epoch == description.epoch);
+        if current {
+            let worker = worker_id(&description.peer);
+            let lines = self.membership.described(&worker, description.announcements);
+            log(lines);
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant) {
+        self.dial(now);
+        if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
+            self.registry.tick(client, now);
+        }
+        let missing = || self.membership.unrecorded();
+        self.queries.tick(&mut self.swarm.behaviour_mut().kad, missing, now);
+        self.tell(now);
+        if now.duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            self.sweep(now);
+        }
+    }
+
+    /// Tells peers and DHT what is due.
+    fn tell(&mut self, now: Instant) {
+        let (peers, dht) = (self.announcer.is_due(now), self.publisher.is_due(now));
+        if !peers && !dht {
+            return;
+        }
+        let (announcements, values): (Vec<_>, Vec<_>) =
+            self.announcer.announcements(now_ms()).into_iter().unzip();
+        if dht {
+            let keys = announcements.iter().map(|told| self.keys.shard(told.shard_id));
+            let records = keys.zip(values.iter().cloned()).collect();
+            let models: HashSet<_> =
+                announcements.iter().map(|told| self.keys.model(told.capabilities.model_digest)).collect();
+            self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, models, now);
+        }
+        self.announcer.told(now);
+        self.description.send_replace(Arc::new(describe(self.role, values)));
+        log(self.membership.serve(announcements));
+    }
+
+    /// The node listens elsewhere now.
+    fn on_addresses(&mut self) {
+        let listening: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
+        let told = address::to_tell(&self.external, &listening);
+        let before: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+        for gone in before.iter().filter(|address| !told.contains(address)) {
+            self.swarm.remove_external_address(gone);
+        }
+        for new in told.iter().filter(|address| !before.contains(address)) {
+            self.swarm.add_external_address(new.clone());
+        }
+        let (now, texts) = (Instant::now(), told.iter().map(ToString::to_string).collect::<Vec<_>>());
+        self.announcer.moved(texts.clone(), now);
+        self.registry.addresses_changed(now);
+        if !self.offers.borrow().is_empty() {
+            self.publisher.changed(now);
+        }
+        self.addresses.send_replace(texts);
+    }
+
+    fn publish_status(&self) {
+        let now = self.membership.status();
+        self.status.send_if_modified(|told| {
+            let changed = !Arc::ptr_eq(told, now);
+            if changed {
+                *told = Arc::clone(now);
+            }
+            changed
+        });
+    }
+
+    /// Takes leave of everyone, so that they need not find out.
+    async fn leave(&mut self) {
+        self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
+        if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
+            self.registry.leave(client);
+        }
+        let _ = timeout(FAREWELL, self.drain()).await;
+        for (peer, state) in self.peers.drain() {
+            state.follower.abort();
+            self.links.remove(&peer);
+        }
+        for listener in std::mem::take(&mut self.listeners) {
+            self.swarm.remove_listener(listener);
+        }
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            // Not connected any more: nothing to close.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        // Whoever has not heard it until then finds out by the silence.
+        let _ = timeout(LEAVE_WITHIN, closed).await;
+        let _ = timeout(FAREWELL, self.drain()).await;
+    }
+
+    /// Lets the network work without heeding it.
+    async fn drain(&mut self) {
+        loop {
+            self.swarm.select_next_some().await;
+        }
+    }
+}
+
+impl Drop for Node {
+    /// No task outlives the node.
+    fn drop(&mut self) {
+        for peer in self.peers.values() {
+            peer.follower.abort();
+        }
+    }
+}
+
+/// libp2p opens TCP ports so that several processes can share one, and connections would go to either.
+fn check_tcp_port(address: &Multiaddr) -> io::Result<()> {
+    match address::tcp_socket(address).filter(|socket| socket.port() != 0) {
+        Some(socket) => TcpListener::bind(socket).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn describe(role: Role, announcements: Vec<Vec<u8>>) -> DescribeResponse {
+    DescribeResponse {
+        role: role.name().into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        announcements: announcements.into_iter().map(Bytes::from).collect(),
+    }
+}
+
+fn log(lines: impl IntoIterator<Item = Line>) {
+    for line in lines {
+        tracing::info!("{line}");
+    }
+}
+
+fn worker_id(peer: &PeerId) -> WorkerId {
+    crate::peer::worker_id(peer)
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

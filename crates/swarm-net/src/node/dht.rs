@@ -1,0 +1,103 @@
+//! What the DHT and rendezvous servers say.
+
+use std::time::{Duration, Instant};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    kad::{self, InboundRequest, QueryResult},
+    rendezvous::client,
+};
+use swarm_types::{Announcement, ShardId};
+
+use super::{Node, log, now_ms, worker_id};
+use crate::{
+    membership::Source, publisher::RECORD_TTL, queries::Found, records::Subject, registry, signed::Refused,
+};
+
+impl Node {
+    pub(super) fn on_dht(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::InboundRequest {
+                request: InboundRequest::PutRecord { source, record: Some(record), .. },
+            } => {
+                let store = self.swarm.behaviour_mut().kad.store_mut();
+                match self.filter.put(store, source, record, now_ms()) {
+                    Ok(announcement) => self.on_announcement(&announcement, Source::Dht),
+                    Err(refused) => self.refuse(source, &refused),
+                }
+            }
+            kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
+                let provider = record.provider;
+                let store = self.swarm.behaviour_mut().kad.store_mut();
+                match self.filter.provide(store, record) {
+                    Ok(Subject::Shard(shard)) => self.on_providers(shard, [provider]),
+                    Ok(Subject::Model(_)) => {}
+                    Err(refused) => self.refuse(provider, &refused),
+                }
+            }
+            kad::Event::OutboundQueryProgressed { id, result: QueryResult::PutRecord(result), .. } => {
+                self.publisher.on_put(id, &result, Instant::now());
+            }
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
+                match self.queries.on_progress(id, result, step.last) {
+                    Some(Found::Record { query, record }) => self.on_record(query, &record),
+                    Some(Found::Providers { shard, providers }) => self.on_providers(shard, providers),
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_record(&mut self, query: u64, record: &kad::Record) {
+        match self.filter.read(record, now_ms()) {
+            Ok(announcement) => self.on_announcement(&announcement, Source::Query(query)),
+            Err(refused) => {
+                tracing::debug!(query, %refused, "found a record that is not to be believed");
+                self.metrics.refused(&refused);
+            }
+        }
+    }
+
+    /// A worker's own words, though not from itself: a reason to go and ask it.
+    fn on_announcement(&mut self, announcement: &Announcement, source: Source) {
+        let Some(peer) = crate::peer::peer_id(&announcement.peer_id).filter(|peer| *peer != self.me) else {
+            return;
+        };
+        let now = Instant::now();
+        let left = Duration::from_millis(announcement.expires_at_ms.saturating_sub(now_ms()));
+        let addresses: Vec<Multiaddr> =
+            announcement.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        self.dialer.learn(peer, &addresses, left.min(RECORD_TTL), now);
+        self.dial(now);
+        if source == Source::Dht {
+            self.queries.hurry(now);
+        }
+        log(self.membership.heard(&announcement.peer_id, announcement.shard_id, source, now));
+    }
+
+    fn on_providers(&mut self, shard: ShardId, providers: impl IntoIterator<Item = PeerId>) {
+        let now = Instant::now();
+        for provider in providers.into_iter().filter(|provider| *provider != self.me) {
+            self.dialer.learn(provider, &[], RECORD_TTL, now);
+            log(self.membership.heard(&worker_id(&provider), shard, Source::Dht, now));
+        }
+        self.dial(now);
+    }
+
+    fn refuse(&self, source: PeerId, refused: &Refused) {
+        tracing::debug!(peer = %source, %refused, "record not stored");
+        self.metrics.refused(refused);
+    }
+
+    pub(super) fn on_registry(&mut self, event: client::Event) {
+        let now = Instant::now();
+        for (peer, addresses) in self.registry.on_event(event, now) {
+            self.dialer.learn(peer, &addresses, registry::TTL, now);
+        }
+        self.dial(now);
+        if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
+            self.registry.tick(client, now);
+        }
+    }
+}

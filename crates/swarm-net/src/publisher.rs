@@ -1,0 +1,115 @@
+//! Putting the node's announcements into the DHT: as records that carry them and as provider records that every
+//! replica of a shard can have at the same time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use libp2p::kad::{PutRecordError, PutRecordResult, QueryId, Quorum, Record, RecordKey};
+
+use crate::{metrics::Metrics, records::Kad};
+
+/// Life of a record. Dead workers' records are gone after it; the living renew theirs.
+pub(crate) const RECORD_TTL: Duration = Duration::from_secs(60);
+/// Records are renewed at a third of their life, so two lost renewals do not hide a worker.
+const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// A lone node tries again this much later, or as soon as it has a peer.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Peers that connect together are served by one attempt.
+const DEBOUNCE: Duration = Duration::from_millis(30);
+
+/// What the node has in the DHT.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    metrics: Metrics,
+    provided: HashSet<RecordKey>,
+    running: HashSet<QueryId>,
+    /// Nothing to publish when absent.
+    due: Option<Instant>,
+    failing: bool,
+}
+
+impl Publisher {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { metrics, provided: HashSet::new(), running: HashSet::new(), due: None, failing: false }
+    }
+
+    /// The announcements have changed: publish at once.
+    pub(crate) fn changed(&mut self, now: Instant) {
+        self.due = Some(now);
+    }
+
+    /// Whether to sign and publish now.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// A peer that could store something is connected.
+    pub(crate) fn peer_joined(&mut self, now: Instant) {
+        if self.failing
+            && let Some(due) = &mut self.due
+        {
+            *due = (*due).min(now + DEBOUNCE);
+        }
+    }
+
+    /// Publishes these records and that the node provides their keys and the models', and nothing else any more.
+    pub(crate) fn publish(
+        &mut self,
+        kad: &mut Kad,
+        records: HashMap<RecordKey, Vec<u8>>,
+        models: HashSet<RecordKey>,
+        now: Instant,
+    ) {
+        let provided: HashSet<RecordKey> = records.keys().cloned().chain(models).collect();
+        for gone in self.provided.difference(&provided) {
+            kad.stop_providing(gone);
+            kad.remove_record(gone);
+        }
+        self.due = (!records.is_empty()).then_some(now + RENEW_EVERY);
+        for (key, value) in records {
+            let expires = Some(now + RECORD_TTL);
+            let record = Record { key, value, publisher: None, expires };
+            match kad.put_record(record, Quorum::One) {
+                Ok(query) => drop(self.running.insert(query)),
+                Err(error) => tracing::warn!(%error, "this node's own record does not fit its store"),
+            }
+        }
+        for key in &provided {
+            if let Err(error) = kad.start_providing(key.clone()) {
+                tracing::warn!(%error, "this node's own provider record does not fit its store");
+            }
+        }
+        self.provided = provided;
+    }
+
+    /// Takes the outcome of publishing a record.
+    pub(crate) fn on_put(&mut self, id: QueryId, result: &PutRecordResult, now: Instant) {
+        if !self.running.remove(&id) {
+            return;
+        }
+        let stored = match result {
+            Ok(_) => true,
+            Err(PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. }) => {
+                self.metrics.quorum_failed();
+                !success.is_empty()
+            }
+        };
+        self.failing = !stored;
+        if self.failing
+            && let Some(due) = &mut self.due
+        {
+            *due = (*due).min(now + RETRY_AFTER);
+        }
+    }
+
+    /// The node leaves: it provides nothing any more.
+    pub(crate) fn leave(&mut self, kad: &mut Kad) {
+        for key in std::mem::take(&mut self.provided) {
+            kad.stop_providing(&key);
+            kad.remove_record(&key);
+        }
+        self.due = None;
+    }
+}

@@ -1,0 +1,359 @@
+//! Keys of the DHT, which records a node believes, and which it stores.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
+
+use libp2p::{
+    PeerId,
+    kad::{
+        self, ProviderRecord, Record, RecordKey,
+        store::{MemoryStore, MemoryStoreConfig, RecordStore},
+    },
+};
+use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, ModelDigest, ShardId, WorkerId};
+
+use crate::{
+    peer,
+    signed::{self, Refused},
+};
+
+/// Replicas of one shard that others can find through the DHT.
+const MAX_PROVIDERS: usize = 64;
+/// Model files that others may provide here; a swarm serves one.
+const MAX_MODELS: usize = 32;
+/// Workers whose newest announcement is remembered; the DHT introduces no more of them than are dialled.
+const MAX_WORKERS: usize = 2048;
+
+/// The DHT as this node takes part in it.
+pub(crate) type Kad = kad::Behaviour<MemoryStore>;
+
+/// What a key of this cluster stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Subject {
+    Shard(ShardId),
+    Model(ModelDigest),
+}
+
+/// The keys of one cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    cluster: String,
+    total_shards: u32,
+}
+
+impl Keys {
+    pub(crate) fn new(cluster: String, total_shards: u32) -> Self {
+        Self { cluster, total_shards }
+    }
+
+    pub(crate) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    pub(crate) fn total_shards(&self) -> u32 {
+        self.total_shards
+    }
+
+    pub(crate) fn shard(&self, shard: ShardId) -> RecordKey {
+        RecordKey::new(&format!("/llama-cluster/{}/shard/{shard}", self.cluster))
+    }
+
+    pub(crate) fn model(&self, digest: ModelDigest) -> RecordKey {
+        RecordKey::new(&format!("/llama-cluster/{}/model/{digest}", self.cluster))
+    }
+
+    /// What the key stands for; nothing when it is not one of this cluster's.
+    pub(crate) fn subject(&self, key: &RecordKey) -> Option<Subject> {
+        let text = std::str::from_utf8(key.as_ref()).ok()?;
+        let rest = text.strip_prefix("/llama-cluster/")?.strip_prefix(self.cluster.as_str())?;
+        let subject = match (rest.strip_prefix("/shard/"), rest.strip_prefix("/model/")) {
+            (Some(id), _) => Subject::Shard(ShardId(id.parse().ok().filter(|id| *id < self.total_shards)?)),
+            (_, Some(digest)) => Subject::Model(digest.parse().ok()?),
+            _ => return None,
+        };
+        // Only the one way to write a key is a key.
+        let canonical = match subject {
+            Subject::Shard(shard) => self.shard(shard),
+            Subject::Model(digest) => self.model(digest),
+        };
+        (canonical == *key).then_some(subject)
+    }
+
+    /// A record's announcement, when it may be believed by itself.
+    fn read(&self, record: &Record, now_ms: u64) -> Result<Announcement, Refused> {
+        let Some(Subject::Shard(shard)) = self.subject(&record.key) else { return Err(Refused::WrongKey) };
+        let announcement = signed::verify(&self.cluster, self.total_shards, &record.value)?;
+        if announcement.shard_id != shard {
+            return Err(Refused::WrongKey);
+        }
+        let publisher = record.publisher.map(|publisher| peer::worker_id(&publisher));
+        if publisher.is_some_and(|publisher| publisher != announcement.peer_id) {
+            return Err(Refused::Publisher);
+        }
+        signed::check_life(&announcement, now_ms)?;
+        Ok(announcement)
+    }
+}
+
+/// An empty store, large enough for this cluster and no larger.
+pub(crate) fn store(keys: &Keys, me: PeerId) -> MemoryStore {
+    let shards = keys.total_shards as usize;
+    let config = MemoryStoreConfig {
+        max_records: shards,
+        // The store refuses what is as large as its bound.
+        max_value_bytes: MAX_ANNOUNCEMENT_BYTES + 1,
+        max_providers_per_key: MAX_PROVIDERS,
+        max_provided_keys: shards + MAX_MODELS,
+    };
+    MemoryStore::with_config(me, config)
+}
+
+/// Decides which records of others this node believes, and which it stores for them.
+#[derive(Debug)]
+pub(crate) struct RecordFilter {
+    keys: Keys,
+    me: PeerId,
+    models: BTreeSet<ModelDigest>,
+    /// Of each worker's announcements the newest that is not stale yet.
+    newest: HashMap<WorkerId, Newest>,
+    /// Records taken from each peer since the last [`Self::sweep`].
+    taken: HashMap<PeerId, u32>,
+}
+
+/// What an announcement must not be older than.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    sequence: u64,
+    expires_at_ms: u64,
+}
+
+impl RecordFilter {
+    pub(crate) fn new(keys: Keys, me: PeerId) -> Self {
+        Self { keys, me, models: BTreeSet::new(), newest: HashMap::new(), taken: HashMap::new() }
+    }
+
+    /// A record's announcement, when it may be believed: its worker has said so, and nothing newer since.
+    pub(crate) fn read(&mut self, record: &Record, now_ms: u64) -> Result<Announcement, Refused> {
+        let announcement = self.keys.read(record, now_ms)?;
+        let newest = Newest { sequence: announcement.sequence, expires_at_ms: announcement.expires_at_ms };
+        let full = self.newest.len() >= MAX_WORKERS;
+        match self.newest.get_mut(&announcement.peer_id) {
+            Some(known) if announcement.sequence < known.sequence => return Err(Refused::Outdated),
+            Some(known) => *known = newest,
+            None if full => {}
+            None => drop(self.newest.insert(announcement.peer_id.clone(), newest)),
+        }
+        Ok(announcement)
+    }
+
+    /// Checks a record that `source` wants stored, and stores it unless that would replace the node's own or a
+    /// newer one. Gives what it announces.
+    pub(crate) fn put(
+        &mut self,
+        store: &mut MemoryStore,
+        source: PeerId,
+        record: Record,
+        now_ms: u64,
+    ) -> Result<Announcement, Refused> {
+        self.count(source)?;
+        let announcement = self.read(&record, now_ms)?;
+        let stored = store.get(&record.key).map(std::borrow::Cow::into_owned);
+        let replaces = match &stored {
+            Some(stored) if stored.publisher == Some(self.me) => false,
+            Some(stored) => self.newer(&announcement, stored, now_ms)?,
+            None => true,
+        };
+        if replaces {
+            store.put(record).map_err(|_| Refused::TooMany)?;
+        }
+        Ok(announcement)
+    }
+
+    /// Stores that a peer provides a shard or a model. That it is the peer itself that says so, the DHT has
+    /// checked.
+    pub(crate) fn provide(
+        &mut self,
+        store: &mut MemoryStore,
+        record: ProviderRecord,
+    ) -> Result<Subject, Refused> {
+        self.count(record.provider)?;
+        let subject = self.keys.subject(&record.key).ok_or(Refused::WrongKey)?;
+        if let Subject::Model(digest) = subject {
+            if !self.models.contains(&digest) && self.models.len() >= MAX_MODELS {
+                return Err(Refused::TooMany);
+            }
+            self.models.insert(digest);
+        }
+        store.add_provider(record).map_err(|_| Refused::TooMany)?;
+        Ok(subject)
+    }
+
+    /// Forgets what has expired. To be called about once a second.
+    pub(crate) fn sweep(&mut self, store: &mut MemoryStore, now: Instant, now_ms: u64) {
+        self.taken.clear();
+        self.newest.retain(|_, newest| newest.expires_at_ms > now_ms);
+        store.retain(|_, record| !record.is_expired(now));
+        let shards = (0..self.keys.total_shards).map(|id| self.keys.shard(ShardId(id)));
+        let models: Vec<_> = self.models.iter().map(|digest| (*digest, self.keys.model(*digest))).collect();
+        for key in shards.chain(models.iter().map(|(_, key)| key.clone())) {
+            for provider in store.providers(&key).iter().filter(|provider| provider.is_expired(now)) {
+                store.remove_provider(&key, &provider.provider);
+            }
+        }
+        self.models.retain(|digest| {
+            models.iter().any(|(known, key)| known == digest && !store.providers(key).is_empty())
+        });
+    }
+
+    /// Whether an announcement may take the place of a stored record.
+    fn newer(&self, announcement: &Announcement, stored: &Record, now_ms: u64) -> Result<bool, Refused> {
+        match self.keys.read(stored, now_ms) {
+            Ok(known) if known.peer_id == announcement.peer_id => match announcement.sequence {
+                sequence if sequence < known.sequence => Err(Refused::Outdated),
+                sequence => Ok(sequence > known.sequence),
+            },
+            // Of several replicas the last that spoke; all of them are found as providers.
+            _ => Ok(true),
+        }
+    }
+
+    /// Checking a record costs a signature, so nobody may ask for it without end. A worker may serve every shard
+    /// and renews each as a record and as a provider.
+    fn count(&mut self, source: PeerId) -> Result<(), Refused> {
+        let taken = self.taken.entry(source).or_default();
+        *taken += 1;
+        if *taken > 64 + 4 * self.keys.total_shards { Err(Refused::TooMany) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::identity::Keypair;
+
+    use super::*;
+    use crate::signed::tests::announcement;
+
+    struct Fixture {
+        keys: Keys,
+        filter: RecordFilter,
+        store: MemoryStore,
+    }
+
+    fn fixture(me: &Keypair) -> Fixture {
+        let (keys, me) = (Keys::new("c".into(), 8), me.public().to_peer_id());
+        Fixture { filter: RecordFilter::new(keys.clone(), me), store: store(&keys, me), keys }
+    }
+
+    impl Fixture {
+        fn record(&self, by: &Keypair, shard: u32, sequence: u64) -> Record {
+            let value = signed::sign(by, "c", &announcement(by, shard, sequence));
+            Record::new(self.keys.shard(ShardId(shard)), value)
+        }
+
+        fn put(&mut self, source: &Keypair, record: Record) -> Result<Announcement, Refused> {
+            self.filter.put(&mut self.store, source.public().to_peer_id(), record, 1000)
+        }
+
+        fn stored(&self, shard: u32) -> Vec<u8> {
+            self.store.get(&self.keys.shard(ShardId(shard))).unwrap().value.clone()
+        }
+    }
+
+    #[test]
+    fn keys_are_read_only_as_they_are_written() {
+        let keys = Keys::new("c".into(), 8);
+        assert_eq!(keys.shard(ShardId(3)).as_ref(), b"/llama-cluster/c/shard/3");
+        let digest = ModelDigest([9; 32]);
+        assert_eq!(keys.subject(&keys.shard(ShardId(7))), Some(Subject::Shard(ShardId(7))));
+        assert_eq!(keys.subject(&keys.model(digest)), Some(Subject::Model(digest)));
+        for foreign in [
+            "/llama-cluster/c/shard/8",
+            "/llama-cluster/c/shard/03",
+            "/llama-cluster/d/shard/3",
+            "/llama-cluster/c/shard/",
+            "/llama-cluster/c/model/00",
+            "x",
+        ] {
+            assert_eq!(keys.subject(&RecordKey::new(&foreign)), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn only_a_peers_own_newer_record_is_stored() {
+        let (me, worker, liar) =
+            (Keypair::generate_ed25519(), Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut node = fixture(&me);
+        let fresh = node.record(&worker, 3, 5);
+        // Anyone may carry a record that its peer has signed.
+        assert_eq!(node.put(&liar, fresh.clone()).map(|found| found.sequence), Ok(5));
+        assert_eq!(node.stored(3), fresh.value);
+
+        let older = node.record(&worker, 3, 4);
+        assert_eq!(node.put(&worker, older), Err(Refused::Outdated));
+        let forged = Record {
+            value: signed::sign(&liar, "c", &announcement(&worker, 3, 9)),
+            ..node.record(&worker, 3, 9)
+        };
+        assert_eq!(node.put(&liar, forged), Err(Refused::Signature));
+        let elsewhere = Record { key: node.keys.shard(ShardId(4)), ..node.record(&worker, 3, 9) };
+        assert_eq!(node.put(&worker, elsewhere), Err(Refused::WrongKey));
+        let claimed = Record { publisher: Some(liar.public().to_peer_id()), ..node.record(&worker, 3, 9) };
+        assert_eq!(node.put(&liar, claimed), Err(Refused::Publisher));
+        let oversize = Record { value: vec![b'{'; 1 << 20], ..fresh.clone() };
+        assert_eq!(node.put(&liar, oversize), Err(Refused::TooLarge(1 << 20)));
+        assert_eq!(node.stored(3), fresh.value, "none of these changed the store");
+
+        let newer = node.record(&worker, 3, 6);
+        assert!(node.put(&worker, newer.clone()).is_ok());
+        assert_eq!(node.stored(3), newer.value);
+    }
+
+    #[test]
+    fn a_found_record_older_than_one_that_was_read_is_not_believed_while_that_one_lives() {
+        let (me, worker) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut node = fixture(&me);
+        let (old, new) = (node.record(&worker, 3, 4), node.record(&worker, 4, 5));
+        let mut sequence = |record, now_ms| node.filter.read(record, now_ms).map(|told| told.sequence);
+        assert_eq!(sequence(&old, 1000), Ok(4));
+        assert_eq!(sequence(&new, 1000), Ok(5));
+        assert_eq!(sequence(&new, 1000), Ok(5), "the same again is no news and no lie");
+        assert_eq!(sequence(&old, 1000), Err(Refused::Outdated), "of another shard that it served before");
+        assert_eq!(node.put(&worker, old), Err(Refused::Outdated));
+        node.filter.sweep(&mut node.store, Instant::now(), 60_000);
+        assert!(node.filter.newest.is_empty(), "what is stale need not be remembered");
+    }
+
+    #[test]
+    fn another_replicas_record_is_heard_but_does_not_replace_the_nodes_own() {
+        let (me, worker) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut node = fixture(&me);
+        let own = Record { publisher: Some(me.public().to_peer_id()), ..node.record(&me, 3, 1) };
+        node.store.put(own.clone()).unwrap();
+        let replica = node.record(&worker, 3, 2);
+        assert_eq!(node.put(&worker, replica).map(|found| found.sequence), Ok(2));
+        assert_eq!(node.stored(3), own.value);
+    }
+
+    #[test]
+    fn a_flood_of_records_is_cut_off_for_the_flooder_alone() {
+        let (me, flooder, worker) =
+            (Keypair::generate_ed25519(), Keypair::generate_ed25519(), Keypair::generate_ed25519());
+        let mut node = fixture(&me);
+        let junk = Record::new(node.keys.shard(ShardId(0)), b"junk".to_vec());
+        let causes: BTreeSet<_> =
+            (0..200).map(|_| node.put(&flooder, junk.clone()).unwrap_err().cause()).collect();
+        assert_eq!(causes, BTreeSet::from(["malformed", "too_many"]));
+        let record = node.record(&worker, 0, 1);
+        assert!(node.put(&worker, record).is_ok());
+        for model in 0..=255 {
+            let provider = PeerId::random();
+            let record = ProviderRecord::new(node.keys.model(ModelDigest([model; 32])), provider, vec![]);
+            let provided = node.filter.provide(&mut node.store, record);
+            assert_eq!(provided.is_ok(), usize::from(model) < MAX_MODELS);
+        }
+        let shard = ProviderRecord::new(node.keys.shard(ShardId(7)), PeerId::random(), vec![]);
+        assert!(node.filter.provide(&mut node.store, shard).is_ok());
+    }
+}

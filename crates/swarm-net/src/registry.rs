@@ -1,0 +1,138 @@
+//! The node's registrations at rendezvous servers: registers, renews and asks who else is there, so that a
+//! newcomer learns all peers in one round trip. The DHT alone would do; this is faster.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    rendezvous::{Cookie, Namespace, client},
+};
+
+use crate::{address, guard::Guard};
+
+/// How long a server keeps a registration that is not renewed.
+pub(crate) const TTL: Duration = Duration::from_secs(60);
+/// Two lost renewals do not lose the registration.
+const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// Nodes that start together find each other within this.
+const ASK_FAST: Duration = Duration::from_millis(250);
+/// Newcomers dial, so those who are there need not ask often.
+const ASK_SLOW: Duration = Duration::from_secs(5);
+/// Questions at the fast pace after registering.
+const FAST_QUESTIONS: u32 = 8;
+/// More peers than this one server need not tell at once.
+const MAX_TOLD: u64 = 1000;
+
+/// The rendezvous client as the node runs it.
+pub(crate) type Client = Guard<client::Behaviour>;
+
+/// Registrations at all servers.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    namespace: Namespace,
+    servers: HashMap<PeerId, Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    register_at: Instant,
+    /// Nothing before the first registration: who registers before asking is found by who asks later.
+    ask_at: Option<Instant>,
+    asked: u32,
+    /// What was told already.
+    cookie: Option<Cookie>,
+}
+
+impl Registry {
+    pub(crate) fn new(cluster: &str) -> Self {
+        let namespace = Namespace::new(cluster.to_owned()).expect("a cluster's name is short");
+        Self { namespace, servers: HashMap::new() }
+    }
+
+    /// A connected entry speaks the rendezvous protocol.
+    pub(crate) fn add(&mut self, server: PeerId, now: Instant) {
+        self.servers.entry(server).or_insert(Server {
+            register_at: now,
+            ask_at: None,
+            asked: 0,
+            cookie: None,
+        });
+    }
+
+    /// The server is not connected any more.
+    pub(crate) fn remove(&mut self, server: &PeerId) {
+        self.servers.remove(server);
+    }
+
+    /// Registers anew everywhere: the node's addresses have changed.
+    pub(crate) fn addresses_changed(&mut self, now: Instant) {
+        for server in self.servers.values_mut() {
+            server.register_at = now;
+        }
+    }
+
+    /// Registers and asks where that is due.
+    pub(crate) fn tick(&mut self, client: &mut client::Behaviour, now: Instant) {
+        for (peer, server) in &mut self.servers {
+            if server.register_at <= now {
+                server.register_at = now + RENEW_EVERY;
+                if client.register(self.namespace.clone(), *peer, Some(TTL.as_secs())).is_err() {
+                    // No address to tell yet.
+                    server.register_at = now + ASK_FAST;
+                }
+            }
+            if server.ask_at.is_some_and(|at| at <= now) {
+                server.ask_at = Some(now + if server.asked < FAST_QUESTIONS { ASK_FAST } else { ASK_SLOW });
+                server.asked += 1;
+                client.discover(Some(self.namespace.clone()), server.cookie.clone(), Some(MAX_TOLD), *peer);
+            }
+        }
+    }
+
+    /// Takes the answer of a server. Gives the peers it told, with their addresses.
+    pub(crate) fn on_event(&mut self, event: client::Event, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        match event {
+            client::Event::Registered { rendezvous_node, .. } => {
+                if let Some(server) = self.servers.get_mut(&rendezvous_node) {
+                    server.ask_at.get_or_insert(now);
+                }
+            }
+            client::Event::RegisterFailed { rendezvous_node, error, .. } => {
+                tracing::debug!(server = %rendezvous_node, ?error, "registration failed");
+                if let Some(server) = self.servers.get_mut(&rendezvous_node) {
+                    server.register_at = now + Duration::from_secs(1);
+                }
+            }
+            client::Event::DiscoverFailed { rendezvous_node, error, .. } => {
+                tracing::debug!(server = %rendezvous_node, ?error, "rendezvous did not answer");
+                if let Some(server) = self.servers.get_mut(&rendezvous_node) {
+                    // A restarted server does not know its old cookies.
+                    server.cookie = None;
+                }
+            }
+            client::Event::Discovered { rendezvous_node, registrations, cookie } => {
+                if let Some(server) = self.servers.get_mut(&rendezvous_node) {
+                    server.cookie = Some(cookie);
+                }
+                return registrations
+                    .iter()
+                    .filter(|told| told.namespace == self.namespace)
+                    .take(MAX_TOLD as usize)
+                    .map(|told| (told.record.peer_id(), address::dialable_all(told.record.addresses())))
+                    .collect();
+            }
+            client::Event::Expired { .. } => {}
+        }
+        vec![]
+    }
+
+    /// Withdraws all registrations.
+    pub(crate) fn leave(&mut self, client: &mut client::Behaviour) {
+        for (server, _) in self.servers.drain() {
+            client.unregister(self.namespace.clone(), server);
+        }
+    }
+}

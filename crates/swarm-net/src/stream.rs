@@ -1,0 +1,84 @@
+//! A byte stream from or to a peer, as tonic takes it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::Stream;
+use swarm_types::WorkerId;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
+use tonic::transport::server::Connected;
+
+/// Who is at the other end of a call, authenticated by the transport. In the extensions of every request that
+/// comes in through a [`PeerListener`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerInfo(pub WorkerId);
+
+/// A byte stream to a peer: encrypted, and authenticated by peer id.
+#[derive(Debug)]
+pub struct PeerStream {
+    peer: WorkerId,
+    io: Compat<libp2p::Stream>,
+}
+
+impl PeerStream {
+    pub(crate) fn new(peer: WorkerId, stream: libp2p::Stream) -> Self {
+        Self { peer, io: stream.compat() }
+    }
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        PeerInfo(self.peer.clone())
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The streams that peers open to this node, for tonic's `serve_with_incoming`. Ends when the node leaves.
+#[derive(Debug)]
+pub struct PeerListener(mpsc::Receiver<PeerStream>);
+
+impl PeerListener {
+    pub(crate) fn new(queue: mpsc::Receiver<PeerStream>) -> Self {
+        Self(queue)
+    }
+}
+
+impl Stream for PeerListener {
+    type Item = io::Result<PeerStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|stream| stream.map(Ok))
+    }
+}

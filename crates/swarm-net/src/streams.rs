@@ -1,0 +1,219 @@
+//! Byte streams between peers, on connections that are open: the ground that gRPC stands on.
+//!
+//! Streams are opened on the peer's oldest connection, and incoming ones go into a bounded queue; what does not
+//! fit is reset and counted. Never dials.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    convert::Infallible,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol,
+    core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
+    swarm::{
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+        NetworkBehaviour, NotifyHandler, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
+        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+    },
+};
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{peer, stream::PeerStream};
+
+/// Agreeing on the protocol takes one round trip.
+const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("not connected")]
+    NotConnected,
+    #[error("does not take part in this swarm")]
+    Unsupported,
+    #[error("did not agree on the protocol in time")]
+    Timeout,
+    #[error("connection broke: {0}")]
+    Io(std::io::Error),
+}
+
+/// Someone waits for a stream.
+#[derive(Debug)]
+pub(crate) struct OpenRequest(pub(crate) oneshot::Sender<Result<Stream, OpenError>>);
+
+/// Opens and accepts the streams of one protocol.
+pub(crate) struct Streams {
+    inbox: Inbox,
+    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
+}
+
+/// Where incoming streams go.
+#[derive(Clone)]
+struct Inbox {
+    protocol: StreamProtocol,
+    queue: mpsc::Sender<PeerStream>,
+    dropped: Counter,
+}
+
+impl Streams {
+    pub(crate) fn new(protocol: StreamProtocol, queue: mpsc::Sender<PeerStream>, dropped: Counter) -> Self {
+        let inbox = Inbox { protocol, queue, dropped };
+        Self { inbox, connections: HashMap::new(), requests: VecDeque::new() }
+    }
+
+    /// Asks for a stream to a connected peer.
+    pub(crate) fn open(&mut self, peer: PeerId, request: OpenRequest) {
+        match self.connections.get(&peer).and_then(|connections| connections.first()) {
+            Some(connection) => self.requests.push_back((peer, *connection, request)),
+            None => {
+                // Whoever asked may have gone meanwhile.
+                let _ = request.0.send(Err(OpenError::NotConnected));
+            }
+        }
+    }
+
+    fn handler(&self, peer: PeerId) -> Handler {
+        Handler { peer, inbox: self.inbox.clone(), requests: VecDeque::new() }
+    }
+}
+
+impl NetworkBehaviour for Streams {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(peer))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        match event {
+            FromSwarm::ConnectionEstablished(opened) => {
+                self.connections.entry(opened.peer_id).or_default().push(opened.connection_id);
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                let Some(connections) = self.connections.get_mut(&closed.peer_id) else { return };
+                connections.retain(|connection| *connection != closed.connection_id);
+                if connections.is_empty() {
+                    self.connections.remove(&closed.peer_id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        match self.requests.pop_front() {
+            Some((peer_id, connection, event)) => {
+                let handler = NotifyHandler::One(connection);
+                Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event })
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The streams of one connection.
+pub(crate) struct Handler {
+    peer: PeerId,
+    inbox: Inbox,
+    requests: VecDeque<OpenRequest>,
+}
+
+impl Handler {
+    fn accept(&self, stream: Stream) {
+        if self.inbox.queue.try_send(PeerStream::new(peer::worker_id(&self.peer), stream)).is_err() {
+            self.inbox.dropped.inc();
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = OpenRequest;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = OpenRequest;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(ReadyUpgrade::new(self.inbox.protocol.clone()), ())
+    }
+
+    /// Members of the swarm stay connected whether they have something to say or not.
+    fn connection_keep_alive(&self) -> bool {
+        true
+    }
+
+    fn on_behaviour_event(&mut self, request: Self::FromBehaviour) {
+        self.requests.push_back(request);
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
+        match self.requests.pop_front() {
+            Some(request) => {
+                let upgrade = ReadyUpgrade::new(self.inbox.protocol.clone());
+                let protocol = SubstreamProtocol::new(upgrade, request).with_timeout(NEGOTIATE_WITHIN);
+                Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<
+            Self::InboundProtocol,
+            Self::OutboundProtocol,
+            Self::InboundOpenInfo,
+            Self::OutboundOpenInfo,
+        >,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
+                self.accept(stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info }) => {
+                let _ = info.0.send(Ok(stream));
+            }
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+                let error = match error {
+                    StreamUpgradeError::Timeout => OpenError::Timeout,
+                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
+                    StreamUpgradeError::Io(error) => OpenError::Io(error),
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                let _ = info.0.send(Err(error));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The handle to a node.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use libp2p::PeerId;
+use prometheus_client::registry::Registry;
+use swarm_proto::wire::{DescribeResponse, peer_service_server::PeerServiceServer};
+use swarm_types::{SwarmStatus, WorkerId};
+use tokio::{
+    runtime::{self, Handle},
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tonic::transport::Channel;
+
+use crate::{
+    Descriptions, Identity, NetConfig, NetError, PeerListener, ShardOffer,
+    config::Settings,
+    links::Links,
+    metrics::Metrics,
+    node::{Command, Ends, Node, Setup},
+    peer,
+};
+
+/// Requests from handles that wait for the node's loop.
+const COMMANDS: usize = 256;
+/// Streams that wait for the service. A burst of peers must fit: what does not is reset.
+const INCOMING_STREAMS: usize = 1024;
+/// To reach a peer that is known and not connected at the moment.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// Leaving is bounded in the loop as well.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What kind of node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Serves shards.
+    Worker,
+    /// Is there to enter by.
+    Rendezvous,
+    /// Asks.
+    Gateway,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Rendezvous => "rendezvous",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// A node of the swarm. Cheap to clone; the node leaves the swarm when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct SwarmNet {
+    id: WorkerId,
+    commands: mpsc::Sender<Command>,
+    offers: Arc<watch::Sender<Vec<ShardOffer>>>,
+    status: watch::Receiver<Arc<SwarmStatus>>,
+    description: watch::Receiver<Arc<DescribeResponse>>,
+    addresses: watch::Receiver<Vec<String>>,
+    links: Links,
+    metrics: Metrics,
+}
+
+impl SwarmNet {
+    /// Starts a node. Returns when it listens; entering the swarm goes on behind. The listener must be served,
+    /// with [`Self::peer_service`] among its services, or peers learn nothing of this node.
+    ///
+    /// # Errors
+    /// When a setting is wrong or an address cannot be listened on.
+    pub async fn bind(
+        config: NetConfig,
+        role: Role,
+        identity: Identity,
+    ) -> Result<(Self, PeerListener), NetError> {
+        let settings = Settings::check(config, role)?;
+        let (commands, command_queue) = mpsc::channel(COMMANDS);
+        let (stream_queue, streams) = mpsc::channel(INCOMING_STREAMS);
+        let (offers, offered) = watch::channel(vec![]);
+        let links = Links::new(commands.downgrade());
+        let metrics = Metrics::default();
+        let id = identity.id().clone();
+        let setup = Setup {
+            settings,
+            role,
+            identity,
+            links: links.clone(),
+            metrics: metrics.clone(),
+            services: Handle::current(),
+            commands: command_queue,
+            offers: offered,
+            streams: stream_queue,
+        };
+        let Ends { status, description, addresses } = start(setup).await?;
+        let offers = Arc::new(offers);
+        let net = Self { id, commands, offers, status, description, addresses, links, metrics };
+        Ok((net, PeerListener::new(streams)))
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    /// Multiaddresses, each with the peer id, that other nodes can be given to enter by.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.addresses.borrow().iter().map(|address| format!("{address}/p2p/{}", self.id)).collect()
+    }
+
+    /// Says which shards this node serves, and that it serves no others. Peers and DHT hear at once when that
+    /// changes; of mere load only connected peers hear, and not more often than five times a second.
+    pub fn announce(&self, shards: Vec<ShardOffer>) {
+        self.offers.send_replace(shards);
+    }
+
+    /// The swarm as this node sees it, now and on every change.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Arc<SwarmStatus>> {
+        self.status.clone()
+    }
+
+    /// The gRPC channel to a peer, inside a stream that is encrypted and authenticated by peer id. There is one
+    /// for each peer; after its connection broke, ask for a new one.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached within a few seconds.
+    pub async fn channel(&self, worker: &WorkerId) -> Result<Channel, NetError> {
+        let not_connected = || NetError::NotConnected(worker.clone());
+        let peer = peer::peer_id(worker).ok_or_else(not_connected)?;
+        if !self.links.contains(&peer) {
+            let connected = timeout(CONNECT_WITHIN, self.connect(peer)).await;
+            if !connected.map_err(|_| not_connected())?? {
+                return Err(not_connected());
+            }
+        }
+        self.links.channel(peer).await
+    }
+
+    /// `PeerService`, by which peers learn what this node serves.
+    #[must_use]
+    pub fn peer_service(&self) -> PeerServiceServer<Descriptions> {
+        Descriptions::server(self.description.clone())
+    }
+
+    /// Adds the node's counters.
+    pub fn metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Leaves the swarm: peers see this node OFFLINE at once. Returns when they were told.
+    pub async fn leave(&self) {
+        let (answer, left) = oneshot::channel();
+        if self.commands.send(Command::Leave(answer)).await.is_ok() {
+            // An error means that the loop has ended, which is what was asked for.
+            let _ = timeout(LEAVE_WITHIN, left).await;
+        }
+    }
+
+    async fn connect(&self, peer: PeerId) -> Result<bool, NetError> {
+        let (answer, connected) = oneshot::channel();
+        self.commands.send(Command::Connect(peer, answer)).await.map_err(|_| NetError::Left)?;
+        connected.await.map_err(|_| NetError::Left)
+    }
+}
+
+/// Runs the node's loop on a thread of its own, so that it answers while other threads compute.
+async fn start(setup: Setup) -> Result<Ends, NetError> {
+    let cannot = |error: std::io::Error| NetError::Start(error.to_string());
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+    let (started, start) = oneshot::channel();
+    let run = move || {
+        runtime.block_on(async {
+            match Node::start(setup).await {
+                Ok((node, ends)) => {
+                    if started.send(Ok(ends)).is_ok() {
+                        node.run().await;
+                    }
+                }
+                Err(error) => drop(started.send(Err(error))),
+            }
+        });
+    };
+    thread::Builder::new().name("swarm-net".into()).spawn(run).map_err(cannot)?;
+    start.await.map_err(|_| NetError::Start("its thread ended".into()))?
+}

@@ -1,0 +1,197 @@
+//! Nodes on loopback for the tests of this crate.
+// Each test binary uses a part of this, and what fails here fails a test.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};
+use swarm_types::{
+    Capabilities, LayerRange, ModelDigest, Precision, ReplicaState, ShardId, SwarmStatus, WorkerId,
+};
+use tokio::{task::JoinHandle, time::timeout};
+
+/// Nothing here takes this long, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const QUIC_AND_TCP: &str = "/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0";
+pub const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+pub const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+
+/// A node that serves its peers.
+pub struct Node {
+    pub net: SwarmNet,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+pub fn config(total_shards: u32, entry: Option<&Node>) -> NetConfig {
+    NetConfig {
+        cluster: "test".into(),
+        listen: QUIC_AND_TCP.split(',').map(str::to_owned).collect(),
+        rendezvous: entry.map(Node::entry).into_iter().collect(),
+        total_shards,
+        ..NetConfig::default()
+    }
+}
+
+impl Node {
+    pub async fn start(config: NetConfig, role: Role, identity: Identity) -> Self {
+        // RUST_LOG shows what happens; set already by another test of the process.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let (net, listener) = SwarmNet::bind(config, role, identity).await.unwrap();
+        let serve = peer_server().add_service(net.peer_service()).serve_with_incoming(listener);
+        let server = tokio::spawn(async { serve.await.unwrap() });
+        Self { net, server }
+    }
+
+    pub async fn rendezvous(total_shards: u32) -> Self {
+        Self::start(config(total_shards, None), Role::Rendezvous, Identity::ephemeral()).await
+    }
+
+    pub async fn gateway(total_shards: u32, entry: &Self) -> Self {
+        Self::start(config(total_shards, Some(entry)), Role::Gateway, Identity::ephemeral()).await
+    }
+
+    /// A worker with one loaded shard.
+    pub async fn worker(total_shards: u32, shard: u32, entry: Option<&Self>) -> Self {
+        let node = Self::start(config(total_shards, entry), Role::Worker, Identity::ephemeral()).await;
+        node.net.announce(vec![offer(total_shards, shard, true)]);
+        node
+    }
+
+    /// A worker with shard 0 of 2, loaded, that others enter by.
+    pub async fn worker_on(listen: &str) -> Self {
+        let listen = listen.split(',').map(str::to_owned).collect();
+        let config = NetConfig { listen, ..config(2, None) };
+        let node = Self::start(config, Role::Worker, Identity::ephemeral()).await;
+        node.net.announce(vec![offer(2, 0, true)]);
+        node
+    }
+
+    /// An address to enter by.
+    pub fn entry(&self) -> String {
+        self.net.addresses().remove(0)
+    }
+
+    /// Waits until the node's status is as wanted; gives how long that took.
+    pub async fn sees(&self, what: &str, wanted: impl Fn(&SwarmStatus) -> bool) -> Duration {
+        let start = Instant::now();
+        let mut status = self.net.status();
+        let seen = timeout(PATIENCE, status.wait_for(|status| wanted(status))).await;
+        match seen {
+            Ok(Ok(_)) => start.elapsed(),
+            Ok(Err(_)) => panic!("the node ended before it saw {what}"),
+            Err(_) => panic!("never saw {what}: {:#?}", self.net.status().borrow().shards),
+        }
+    }
+
+    /// Waits until a worker's replica of a shard is in a state.
+    pub async fn sees_replica(&self, shard: u32, worker: &WorkerId, state: ReplicaState) -> Duration {
+        self.sees(&format!("shard {shard} of {worker} {state:?}"), |status| {
+            replica_state(status, shard, worker) == Some(state)
+        })
+        .await
+    }
+}
+
+pub fn replica_state(status: &SwarmStatus, shard: u32, worker: &WorkerId) -> Option<ReplicaState> {
+    let replicas = &status.shards[shard as usize].replicas;
+    replicas.iter().find(|replica| replica.worker == *worker).map(|replica| replica.state)
+}
+
+pub fn offer(total_shards: u32, shard: u32, loaded: bool) -> ShardOffer {
+    ShardOffer {
+        shard_id: ShardId(shard),
+        loaded,
+        capabilities: Capabilities {
+            layers: LayerRange::new(shard, shard + 1).unwrap(),
+            total_shards,
+            model_digest: ModelDigest([7; 32]),
+            model_name: "tiny".into(),
+            precision: Precision::Exact,
+            device: "cpu".into(),
+            memory_bytes: 1 << 30,
+            tokens_per_second: 12.5,
+            version: "0.1.0".into(),
+            grpc_address: "127.0.0.1:50051".into(),
+            load_percent: if loaded { 100 } else { 0 },
+            active_sessions: 0,
+        },
+    }
+}
+
+/// A worker in a process of its own, which can be killed.
+pub struct WorkerProcess(Child);
+
+const CHILD_ENTRY: &str = "SWARM_NET_TEST_ENTRY";
+const CHILD_LISTEN: &str = "SWARM_NET_TEST_LISTEN";
+const CHILD_IDENTITY: &str = "SWARM_NET_TEST_IDENTITY";
+
+impl WorkerProcess {
+    /// Starts this test binary again as a worker with shard 1 of 2, see [`run_child`].
+    pub fn start(entry: &Node, listen: &str, identity: &std::path::Path) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["a_worker_in_a_process_of_its_own", "--exact", "--ignored"])
+            .env(CHILD_ENTRY, entry.entry())
+            .env(CHILD_LISTEN, listen)
+            .env(CHILD_IDENTITY, identity)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Stops it without ending it, as a machine that hangs.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The other side of [`WorkerProcess::start`]. Does nothing in an ordinary test run.
+pub async fn run_child() {
+    let Ok(entry) = std::env::var(CHILD_ENTRY) else { return };
+    let config = NetConfig {
+        cluster: "test".into(),
+        listen: std::env::var(CHILD_LISTEN).unwrap().split(',').map(str::to_owned).collect(),
+        rendezvous: vec![entry],
+        identity: Some(std::env::var_os(CHILD_IDENTITY).unwrap().into()),
+        total_shards: 2,
+        ..NetConfig::default()
+    };
+    let identity = config.load_identity("worker").unwrap();
+    let node = Node::start(config, Role::Worker, identity).await;
+    node.net.announce(vec![offer(2, 1, true)]);
+    // Whoever started this kills it; this bound is for when that one was killed itself.
+    tokio::time::sleep(2 * PATIENCE).await;
+}

@@ -1,0 +1,64 @@
+//! Where a process can be reached, written for whoever started it with port 0.
+
+use std::{io, net::SocketAddr, path::Path};
+
+use serde::{Deserialize, Serialize};
+use swarm_types::WorkerId;
+
+/// What a process listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The node's peer id.
+    pub peer_id: WorkerId,
+    /// Multiaddresses that peers dial.
+    pub addresses: Vec<String>,
+    /// TCP gRPC port.
+    pub grpc: SocketAddr,
+    /// HTTP port, on a gateway.
+    pub http: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Writes them as JSON. The file appears complete or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        let part = path.with_extension("part");
+        std::fs::write(&part, format!("{json}\n"))?;
+        std::fs::rename(&part, path)
+    }
+
+    /// Reads what a process wrote; nothing while it has not.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not an address file.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(path) {
+            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_back_as_written_and_absent_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.json");
+        assert_eq!(Addresses::read(&path).unwrap(), None);
+        let addresses = Addresses {
+            peer_id: "12D3KooWa".parse().unwrap(),
+            addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1/p2p/12D3KooWa".into()],
+            grpc: "127.0.0.1:50050".parse().unwrap(),
+            http: None,
+        };
+        addresses.write(&path).unwrap();
+        assert_eq!(Addresses::read(&path).unwrap(), Some(addresses));
+    }
+}

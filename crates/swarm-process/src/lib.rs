@@ -1,0 +1,12 @@
+//! The edges of every process, the same for all services: logs and traces, trace propagation, the TCP gRPC port
+//! with health and reflection, the swarm's status over gRPC, metrics, the address file, and the end by signal.
+//!
+//! Knows nothing of peers, weights or text.
+
+pub mod address_file;
+pub mod grpc;
+pub mod metrics;
+pub mod shutdown;
+pub mod status_service;
+pub mod telemetry;
+pub mod trace;

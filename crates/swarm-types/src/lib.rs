@@ -1,0 +1,23 @@
+//! The words of the swarm as types: ids, layers, routes, steps, announcements and status.
+//!
+//! No IO, no async, no wire formats (except the announcement's JSON, which is itself the vocabulary of the
+//! DHT). A value that exists keeps its rules: a [`Route`] covers every shard, a [`ShardRange`] is not empty.
+
+mod announcement;
+mod id;
+mod layers;
+mod route;
+mod sampling;
+mod status;
+mod step;
+
+pub use announcement::{Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES};
+pub use id::{Attempt, IdError, ModelDigest, ModelId, Precision, SessionId, TokenId, WorkerId};
+pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
+pub use route::{Hop, Route, RouteError};
+pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
+pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
+pub use step::{HopTiming, Step, StepOutput, TargetScore, TokenLogprob};
+
+/// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
+pub const PROTOCOL_VERSION: u32 = 1;

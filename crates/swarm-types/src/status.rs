@@ -1,0 +1,198 @@
+//! The swarm as one node sees it.
+
+use serde::Serialize;
+
+use crate::{LayerRange, ModelId, ShardId, WorkerId};
+
+/// What a replica can do for a session now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ReplicaState {
+    /// There, but its weights are still on their way into memory.
+    Loading,
+    /// Able to take sessions.
+    Loaded,
+    /// Not connected.
+    Offline,
+}
+
+/// A worker that serves a shard.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Replica {
+    /// Who.
+    pub worker: WorkerId,
+    /// What it can do now.
+    pub state: ReplicaState,
+    /// 0 to 100.
+    pub load_percent: u8,
+    /// This worker is the node that tells.
+    pub local: bool,
+    /// Multiaddresses where it listens.
+    pub addresses: Vec<String>,
+    /// `QUIC` or `TCP`; absent when local or offline.
+    pub transport: Option<&'static str>,
+    /// What it serves a shard of.
+    pub model: ModelId,
+    /// Layers of this shard.
+    pub layers: LayerRange,
+    /// For example `cpu`.
+    pub device: String,
+    /// Version of its software.
+    pub version: String,
+    /// `host:port` of its TCP gRPC service.
+    pub grpc_address: String,
+    /// Sessions open on it.
+    pub active_sessions: u32,
+}
+
+/// One shard and all who serve it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ShardStatus {
+    /// Which.
+    pub shard_id: ShardId,
+    /// By worker id; none when the shard was not found yet.
+    pub replicas: Vec<Replica>,
+}
+
+impl ShardStatus {
+    /// The replicas that can take a session of this model.
+    pub fn loaded<'a>(&'a self, model: &'a ModelId) -> impl Iterator<Item = &'a Replica> {
+        self.replicas.iter().filter(move |r| r.state == ReplicaState::Loaded && r.model.serves(model))
+    }
+
+    /// Whether some replica is not offline.
+    #[must_use]
+    pub fn online(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.state != ReplicaState::Offline)
+    }
+}
+
+/// The swarm as one node sees it. Made by [`SwarmStatus::new`] only, so that its summary is always true to its
+/// shards.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[non_exhaustive]
+pub struct SwarmStatus {
+    /// The swarm's name.
+    pub cluster: String,
+    /// The node that tells.
+    pub node: WorkerId,
+    /// Into how many shards the model is cut.
+    pub total_shards: u32,
+    /// Shards with a replica that is not offline.
+    pub discovered_shards: u32,
+    /// All shards are discovered.
+    pub pipeline_complete: bool,
+    /// Every shard has a loaded replica of one and the same model.
+    pub swarm_ready: bool,
+    /// `total_shards` of them, in order.
+    pub shards: Vec<ShardStatus>,
+    /// The model that every shard can serve, when `swarm_ready`. Of several the one with most replicas.
+    pub model: Option<ModelId>,
+    /// Grows with every change on this node.
+    pub revision: u64,
+}
+
+impl SwarmStatus {
+    /// Sums up the shards; `shards[i]` is shard i.
+    #[must_use]
+    pub fn new(cluster: String, node: WorkerId, shards: Vec<ShardStatus>, revision: u64) -> Self {
+        let total_shards = u32::try_from(shards.len()).unwrap_or(u32::MAX);
+        let online = shards.iter().filter(|shard| shard.online()).count();
+        let discovered_shards = u32::try_from(online).unwrap_or(u32::MAX);
+        let model = served_model(&shards);
+        Self {
+            cluster,
+            node,
+            total_shards,
+            discovered_shards,
+            pipeline_complete: discovered_shards == total_shards,
+            swarm_ready: model.is_some(),
+            shards,
+            model,
+            revision,
+        }
+    }
+}
+
+impl ModelId {
+    /// Whether a shard of this model fits into a route of `other`: the name is only for people.
+    #[must_use]
+    pub fn serves(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.precision == other.precision
+    }
+}
+
+/// The model that every shard has a loaded replica of.
+fn served_model(shards: &[ShardStatus]) -> Option<ModelId> {
+    let candidates = shards.first()?.replicas.iter().filter(|r| r.state == ReplicaState::Loaded);
+    let complete = candidates.filter(|c| shards.iter().all(|shard| shard.loaded(&c.model).next().is_some()));
+    let replicas = |model: &ModelId| shards.iter().map(|shard| shard.loaded(model).count()).sum::<usize>();
+    complete
+        .map(|candidate| &candidate.model)
+        .max_by(|a, b| replicas(a).cmp(&replicas(b)).then_with(|| b.cmp(a)))
+        .cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ModelDigest, Precision};
+
+    fn replica(worker: &str, digest: u8, state: ReplicaState) -> Replica {
+        Replica {
+            worker: worker.parse().expect("valid"),
+            state,
+            load_percent: 100,
+            local: false,
+            addresses: vec![],
+            transport: Some("QUIC"),
+            model: ModelId {
+                name: "m".into(),
+                digest: ModelDigest([digest; 32]),
+                precision: Precision::Exact,
+            },
+            layers: LayerRange::new(0, 1).expect("valid"),
+            device: "cpu".into(),
+            version: "0.1.0".into(),
+            grpc_address: String::new(),
+            active_sessions: 0,
+        }
+    }
+
+    fn status(shards: Vec<Vec<Replica>>) -> SwarmStatus {
+        let shards = shards
+            .into_iter()
+            .enumerate()
+            .map(|(id, replicas)| ShardStatus { shard_id: ShardId(id as u32), replicas })
+            .collect();
+        SwarmStatus::new("c".into(), "12D3".parse().expect("valid"), shards, 1)
+    }
+
+    #[test]
+    fn ready_means_every_shard_loaded_with_one_model() {
+        use ReplicaState::{Loaded, Loading, Offline};
+        let cases = [
+            (vec![vec![], vec![]], 0, false),
+            (vec![vec![replica("aa", 1, Loaded)], vec![]], 1, false),
+            (vec![vec![replica("aa", 1, Loaded)], vec![replica("bb", 1, Loading)]], 2, false),
+            (vec![vec![replica("aa", 1, Loaded)], vec![replica("bb", 2, Loaded)]], 2, false),
+            (vec![vec![replica("aa", 1, Loaded)], vec![replica("bb", 1, Offline)]], 1, false),
+            (vec![vec![replica("aa", 1, Loaded)], vec![replica("bb", 1, Loaded)]], 2, true),
+        ];
+        for (shards, discovered, ready) in cases {
+            let status = status(shards);
+            assert_eq!((status.discovered_shards, status.swarm_ready), (discovered, ready), "{status:?}");
+            assert_eq!(status.pipeline_complete, discovered == 2);
+        }
+    }
+
+    #[test]
+    fn of_two_complete_models_the_one_with_more_replicas_is_served() {
+        use ReplicaState::Loaded;
+        let shards = vec![
+            vec![replica("aa", 1, Loaded), replica("bb", 2, Loaded)],
+            vec![replica("cc", 1, Loaded), replica("dd", 2, Loaded), replica("ee", 2, Loaded)],
+        ];
+        assert_eq!(status(shards).model.expect("ready").digest, ModelDigest([2; 32]));
+    }
+}

@@ -1,0 +1,76 @@
+//! What flows through a route.
+
+use std::time::Duration;
+
+use crate::TokenId;
+
+/// One pass of some tokens through a hop.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Step {
+    /// Position of the first row, from 0.
+    pub position: u32,
+    /// The rows' tokens, at least one.
+    pub tokens: Vec<TokenId>,
+    /// f32 `[tokens, hidden]`, row after row; empty on the way to the first hop.
+    pub activations: Vec<f32>,
+    /// Sample a token from the last row.
+    pub sample: bool,
+    /// For row i, the token to score under that row; none or up to one a row.
+    pub targets: Vec<TokenId>,
+    /// One entry for each hop passed so far.
+    pub timings: Vec<HopTiming>,
+}
+
+impl Step {
+    /// Position after the last row.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.position.saturating_add(u32::try_from(self.tokens.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// Where a step spent its time on one hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HopTiming {
+    /// Waiting for the engine.
+    pub queue: Duration,
+    /// In the engine.
+    pub compute: Duration,
+    /// Rows of all sessions that the engine ran together with this step's.
+    pub batch_rows: u32,
+}
+
+/// A token and the natural logarithm of its probability under the model, before bias, penalties and temperature.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TokenLogprob {
+    /// Which.
+    pub token: TokenId,
+    /// At most 0.
+    pub logprob: f32,
+}
+
+/// How likely the model held a token that was already there.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TargetScore {
+    /// The token asked about.
+    pub target: TokenLogprob,
+    /// The likeliest at its place, likeliest first.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// What the last hop says of a step.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepOutput {
+    /// Position after the step's rows; the place of the sampled token, if there is one.
+    pub position: u32,
+    /// Set when the step asked to sample.
+    pub token: Option<TokenId>,
+    /// Log-probability of `token`, when the session asks for log-probabilities.
+    pub logprob: Option<f32>,
+    /// The likeliest at its place, likeliest first.
+    pub top: Vec<TokenLogprob>,
+    /// One for each target of the step.
+    pub scores: Vec<TargetScore>,
+    /// One entry for each hop of the route.
+    pub timings: Vec<HopTiming>,
+}

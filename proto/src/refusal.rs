@@ -1,0 +1,185 @@
+//! Why a call is refused, and how that is said in gRPC.
+
+use std::fmt;
+
+use tonic::{Code, Status, metadata::MetadataValue};
+
+use crate::WireError;
+
+/// Metadata key that carries the cause by name, so that a caller need not guess it from the code.
+const CAUSE_KEY: &str = "llama-swarm-cause";
+/// Metadata key: seconds after which to try again. Every refusal that another try may mend carries it.
+const RETRY_AFTER_KEY: &str = "retry-after";
+
+/// Causes that a caller treats differently. Also the `cause` label of the refusal counters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RefusalCause {
+    /// A field is not what the protocol says.
+    InvalidArgument,
+    /// The other end speaks another version of the protocol.
+    ProtocolVersion,
+    /// The other end has another model file or precision.
+    Model,
+    /// The worker does not serve these shards, or cuts the model differently.
+    Shards,
+    /// The session is not, or no longer, known.
+    UnknownSession,
+    /// From an older route of the session.
+    StaleAttempt,
+    /// No room for another session.
+    Full,
+    /// Not loaded yet, or on the way out.
+    NotReady,
+    /// A hop further down failed.
+    HopFailed,
+    /// Something took longer than its bound.
+    Timeout,
+    /// A fault of ours.
+    Internal,
+}
+
+impl RefusalCause {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::InvalidArgument,
+        Self::ProtocolVersion,
+        Self::Model,
+        Self::Shards,
+        Self::UnknownSession,
+        Self::StaleAttempt,
+        Self::Full,
+        Self::NotReady,
+        Self::HopFailed,
+        Self::Timeout,
+        Self::Internal,
+    ];
+
+    /// The cause's name on the wire and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::ProtocolVersion => "protocol_version",
+            Self::Model => "model",
+            Self::Shards => "shards",
+            Self::UnknownSession => "unknown_session",
+            Self::StaleAttempt => "stale_attempt",
+            Self::Full => "full",
+            Self::NotReady => "not_ready",
+            Self::HopFailed => "hop_failed",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The gRPC code it is sent as.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::InvalidArgument => Code::InvalidArgument,
+            Self::ProtocolVersion | Self::Model | Self::Shards => Code::FailedPrecondition,
+            Self::UnknownSession => Code::NotFound,
+            Self::StaleAttempt => Code::Aborted,
+            Self::Full => Code::ResourceExhausted,
+            Self::NotReady | Self::HopFailed => Code::Unavailable,
+            Self::Timeout => Code::DeadlineExceeded,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    /// The cause with this name on the wire.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == name)
+    }
+
+    /// The nearest to what foreign software says.
+    pub(crate) fn from_code(code: Code) -> Self {
+        match code {
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Self::InvalidArgument,
+            Code::FailedPrecondition => Self::Model,
+            Code::NotFound => Self::UnknownSession,
+            Code::Aborted => Self::StaleAttempt,
+            Code::ResourceExhausted => Self::Full,
+            Code::Unavailable | Code::Cancelled | Code::Unknown => Self::HopFailed,
+            Code::DeadlineExceeded => Self::Timeout,
+            _ => Self::Internal,
+        }
+    }
+}
+
+impl fmt::Display for RefusalCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A call that is not served, with the cause by name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Why, for programs.
+    pub cause: RefusalCause,
+    /// Why and what to do, for people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with a message for people.
+    pub fn new(cause: RefusalCause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into() }
+    }
+}
+
+impl From<WireError> for Refusal {
+    fn from(error: WireError) -> Self {
+        Self::new(RefusalCause::InvalidArgument, error.to_string())
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let mut status = Self::new(refusal.cause.code(), refusal.message);
+        status.metadata_mut().insert(CAUSE_KEY, MetadataValue::from_static(refusal.cause.as_str()));
+        if matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
+            status.metadata_mut().insert(RETRY_AFTER_KEY, MetadataValue::from_static("1"));
+        }
+        status
+    }
+}
+
+impl From<Status> for Refusal {
+    /// The cause by name when our software sent it, else the nearest to the code.
+    fn from(status: Status) -> Self {
+        let named = status.metadata().get(CAUSE_KEY).and_then(|value| value.to_str().ok());
+        let cause = named.and_then(RefusalCause::named);
+        Self::new(cause.unwrap_or_else(|| RefusalCause::from_code(status.code())), status.message())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_survives_the_wire() {
+        for cause in RefusalCause::ALL {
+            let refusal = Refusal::new(cause, "because");
+            assert_eq!(Refusal::from(Status::from(refusal.clone())), refusal);
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_mended_by_waiting_says_how_long() {
+        use RefusalCause::{Full, HopFailed, NotReady};
+        for cause in RefusalCause::ALL {
+            let status = Status::from(Refusal::new(cause, "because"));
+            let expected = matches!(cause, Full | HopFailed | NotReady);
+            assert_eq!(status.metadata().contains_key(RETRY_AFTER_KEY), expected, "{cause}");
+        }
+    }
+
+    #[test]
+    fn a_status_of_foreign_software_gets_the_nearest_cause() {
+        assert_eq!(Refusal::from(Status::unavailable("gone")).cause, RefusalCause::HopFailed);
+        assert_eq!(Refusal::from(Status::resource_exhausted("x")).cause, RefusalCause::Full);
+    }
+}

@@ -1,0 +1,260 @@
+//! `swarm.proto`: the swarm as a node sees it.
+
+use swarm_types::{
+    LayerRange, MAX_SHARDS, ModelId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus,
+};
+
+use crate::{WireError, parse, wire};
+
+impl From<&SwarmStatus> for wire::SwarmStatus {
+    fn from(status: &SwarmStatus) -> Self {
+        Self {
+            cluster: status.cluster.clone(),
+            node: status.node.to_string(),
+            total_shards: status.total_shards,
+            discovered_shards: status.discovered_shards,
+            pipeline_complete: status.pipeline_complete,
+            swarm_ready: status.swarm_ready,
+            shards: status.shards.iter().map(Into::into).collect(),
+            model: status.model.as_ref().map(Into::into),
+            revision: status.revision,
+        }
+    }
+}
+
+impl From<&ShardStatus> for wire::ShardStatus {
+    fn from(shard: &ShardStatus) -> Self {
+        Self { shard_id: shard.shard_id.0, replicas: shard.replicas.iter().map(Into::into).collect() }
+    }
+}
+
+impl From<&Replica> for wire::Replica {
+    fn from(replica: &Replica) -> Self {
+        Self {
+            worker: replica.worker.to_string(),
+            state: wire::ReplicaState::from(replica.state).into(),
+            load_percent: replica.load_percent.into(),
+            local: replica.local,
+            addresses: replica.addresses.clone(),
+            transport: replica.transport.unwrap_or_default().into(),
+            model: Some((&replica.model).into()),
+            first_layer: replica.layers.start(),
+            end_layer: replica.layers.end(),
+            device: replica.device.clone(),
+            version: replica.version.clone(),
+            grpc_address: replica.grpc_address.clone(),
+            active_sessions: replica.active_sessions,
+        }
+    }
+}
+
+impl From<ReplicaState> for wire::ReplicaState {
+    fn from(state: ReplicaState) -> Self {
+        match state {
+            ReplicaState::Loading => Self::Loading,
+            ReplicaState::Loaded => Self::Loaded,
+            ReplicaState::Offline => Self::Offline,
+        }
+    }
+}
+
+impl From<&ModelId> for wire::ModelInfo {
+    fn from(model: &ModelId) -> Self {
+        Self {
+            name: model.name.clone(),
+            digest: model.digest.to_string(),
+            precision: model.precision.to_string(),
+        }
+    }
+}
+
+impl TryFrom<wire::SwarmStatus> for SwarmStatus {
+    type Error = WireError;
+
+    /// The summary is made from the shards again, so that it is always true to them.
+    fn try_from(wire: wire::SwarmStatus) -> Result<Self, WireError> {
+        let node = parse("node", &wire.node)?;
+        if wire.shards.len() > MAX_SHARDS as usize {
+            return Err(WireError::new("shards", format!("more than {MAX_SHARDS}")));
+        }
+        let mut shards = Vec::with_capacity(wire.shards.len());
+        for (expected, shard) in (0..).zip(wire.shards) {
+            if shard.shard_id != expected {
+                return Err(WireError::new(
+                    "shards",
+                    format!("shard {} where {expected} belongs", shard.shard_id),
+                ));
+            }
+            shards.push(shard.try_into()?);
+        }
+        Ok(Self::new(wire.cluster, node, shards, wire.revision))
+    }
+}
+
+impl TryFrom<wire::ShardStatus> for ShardStatus {
+    type Error = WireError;
+
+    fn try_from(wire: wire::ShardStatus) -> Result<Self, WireError> {
+        let replicas = wire.replicas.into_iter().map(Replica::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { shard_id: ShardId(wire.shard_id), replicas })
+    }
+}
+
+impl TryFrom<wire::Replica> for Replica {
+    type Error = WireError;
+
+    fn try_from(wire: wire::Replica) -> Result<Self, WireError> {
+        let load_percent = u8::try_from(wire.load_percent).ok().filter(|percent| *percent <= 100);
+        Ok(Self {
+            worker: parse("worker", &wire.worker)?,
+            state: wire.state().try_into()?,
+            load_percent: load_percent.ok_or_else(|| WireError::new("load_percent", "above 100"))?,
+            local: wire.local,
+            transport: transport(&wire.transport)?,
+            model: wire.model.ok_or_else(|| WireError::new("model", "missing"))?.try_into()?,
+            layers: LayerRange::new(wire.first_layer, wire.end_layer)
+                .map_err(|error| WireError::new("first_layer", error))?,
+            addresses: wire.addresses,
+            device: wire.device,
+            version: wire.version,
+            grpc_address: wire.grpc_address,
+            active_sessions: wire.active_sessions,
+        })
+    }
+}
+
+fn transport(name: &str) -> Result<Option<&'static str>, WireError> {
+    match name {
+        "" => Ok(None),
+        "QUIC" => Ok(Some("QUIC")),
+        "TCP" => Ok(Some("TCP")),
+        other => Err(WireError::new("transport", format!("unknown: {other:?}"))),
+    }
+}
+
+impl TryFrom<wire::ReplicaState> for ReplicaState {
+    type Error = WireError;
+
+    fn try_from(wire: wire::ReplicaState) -> Result<Self, WireError> {
+        match wire {
+            wire::ReplicaState::Unspecified => Err(WireError::new("state", "missing or unknown")),
+            wire::ReplicaState::Loading => Ok(Self::Loading),
+            wire::ReplicaState::Loaded => Ok(Self::Loaded),
+            wire::ReplicaState::Offline => Ok(Self::Offline),
+        }
+    }
+}
+
+impl TryFrom<wire::ModelInfo> for ModelId {
+    type Error = WireError;
+
+    fn try_from(wire: wire::ModelInfo) -> Result<Self, WireError> {
+        Ok(Self {
+            name: wire.name,
+            digest: parse("digest", &wire.digest)?,
+            precision: parse("precision", &wire.precision)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use prost::Message;
+    use swarm_types::{ModelDigest, Precision};
+
+    use super::*;
+
+    fn status() -> SwarmStatus {
+        let replica = Replica {
+            worker: "12D3KooWa".parse().expect("valid"),
+            state: ReplicaState::Loaded,
+            load_percent: 100,
+            local: false,
+            addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
+            transport: Some("QUIC"),
+            model: ModelId { name: "tiny".into(), digest: ModelDigest([3; 32]), precision: Precision::Fast },
+            layers: LayerRange::new(0, 4).expect("valid"),
+            device: "cpu".into(),
+            version: "0.1.0".into(),
+            grpc_address: "127.0.0.1:50051".into(),
+            active_sessions: 2,
+        };
+        let shards = vec![
+            ShardStatus { shard_id: ShardId(0), replicas: vec![replica] },
+            ShardStatus { shard_id: ShardId(1), replicas: vec![] },
+        ];
+        SwarmStatus::new("llama-cluster".into(), "12D3KooWb".parse().expect("valid"), shards, 7)
+    }
+
+    #[test]
+    fn a_status_is_read_back_as_sent() {
+        assert_eq!(SwarmStatus::try_from(wire::SwarmStatus::from(&status())), Ok(status()));
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_is_refused_by_field() {
+        let field = |change: fn(&mut wire::SwarmStatus)| {
+            let mut wrong = wire::SwarmStatus::from(&status());
+            change(&mut wrong);
+            SwarmStatus::try_from(wrong).expect_err("refused").field
+        };
+        assert_eq!(field(|s| s.node = "no id".into()), "node");
+        assert_eq!(field(|s| s.shards.swap(0, 1)), "shards");
+        assert_eq!(field(|s| s.shards[0].replicas[0].load_percent = 101), "load_percent");
+        assert_eq!(field(|s| s.shards[0].replicas[0].state = 0), "state");
+        assert_eq!(field(|s| s.shards[0].replicas[0].model = None), "model");
+        assert_eq!(field(|s| s.shards[0].replicas[0].transport = "pigeon".into()), "transport");
+        assert_eq!(field(|s| s.shards[0].replicas[0].first_layer = 5), "first_layer");
+    }
+
+    fn replica(text: &str, number: u32) -> Replica {
+        let states = [ReplicaState::Loading, ReplicaState::Loaded, ReplicaState::Offline];
+        let (first, more) = (number >> 8, number & 3);
+        Replica {
+            state: states[number as usize % 3],
+            load_percent: (number % 101) as u8,
+            local: number.is_multiple_of(2),
+            addresses: vec![text.to_owned(); more as usize],
+            transport: [None, Some("QUIC"), Some("TCP")][number as usize % 3],
+            model: ModelId::new(text, ModelDigest([number as u8; 32]), Precision::Exact),
+            layers: LayerRange::new(first, first + more).expect("not reversed"),
+            device: text.into(),
+            active_sessions: number,
+            ..status().shards[0].replicas[0].clone()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_status_is_read_back_as_sent(
+            cluster in ".{0,20}",
+            shards in vec(vec((".{0,20}", any::<u32>()), 0..3), 0..6),
+            revision in any::<u64>(),
+        ) {
+            let shard = |(id, replicas): (u32, Vec<(String, u32)>)| ShardStatus {
+                shard_id: ShardId(id),
+                replicas: replicas.iter().map(|(text, number)| replica(text, *number)).collect(),
+            };
+            let shards = (0..).zip(shards).map(shard).collect();
+            let status = SwarmStatus::new(cluster, "12D3KooWb".parse().expect("valid"), shards, revision);
+            prop_assert_eq!(SwarmStatus::try_from(wire::SwarmStatus::from(&status)), Ok(status));
+        }
+
+        #[test]
+        fn a_damaged_status_is_refused_or_converted_but_never_panics(
+            bytes in vec(any::<u8>(), 0..256),
+            at in any::<usize>(),
+            to in any::<u8>(),
+        ) {
+            let mut damaged = wire::SwarmStatus::from(&status()).encode_to_vec();
+            let at = at % damaged.len();
+            damaged[at] = to;
+            for bytes in [bytes, damaged] {
+                if let Ok(status) = wire::SwarmStatus::decode(bytes.as_slice()) {
+                    let _ = SwarmStatus::try_from(status);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Between text and tokens: what the front sides (HTTP, gRPC) ask for, and the text they get.
+
+mod assembler;
+mod completer;
+
+pub use assembler::{PlacedToken, TextChunk};
+pub use completer::{Completer, CompletionEvent, CompletionRequest, CompletionStream};

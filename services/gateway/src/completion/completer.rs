@@ -1,0 +1,323 @@
+//! Turns a prompt in text into a continuation in text.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use swarm_types::{SamplingParams, TargetScore, TokenId};
+
+use super::assembler::{Assembler, TextChunk};
+use crate::{
+    generation::{
+        FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
+    },
+    text::{Message, ServedModel},
+};
+
+/// As many as OpenAI's API takes.
+const MAX_STOPS: usize = 4;
+/// Stop strings are compared with the end of the text at every token.
+const MAX_STOP_BYTES: usize = 1024;
+
+/// What a client wants to have continued.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CompletionRequest {
+    /// At least one token.
+    pub prompt: Vec<TokenId>,
+    /// How each token is picked.
+    pub sampling: SamplingParams,
+    /// Absent: as many as the context holds.
+    pub max_tokens: Option<u32>,
+    /// The text ends before the first of these that appears.
+    pub stop: Vec<String>,
+    /// Do not end at the model's end tokens.
+    pub ignore_eos: bool,
+    /// Score the prompt's own tokens and report this many of the likeliest at each place.
+    pub score_prompt: Option<u32>,
+}
+
+/// What happens in a completion, in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum CompletionEvent {
+    /// Scores of the next prompt tokens, from the second on.
+    PromptScores(Vec<TargetScore>),
+    /// More text.
+    Chunk(TextChunk),
+    /// Nothing comes after it.
+    Finished {
+        /// `End`: at an end token or a stop string.
+        reason: FinishReason,
+        /// Tokens generated, those of a stop string included.
+        completion_tokens: u32,
+    },
+}
+
+/// The events of one completion. It ends after `Finished` or after the first error. Dropping it cancels.
+pub type CompletionStream = Pin<Box<dyn Stream<Item = Result<CompletionEvent, GenerationError>> + Send>>;
+
+/// Completes text by the model that the swarm serves. Cheap to clone.
+#[derive(Clone)]
+pub struct Completer {
+    model: Arc<ServedModel>,
+    generator: Arc<dyn Generate>,
+}
+
+impl Completer {
+    /// Uses `model` for text and `generator` for tokens.
+    #[must_use]
+    pub fn new(model: Arc<ServedModel>, generator: Arc<dyn Generate>) -> Self {
+        Self { model, generator }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &ServedModel {
+        &self.model
+    }
+
+    /// The tokens of a plain text.
+    ///
+    /// # Errors
+    /// `prompt` when it cannot be tokenized; its length when it cannot fit into the context.
+    pub async fn encode(&self, text: String) -> Result<Vec<TokenId>, GenerationError> {
+        self.check_length(text.len())?;
+        let encoded = self.blocking(move |model| model.tokenizer().encode(&text)).await?;
+        encoded.map_err(|error| invalid("prompt", error))
+    }
+
+    /// The tokens of a conversation, up to where the answer begins.
+    ///
+    /// # Errors
+    /// `messages` when the template refuses them; their length when they cannot fit into the context.
+    pub async fn encode_chat(&self, messages: Vec<Message>) -> Result<Vec<TokenId>, GenerationError> {
+        self.check_length(messages.iter().map(|message| message.content.len()).sum())?;
+        let encoded = self.blocking(move |model| model.encode_chat(&messages)).await?;
+        encoded.map_err(|error| invalid("messages", error))
+    }
+
+    /// Starts a completion. Resolves when every hop has accepted it.
+    ///
+    /// # Errors
+    /// What is refused, by field.
+    pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
+        self.check(&request)?;
+        let CompletionRequest { prompt, sampling, max_tokens, stop, ignore_eos, score_prompt } = request;
+        let room = self.model.context_length().saturating_sub(count(prompt.len()));
+        let end_tokens = if ignore_eos { vec![] } else { self.model.tokenizer().end_tokens().to_vec() };
+        let max_tokens = max_tokens.unwrap_or(room);
+        let request = GenerationRequest { prompt, sampling, max_tokens, end_tokens, score_prompt };
+        let tokens = self.generator.start(request).await?;
+        Ok(text(tokens, Assembler::new(&stop), self.model.clone()))
+    }
+
+    /// Whether a completion fits the model, before anything is started.
+    ///
+    /// # Errors
+    /// Names the field that does not.
+    pub fn check(&self, request: &CompletionRequest) -> Result<(), GenerationError> {
+        let vocabulary = count(self.model.tokenizer().vocabulary());
+        let unknown = |id: &&TokenId| id.0 >= vocabulary;
+        if request.prompt.is_empty() {
+            return Err(invalid("prompt", "must have at least one token"));
+        }
+        let ids = [("prompt", request.prompt.iter().find(unknown))];
+        for (field, id) in ids.into_iter().chain([("logit_bias", request.sampling.logit_bias.keys().find(unknown))]) {
+            if let Some(id) = id {
+                return Err(invalid(field, format!("token {} is not among the model's {vocabulary}", id.0)));
+            }
+        }
+        check_stops(&request.stop)?;
+        let prompt_tokens = count(request.prompt.len());
+        // Without a limit of its own, a generation needs room for one token at least.
+        let max_tokens = request.max_tokens.unwrap_or(1);
+        let context_length = self.model.context_length();
+        match prompt_tokens.checked_add(max_tokens) {
+            Some(positions) if positions <= context_length => Ok(()),
+            _ => Err(GenerationError::ContextLength { prompt_tokens, max_tokens, context_length }),
+        }
+    }
+
+    /// A text so long that it cannot fit is refused before its tokens are counted, which takes time.
+    fn check_length(&self, bytes: usize) -> Result<(), GenerationError> {
+        let prompt_tokens = count(bytes / self.model.tokenizer().longest_token());
+        let context_length = self.model.context_length();
+        match prompt_tokens <= context_length {
+            true => Ok(()),
+            false => Err(GenerationError::ContextLength { prompt_tokens, max_tokens: 1, context_length }),
+        }
+    }
+
+    /// Tokenizing a long text takes a while, so it must not hold up the runtime.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ServedModel) -> T + Send + 'static,
+    ) -> Result<T, GenerationError> {
+        let model = self.model.clone();
+        let done = tokio::task::spawn_blocking(move || work(&model)).await;
+        done.map_err(|error| GenerationError::Internal { message: error.to_string() })
+    }
+}
+
+fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
+    if stops.len() > MAX_STOPS {
+        return Err(invalid("stop", format!("at most {MAX_STOPS} strings, got {}", stops.len())));
+    }
+    match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
+        Some(stop) => {
+            let message = format!("each string must have 1 to {MAX_STOP_BYTES} bytes, one has {}", stop.len());
+            Err(invalid("stop", message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn invalid(field: &str, message: impl ToString) -> GenerationError {
+    GenerationError::Invalid { field: field.into(), message: message.to_string() }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// Text for tokens. At a stop string the generation is dropped, which ends it on every hop.
+fn text(mut tokens: GenerationStream, mut assembler: Assembler, model: Arc<ServedModel>) -> CompletionStream {
+    let events = async_stream::stream! {
+        let mut completion_tokens = 0;
+        while let Some(event) = tokens.next().await {
+            match event {
+                Ok(GenerationEvent::PromptScores(scores)) => yield Ok(CompletionEvent::PromptScores(scores)),
+                Ok(GenerationEvent::Token(token)) => {
+                    completion_tokens += 1;
+                    let (chunk, stopped) = assembler.push(token, model.tokenizer());
+                    yield Ok(CompletionEvent::Chunk(chunk));
+                    if stopped {
+                        drop(tokens);
+                        yield Ok(CompletionEvent::Finished { reason: FinishReason::End, completion_tokens });
+                        return;
+                    }
+                }
+                Ok(GenerationEvent::Finished(reason)) => {
+                    let (chunk, stopped) = assembler.finish();
+                    yield Ok(CompletionEvent::Chunk(chunk));
+                    let reason = if stopped { FinishReason::End } else { reason };
+                    yield Ok(CompletionEvent::Finished { reason, completion_tokens });
+                    return;
+                }
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            }
+        }
+    };
+    events.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::{FutureExt, future::BoxFuture, stream};
+    use gguf::tiny::TinyModel;
+
+    use super::*;
+    use crate::generation::GeneratedToken;
+
+    /// Answers with these tokens, whatever is asked.
+    struct Script(Vec<TokenId>);
+
+    impl Generate for Script {
+        fn start(&self, _: GenerationRequest) -> BoxFuture<'_, Result<GenerationStream, GenerationError>> {
+            let token = |token: &TokenId| {
+                let (logprob, top, hops) = (None, vec![], vec![]);
+                let token = GeneratedToken { token: *token, logprob, top, hops, round_trip: Duration::ZERO };
+                Ok(GenerationEvent::Token(token))
+            };
+            let end = Ok(GenerationEvent::Finished(FinishReason::Length));
+            let events: Vec<_> = self.0.iter().map(token).chain([end]).collect();
+            async move { Ok(stream::iter(events).boxed()) }.boxed()
+        }
+    }
+
+    fn model() -> Arc<ServedModel> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("tiny.gguf");
+        TinyModel::default().write(&path).expect("written");
+        Arc::new(ServedModel::load(&path).expect("a model"))
+    }
+
+    fn request(stop: &[&str]) -> CompletionRequest {
+        CompletionRequest {
+            prompt: vec![TokenId(10)],
+            sampling: SamplingParams::greedy(),
+            max_tokens: Some(64),
+            stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+            ignore_eos: false,
+            score_prompt: None,
+        }
+    }
+
+    /// Text, tokens shown with their offsets, reason, tokens counted.
+    async fn complete(text: &str, stop: &[&str]) -> (String, Vec<(String, usize)>, FinishReason, u32) {
+        let model = model();
+        let tokens = model.tokenizer().encode(text).expect("encoded");
+        let completer = Completer::new(model.clone(), Arc::new(Script(tokens)));
+        let mut events = completer.start(request(stop)).await.expect("started");
+        let (mut text, mut tokens) = (String::new(), vec![]);
+        while let Some(event) = events.next().await {
+            match event.expect("no error") {
+                CompletionEvent::Chunk(chunk) => {
+                    text += &chunk.text;
+                    let placed = chunk.tokens.into_iter();
+                    tokens.extend(placed.map(|t| (model.tokenizer().name(t.token.token), t.offset)));
+                }
+                CompletionEvent::Finished { reason, completion_tokens } => {
+                    assert!(events.next().await.is_none(), "nothing comes after the end");
+                    return (text, tokens, reason, completion_tokens);
+                }
+                CompletionEvent::PromptScores(_) => panic!("none were asked for"),
+            }
+        }
+        panic!("it did not finish")
+    }
+
+    #[tokio::test]
+    async fn text_comes_out_whole_with_every_token_in_its_place() {
+        let (text, tokens, reason, count) = complete("héllo €uro", &[]).await;
+        assert_eq!((text.as_str(), reason), ("héllo €uro", FinishReason::Length));
+        assert_eq!(count as usize, tokens.len());
+        assert!(tokens.is_sorted_by_key(|(_, offset)| *offset), "{tokens:?}");
+        assert_eq!(tokens.last().map(|(_, offset)| *offset), Some(9));
+    }
+
+    #[tokio::test]
+    async fn neither_text_nor_tokens_of_a_stop_string_come_out() {
+        let (text, tokens, reason, count) = complete("abc END def", &["END"]).await;
+        assert_eq!((text.as_str(), reason), ("abc ", FinishReason::End));
+        let shown: String = tokens.iter().map(|(name, _)| name.as_str()).collect();
+        assert!("abc ".starts_with(&shown), "{tokens:?}");
+        assert!(count as usize > tokens.len(), "the tokens of the stop string count");
+        let (text, _, reason, _) = complete("abc EN", &["END"]).await;
+        assert_eq!((text.as_str(), reason), ("abc EN", FinishReason::Length));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_the_model_is_refused_by_field() {
+        let completer = Completer::new(model(), Arc::new(Script(vec![])));
+        let field = |change: fn(&mut CompletionRequest)| {
+            let mut wrong = request(&[]);
+            change(&mut wrong);
+            match completer.check(&wrong).expect_err("refused") {
+                GenerationError::Invalid { field, .. } => field,
+                other => other.cause().into(),
+            }
+        };
+        assert_eq!(field(|r| r.prompt = vec![]), "prompt");
+        assert_eq!(field(|r| r.prompt = vec![TokenId(u32::MAX)]), "prompt");
+        assert_eq!(field(|r| r.sampling.logit_bias = [(TokenId(u32::MAX), 1.0)].into()), "logit_bias");
+        assert_eq!(field(|r| r.stop = vec![String::new()]), "stop");
+        assert_eq!(field(|r| r.stop = vec!["x".into(); 5]), "stop");
+        assert_eq!(field(|r| r.max_tokens = Some(u32::MAX)), "context_length");
+        let long = completer.encode("word ".repeat(100_000)).await.expect_err("too long");
+        assert_eq!(long.cause(), "context_length");
+    }
+}

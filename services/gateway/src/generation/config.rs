@@ -1,0 +1,66 @@
+//! How much a gateway takes on and how long it is patient.
+
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+
+/// Rows that a worker takes in one step.
+const MAX_CHUNK: i64 = 4096;
+
+/// Bounds of the generations of one gateway.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Generations")]
+pub struct GenerationConfig {
+    /// Prompt tokens per step. Smaller chunks keep more workers busy at once and let running answers go on in
+    /// between; larger ones use each worker better.
+    #[arg(long, env = "LLAMA_SWARM_PREFILL_CHUNK", default_value_t = 128, value_name = "TOKENS",
+          value_parser = value_parser!(u32).range(1..=MAX_CHUNK))]
+    pub prefill_chunk: u32,
+
+    /// Generations at once.
+    #[arg(long, env = "LLAMA_SWARM_MAX_SESSIONS", default_value_t = 64, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=65_536))]
+    pub max_sessions: u32,
+
+    /// Generations that wait for their turn; more are refused with 429 at once.
+    #[arg(long, env = "LLAMA_SWARM_MAX_QUEUED", default_value_t = 64, value_name = "N",
+          value_parser = value_parser!(u32).range(0..=65_536))]
+    pub max_queued: u32,
+
+    /// Seconds that a generation waits for its turn before it is refused with 429.
+    #[arg(long, env = "LLAMA_SWARM_QUEUE_TIMEOUT", default_value = "30", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub queue_timeout: Duration,
+
+    /// Seconds without an answer to a step after which its route counts as failed.
+    #[arg(long, env = "LLAMA_SWARM_STEP_TIMEOUT", default_value = "60", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub step_timeout: Duration,
+
+    /// Seconds that a running generation waits for the swarm to be whole again after a worker was lost.
+    #[arg(long, env = "LLAMA_SWARM_RECOVERY_TIMEOUT", default_value = "30", value_name = "SECONDS",
+          value_parser = seconds)]
+    pub recovery_timeout: Duration,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self {
+            prefill_chunk: 128,
+            max_sessions: 64,
+            max_queued: 64,
+            queue_timeout: Duration::from_secs(30),
+            step_timeout: Duration::from_secs(60),
+            recovery_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Reads seconds, also parts of them.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err("must be 0.001 to 86400 seconds".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}

@@ -1,0 +1,307 @@
+//! Drives one session over as many attempts as it takes.
+//!
+//! The driver's state is the list of tokens: with it a session can be rebuilt on any route and goes on as if nothing
+//! had happened, because what is sampled depends on tokens, positions and the seed only. So a lost hop means: a new
+//! route, all tokens so far as one prompt, and on. Nothing is reported twice.
+
+use std::{ops::Range, time::Instant};
+
+use swarm_proto::OpenSession;
+use swarm_types::{
+    Attempt, Precision, Route, SessionId, Step, StepOutput, TargetScore, TokenId, TokenLogprob,
+};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
+use tracing::{Span, debug, warn};
+
+use super::{
+    FinishReason, GeneratedToken, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest,
+    outlet::{ClientGone, Outlet},
+    pipeline::Pipeline,
+    recovery::{Recovery, Trouble},
+};
+use crate::{
+    metrics::GenerationMetrics,
+    swarm::{Reserved, Swarm},
+};
+
+/// Chunks of a prompt that are under way at once: enough that several hops work at the same time, and few enough
+/// that a step of another session does not wait behind many.
+const MAX_CHUNKS_UNDER_WAY: usize = 4;
+
+/// One session.
+pub(super) struct Driver {
+    swarm: Swarm,
+    config: GenerationConfig,
+    metrics: GenerationMetrics,
+    request: GenerationRequest,
+    session: SessionId,
+    started_at: Instant,
+    attempt: Attempt,
+    precision: Precision,
+    /// The prompt and what was generated.
+    tokens: Vec<TokenId>,
+    /// Prompt scores that were reported.
+    scored: usize,
+    /// When the token that is waited for was first asked for.
+    asked_at: Option<Instant>,
+    recovery: Recovery,
+    outlet: Outlet,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What a new driver is told.
+pub(super) struct Assignment {
+    pub(super) swarm: Swarm,
+    pub(super) config: GenerationConfig,
+    pub(super) metrics: GenerationMetrics,
+    pub(super) request: GenerationRequest,
+    pub(super) session: SessionId,
+    /// When the client asked for it.
+    pub(super) started_at: Instant,
+    pub(super) outlet: Outlet,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// Why an attempt did not come to its end.
+enum Interruption {
+    Trouble(Trouble),
+    ClientGone,
+}
+
+impl From<Trouble> for Interruption {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<ClientGone> for Interruption {
+    fn from(_: ClientGone) -> Self {
+        Self::ClientGone
+    }
+}
+
+impl Driver {
+    pub(super) fn new(assignment: Assignment, precision: Precision) -> Self {
+        let Assignment { swarm, config, metrics, request, session, started_at, outlet, place } = assignment;
+        Self {
+            recovery: Recovery::new(&config),
+            tokens: request.prompt.clone(),
+            attempt: Attempt::FIRST,
+            scored: 0,
+            asked_at: None,
+            swarm,
+            config,
+            metrics,
+            request,
+            session,
+            started_at,
+            precision,
+            outlet,
+            _place: place,
+        }
+    }
+
+    /// Runs the session to its end, which the outlet tells.
+    pub(super) async fn run(mut self, first: Reserved) {
+        let end = self.generate(first).await;
+        let generated = self.tokens.len() - self.request.prompt.len();
+        let span = Span::current();
+        span.record("generated_tokens", generated).record("attempts", self.attempt.0);
+        match &end {
+            Some(Ok(reason)) => debug!(?reason, generated, "generation finished"),
+            Some(Err(error)) if self.outlet.is_open() => {
+                self.metrics.failed(error);
+                warn!(%error, generated, "generation failed");
+            }
+            Some(Err(error)) => debug!(%error, "generation refused"),
+            None => debug!(generated, "client gone"),
+        }
+        if let Some(end) = end {
+            self.outlet.end(end).await;
+        }
+    }
+
+    /// `None` when nobody is interested any more.
+    async fn generate(&mut self, first: Reserved) -> Option<Result<FinishReason, GenerationError>> {
+        let nothing_to_score = self.request.score_prompt.is_none() || self.request.prompt.len() < 2;
+        if self.request.max_tokens == 0 && nothing_to_score {
+            return Some(Ok(FinishReason::Length));
+        }
+        let mut reserved = first;
+        loop {
+            let trouble = match self.attempt(&reserved).await {
+                Ok(reason) => return Some(Ok(reason)),
+                Err(Interruption::ClientGone) => return None,
+                Err(Interruption::Trouble(trouble)) => trouble,
+            };
+            let broken = reserved.route().clone();
+            // The old route's hops are free again, so the healthy ones among them are as good as any.
+            drop(reserved);
+            reserved = match self.replan(&trouble, &broken).await {
+                Ok(reserved) => reserved,
+                Err(error) => return Some(Err(error)),
+            };
+            self.attempt = self.attempt.next();
+        }
+    }
+
+    /// One route, from the first token to the end or to trouble.
+    async fn attempt(&mut self, reserved: &Reserved) -> Result<FinishReason, Interruption> {
+        let open = self.open_session(reserved);
+        let mut pipeline =
+            Pipeline::open(&self.swarm, reserved.route(), open, self.config.step_timeout).await?;
+        let mut output = self.prefill(&mut pipeline).await?;
+        loop {
+            if let Some(reason) = self.take_token(output).await? {
+                return Ok(reason);
+            }
+            let position = self.tokens.len() - 1;
+            self.send(&mut pipeline, position..position + 1).await?;
+            output = self.next(&mut pipeline).await?;
+        }
+    }
+
+    fn open_session(&self, reserved: &Reserved) -> OpenSession {
+        let mut sampling = self.request.sampling.clone();
+        // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
+        sampling.top_logprobs = sampling.top_logprobs.max(self.request.score_prompt);
+        let prompt_tokens = count(self.request.prompt.len());
+        let hops = reserved.route().hops();
+        OpenSession {
+            session: self.session.clone(),
+            attempt: self.attempt,
+            model_digest: self.swarm.model().digest,
+            precision: reserved.precision(),
+            total_shards: reserved.route().last().shards.end(),
+            hop: reserved.route().first().clone(),
+            below: hops.get(1..).unwrap_or_default().to_vec(),
+            prompt_tokens,
+            max_positions: prompt_tokens.saturating_add(self.request.max_tokens),
+            sampling,
+        }
+    }
+
+    /// Sends all tokens so far in chunks; gives the answer to the last.
+    async fn prefill(&mut self, pipeline: &mut Pipeline) -> Result<StepOutput, Interruption> {
+        let (end, chunk) = (self.tokens.len(), self.config.prefill_chunk as usize);
+        for start in (0..end).step_by(chunk) {
+            if pipeline.under_way() >= MAX_CHUNKS_UNDER_WAY {
+                self.next(pipeline).await?;
+            }
+            self.send(pipeline, start..end.min(start + chunk)).await?;
+        }
+        while pipeline.under_way() > 1 {
+            self.next(pipeline).await?;
+        }
+        self.next(pipeline).await
+    }
+
+    async fn send(&mut self, pipeline: &mut Pipeline, rows: Range<usize>) -> Result<(), Interruption> {
+        let sample = rows.end == self.tokens.len() && self.request.max_tokens > 0;
+        if sample {
+            self.asked_at.get_or_insert_with(Instant::now);
+        }
+        let step = Step {
+            position: count(rows.start),
+            tokens: self.tokens.get(rows.clone()).unwrap_or_default().to_vec(),
+            sample,
+            targets: self.targets(rows),
+            ..Step::default()
+        };
+        debug!(position = step.position, rows = step.tokens.len(), "step sent");
+        Ok(pipeline.send(step).await?)
+    }
+
+    /// The prompt tokens to score under these rows. Chunks begin at the same places in every attempt, so a chunk's
+    /// scores were reported all or not at all.
+    fn targets(&self, rows: Range<usize>) -> Vec<TokenId> {
+        if self.request.score_prompt.is_none() || rows.start < self.scored {
+            return vec![];
+        }
+        let end = (rows.end + 1).min(self.request.prompt.len());
+        self.request.prompt.get(rows.start + 1..end).unwrap_or_default().to_vec()
+    }
+
+    /// The next answer; its prompt scores are reported.
+    async fn next(&mut self, pipeline: &mut Pipeline) -> Result<StepOutput, Interruption> {
+        let mut output = pipeline.next().await?;
+        debug!(position = output.position, "step answered");
+        self.recovery.answered();
+        self.outlet.open();
+        let scores = std::mem::take(&mut output.scores);
+        if !scores.is_empty() {
+            self.scored += scores.len();
+            let scores = scores.into_iter().map(|score| self.trimmed(score)).collect();
+            self.outlet.emit(GenerationEvent::PromptScores(scores)).await?;
+        }
+        Ok(output)
+    }
+
+    /// Hops report as many alternatives as the sampled tokens or the prompt want, whichever are more.
+    fn trimmed(&self, mut score: TargetScore) -> TargetScore {
+        score.top.truncate(self.request.score_prompt.unwrap_or(0) as usize);
+        score
+    }
+
+    /// Reports the sampled token. Some reason when it was the last.
+    async fn take_token(&mut self, output: StepOutput) -> Result<Option<FinishReason>, Interruption> {
+        let Some(token) = output.token else { return Ok(Some(FinishReason::Length)) };
+        if self.request.end_tokens.contains(&token) {
+            return Ok(Some(FinishReason::End));
+        }
+        self.tokens.push(token);
+        self.recovery.advanced();
+        self.metrics.generated();
+        if self.tokens.len() == self.request.prompt.len() + 1 {
+            self.metrics.first_token(self.started_at.elapsed());
+        }
+        let token = self.generated(token, output);
+        self.outlet.emit(GenerationEvent::Token(token)).await?;
+        let room = self.request.prompt.len() + self.request.max_tokens as usize;
+        Ok((self.tokens.len() >= room).then_some(FinishReason::Length))
+    }
+
+    fn generated(&mut self, token: TokenId, output: StepOutput) -> GeneratedToken {
+        let wanted = self.request.sampling.top_logprobs;
+        let mut top: Vec<TokenLogprob> = output.top;
+        top.truncate(wanted.unwrap_or(0) as usize);
+        GeneratedToken {
+            token,
+            logprob: output.logprob.filter(|_| wanted.is_some()),
+            top,
+            hops: output.timings,
+            round_trip: self.asked_at.take().map(|asked| asked.elapsed()).unwrap_or_default(),
+        }
+    }
+
+    /// Waits until there is another route, as long as that makes sense.
+    async fn replan(&mut self, trouble: &Trouble, broken: &Route) -> Result<Reserved, GenerationError> {
+        self.recovery.record(trouble, broken)?;
+        self.metrics.retried(trouble.refusal.cause);
+        let worker = trouble.worker.as_ref().map(tracing::field::display);
+        warn!(worker, error = %trouble.refusal, attempt = %self.attempt, "hop failed, replanning");
+        let deadline = self.recovery.deadline();
+        let mut status = self.swarm.status();
+        loop {
+            status.mark_unchanged();
+            let wish = self.recovery.wish(self.swarm.model().digest, self.precision);
+            let problem = match self.swarm.reserve(wish) {
+                Ok(reserved) => return Ok(reserved),
+                Err(problem) => problem,
+            };
+            let missing =
+                format!("no other route within {} s: {problem}", self.config.recovery_timeout.as_secs_f32());
+            if self.recovery.is_refused(trouble) || tokio::time::Instant::now() >= deadline {
+                return Err(self.recovery.give_up(trouble, Some(missing)));
+            }
+            let until = self.recovery.next_release().map_or(deadline, |release| release.min(deadline));
+            if let Ok(Err(_)) = timeout_at(until, status.changed()).await {
+                return Err(self.recovery.give_up(trouble, Some("this gateway is shutting down".into())));
+            }
+        }
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

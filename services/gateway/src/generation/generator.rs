@@ -1,0 +1,202 @@
+//! Takes generations in: checks them, lets in as many as there is room for, and gives each a driver.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use swarm_types::{MAX_TOP_LOGPROBS, SamplingError, SessionId, SwarmStatus};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, info_span};
+
+use super::{
+    Generate, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
+    driver::{Assignment, Driver},
+    outlet::{Event, Inlet, outlet},
+    recovery::RETRY_AFTER,
+};
+use crate::{
+    metrics::GenerationMetrics,
+    route::RouteWish,
+    swarm::{Reserved, Swarm},
+};
+
+/// Generates by the swarm. Cheap to clone; all clones share one set of bounds.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    swarm: Swarm,
+    config: GenerationConfig,
+    metrics: GenerationMetrics,
+    admission: Arc<Admission>,
+}
+
+/// How many generations may run and wait.
+#[derive(Debug)]
+struct Admission {
+    running: Arc<Semaphore>,
+    waiting: Semaphore,
+    closed: AtomicBool,
+}
+
+impl Generator {
+    /// A generator that has nothing to do yet.
+    #[must_use]
+    pub fn new(swarm: Swarm, config: GenerationConfig, metrics: GenerationMetrics) -> Self {
+        let admission = Admission {
+            running: Arc::new(Semaphore::new(config.max_sessions as usize)),
+            waiting: Semaphore::new(config.max_queued as usize),
+            closed: AtomicBool::new(false),
+        };
+        Self { swarm, config, metrics, admission: Arc::new(admission) }
+    }
+
+    /// The swarm's status, now and on every change.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Arc<SwarmStatus>> {
+        self.swarm.status()
+    }
+
+    /// Whether a generation could start now.
+    ///
+    /// # Errors
+    /// Says what is missing, for people.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self.admission.closed.load(Ordering::Relaxed) {
+            true => Err("this gateway is shutting down".into()),
+            false => self.swarm.readiness(),
+        }
+    }
+
+    /// Takes nothing more in and waits, up to `patience`, until all that runs has ended.
+    pub async fn drain(&self, patience: Duration) {
+        self.admission.closed.store(true, Ordering::Relaxed);
+        let all = self.admission.running.acquire_many(self.config.max_sessions);
+        if timeout(patience, all).await.is_err() {
+            let left = self.config.max_sessions as usize - self.admission.running.available_permits();
+            tracing::warn!(left, "not all generations ended in time, they are broken off");
+        }
+    }
+
+    async fn begin(&self, request: GenerationRequest) -> Result<GenerationStream, GenerationError> {
+        let started_at = Instant::now();
+        self.check(&request)?;
+        self.ready()?;
+        let place = self.admission.enter(self.config.queue_timeout).await?;
+        // The swarm may have changed while this one waited for its turn.
+        self.ready()?;
+        let reserved = self.reserve()?;
+        self.metrics.started(request.prompt.len());
+        let session = new_session();
+        let span = info_span!(
+            "generation", %session, prompt_tokens = request.prompt.len(), max_tokens = request.max_tokens,
+            generated_tokens = tracing::field::Empty, attempts = tracing::field::Empty,
+        );
+        let (outlet, inlet) = outlet();
+        let assignment = Assignment {
+            swarm: self.swarm.clone(),
+            config: self.config.clone(),
+            metrics: self.metrics.clone(),
+            request,
+            session,
+            started_at,
+            outlet,
+            place,
+        };
+        let driver = Driver::new(assignment, reserved.precision()).run(reserved).instrument(span);
+        let task = AbortOnDropHandle::new(tokio::spawn(driver));
+        let Inlet { opened, events } = inlet;
+        opened.await.unwrap_or_else(|_| Err(broken_off()))?;
+        Ok(events_until_end(events, task))
+    }
+
+    fn ready(&self) -> Result<(), GenerationError> {
+        self.readiness().map_err(|reason| GenerationError::NotReady { reason })
+    }
+
+    fn reserve(&self) -> Result<Reserved, GenerationError> {
+        let reserved = self.swarm.reserve(RouteWish::any(self.swarm.model().digest));
+        reserved.map_err(|problem| GenerationError::NotReady { reason: self.swarm.explain(&problem) })
+    }
+
+    fn check(&self, request: &GenerationRequest) -> Result<(), GenerationError> {
+        let invalid =
+            |field: &str, message: String| GenerationError::Invalid { field: field.into(), message };
+        if request.prompt.is_empty() {
+            return Err(invalid("prompt", "must have at least one token".into()));
+        }
+        if request.score_prompt.is_some_and(|top| top > MAX_TOP_LOGPROBS) {
+            return Err(invalid("score_prompt", format!("must be at most {MAX_TOP_LOGPROBS}")));
+        }
+        request.sampling.clone().validated().map_err(|error| match &error {
+            SamplingError::Range { field, .. } => invalid(field, error.to_string()),
+            SamplingError::TooManyBiases(_) => invalid("logit_bias", error.to_string()),
+        })?;
+        let context_length = self.swarm.model().context_length;
+        let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
+        match prompt_tokens.checked_add(request.max_tokens) {
+            Some(positions) if positions <= context_length => Ok(()),
+            _ => Err(GenerationError::ContextLength {
+                prompt_tokens,
+                max_tokens: request.max_tokens,
+                context_length,
+            }),
+        }
+    }
+}
+
+impl Generate for Generator {
+    /// Resolves when every hop has accepted the session, so that whatever refuses it comes from here.
+    fn start(&self, request: GenerationRequest) -> BoxFuture<'_, Result<GenerationStream, GenerationError>> {
+        async move {
+            let begun = self.begin(request).await;
+            if let Err(error) = &begun {
+                self.metrics.refused(error);
+            }
+            begun
+        }
+        .boxed()
+    }
+}
+
+impl Admission {
+    async fn enter(&self, patience: Duration) -> Result<OwnedSemaphorePermit, GenerationError> {
+        let full = || GenerationError::Full { retry_after: RETRY_AFTER };
+        if let Ok(place) = self.running.clone().try_acquire_owned() {
+            return Ok(place);
+        }
+        let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
+        match timeout(patience, self.running.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(full()),
+        }
+    }
+}
+
+fn new_session() -> SessionId {
+    uuid::Uuid::new_v4().to_string().parse().expect("a UUID is a session id")
+}
+
+fn broken_off() -> GenerationError {
+    GenerationError::Internal { message: "the generation was broken off".into() }
+}
+
+/// The driver's events. With the stream the driver is dropped, and with it the session on every hop.
+fn events_until_end(events: mpsc::Receiver<Event>, driver: AbortOnDropHandle<()>) -> GenerationStream {
+    let state = Some((events, driver));
+    stream::unfold(state, |state| async {
+        let (mut events, driver) = state?;
+        // A driver always tells its end, unless it was itself ended.
+        let event = events.recv().await.unwrap_or_else(|| Err(broken_off()));
+        let ended = matches!(event, Err(_) | Ok(GenerationEvent::Finished(_)));
+        Some((event, (!ended).then_some((events, driver))))
+    })
+    .boxed()
+}

@@ -1,0 +1,166 @@
+//! One attempt of a session: its streams to the hops of one route, and the steps that are under way on them.
+//!
+//! Whatever breaks the attempt comes out as one [`Trouble`], with the worker to blame as far as it is known. What to
+//! do about it is not decided here.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use shard_client::{Collected, HopSession, HopTrouble, collect};
+use swarm_proto::{CollectSession, OpenSession, Refusal, RefusalCause};
+use swarm_types::{ReplicaState, Route, Step, StepOutput, SwarmStatus, WorkerId};
+use tokio::{sync::watch, time::timeout};
+
+use super::recovery::Trouble;
+use crate::swarm::Swarm;
+
+/// When a stream ends without a name, the hop that failed is usually named on the other stream a moment later.
+const BLAME_GRACE: Duration = Duration::from_millis(200);
+
+/// A session's streams on one route. Dropping it ends the session on every hop.
+pub(super) struct Pipeline {
+    route: Route,
+    hops: HopSession,
+    trouble: HopTrouble,
+    collected: Collected,
+    status: watch::Receiver<Arc<SwarmStatus>>,
+    step_timeout: Duration,
+    /// Steps that were sent and not answered, oldest first.
+    under_way: VecDeque<Expected>,
+}
+
+/// What the answer to a step must look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Expected {
+    position: u32,
+    sampled: bool,
+    scores: usize,
+}
+
+impl Pipeline {
+    /// Opens the session on its route: `Collect` at the last hop, and when that has accepted, `Forward` at the first.
+    pub(super) async fn open(
+        swarm: &Swarm,
+        route: &Route,
+        open: OpenSession,
+        step_timeout: Duration,
+    ) -> Result<Self, Trouble> {
+        let mut status = swarm.status();
+        tokio::select! {
+            opened = Self::open_streams(swarm, route, open, step_timeout) => opened,
+            trouble = lost_hop(&mut status, route) => Err(trouble),
+        }
+    }
+
+    async fn open_streams(
+        swarm: &Swarm,
+        route: &Route,
+        open: OpenSession,
+        step_timeout: Duration,
+    ) -> Result<Self, Trouble> {
+        let (first, last) = (&route.first().worker, &route.last().worker);
+        let wanted = CollectSession { session: open.session.clone(), attempt: open.attempt };
+        let collected = async { collect(swarm.channel(last).await?, wanted).await };
+        let collected = collected.await.map_err(|refusal| Trouble::at(last, refusal))?;
+        let forward = async { HopSession::open(swarm.channel(first).await?, open).await };
+        let (hops, trouble) = forward.await.map_err(|refusal| Trouble::at(first, refusal))?;
+        Ok(Self {
+            route: route.clone(),
+            hops,
+            trouble,
+            collected,
+            status: swarm.status(),
+            step_timeout,
+            under_way: VecDeque::new(),
+        })
+    }
+
+    /// How many steps were sent and not answered.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Sends a step down the route.
+    pub(super) async fn send(&mut self, step: Step) -> Result<(), Trouble> {
+        let expected = Expected { position: step.end(), sampled: step.sample, scores: step.targets.len() };
+        let sent = tokio::select! {
+            sent = self.hops.send(step) => sent,
+            trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
+            () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
+        };
+        if let Err(refusal) = sent {
+            let first = self.route.first().worker.clone();
+            return Err(self.blame(Trouble::at(&first, refusal)).await);
+        }
+        self.under_way.push_back(expected);
+        Ok(())
+    }
+
+    /// The answer to the oldest step under way.
+    pub(super) async fn next(&mut self) -> Result<StepOutput, Trouble> {
+        let last = self.route.last().worker.clone();
+        let output = tokio::select! {
+            biased; // What was answered before a hop failed is good.
+            output = self.collected.next() => output,
+            failure = self.trouble.next() => return Err(Trouble::at(&failure.worker, failure.refusal)),
+            trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
+            () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
+        };
+        match output {
+            Ok(Some(output)) => self.checked(output).map_err(|message| Trouble::protocol(&last, message)),
+            Ok(None) => Err(self.blame(Trouble::protocol(&last, "the last hop ended the session")).await),
+            Err(refusal) => Err(self.blame(Trouble::at(&last, refusal)).await),
+        }
+    }
+
+    fn checked(&mut self, output: StepOutput) -> Result<StepOutput, String> {
+        let expected = self.under_way.pop_front().ok_or("an answer to no step")?;
+        let got = Expected {
+            position: output.position,
+            sampled: output.token.is_some(),
+            scores: output.scores.len(),
+        };
+        if got == expected { Ok(output) } else { Err(format!("expected {expected:?}, got {got:?}")) }
+    }
+
+    /// The trouble that a hop is told of on the way up, if that arrives in time; else the given one.
+    async fn blame(&mut self, otherwise: Trouble) -> Trouble {
+        let named = async {
+            tokio::select! {
+                failure = self.trouble.next() => Trouble::at(&failure.worker, failure.refusal),
+                trouble = lost_hop(&mut self.status, &self.route) => trouble,
+            }
+        };
+        timeout(BLAME_GRACE, named).await.unwrap_or(otherwise)
+    }
+
+    fn no_answer(&self) -> Trouble {
+        let message = format!("no answer to a step within {} s", self.step_timeout.as_secs_f32());
+        Trouble { worker: None, refusal: Refusal::new(RefusalCause::Timeout, message) }
+    }
+}
+
+/// Resolves when a hop of the route goes offline. Streams notice it too, but some of them later.
+async fn lost_hop(status: &mut watch::Receiver<Arc<SwarmStatus>>, route: &Route) -> Trouble {
+    let lost = |status: &Arc<SwarmStatus>| offline_hop(status, route).is_some();
+    let found = match status.wait_for(lost).await {
+        Ok(status) => offline_hop(&status, route),
+        Err(_) => None,
+    };
+    match found {
+        Some(worker) => {
+            Trouble::at(&worker, Refusal::new(RefusalCause::HopFailed, "the worker went offline"))
+        }
+        // Without status there is no news of any hop; the streams still tell.
+        None => std::future::pending().await,
+    }
+}
+
+fn offline_hop(status: &SwarmStatus, route: &Route) -> Option<WorkerId> {
+    let serves = |worker: &WorkerId, shard: usize| {
+        let replicas = status.shards.get(shard).map_or(&[][..], |shard| &shard.replicas);
+        replicas.iter().any(|r| r.worker == *worker && r.state != ReplicaState::Offline)
+    };
+    let hops = route.hops().iter();
+    let mut lost = hops.filter(|hop| hop.shards.iter().any(|shard| !serves(&hop.worker, shard.0 as usize)));
+    lost.next().map(|hop| hop.worker.clone())
+}

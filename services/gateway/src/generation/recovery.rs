@@ -1,0 +1,174 @@
+//! What a session learns from its failed attempts: whom to go around, how long to try, what to say in the end.
+//!
+//! Decides only; opening routes and waiting are the driver's business.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use swarm_proto::{Refusal, RefusalCause};
+use swarm_types::{ModelDigest, Precision, Route, WorkerId};
+use tokio::time::Instant;
+
+use super::{GenerationConfig, GenerationError};
+use crate::route::RouteWish;
+
+/// A session that fails this often without getting one token further would fail again.
+const MAX_FAILURES: u32 = 5;
+/// A worker that failed is left alone for this long, and for twice as long with each further failure: long enough
+/// that a dead one is known to be dead before the last try.
+const HOLD_OFF: Duration = Duration::from_millis(250);
+/// Longest time that a worker is left alone, reached with the fifth failure.
+const MAX_HOLD_OFF: Duration = Duration::from_secs(4);
+/// When a client should try again. Sessions end within seconds.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What broke an attempt.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Trouble {
+    /// Whose fault it is, when that is known.
+    pub(super) worker: Option<WorkerId>,
+    /// What happened.
+    pub(super) refusal: Refusal,
+}
+
+impl Trouble {
+    /// Trouble with a worker.
+    pub(super) fn at(worker: &WorkerId, refusal: Refusal) -> Self {
+        Self { worker: Some(worker.clone()), refusal }
+    }
+
+    /// A worker that does not keep to the protocol.
+    pub(super) fn protocol(worker: &WorkerId, message: impl Into<String>) -> Self {
+        Self::at(worker, Refusal::new(RefusalCause::Internal, message))
+    }
+}
+
+/// A session's memory of its failures.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    timeout: Duration,
+    step_timeout: Duration,
+    strikes: BTreeMap<WorkerId, Strikes>,
+    /// Attempts in a row that brought no token.
+    failures: u32,
+    /// When the first of the attempts broke that brought nothing at all since.
+    broken_since: Option<Instant>,
+    /// Some attempt was answered.
+    answered: bool,
+}
+
+/// Failures of one worker.
+#[derive(Clone, Copy, Debug)]
+struct Strikes {
+    count: u32,
+    /// Not to be used before.
+    until: Instant,
+}
+
+impl Recovery {
+    /// Nothing has failed yet.
+    pub(super) fn new(config: &GenerationConfig) -> Self {
+        Self {
+            timeout: config.recovery_timeout,
+            step_timeout: config.step_timeout,
+            strikes: BTreeMap::new(),
+            failures: 0,
+            broken_since: None,
+            answered: false,
+        }
+    }
+
+    /// A step was answered: the route works so far.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
+        self.broken_since = None;
+    }
+
+    /// The session got one token further.
+    pub(super) fn advanced(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Takes note of a broken attempt.
+    ///
+    /// # Errors
+    /// When another attempt would be in vain.
+    pub(super) fn record(&mut self, trouble: &Trouble, route: &Route) -> Result<(), GenerationError> {
+        let now = Instant::now();
+        let cause = trouble.refusal.cause;
+        if cause == RefusalCause::InvalidArgument && !self.answered {
+            return Err(invalid(&trouble.refusal));
+        }
+        match &trouble.worker {
+            Some(worker) => self.strike(worker, now),
+            // Nobody is to blame, so everybody is avoided, but nobody excluded.
+            None => route.hops().iter().for_each(|hop| {
+                self.strikes.entry(hop.worker.clone()).or_insert(Strikes { count: 0, until: now });
+            }),
+        }
+        // A full or loading worker has not failed; the time bound is enough for it.
+        if !matches!(cause, RefusalCause::Full | RefusalCause::NotReady) {
+            self.failures += 1;
+        }
+        let since = *self.broken_since.get_or_insert(now);
+        if self.failures >= MAX_FAILURES || now.duration_since(since) >= self.timeout {
+            return Err(self.give_up(trouble, None));
+        }
+        Ok(())
+    }
+
+    fn strike(&mut self, worker: &WorkerId, now: Instant) {
+        let strikes = self.strikes.entry(worker.clone()).or_insert(Strikes { count: 0, until: now });
+        let hold_off = HOLD_OFF.saturating_mul(2_u32.saturating_pow(strikes.count));
+        strikes.count = strikes.count.saturating_add(1);
+        strikes.until = now + hold_off.min(MAX_HOLD_OFF);
+    }
+
+    /// Whether to refuse at once rather than wait for a route: the session has not begun, and its workers are full.
+    pub(super) fn is_refused(&self, trouble: &Trouble) -> bool {
+        trouble.refusal.cause == RefusalCause::Full && !self.answered
+    }
+
+    /// Until when to wait for a route.
+    pub(super) fn deadline(&self) -> Instant {
+        self.broken_since.unwrap_or_else(Instant::now) + self.timeout
+    }
+
+    /// When the next worker may be tried again.
+    pub(super) fn next_release(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.strikes.values().map(|strikes| strikes.until).filter(|until| *until > now).min()
+    }
+
+    /// What the next route must serve, and through whom it may go.
+    pub(super) fn wish(&self, digest: ModelDigest, precision: Precision) -> RouteWish {
+        let now = Instant::now();
+        let held_off = self.strikes.iter().filter(|(_, strikes)| strikes.until > now);
+        RouteWish {
+            precision: Some(precision),
+            exclude: held_off.map(|(worker, _)| worker.clone()).collect(),
+            avoid: self.strikes.keys().cloned().collect(),
+            ..RouteWish::any(digest)
+        }
+    }
+
+    /// What the client hears when nothing helped. `missing` says why there is no other route.
+    pub(super) fn give_up(&self, trouble: &Trouble, missing: Option<String>) -> GenerationError {
+        let refusal = &trouble.refusal;
+        let message = match missing {
+            Some(missing) => format!("{}; {missing}", refusal.message),
+            None => refusal.message.clone(),
+        };
+        match (&trouble.worker, refusal.cause) {
+            (_, RefusalCause::Full) if !self.answered => GenerationError::Full { retry_after: RETRY_AFTER },
+            (Some(worker), _) => GenerationError::HopFailed { worker: worker.clone(), message },
+            (None, RefusalCause::Timeout) => GenerationError::Timeout { waited: self.step_timeout, message },
+            (None, _) => GenerationError::Internal { message },
+        }
+    }
+}
+
+/// A worker's refusal of the request itself; its message starts with the field.
+fn invalid(refusal: &Refusal) -> GenerationError {
+    let (field, message) = refusal.message.split_once(": ").unwrap_or(("request", &refusal.message));
+    GenerationError::Invalid { field: field.into(), message: message.into() }
+}

@@ -1,0 +1,381 @@
+//! Workers that speak the real protocol on loopback and make up their tokens: the next token is a function of all
+//! tokens before it, so a session that was rebuilt wrongly goes on differently.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, stream::BoxStream};
+use swarm_proto::{
+    CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop,
+    wire::{
+        self,
+        shard_service_server::{ShardService, ShardServiceServer},
+    },
+};
+use swarm_types::{
+    Attempt, HopTiming, LayerRange, ModelDigest, ModelId, Precision, Replica, ReplicaState, SessionId,
+    ShardId, ShardStatus, StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob, WorkerId,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Channel, Server},
+};
+
+use crate::swarm::{GatewayModel, Swarm};
+
+pub(super) const DIGEST: ModelDigest = ModelDigest([9; 32]);
+const CONTEXT: u32 = 400;
+
+/// What goes wrong in an attempt.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    Nothing,
+    /// A hop is reported as failed instead of the answer that reaches this position.
+    HopFails {
+        worker: WorkerId,
+        cause: RefusalCause,
+        at: u32,
+    },
+    /// All streams end without a word at this position.
+    Breaks {
+        at: u32,
+    },
+    /// From this position on there is no answer.
+    Silent {
+        at: u32,
+    },
+    /// Answers of an older attempt come in between.
+    Stale,
+    /// An answer is for another position.
+    WrongPosition {
+        at: u32,
+    },
+    /// Answers are held back until this many steps wait for one.
+    HoldsBack {
+        steps: usize,
+    },
+    /// The last hop does not take the session.
+    Refuses {
+        cause: RefusalCause,
+        message: &'static str,
+    },
+}
+
+/// What the fakes saw and shall do.
+#[derive(Default)]
+struct Script {
+    /// One for each attempt, in order; afterwards nothing goes wrong.
+    faults: VecDeque<Fault>,
+    opened: Vec<OpenSession>,
+    /// `(position, rows)` of every step.
+    steps: Vec<(u32, usize)>,
+    most_held_back: usize,
+    collectors: HashMap<(SessionId, Attempt), mpsc::Sender<Result<wire::CollectResponse, Status>>>,
+}
+
+/// A swarm of fakes.
+pub(super) struct FakeSwarm {
+    shared: Arc<Shared>,
+    status: watch::Sender<Arc<SwarmStatus>>,
+    addresses: BTreeMap<WorkerId, SocketAddr>,
+    servers: Vec<AbortHandle>,
+}
+
+struct Shared {
+    script: Mutex<Script>,
+    /// Sessions that a first hop holds open.
+    open_sessions: watch::Sender<usize>,
+}
+
+impl Shared {
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().expect("no test panics with the script")
+    }
+}
+
+pub(super) fn worker(name: &str) -> WorkerId {
+    format!("12D3{name}").parse().expect("valid")
+}
+
+/// The continuation that the fakes give to a prompt.
+pub(super) fn continuation(prompt: &[TokenId], length: usize) -> Vec<TokenId> {
+    let mut tokens = prompt.to_vec();
+    for _ in 0..length {
+        tokens.push(next_token(&tokens));
+    }
+    tokens.split_off(prompt.len())
+}
+
+fn next_token(tokens: &[TokenId]) -> TokenId {
+    let mut hasher = DefaultHasher::new();
+    tokens.hash(&mut hasher);
+    TokenId(1000 + (hasher.finish() % 1000) as u32)
+}
+
+pub(super) fn score(token: TokenId) -> f32 {
+    -(token.0 as f32) / 10.0
+}
+
+impl FakeSwarm {
+    /// Shard i is served by the workers `names[i]`, all loaded.
+    pub(super) async fn start(names: &[&[&str]], faults: impl IntoIterator<Item = Fault>) -> Self {
+        let script = Script { faults: faults.into_iter().collect(), ..Script::default() };
+        let shared = Shared { script: Mutex::new(script), open_sessions: watch::Sender::new(0) };
+        let shards: Vec<Vec<_>> = names
+            .iter()
+            .map(|names| names.iter().map(|name| (worker(name), ReplicaState::Loaded)).collect())
+            .collect();
+        let mut swarm = Self {
+            shared: Arc::new(shared),
+            status: watch::Sender::new(Arc::new(status(&shards))),
+            addresses: BTreeMap::new(),
+            servers: vec![],
+        };
+        for (worker, _) in shards.into_iter().flatten() {
+            if !swarm.addresses.contains_key(&worker) {
+                swarm.serve(worker).await;
+            }
+        }
+        swarm
+    }
+
+    async fn serve(&mut self, worker: WorkerId) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        self.addresses.insert(worker, listener.local_addr().expect("bound"));
+        let service = ShardServiceServer::new(FakeHop(self.shared.clone()));
+        let server = Server::builder().add_service(service);
+        let task = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        self.servers.push(task.abort_handle());
+    }
+
+    /// Tells the gateway another state of one worker.
+    pub(super) fn set_state(&self, name: &str, state: ReplicaState) {
+        let worker = worker(name);
+        self.status.send_modify(|status| {
+            let mut shards = status.shards.clone();
+            let replicas = shards.iter_mut().flat_map(|shard| &mut shard.replicas);
+            replicas.filter(|replica| replica.worker == worker).for_each(|replica| replica.state = state);
+            let (cluster, node) = (status.cluster.clone(), status.node.clone());
+            *status = Arc::new(SwarmStatus::new(cluster, node, shards, status.revision + 1));
+        });
+    }
+
+    /// The gateway's side of it.
+    pub(super) fn swarm(&self) -> Swarm {
+        let addresses = self.addresses.clone();
+        let connect = move |worker: WorkerId| {
+            let address = addresses.get(&worker).copied();
+            async move {
+                let unreachable = || Refusal::new(RefusalCause::HopFailed, "cannot be reached");
+                let address = address.ok_or_else(unreachable)?;
+                let endpoint = Channel::from_shared(format!("http://{address}")).expect("valid");
+                endpoint.connect().await.map_err(|_| unreachable())
+            }
+            .boxed()
+        };
+        let model = GatewayModel { name: "fake".into(), digest: DIGEST, context_length: CONTEXT };
+        Swarm::new(self.status.subscribe(), Arc::new(connect), model)
+    }
+
+    pub(super) fn opened(&self) -> Vec<OpenSession> {
+        self.shared.script().opened.clone()
+    }
+
+    pub(super) fn steps(&self) -> Vec<(u32, usize)> {
+        self.shared.script().steps.clone()
+    }
+
+    pub(super) fn most_held_back(&self) -> usize {
+        self.shared.script().most_held_back
+    }
+
+    /// How many sessions a first hop holds open.
+    pub(super) fn open_sessions(&self) -> watch::Receiver<usize> {
+        self.shared.open_sessions.subscribe()
+    }
+}
+
+impl Drop for FakeSwarm {
+    fn drop(&mut self) {
+        self.servers.iter().for_each(AbortHandle::abort);
+    }
+}
+
+fn status(shards: &[Vec<(WorkerId, ReplicaState)>]) -> SwarmStatus {
+    let replica = |(worker, state): &(WorkerId, ReplicaState)| Replica {
+        worker: worker.clone(),
+        state: *state,
+        load_percent: 100,
+        local: false,
+        addresses: vec![],
+        transport: Some("TCP"),
+        model: ModelId { name: "fake".into(), digest: DIGEST, precision: Precision::Exact },
+        layers: LayerRange::new(0, 1).expect("valid"),
+        device: "cpu".into(),
+        version: "0.1.0".into(),
+        grpc_address: String::new(),
+        active_sessions: 0,
+    };
+    let shard = |(id, replicas): (u32, &Vec<_>)| ShardStatus {
+        shard_id: ShardId(id),
+        replicas: replicas.iter().map(replica).collect(),
+    };
+    let shards = (0..).zip(shards).map(shard).collect();
+    SwarmStatus::new("fakes".into(), worker("Gateway"), shards, 1)
+}
+
+struct FakeHop(Arc<Shared>);
+
+#[tonic::async_trait]
+impl ShardService for FakeHop {
+    type ForwardStream = BoxStream<'static, Result<wire::ForwardResponse, Status>>;
+    type CollectStream = ReceiverStream<Result<wire::CollectResponse, Status>>;
+
+    async fn collect(
+        &self,
+        request: Request<wire::CollectRequest>,
+    ) -> Result<Response<Self::CollectStream>, Status> {
+        let collect = CollectSession::try_from(request.into_inner())?;
+        let mut script = self.0.script();
+        if let Some(Fault::Refuses { cause, message }) = script.faults.front().cloned() {
+            script.faults.pop_front();
+            return Err(Refusal::new(cause, message).into());
+        }
+        let (answers, stream) = mpsc::channel(64);
+        answers.try_send(Ok(FromHop::Accepted.into_wire(collect.attempt))).expect("room for the first");
+        script.collectors.insert((collect.session, collect.attempt), answers);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<wire::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let mut steps = request.into_inner();
+        let first = steps.message().await?.ok_or_else(|| Status::invalid_argument("nothing sent"))?;
+        let ToHop::Open(open) = ToHop::try_from(first)? else {
+            return Err(Status::invalid_argument("the first message must be open"));
+        };
+        let mut script = self.0.script();
+        script.opened.push((*open).clone());
+        let fault = script.faults.pop_front().unwrap_or(Fault::Nothing);
+        let answers = script.collectors.remove(&(open.session.clone(), open.attempt));
+        drop(script);
+        let answers = answers.ok_or_else(|| Status::not_found("nobody collects"))?;
+        let (trouble, up) = mpsc::channel(4);
+        let shared = self.0.clone();
+        shared.open_sessions.send_modify(|open| *open += 1);
+        tokio::spawn(async move {
+            let session = FakeSession { shared: shared.clone(), open: *open, fault, answers, trouble };
+            session.run(steps).await;
+            shared.open_sessions.send_modify(|open| *open -= 1);
+        });
+        Ok(Response::new(ReceiverStream::new(up).boxed()))
+    }
+}
+
+/// All hops of one attempt in one.
+struct FakeSession {
+    shared: Arc<Shared>,
+    open: OpenSession,
+    fault: Fault,
+    answers: mpsc::Sender<Result<wire::CollectResponse, Status>>,
+    trouble: mpsc::Sender<Result<wire::ForwardResponse, Status>>,
+}
+
+impl FakeSession {
+    /// Ends when the gateway ends it, or by its fault.
+    async fn run(self, mut steps: Streaming<wire::ForwardRequest>) {
+        let (mut history, mut held_back) = (Vec::new(), VecDeque::new());
+        while let Ok(Some(message)) = steps.message().await {
+            let Ok(ToHop::Step(StepMessage { attempt, step })) = ToHop::try_from(message) else { return };
+            assert_eq!((attempt, step.position as usize), (self.open.attempt, history.len()));
+            self.shared.script().steps.push((step.position, step.tokens.len()));
+            history.extend_from_slice(&step.tokens);
+            let end_of_prompt = step.sample;
+            held_back.push_back(self.output(&step, &history));
+            if let Fault::HoldsBack { steps: most } = self.fault
+                && !end_of_prompt
+            {
+                if held_back.len() < most {
+                    continue;
+                }
+                self.look_for_more(&mut steps, held_back.len()).await;
+                let Some(oldest) = held_back.pop_front() else { return };
+                if self.answer(oldest).await.is_none() {
+                    return;
+                }
+                continue;
+            }
+            while let Some(oldest) = held_back.pop_front() {
+                if self.answer(oldest).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the gateway sends one more although so many wait.
+    async fn look_for_more(&self, steps: &mut Streaming<wire::ForwardRequest>, waiting: usize) {
+        let more = timeout(Duration::from_millis(50), steps.message()).await.is_ok();
+        let mut script = self.shared.script();
+        script.most_held_back = script.most_held_back.max(waiting + usize::from(more));
+    }
+
+    fn output(&self, step: &swarm_types::Step, history: &[TokenId]) -> StepOutput {
+        let top = self.open.sampling.top_logprobs;
+        let logprob = |token| TokenLogprob { token, logprob: score(token) };
+        let alternatives = || (0..top.unwrap_or(0)).map(|n| logprob(TokenId(n))).collect::<Vec<_>>();
+        let token = step.sample.then(|| next_token(history));
+        StepOutput {
+            position: step.end(),
+            token,
+            logprob: token.filter(|_| top.is_some()).map(score),
+            top: if step.sample { alternatives() } else { vec![] },
+            scores: step
+                .targets
+                .iter()
+                .map(|target| TargetScore { target: logprob(*target), top: alternatives() })
+                .collect(),
+            timings: vec![HopTiming::default(); self.open.below.len() + 1],
+        }
+    }
+
+    /// `None` when the session is over.
+    async fn answer(&self, mut output: StepOutput) -> Option<()> {
+        let position = output.position;
+        match &self.fault {
+            Fault::HopFails { worker, cause, at } if position >= *at => {
+                let refusal = Refusal::new(*cause, "prompt_tokens: as the test has it");
+                let failed = HopFailure { worker: worker.clone(), refusal }.into();
+                self.trouble.send(Ok(wire::ForwardResponse { failed: Some(failed) })).await.ok()?;
+                return None;
+            }
+            Fault::Breaks { at } if position >= *at => return None,
+            Fault::Silent { at } if position >= *at => return Some(()),
+            Fault::WrongPosition { at } if position >= *at => output.position += 1,
+            Fault::Stale => {
+                let stale = StepOutput { token: output.token.map(|_| TokenId(7)), ..output.clone() };
+                self.collected(stale, Attempt(self.open.attempt.0 - 1)).await?;
+            }
+            _ => {}
+        }
+        self.collected(output, self.open.attempt).await
+    }
+
+    async fn collected(&self, output: StepOutput, attempt: Attempt) -> Option<()> {
+        self.answers.send(Ok(FromHop::Output(output).into_wire(attempt))).await.ok()
+    }
+}

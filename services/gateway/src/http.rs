@@ -1,0 +1,118 @@
+//! OpenAI's HTTP API, the swarm's status, health and metrics.
+//!
+//! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`.
+
+mod chat;
+mod choices;
+mod completions;
+mod error;
+mod fields;
+mod logprobs;
+mod models;
+mod params;
+mod requests;
+mod server;
+mod sse;
+mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, Request, State},
+    http::header,
+    middleware,
+    response::Response,
+    routing::{get, post},
+};
+use swarm_process::metrics::Registry;
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{
+    completion::Completer,
+    generation::{GenerationConfig, Generator},
+};
+use error::ApiError;
+use fields::Fields;
+
+pub use server::HttpServer;
+
+/// Holds the longest prompt that any context takes, as JSON.
+const MAX_BODY_BYTES: usize = 4 << 20;
+/// A body that takes longer does not come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests that are read, tokenized or refused while as many generations run and wait as may.
+const SPARE_REQUESTS: usize = 64;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    completer: Completer,
+    generator: Generator,
+    registry: Registry,
+    /// Requests at once: each may hold a body in memory.
+    requests: Arc<Semaphore>,
+}
+
+impl Api {
+    /// Completes by `completer`; shows the swarm and the readiness of `generator` and the counters of `registry`.
+    #[must_use]
+    pub fn new(
+        completer: Completer,
+        generator: Generator,
+        registry: Registry,
+        config: &GenerationConfig,
+    ) -> Self {
+        let requests = config.max_sessions as usize + config.max_queued as usize + SPARE_REQUESTS;
+        Self { completer, generator, registry, requests: Arc::new(Semaphore::new(requests)) }
+    }
+
+    /// All paths.
+    pub fn routes(&self) -> Router {
+        let completions = Router::new()
+            .route("/v1/chat/completions", post(chat::complete))
+            .route("/v1/completions", post(completions::complete))
+            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(middleware::from_fn_with_state(self.clone(), limit));
+        Router::new()
+            .merge(completions)
+            .route("/v1/models", get(models::list))
+            .route("/v1/models/{*id}", get(models::one))
+            .route("/v1/swarm", get(status::swarm))
+            .route("/healthz", get(status::healthy))
+            .route("/readyz", get(status::ready))
+            .fallback(error::unknown_path)
+            .method_not_allowed_fallback(error::wrong_method)
+            .with_state(self.clone())
+            .merge(self.registry.routes())
+            .layer(middleware::from_fn(requests::identify))
+    }
+}
+
+/// Refuses at once what would make too many bodies in memory.
+async fn limit(
+    State(api): State<Api>,
+    request: Request,
+    next: middleware::Next,
+) -> Result<Response, ApiError> {
+    let _place = api.requests.try_acquire().map_err(|_| ApiError::too_many_requests())?;
+    Ok(next.run(request).await)
+}
+
+/// The fields of a JSON body.
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+        // Web pages of others can send anything but this to a gateway in the user's own network.
+        if !kind.trim().eq_ignore_ascii_case("application/json") {
+            return Err(ApiError::content_type());
+        }
+        let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
+        let body = body.map_err(|_| ApiError::slow_body())?;
+        Self::parse(&body.map_err(|rejection| ApiError::body(&rejection, MAX_BODY_BYTES))?)
+    }
+}

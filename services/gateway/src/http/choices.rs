@@ -1,0 +1,123 @@
+//! The choices of one request: several continuations, as one stream of events.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
+use swarm_types::TargetScore;
+
+use crate::{
+    completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken, TextChunk},
+    generation::{FinishReason, GenerationError},
+};
+
+/// Choices of one request that are generated at the same time; the others wait for them. One request must not fill
+/// the whole swarm.
+const AT_ONCE: usize = 16;
+
+/// What happens in one choice.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct ChoiceEvent {
+    pub(super) index: usize,
+    pub(super) event: CompletionEvent,
+}
+
+/// The events of all choices, of each in order. Nothing comes after the first error. Dropping it cancels all.
+pub(super) type ChoiceStream = Pin<Box<dyn Stream<Item = Result<ChoiceEvent, GenerationError>> + Send>>;
+
+/// Starts the choices. The first is started before this returns, so that what refuses it is the answer's status.
+pub(super) async fn start(
+    completer: &Completer,
+    requests: Vec<CompletionRequest>,
+) -> Result<ChoiceStream, GenerationError> {
+    for request in &requests {
+        completer.check(request)?;
+    }
+    let mut requests = requests.into_iter().enumerate();
+    let Some((_, first)) = requests.next() else { return Ok(stream::empty().boxed()) };
+    let first = numbered(0, completer.start(first).await?.boxed());
+    let completer = completer.clone();
+    let others = requests.map(move |(index, request)| {
+        let completer = completer.clone();
+        let started = async move {
+            match completer.start(request).await {
+                Ok(events) => events,
+                Err(error) => stream::iter([Err(error)]).boxed(),
+            }
+        };
+        numbered(index, stream::once(started).flatten().boxed())
+    });
+    let all = stream::iter([first].into_iter().chain(others)).flatten_unordered(AT_ONCE);
+    let mut failed = false;
+    let until_error = all.take_while(move |event| {
+        let goes_on = !failed;
+        failed |= event.is_err();
+        std::future::ready(goes_on)
+    });
+    Ok(until_error.boxed())
+}
+
+fn numbered(
+    index: usize,
+    events: impl Stream<Item = Result<CompletionEvent, GenerationError>> + Send + 'static,
+) -> ChoiceStream {
+    events.map(move |event| event.map(|event| ChoiceEvent { index, event })).boxed()
+}
+
+/// A choice that came to its end.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Finished {
+    pub(super) text: String,
+    pub(super) tokens: Vec<PlacedToken>,
+    pub(super) prompt_scores: Vec<TargetScore>,
+    pub(super) reason: FinishReason,
+    pub(super) completion_tokens: u32,
+}
+
+/// All choices, when the last has come to its end.
+pub(super) async fn collect(mut events: ChoiceStream, count: usize) -> Result<Vec<Finished>, GenerationError> {
+    let mut choices = vec![
+        Finished {
+            text: String::new(),
+            tokens: vec![],
+            prompt_scores: vec![],
+            reason: FinishReason::Length,
+            completion_tokens: 0
+        };
+        count
+    ];
+    while let Some(event) = events.next().await {
+        let ChoiceEvent { index, event } = event?;
+        let choice = &mut choices[index];
+        match event {
+            CompletionEvent::PromptScores(scores) => choice.prompt_scores.extend(scores),
+            CompletionEvent::Chunk(TextChunk { text, tokens }) => {
+                choice.text += &text;
+                choice.tokens.extend(tokens);
+            }
+            CompletionEvent::Finished { reason, completion_tokens } => {
+                choice.reason = reason;
+                choice.completion_tokens = completion_tokens;
+            }
+        }
+    }
+    Ok(choices)
+}
+
+/// Tokens that a request took and gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Usage {
+    /// Of each prompt once, however many choices it has.
+    pub(super) prompt_tokens: u64,
+    pub(super) completion_tokens: u64,
+}
+
+impl Usage {
+    pub(super) fn json(self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! `POST /v1/completions`.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use futures::{Stream, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use swarm_types::{MAX_TOP_LOGPROBS, TokenId};
+
+use super::{
+    Api,
+    choices::{self, ChoiceEvent, ChoiceStream, Finished, Usage},
+    error::ApiError,
+    fields::Fields,
+    logprobs::Lists,
+    params::Params,
+    sse::{self, Envelope},
+};
+use crate::completion::{Completer, CompletionEvent, CompletionRequest};
+
+/// As OpenAI's API has it.
+const DEFAULT_MAX_TOKENS: u32 = 16;
+/// Prompts times choices.
+const MAX_CHOICES: usize = 128;
+
+/// The forms that a prompt may have.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Prompts {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+/// A prompt as it was given.
+enum Given {
+    Text(String),
+    Tokens(Vec<TokenId>),
+}
+
+/// What was asked.
+struct Asked {
+    prompts: Vec<Given>,
+    params: Params,
+    max_tokens: u32,
+    how: How,
+}
+
+/// How choices are told.
+#[derive(Clone, Copy)]
+struct How {
+    echo: bool,
+    /// Likeliest tokens to report at each place, when log-probabilities are wanted.
+    logprobs: Option<u32>,
+}
+
+/// A prompt in both forms.
+#[derive(Clone)]
+struct Prompt {
+    tokens: Vec<TokenId>,
+    text: String,
+}
+
+pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<Response, ApiError> {
+    let Asked { prompts, params, max_tokens, how } = Asked::read(fields, &api.completer)?;
+    let mut encoded = vec![];
+    for prompt in prompts {
+        encoded.push(encode(&api.completer, prompt).await?);
+    }
+    let prompt_tokens = encoded.iter().map(|prompt| prompt.tokens.len() as u64).sum();
+    let usage = Usage { prompt_tokens, completion_tokens: 0 };
+    let each = params.n as usize;
+    let prompts: Vec<Prompt> = encoded.into_iter().flat_map(|prompt| vec![prompt; each]).collect();
+    let request = |(index, prompt): (usize, &Prompt)| {
+        let mut sampling = params.sampling_of(index);
+        sampling.top_logprobs = how.logprobs;
+        CompletionRequest {
+            prompt: prompt.tokens.clone(),
+            sampling,
+            max_tokens: Some(max_tokens),
+            stop: params.stop.clone(),
+            ignore_eos: params.ignore_eos,
+            score_prompt: how.logprobs.filter(|_| how.echo),
+        }
+    };
+    let requests = prompts.iter().enumerate().map(request).collect();
+    let events = choices::start(&api.completer, requests).await?;
+    let envelope = Envelope::new("cmpl", "text_completion", api.completer.model());
+    let answer = Answer { completer: api.completer.clone(), how, prompts };
+    if params.stream {
+        return Ok(sse::respond(answer.stream(events, envelope, usage, params.include_usage)));
+    }
+    let finished = choices::collect(events, answer.prompts.len()).await?;
+    Ok(Json(answer.whole(finished, &envelope, usage)).into_response())
+}
+
+impl Asked {
+    fn read(mut fields: Fields, completer: &Completer) -> Result<Self, ApiError> {
+        let params = Params::take(&mut fields, completer.model())?;
+        let prompts = prompts(&mut fields)?;
+        let count = prompts.len() * params.n as usize;
+        if count > MAX_CHOICES {
+            let message = format!("at most {MAX_CHOICES} prompts times n, got {count}");
+            return Err(ApiError::invalid("prompt", message));
+        }
+        let logprobs: Option<u32> = fields.take("logprobs")?;
+        if let Some(top) = logprobs.filter(|top| *top > MAX_TOP_LOGPROBS) {
+            return Err(ApiError::invalid("logprobs", format!("must be 0 to {MAX_TOP_LOGPROBS}, got {top}")));
+        }
+        let asked = Self {
+            prompts,
+            max_tokens: fields.take("max_tokens")?.unwrap_or(DEFAULT_MAX_TOKENS),
+            how: How { echo: fields.take("echo")?.unwrap_or(false), logprobs },
+            params,
+        };
+        let n = asked.params.n;
+        fields.refuse_unless("best_of", |value| value.as_u64() == Some(n.into()))?;
+        fields.refuse_unless("suffix", |value| value == "")?;
+        fields.finish()?;
+        Ok(asked)
+    }
+}
+
+fn prompts(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
+    let Some(value) = fields.take_value("prompt") else {
+        return Err(ApiError::invalid("prompt", "missing: give a text or token ids"));
+    };
+    let tokens = |ids: Vec<u32>| Given::Tokens(ids.into_iter().map(TokenId).collect());
+    let prompts = match Prompts::deserialize(value) {
+        Ok(Prompts::Text(text)) => vec![Given::Text(text)],
+        Ok(Prompts::Texts(texts)) => texts.into_iter().map(Given::Text).collect(),
+        Ok(Prompts::Tokens(ids)) => vec![tokens(ids)],
+        Ok(Prompts::TokenLists(lists)) => lists.into_iter().map(tokens).collect(),
+        Err(_) => {
+            let message = "must be a text, token ids, or a list of either";
+            return Err(ApiError::invalid("prompt", message));
+        }
+    };
+    match prompts.is_empty() {
+        true => Err(ApiError::invalid("prompt", "must not be empty")),
+        false => Ok(prompts),
+    }
+}
+
+async fn encode(completer: &Completer, given: Given) -> Result<Prompt, ApiError> {
+    match given {
+        Given::Text(text) => Ok(Prompt { tokens: completer.encode(text.clone()).await?, text }),
+        Given::Tokens(tokens) => {
+            let tokenizer = completer.model().tokenizer();
+            let bytes: Vec<u8> = tokens.iter().flat_map(|token| tokenizer.bytes(*token)).copied().collect();
+            Ok(Prompt { tokens, text: String::from_utf8_lossy(&bytes).into_owned() })
+        }
+    }
+}
+
+struct Answer {
+    completer: Completer,
+    how: How,
+    /// Of each choice.
+    prompts: Vec<Prompt>,
+}
+
+impl Answer {
+    fn whole(&self, choices: Vec<Finished>, envelope: &Envelope, mut usage: Usage) -> Value {
+        let mut told = vec![];
+        for (index, choice) in choices.into_iter().enumerate() {
+            usage.completion_tokens += u64::from(choice.completion_tokens);
+            let prompt = &self.prompts[index];
+            let echoed = if self.how.echo { prompt.text.as_str() } else { "" };
+            told.push(json!({
+                "index": index,
+                "text": format!("{echoed}{}", choice.text),
+                "logprobs": self.scores(prompt, &choice),
+                "finish_reason": choice.reason.as_str(),
+            }));
+        }
+        let mut answer = envelope.with_choices(told);
+        answer["usage"] = usage.json();
+        answer
+    }
+
+    fn scores(&self, prompt: &Prompt, choice: &Finished) -> Value {
+        let Some(top) = self.how.logprobs else { return Value::Null };
+        let (tokenizer, top) = (self.completer.model().tokenizer(), top as usize);
+        let mut lists = match self.how.echo {
+            true => Lists::prompt(&prompt.tokens, &choice.prompt_scores, top, tokenizer),
+            false => Lists::default(),
+        };
+        lists.extend(&choice.tokens, self.echoed_chars(prompt), top, tokenizer);
+        lists.json()
+    }
+
+    fn echoed_chars(&self, prompt: &Prompt) -> usize {
+        if self.how.echo { prompt.text.chars().count() } else { 0 }
+    }
+
+    fn stream(
+        self,
+        mut events: ChoiceStream,
+        envelope: Envelope,
+        mut usage: Usage,
+        include_usage: bool,
+    ) -> impl Stream<Item = Value> + Send {
+        async_stream::stream! {
+            let (tokenizer, top) = (self.completer.model().tokenizer(), self.how.logprobs);
+            let chunk = |index: usize, text: &str, logprobs: Option<Lists>, reason: Option<&str>| {
+                let logprobs = logprobs.map(|lists| lists.json());
+                let choice = json!({
+                    "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason,
+                });
+                envelope.chunk(vec![choice], include_usage)
+            };
+            // The prompt's scores come before the first text; with them, so does the echo.
+            let mut scores = vec![vec![]; self.prompts.len()];
+            let mut echoed = vec![!self.how.echo; self.prompts.len()];
+            while let Some(event) = events.next().await {
+                let ChoiceEvent { index, event } = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        yield ApiError::from(error).body_json();
+                        return;
+                    }
+                };
+                let prompt = &self.prompts[index];
+                if let CompletionEvent::PromptScores(more) = event {
+                    scores[index].extend(more);
+                    continue;
+                }
+                if !std::mem::replace(&mut echoed[index], true) {
+                    let scores = std::mem::take(&mut scores[index]);
+                    let lists = top.map(|top| Lists::prompt(&prompt.tokens, &scores, top as usize, tokenizer));
+                    yield chunk(index, &prompt.text, lists, None);
+                }
+                match event {
+                    CompletionEvent::Chunk(text) => {
+                        let lists = top.filter(|_| !text.tokens.is_empty()).map(|top| {
+                            let mut lists = Lists::default();
+                            lists.extend(&text.tokens, self.echoed_chars(prompt), top as usize, tokenizer);
+                            lists
+                        });
+                        if lists.is_some() || !text.text.is_empty() {
+                            yield chunk(index, &text.text, lists, None);
+                        }
+                    }
+                    CompletionEvent::Finished { reason, completion_tokens } => {
+                        usage.completion_tokens += u64::from(completion_tokens);
+                        yield chunk(index, "", None, Some(reason.as_str()));
+                    }
+                    CompletionEvent::PromptScores(_) => {}
+                }
+            }
+            if include_usage {
+                yield envelope.last(usage);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_taken_in_all_their_forms() {
+        let count = |prompt: Value| {
+            let body = json!({"prompt": prompt}).to_string();
+            prompts(&mut Fields::parse(body.as_bytes()).expect("an object")).map(|prompts| prompts.len())
+        };
+        assert_eq!(count(json!("a")), Ok(1));
+        assert_eq!(count(json!(["a", "b"])), Ok(2));
+        assert_eq!(count(json!([1, 2, 3])), Ok(1));
+        assert_eq!(count(json!([[1, 2], [3]])), Ok(2));
+        for wrong in [json!(null), json!([]), json!(1), json!([1, "a"]), json!([-1]), json!({"a": 1})] {
+            let error = count(wrong).expect_err("refused").body_json();
+            assert_eq!(error["error"]["param"], "prompt");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! OpenAI's error bodies: the one mapping of failed generations to HTTP.
+
+use axum::{
+    Json,
+    extract::rejection::BytesRejection,
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use crate::generation::GenerationError;
+
+/// A worker that failed is replaced within seconds.
+const RETRY_AFTER_FAILURE: u64 = 1;
+
+/// An answer that is not the one that was asked for.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    /// OpenAI's name of the kind of error.
+    kind: &'static str,
+    code: Option<&'static str>,
+    /// The field of the request that is to blame.
+    param: Option<String>,
+    message: String,
+    /// Seconds.
+    retry_after: Option<u64>,
+}
+
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, code: None, param: None, message: message.into(), retry_after: None }
+    }
+
+    fn with_code(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    /// A field that is wrong.
+    pub(super) fn invalid(param: &str, message: impl std::fmt::Display) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, INVALID, format!("{param}: {message}"));
+        Self { param: Some(param.into()), ..error }.with_code("invalid_value")
+    }
+
+    /// A field that is not served and would change the result.
+    pub(super) fn unsupported(param: &str, message: impl std::fmt::Display) -> Self {
+        Self::invalid(param, message).with_code("unsupported_parameter")
+    }
+
+    /// A field that nobody knows.
+    pub(super) fn unknown(param: &str) -> Self {
+        Self::invalid(param, "unknown field: check its spelling, or leave it out").with_code("unknown_parameter")
+    }
+
+    /// A body that is not JSON, or not an object.
+    pub(super) fn not_json(message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, format!("the body must be a JSON object: {message}"))
+            .with_code("invalid_json")
+    }
+
+    pub(super) fn model_not_found(asked: &str, served: &str) -> Self {
+        let message = format!("model: {asked:?} is not served here, {served:?} is");
+        let error = Self::new(StatusCode::NOT_FOUND, INVALID, message);
+        Self { param: Some("model".into()), ..error }.with_code("model_not_found")
+    }
+
+    pub(super) fn content_type() -> Self {
+        let message = "the body must be JSON: send the header content-type: application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message)
+    }
+
+    pub(super) fn slow_body() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID, "the body did not arrive in time")
+    }
+
+    pub(super) fn body(rejection: &BytesRejection, limit: usize) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!("the body is larger than {} MiB: no prompt that fits is", limit >> 20);
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message)
+            }
+            status => Self::new(status, INVALID, rejection.body_text()),
+        }
+    }
+
+    pub(super) fn too_many_requests() -> Self {
+        let message = "too many requests at once, try again later";
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+        Self { retry_after: Some(RETRY_AFTER_FAILURE), ..error }.with_code("rate_limit_exceeded")
+    }
+
+    /// OpenAI's form: `{"error": {…}}`.
+    pub(super) fn body_json(&self) -> Value {
+        json!({"error": {
+            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
+        }})
+    }
+}
+
+impl From<GenerationError> for ApiError {
+    fn from(error: GenerationError) -> Self {
+        let message = error.to_string();
+        let server = |status| Self::new(status, SERVER, message.clone());
+        match error {
+            GenerationError::Invalid { field, .. } => {
+                let error = Self::new(StatusCode::BAD_REQUEST, INVALID, message);
+                Self { param: Some(field), ..error }.with_code("invalid_value")
+            }
+            GenerationError::ContextLength { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, INVALID, message).with_code("context_length_exceeded")
+            }
+            GenerationError::Full { retry_after } => {
+                let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+                Self { retry_after: Some(retry_after.as_secs().max(1)), ..error }
+                    .with_code("rate_limit_exceeded")
+            }
+            GenerationError::NotReady { .. } => {
+                let error = server(StatusCode::SERVICE_UNAVAILABLE).with_code("swarm_not_ready");
+                Self { retry_after: Some(RETRY_AFTER_FAILURE), ..error }
+            }
+            GenerationError::HopFailed { .. } => {
+                let error = server(StatusCode::SERVICE_UNAVAILABLE).with_code("hop_failed");
+                Self { retry_after: Some(RETRY_AFTER_FAILURE), ..error }
+            }
+            GenerationError::Timeout { .. } => server(StatusCode::GATEWAY_TIMEOUT).with_code("timeout"),
+            GenerationError::Internal { .. } => {
+                server(StatusCode::INTERNAL_SERVER_ERROR).with_code("internal_error")
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body_json())).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+pub(super) async fn unknown_path(uri: Uri) -> ApiError {
+    let message = format!("there is no {}, see GET /v1/models and docs/openai-api.md", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, INVALID, message).with_code("unknown_url")
+}
+
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    let message = format!("{} does not take {method}", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, message).with_code("method_not_allowed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_status_and_says_when_to_try_again() {
+        let answer = |error: GenerationError| {
+            let response = ApiError::from(error).into_response();
+            let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+            (response.status().as_u16(), retry)
+        };
+        let (message, worker) = (String::from("m"), "12D3KooWa".parse().unwrap());
+        let full = GenerationError::Full { retry_after: Duration::from_millis(10) };
+        assert_eq!(answer(full), (429, Some("1".into())));
+        assert_eq!(answer(GenerationError::NotReady { reason: "r".into() }), (503, Some("1".into())));
+        assert_eq!(
+            answer(GenerationError::HopFailed { worker, message: message.clone() }),
+            (503, Some("1".into()))
+        );
+        let late = GenerationError::Timeout { waited: Duration::from_secs(1), message: message.clone() };
+        assert_eq!(answer(late), (504, None));
+        assert_eq!(answer(GenerationError::Internal { message }), (500, None));
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_as_openai_names_it() {
+        let invalid = GenerationError::Invalid { field: "temperature".into(), message: "too hot".into() };
+        let body = ApiError::from(invalid).body_json();
+        assert_eq!(body["error"]["param"], "temperature");
+        assert_eq!(body["error"]["type"], INVALID);
+        assert_eq!(body["error"]["message"], "temperature: too hot");
+    }
+}

@@ -1,0 +1,161 @@
+//! `InferenceService`: text in, text out, over gRPC.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt};
+use swarm_process::trace;
+use swarm_proto::{
+    Refusal, RefusalCause,
+    wire::{
+        self, generate_request::Input, generate_response::Event,
+        inference_service_server::InferenceService as Service,
+        inference_service_server::InferenceServiceServer,
+    },
+};
+use swarm_types::{SamplingParams, TokenId};
+use tonic::{Request, Response, Status};
+use tracing::{Instrument, info_span};
+
+use crate::{
+    completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
+    generation::{FinishReason, GenerationError, Generator},
+    text::Message,
+};
+
+/// The service's name, for health and reflection.
+pub const NAME: &str = "swarm.v1.InferenceService";
+
+/// Answers from the swarm. Cheap to clone.
+#[derive(Clone)]
+pub struct InferenceService {
+    completer: Completer,
+    generator: Generator,
+}
+
+impl InferenceService {
+    /// The service, ready to be added to a server.
+    #[must_use]
+    pub fn server(completer: Completer, generator: Generator) -> InferenceServiceServer<Self> {
+        InferenceServiceServer::new(Self { completer, generator })
+    }
+
+    async fn request(&self, wire: wire::GenerateRequest) -> Result<CompletionRequest, Status> {
+        if !wire.model.is_empty() && wire.model != self.completer.model().id() {
+            let message = format!("model: {:?} is not served here, see ListModels", wire.model);
+            return Err(Status::not_found(message));
+        }
+        let sampling = SamplingParams::try_from(wire.sampling.unwrap_or_default()).map_err(Refusal::from)?;
+        let encoded = match wire.input {
+            Some(Input::Prompt(text)) => self.completer.encode(text).await,
+            Some(Input::Chat(chat)) => self.completer.encode_chat(messages(chat)?).await,
+            Some(Input::PromptTokens(tokens)) => Ok(tokens.ids.into_iter().map(TokenId).collect()),
+            None => return Err(Status::invalid_argument("input: give prompt, chat or prompt_tokens")),
+        };
+        Ok(CompletionRequest {
+            prompt: encoded.map_err(status)?,
+            sampling,
+            max_tokens: wire.max_tokens,
+            stop: wire.stop,
+            ignore_eos: wire.ignore_eos,
+            score_prompt: None,
+        })
+    }
+}
+
+fn messages(chat: wire::Chat) -> Result<Vec<Message>, Status> {
+    if chat.messages.is_empty() {
+        return Err(Status::invalid_argument("chat.messages: must have at least one message"));
+    }
+    let mut messages = Vec::with_capacity(chat.messages.len());
+    for wire::ChatMessage { role, content } in chat.messages {
+        if !matches!(role.as_str(), "system" | "user" | "assistant") {
+            let message = format!("chat.messages.role: must be system, user or assistant, got {role:?}");
+            return Err(Status::invalid_argument(message));
+        }
+        messages.push(Message { role, content });
+    }
+    Ok(messages)
+}
+
+/// The one mapping of failed generations to gRPC.
+fn status(error: GenerationError) -> Status {
+    let cause = match &error {
+        GenerationError::NotReady { .. } => RefusalCause::NotReady,
+        GenerationError::Full { .. } => RefusalCause::Full,
+        GenerationError::ContextLength { .. } | GenerationError::Invalid { .. } => {
+            RefusalCause::InvalidArgument
+        }
+        GenerationError::HopFailed { .. } => RefusalCause::HopFailed,
+        GenerationError::Timeout { .. } => RefusalCause::Timeout,
+        GenerationError::Internal { .. } => RefusalCause::Internal,
+    };
+    Refusal::new(cause, error.to_string()).into()
+}
+
+fn chunk_token(placed: PlacedToken) -> wire::ChunkToken {
+    let token = placed.token;
+    wire::ChunkToken {
+        id: token.token.0,
+        logprob: token.logprob,
+        top: token.top.into_iter().map(Into::into).collect(),
+        hops: token.hops.into_iter().map(Into::into).collect(),
+        round_trip_us: u32::try_from(token.round_trip.as_micros()).unwrap_or(u32::MAX),
+    }
+}
+
+/// Prompt scores are not part of this service and are never asked for.
+fn response(event: CompletionEvent, prompt_tokens: u32) -> Option<wire::GenerateResponse> {
+    let event = match event {
+        CompletionEvent::PromptScores(_) => return None,
+        CompletionEvent::Chunk(chunk) if chunk.text.is_empty() && chunk.tokens.is_empty() => return None,
+        CompletionEvent::Chunk(chunk) => Event::Chunk(wire::Chunk {
+            text: chunk.text,
+            tokens: chunk.tokens.into_iter().map(chunk_token).collect(),
+        }),
+        CompletionEvent::Finished { reason, completion_tokens } => Event::Finished(wire::Finished {
+            finish_reason: FinishReason::as_str(reason).into(),
+            prompt_tokens,
+            completion_tokens,
+        }),
+    };
+    Some(wire::GenerateResponse { event: Some(event) })
+}
+
+#[tonic::async_trait]
+impl Service for InferenceService {
+    type GenerateStream = Pin<Box<dyn Stream<Item = Result<wire::GenerateResponse, Status>> + Send>>;
+
+    async fn generate(
+        &self,
+        request: Request<wire::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let span = info_span!("Generate", otel.kind = "server", rpc.system = "grpc", rpc.service = NAME);
+        trace::follow(request.metadata(), &span);
+        let started = async {
+            let request = self.request(request.into_inner()).await?;
+            let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
+            let events = self.completer.start(request).await.map_err(status)?;
+            Ok::<_, Status>((prompt_tokens, events))
+        };
+        let (prompt_tokens, events) = started.instrument(span).await?;
+        let responses = events.filter_map(move |event| {
+            let response = event.map_err(status).map(|event| response(event, prompt_tokens)).transpose();
+            futures::future::ready(response)
+        });
+        Ok(Response::new(responses.boxed()))
+    }
+
+    async fn list_models(
+        &self,
+        _: Request<wire::ListModelsRequest>,
+    ) -> Result<Response<wire::ListModelsResponse>, Status> {
+        let model = self.completer.model();
+        let model = wire::Model {
+            id: model.id().into(),
+            digest: model.digest().to_string(),
+            context_length: model.context_length(),
+            ready: self.generator.readiness().is_ok(),
+        };
+        Ok(Response::new(wire::ListModelsResponse { models: vec![model] }))
+    }
+}

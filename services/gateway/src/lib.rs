@@ -1,0 +1,18 @@
+//! The gateway: text and JSON in front, tokens and routes behind.
+//!
+//! From outside inwards: [`http`] and [`inference_service`] speak OpenAI's HTTP API and gRPC, [`completion`] turns
+//! text into tokens and back, [`generation`] drives tokens through the swarm on the routes that [`route`] plans.
+
+pub mod completion;
+mod config;
+mod gateway;
+pub mod generation;
+pub mod http;
+pub mod inference_service;
+pub mod metrics;
+pub mod route;
+pub mod swarm;
+pub mod text;
+
+pub use config::Config;
+pub use gateway::{Gateway, GatewayError};

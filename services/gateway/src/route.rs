@@ -1,0 +1,377 @@
+//! Which workers a session goes through: a pure decision over the swarm as this node sees it.
+//!
+//! Asks nobody and waits for nothing; when and how often to plan is the generation's business.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use swarm_types::{
+    Hop, ModelDigest, Precision, Replica, ReplicaState, Route, ShardId, ShardRange, ShardStatus, SwarmStatus,
+    WorkerId,
+};
+
+/// What a route must serve, and through whom it may go.
+#[derive(Clone, Debug)]
+pub struct RouteWish {
+    /// The model file that every hop must hold.
+    pub digest: ModelDigest,
+    /// The precision that every hop must compute in. Absent: any, the swarm's own choice first.
+    pub precision: Option<Precision>,
+    /// Workers not to use at all.
+    pub exclude: BTreeSet<WorkerId>,
+    /// Workers to use only for shards that nobody else has.
+    pub avoid: BTreeSet<WorkerId>,
+    /// Sessions that are known to be on a worker. Its own count arrives later, so the larger one is believed.
+    pub sessions: BTreeMap<WorkerId, u32>,
+}
+
+impl RouteWish {
+    /// Any route that serves this model file.
+    #[must_use]
+    pub fn any(digest: ModelDigest) -> Self {
+        Self {
+            digest,
+            precision: None,
+            exclude: BTreeSet::new(),
+            avoid: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+        }
+    }
+}
+
+/// A route, and how it computes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlannedRoute {
+    /// One worker for each shard.
+    pub route: Route,
+    /// Of all its hops.
+    pub precision: Precision,
+}
+
+/// Why there is no route.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct RouteProblem {
+    /// The shards without a usable worker, in order. Empty only for a swarm without shards.
+    pub missing: Vec<(ShardId, Missing)>,
+}
+
+/// Why a shard has no usable worker: the most hopeful of its replicas' reasons.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Missing {
+    /// Nobody who is online serves it.
+    Absent,
+    /// Its workers hold another model file or compute in another precision.
+    OtherModel,
+    /// Its workers have it, but are excluded.
+    Excluded,
+    /// A worker is loading it.
+    Loading {
+        /// How far, 0 to 100.
+        percent: u8,
+    },
+}
+
+/// A route of loaded replicas for every shard of the wished model. It stays on a worker as long as that worker has
+/// the next shard too, and otherwise takes the one with the fewest sessions; of equals the one that has more of the
+/// shards that follow, then the smallest id.
+///
+/// # Errors
+/// Names the shards that no usable worker has.
+pub fn plan_route(status: &SwarmStatus, wish: &RouteWish) -> Result<PlannedRoute, RouteProblem> {
+    let plans = precisions(status, wish)
+        .into_iter()
+        .map(|precision| Planner { status, wish, precision }.plan())
+        .collect::<Vec<_>>();
+    let best = plans.into_iter().min_by_key(|plan| plan.as_ref().map_or_else(|p| p.missing.len() + 1, |_| 0));
+    best.expect("there is at least one precision to try")
+}
+
+/// The precisions to try, the preferred one first.
+fn precisions(status: &SwarmStatus, wish: &RouteWish) -> Vec<Precision> {
+    if let Some(precision) = wish.precision {
+        return vec![precision];
+    }
+    let served = status.model.as_ref().filter(|model| model.digest == wish.digest);
+    let mut all = vec![Precision::Exact, Precision::Fast];
+    all.sort_by_key(|precision| served.is_none_or(|model| model.precision != *precision));
+    all
+}
+
+/// One try, in one precision.
+struct Planner<'a> {
+    status: &'a SwarmStatus,
+    wish: &'a RouteWish,
+    precision: Precision,
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Result<PlannedRoute, RouteProblem> {
+        // Going around a worker may leave it for good too early, so the second look does not go around any.
+        self.walk(&self.wish.avoid).or_else(|_| self.walk(&BTreeSet::new()))
+    }
+
+    /// Takes the best worker for one shard after the other.
+    fn walk(&self, avoid: &BTreeSet<WorkerId>) -> Result<PlannedRoute, RouteProblem> {
+        let mut hops: Vec<Hop> = Vec::new();
+        let mut missing = Vec::new();
+        for shard in &self.status.shards {
+            match self.pick(shard, &hops, avoid) {
+                Some(replica) => append(&mut hops, replica, shard.shard_id),
+                None => missing.push((shard.shard_id, self.why_missing(shard))),
+            }
+        }
+        match Route::new(hops, self.status.total_shards) {
+            Ok(route) if missing.is_empty() => Ok(PlannedRoute { route, precision: self.precision }),
+            _ => Err(RouteProblem { missing }),
+        }
+    }
+
+    fn pick(&self, shard: &ShardStatus, hops: &[Hop], avoid: &BTreeSet<WorkerId>) -> Option<&Replica> {
+        let (current, left) = match hops.split_last() {
+            Some((current, left)) => (Some(&current.worker), left),
+            None => (None, hops),
+        };
+        // A session has one place on a worker, so a route never comes back to one that it has left.
+        let was_left = |replica: &Replica| left.iter().any(|hop| hop.worker == replica.worker);
+        self.usable(shard.shard_id).filter(|replica| !was_left(replica)).min_by_key(|replica| {
+            (
+                avoid.contains(&replica.worker),
+                current != Some(&replica.worker),
+                self.sessions(replica),
+                Reverse(self.run_length(replica, shard.shard_id)),
+                &replica.worker,
+            )
+        })
+    }
+
+    fn usable(&self, shard: ShardId) -> impl Iterator<Item = &Replica> {
+        let replicas = self.status.shards.get(shard.0 as usize).map_or(&[][..], |shard| &shard.replicas);
+        replicas.iter().filter(|replica| {
+            replica.state == ReplicaState::Loaded
+                && self.fits(replica)
+                && !self.wish.exclude.contains(&replica.worker)
+        })
+    }
+
+    fn fits(&self, replica: &Replica) -> bool {
+        replica.model.digest == self.wish.digest && replica.model.precision == self.precision
+    }
+
+    fn sessions(&self, replica: &Replica) -> u32 {
+        let ours = self.wish.sessions.get(&replica.worker).copied().unwrap_or(0);
+        ours.max(replica.active_sessions)
+    }
+
+    /// How many shards in a row, from this one on, the replica's worker could run.
+    fn run_length(&self, replica: &Replica, from: ShardId) -> usize {
+        let has = |shard: &u32| self.usable(ShardId(*shard)).any(|other| other.worker == replica.worker);
+        (from.0..self.status.total_shards).take_while(has).count()
+    }
+
+    fn why_missing(&self, shard: &ShardStatus) -> Missing {
+        let reason = |replica: &Replica| match replica.state {
+            ReplicaState::Offline => Missing::Absent,
+            _ if !self.fits(replica) => Missing::OtherModel,
+            ReplicaState::Loading => Missing::Loading { percent: replica.load_percent },
+            ReplicaState::Loaded => Missing::Excluded,
+        };
+        shard.replicas.iter().map(reason).max().unwrap_or(Missing::Absent)
+    }
+}
+
+fn append(hops: &mut Vec<Hop>, replica: &Replica, shard: ShardId) {
+    let shards = ShardRange::one(shard);
+    if let Some(last) = hops.last_mut().filter(|last| last.worker == replica.worker)
+        && let Ok(both) = ShardRange::new(last.shards.start(), shards.end())
+    {
+        last.shards = both;
+        return;
+    }
+    hops.push(Hop { worker: replica.worker.clone(), shards });
+}
+
+impl fmt::Display for RouteProblem {
+    /// For example `shards 0 and 1 have no worker; shard 4 is loading (40 %)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.missing.is_empty() {
+            return f.write_str("the swarm has no shards");
+        }
+        let mut by_cause: BTreeMap<Missing, Vec<String>> = BTreeMap::new();
+        for (shard, missing) in &self.missing {
+            by_cause.entry(*missing).or_default().push(shard.to_string());
+        }
+        for (place, (missing, shards)) in by_cause.into_iter().enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}{}", sentence(missing, &shards))?;
+        }
+        Ok(())
+    }
+}
+
+fn sentence(missing: Missing, shards: &[String]) -> String {
+    let one = shards.len() == 1;
+    let list = match shards.split_last() {
+        Some((last, [])) => format!("shard {last}"),
+        Some((last, before)) => format!("shards {} and {last}", before.join(", ")),
+        None => String::new(),
+    };
+    let (is, has) = if one { ("is", "has") } else { ("are", "have") };
+    match missing {
+        Missing::Absent => format!("{list} {has} no worker"),
+        Missing::OtherModel => format!("{list} {has} only workers of another model or precision"),
+        Missing::Excluded => format!("{list} {has} only workers that just failed or are full"),
+        Missing::Loading { percent } => format!("{list} {is} loading ({percent} %)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_types::{LayerRange, ModelId};
+
+    use super::*;
+
+    const DIGEST: ModelDigest = ModelDigest([1; 32]);
+
+    fn worker(name: &str) -> WorkerId {
+        format!("12D3{name}").parse().expect("valid")
+    }
+
+    fn loaded(name: &str) -> Replica {
+        Replica {
+            worker: worker(name),
+            state: ReplicaState::Loaded,
+            load_percent: 100,
+            local: false,
+            addresses: vec![],
+            transport: Some("QUIC"),
+            model: ModelId { name: "m".into(), digest: DIGEST, precision: Precision::Exact },
+            layers: LayerRange::new(0, 1).expect("valid"),
+            device: "cpu".into(),
+            version: "0.1.0".into(),
+            grpc_address: String::new(),
+            active_sessions: 0,
+        }
+    }
+
+    fn busy(name: &str, active_sessions: u32) -> Replica {
+        Replica { active_sessions, ..loaded(name) }
+    }
+
+    fn in_state(name: &str, state: ReplicaState, load_percent: u8) -> Replica {
+        Replica { state, load_percent, ..loaded(name) }
+    }
+
+    fn of_model(name: &str, digest: ModelDigest, precision: Precision) -> Replica {
+        Replica { model: ModelId { name: "m".into(), digest, precision }, ..loaded(name) }
+    }
+
+    fn status(shards: Vec<Vec<Replica>>) -> SwarmStatus {
+        let shards = (0..).zip(shards);
+        let shards = shards.map(|(id, replicas)| ShardStatus { shard_id: ShardId(id), replicas }).collect();
+        SwarmStatus::new("c".into(), worker("Gateway"), shards, 1)
+    }
+
+    /// The route as text: `a:0-1 b:2`.
+    fn planned(shards: Vec<Vec<Replica>>, wish: &RouteWish) -> String {
+        let route = plan_route(&status(shards), wish).expect("a route").route;
+        let hop = |hop: &Hop| format!("{}:{}", &hop.worker.as_str()[4..], hop.shards);
+        route.hops().iter().map(hop).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_route_takes_the_least_busy_and_merges_neighbours() {
+        let any = RouteWish::any(DIGEST);
+        let cases = [
+            ("one each", vec![vec![loaded("a")], vec![loaded("b")]], "a:0 b:1"),
+            ("least busy", vec![vec![busy("a", 2), busy("b", 1)], vec![loaded("c")]], "b:0 c:1"),
+            ("equals by id", vec![vec![loaded("b"), loaded("a")]], "a:0"),
+            (
+                "one worker, one hop",
+                vec![vec![loaded("a")], vec![loaded("a")], vec![loaded("b")]],
+                "a:0-1 b:2",
+            ),
+            ("stays though busier", vec![vec![busy("a", 3)], vec![busy("a", 3), loaded("b")]], "a:0-1"),
+            (
+                "of equals the one with more to follow",
+                vec![vec![loaded("a"), loaded("b")], vec![loaded("b"), loaded("c")], vec![loaded("c")]],
+                "b:0-1 c:2",
+            ),
+            (
+                "never back to a worker it left",
+                vec![vec![loaded("a")], vec![loaded("b")], vec![loaded("a"), busy("c", 9)]],
+                "a:0 b:1 c:2",
+            ),
+            (
+                "only loaded ones",
+                vec![vec![
+                    in_state("a", ReplicaState::Offline, 100),
+                    in_state("b", ReplicaState::Loading, 50),
+                    busy("c", 5),
+                ]],
+                "c:0",
+            ),
+            (
+                "only its model",
+                vec![vec![of_model("a", ModelDigest([2; 32]), Precision::Exact), busy("b", 5)]],
+                "b:0",
+            ),
+        ];
+        for (name, shards, expected) in cases {
+            assert_eq!(planned(shards, &any), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn excluded_workers_are_not_used_and_avoided_ones_only_where_there_is_no_other() {
+        let avoid = RouteWish { avoid: [worker("a")].into(), ..RouteWish::any(DIGEST) };
+        assert_eq!(planned(vec![vec![loaded("a"), busy("b", 9)]], &avoid), "b:0");
+        assert_eq!(planned(vec![vec![loaded("a")], vec![loaded("b")]], &avoid), "a:0 b:1");
+        let needed = vec![vec![loaded("a")], vec![loaded("a"), loaded("b")], vec![loaded("a")]];
+        assert_eq!(planned(needed, &avoid), "a:0-2", "going around it would leave shard 2 without a worker");
+
+        let exclude = RouteWish { exclude: [worker("a")].into(), ..RouteWish::any(DIGEST) };
+        let shards = vec![vec![loaded("a"), busy("b", 9)], vec![loaded("a")]];
+        let problem = plan_route(&status(shards), &exclude).expect_err("shard 1 is only on a");
+        assert_eq!(problem.missing, [(ShardId(1), Missing::Excluded)]);
+    }
+
+    #[test]
+    fn sessions_that_a_worker_has_not_told_of_yet_count_too() {
+        let ours = RouteWish { sessions: [(worker("a"), 2)].into(), ..RouteWish::any(DIGEST) };
+        assert_eq!(planned(vec![vec![loaded("a"), busy("b", 1)]], &ours), "b:0");
+        assert_eq!(planned(vec![vec![loaded("a"), busy("b", 3)]], &ours), "a:0");
+    }
+
+    #[test]
+    fn all_hops_compute_in_one_precision() {
+        let fast = |name| of_model(name, DIGEST, Precision::Fast);
+        let shards = || vec![vec![loaded("a"), fast("b")], vec![fast("c")]];
+        let any = RouteWish::any(DIGEST);
+        assert_eq!(plan_route(&status(shards()), &any).expect("a route").precision, Precision::Fast);
+        let exact = RouteWish { precision: Some(Precision::Exact), ..any };
+        let problem = plan_route(&status(shards()), &exact).expect_err("shard 1 is only fast");
+        assert_eq!(problem.missing, [(ShardId(1), Missing::OtherModel)]);
+    }
+
+    #[test]
+    fn a_problem_names_every_missing_shard_and_why() {
+        let shards = vec![
+            vec![],
+            vec![in_state("a", ReplicaState::Offline, 100)],
+            vec![loaded("b")],
+            vec![in_state("c", ReplicaState::Offline, 0), in_state("d", ReplicaState::Loading, 40)],
+            vec![of_model("e", ModelDigest([2; 32]), Precision::Exact)],
+        ];
+        let problem = plan_route(&status(shards), &RouteWish::any(DIGEST)).expect_err("no route");
+        assert_eq!(
+            problem.to_string(),
+            "shards 0 and 1 have no worker; shard 4 has only workers of another model or precision; \
+             shard 3 is loading (40 %)"
+        );
+        let empty = plan_route(&status(vec![]), &RouteWish::any(DIGEST)).expect_err("no route");
+        assert_eq!(empty.to_string(), "the swarm has no shards");
+    }
+}

@@ -1,0 +1,316 @@
+//! The tokenizer that a GGUF file describes.
+
+use std::collections::BTreeSet;
+
+use ahash::AHashMap;
+use gguf::{GgufError, Header};
+use swarm_types::TokenId;
+use tokenizers::{
+    AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer as Library,
+    models::bpe::BPE,
+    normalizers::{NFC, Prepend, Replace, Sequence as Normalizers},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        digits::Digits,
+        sequence::Sequence as PreTokenizers,
+        split::{Split, SplitPattern},
+    },
+};
+
+use super::{TextError, byte_level::ByteCharacters, sentence_piece};
+
+/// `token_type` of a token that steers the model and is never shown.
+const CONTROL: i64 = 3;
+/// `token_type` of a token that is text, but matched whole.
+const USER_DEFINED: i64 = 4;
+/// `token_type` of an ordinary token.
+const NORMAL: i64 = 1;
+
+/// Names of tokens that end an answer, of the model families that are supported.
+const END_NAMES: [&str; 7] =
+    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "</s>"];
+
+/// How Llama 3 and Qwen 2 cut text before merging; `{}` is how many digits may stand together.
+const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Text to tokens and back.
+pub struct Tokenizer {
+    library: Library,
+    /// For each token the bytes it adds to a text; none for tokens that steer.
+    bytes: Vec<Vec<u8>>,
+    longest: usize,
+    begin: Option<TokenId>,
+    end: Vec<TokenId>,
+    begin_text: String,
+    end_text: String,
+}
+
+impl Tokenizer {
+    /// The tokenizer of a model file. The header must have its arrays.
+    ///
+    /// # Errors
+    /// When the file has none, or one of a kind that is not supported.
+    pub fn from_header(header: &Header) -> Result<Self, TextError> {
+        let tokens = header.strings("tokenizer.ggml.tokens")?;
+        let types = token_types(header, tokens.len())?;
+        let (mut library, bytes) = match header.str("tokenizer.ggml.model")? {
+            "gpt2" => byte_level(header, tokens)?,
+            "llama" => pieces(header, tokens, &types)?,
+            other => {
+                return Err(TextError::Unsupported(format!("tokenizer {other} (supported: gpt2, llama)")));
+            }
+        };
+        add_whole_tokens(&mut library, tokens, &types)?;
+        let bytes = bytes.into_iter().zip(tokens).zip(&types).map(|((bytes, token), kind)| match *kind {
+            CONTROL => vec![],
+            USER_DEFINED => token.clone().into_bytes(),
+            _ => bytes,
+        });
+        let id = |key: &str| -> Result<Option<TokenId>, GgufError> {
+            let id = header.opt_u32(&format!("tokenizer.ggml.{key}_token_id"))?;
+            Ok(id.filter(|id| (*id as usize) < tokens.len()).map(TokenId))
+        };
+        let begin = id("bos")?;
+        let named = tokens.iter().enumerate().filter(|(_, token)| END_NAMES.contains(&token.as_str()));
+        let end: BTreeSet<TokenId> = named
+            .map(|(id, _)| TokenId(id as u32))
+            .chain(id("eos")?)
+            .chain(id("eot")?)
+            .chain(id("eom")?)
+            .collect();
+        let text =
+            |id: Option<TokenId>| id.and_then(|id| tokens.get(id.0 as usize)).cloned().unwrap_or_default();
+        let bytes: Vec<Vec<u8>> = bytes.collect();
+        Ok(Self {
+            library,
+            longest: tokens.iter().map(String::len).max().unwrap_or(1).max(1),
+            bytes,
+            begin: begin.filter(|_| adds_begin(header).unwrap_or(false)),
+            end: end.into_iter().collect(),
+            begin_text: text(begin),
+            end_text: text(id("eos")?),
+        })
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn vocabulary(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Tokens that end an answer.
+    #[must_use]
+    pub fn end_tokens(&self) -> &[TokenId] {
+        &self.end
+    }
+
+    /// The text of the token that begins a sequence, for chat templates.
+    #[must_use]
+    pub fn begin_text(&self) -> &str {
+        &self.begin_text
+    }
+
+    /// The text of the token that ends a sequence, for chat templates.
+    #[must_use]
+    pub fn end_text(&self) -> &str {
+        &self.end_text
+    }
+
+    /// The tokens of a text. Control tokens in it are taken as such, and the token that begins a sequence is put
+    /// before it if the model wants that and it is not there.
+    ///
+    /// # Errors
+    /// When the library cannot, which no text is known to cause.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
+        let encoding = self.library.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| TextError::Damaged(error.to_string()))?;
+        let ids: Vec<TokenId> = encoding.get_ids().iter().map(|id| TokenId(*id)).collect();
+        let begin = self.begin.filter(|begin| ids.first() != Some(begin));
+        Ok(begin.into_iter().chain(ids).collect())
+    }
+
+    /// Bytes of the longest token: a longer text cannot have fewer tokens than its length divided by this.
+    #[must_use]
+    pub fn longest_token(&self) -> usize {
+        self.longest
+    }
+
+    /// A token for people: its text, or its name in the vocabulary when it steers.
+    #[must_use]
+    pub fn name(&self, token: TokenId) -> String {
+        match self.bytes(token) {
+            [] => self.library.id_to_token(token.0).unwrap_or_default(),
+            bytes => String::from_utf8_lossy(bytes).into_owned(),
+        }
+    }
+
+    /// The bytes a token adds to a text; none for tokens that steer, and for those that do not exist.
+    #[must_use]
+    pub fn bytes(&self, token: TokenId) -> &[u8] {
+        self.bytes.get(token.0 as usize).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn token_types(header: &Header, count: usize) -> Result<Vec<i64>, TextError> {
+    let types = header.opt_integers("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; count]);
+    match types.len() == count {
+        true => Ok(types),
+        false => Err(TextError::Damaged(format!("{count} tokens have {} types", types.len()))),
+    }
+}
+
+/// SentencePiece models begin every sequence with a token of its own, unless the file says otherwise.
+fn adds_begin(header: &Header) -> Result<bool, GgufError> {
+    let given = header.opt_bool("tokenizer.ggml.add_bos_token")?;
+    Ok(given.unwrap_or(header.str("tokenizer.ggml.model")? == "llama"))
+}
+
+fn vocabulary(tokens: &[String]) -> AHashMap<String, u32> {
+    tokens.iter().zip(0u32..).map(|(token, id)| (token.clone(), id)).collect()
+}
+
+fn damaged(error: impl ToString) -> TextError {
+    TextError::Damaged(error.to_string())
+}
+
+fn byte_level(header: &Header, tokens: &[String]) -> Result<(Library, Vec<Vec<u8>>), TextError> {
+    let known: BTreeSet<&str> = tokens.iter().map(String::as_str).collect();
+    let mut merges = vec![];
+    for merge in header.strings("tokenizer.ggml.merges")? {
+        let pair =
+            merge.split_once(' ').filter(|(left, right)| known.contains(left) && known.contains(right));
+        let (left, right) = pair.ok_or_else(|| damaged(format!("merge {merge:?} is not of two tokens")))?;
+        if !known.contains(format!("{left}{right}").as_str()) {
+            return Err(damaged(format!("merge {merge:?} does not make a token")));
+        }
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    let kind = header.opt_str("tokenizer.ggml.pre")?.unwrap_or("default");
+    let model = BPE::builder()
+        .vocab_and_merges(vocabulary(tokens), merges)
+        .ignore_merges(kind == "llama-bpe")
+        .build()
+        .map_err(damaged)?;
+    let mut library = Library::new(model);
+    library.with_pre_tokenizer(Some(pre_tokenizer(kind)?));
+    if kind == "qwen2" {
+        library.with_normalizer(Some(NFC)).map_err(damaged)?;
+    }
+    let characters = ByteCharacters::new();
+    Ok((library, tokens.iter().map(|token| characters.bytes(token)).collect()))
+}
+
+/// How text is cut before merging, by the name that llama.cpp gives the way.
+fn pre_tokenizer(kind: &str) -> Result<PreTokenizerWrapper, TextError> {
+    let words = |digits: &str| -> Result<PreTokenizerWrapper, TextError> {
+        let pattern = SplitPattern::Regex(LLAMA3_WORDS.replace("{DIGITS}", digits));
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(damaged)?;
+        let bytes = ByteLevel::new(false, true, false);
+        Ok(PreTokenizers::new(vec![split.into(), bytes.into()]).into())
+    };
+    let bytes = ByteLevel::new(false, true, true);
+    match kind {
+        "default" | "gpt-2" => Ok(bytes.into()),
+        "smollm" => Ok(PreTokenizers::new(vec![Digits::new(true).into(), bytes.into()]).into()),
+        "llama-bpe" => words("{1,3}"),
+        "qwen2" => words(""),
+        other => {
+            let supported = "default, gpt-2, smollm, llama-bpe, qwen2";
+            Err(TextError::Unsupported(format!("pre-tokenizer {other} (supported: {supported})")))
+        }
+    }
+}
+
+fn pieces(header: &Header, tokens: &[String], types: &[i64]) -> Result<(Library, Vec<Vec<u8>>), TextError> {
+    let scores = header.opt_floats("tokenizer.ggml.scores")?;
+    let scores = scores.filter(|scores| scores.len() == tokens.len());
+    let scores = scores.ok_or_else(|| damaged("every token needs a score"))?;
+    let scored = tokens.iter().zip(scores).zip(types).filter(|(_, kind)| **kind == NORMAL);
+    let scored: Vec<(&str, f64)> = scored.map(|((token, score), _)| (token.as_str(), *score)).collect();
+    let unknown = header.opt_u32("tokenizer.ggml.unknown_token_id")?.unwrap_or(0) as usize;
+    let unknown = tokens.get(unknown).cloned().ok_or_else(|| damaged("the unknown token is not there"))?;
+    let model = BPE::builder()
+        .vocab_and_merges(
+            vocabulary(tokens),
+            sentence_piece::merges(&scored),
+        )
+        .unk_token(unknown)
+        .fuse_unk(true)
+        .byte_fallback(true)
+        .build()
+        .map_err(damaged)?;
+    let space = sentence_piece::SPACE.to_string();
+    let mut normalizers: Vec<NormalizerWrapper> = vec![];
+    if header.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true) {
+        normalizers.push(Prepend::new(space.clone()).into());
+    }
+    normalizers.push(Replace::new(" ", space).map_err(damaged)?.into());
+    let mut library = Library::new(model);
+    library.with_normalizer(Some(Normalizers::new(normalizers))).map_err(damaged)?;
+    Ok((library, tokens.iter().map(|token| sentence_piece::bytes(token)).collect()))
+}
+
+/// Control and user-defined tokens are found in a text before anything else.
+fn add_whole_tokens(library: &mut Library, tokens: &[String], types: &[i64]) -> Result<(), TextError> {
+    let of = |kind: i64| {
+        tokens.iter().zip(types).filter(move |(_, k)| **k == kind).map(|(token, _)| token.clone())
+    };
+    let special = of(CONTROL).filter(|token| !token.is_empty()).map(|token| AddedToken::from(token, true));
+    library.add_special_tokens(special).map_err(damaged)?;
+    let whole = of(USER_DEFINED).filter(|token| !token.is_empty());
+    library
+        .add_tokens(whole.map(|token| AddedToken::from(token, false).normalized(false)))
+        .map_err(damaged)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use gguf::tiny::TinyModel;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tokenizer(sentence_piece: bool) -> Tokenizer {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("tiny.gguf");
+        TinyModel { layers: 1, sentence_piece, ..TinyModel::default() }.write(&path).expect("written");
+        Tokenizer::from_header(&Header::read(&path).expect("valid")).expect("a tokenizer")
+    }
+
+    fn text_of(tokenizer: &Tokenizer, tokens: &[TokenId]) -> String {
+        let bytes = tokens.iter().flat_map(|token| tokenizer.bytes(*token)).copied().collect();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn merges_make_long_tokens_and_control_tokens_stand_alone() {
+        let tokenizer = tokenizer(false);
+        let tokens = tokenizer.encode("<|im_start|>hello world").expect("encoded");
+        assert_eq!(tokens[0], TokenId(1));
+        assert_eq!(text_of(&tokenizer, &tokens[1..2]), "hello");
+        assert_eq!(text_of(&tokenizer, &tokens), "hello world", "control tokens are not shown");
+        assert_eq!(tokenizer.end_tokens(), [TokenId(0), TokenId(2)]);
+    }
+
+    #[test]
+    fn pieces_fall_back_to_bytes() {
+        let tokenizer = tokenizer(true);
+        let tokens = tokenizer.encode("hello wor€").expect("encoded");
+        assert_eq!(tokens[0], TokenId(1), "the sequence begins with its token");
+        assert_eq!(text_of(&tokenizer, &tokens), " hello wor€");
+        assert_eq!(tokens.len(), 1 + 2 + 3, "one piece, one piece, three bytes: {tokens:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_comes_back(text in "\\PC{0,40}|[ \\n\\ta-z0-9<|>_]{0,40}") {
+            let tokenizer = tokenizer(false);
+            let tokens = tokenizer.encode(&text).expect("encoded");
+            let shown = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+                .iter()
+                .fold(text, |text, token| text.replace(token, ""));
+            prop_assert_eq!(text_of(&tokenizer, &tokens), shown);
+        }
+    }
+}

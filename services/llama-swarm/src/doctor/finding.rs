@@ -1,0 +1,57 @@
+//! What an examination found.
+
+use std::fmt;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Good,
+    /// Works, or will by itself, or could not be found out.
+    Warning,
+    /// Keeps the swarm from being ready.
+    Bad,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// How bad.
+    pub verdict: Verdict,
+    /// What.
+    pub what: String,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    /// As it should be.
+    pub(crate) fn good(what: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Good, what: what.into(), fix: None }
+    }
+
+    /// Not as it should be, but no obstacle.
+    pub(crate) fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, what: what.into(), fix: Some(fix.into()) }
+    }
+
+    /// An obstacle.
+    pub(crate) fn bad(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Bad, what: what.into(), fix: Some(fix.into()) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.verdict {
+            Verdict::Good => '✓',
+            Verdict::Warning => '!',
+            Verdict::Bad => '✗',
+        };
+        write!(f, "{sign} {}", self.what)?;
+        match &self.fix {
+            Some(fix) => write!(f, "\n    → {fix}"),
+            None => Ok(()),
+        }
+    }
+}

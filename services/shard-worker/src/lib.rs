@@ -1,0 +1,16 @@
+//! A worker: holds some layers, runs steps through them, passes them on to the hop it was given.
+//!
+//! Knows its layers and the next hop; text, OpenAI's JSON and how a route is chosen are none of its business.
+
+mod collectors;
+mod config;
+mod engine_thread;
+mod metrics;
+mod offer;
+mod session;
+mod sessions;
+mod shard_service;
+mod worker;
+
+pub use config::{ByteSize, Config};
+pub use worker::{Worker, WorkerError};

@@ -1,0 +1,70 @@
+//! A worker's counters.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use swarm_proto::RefusalCause;
+
+/// Why something was refused.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Cause {
+    cause: &'static str,
+}
+
+/// Cheap to clone; all clones count into the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    refused: Family<Cause, Counter>,
+    /// Rows computed.
+    pub rows: Counter,
+    /// Rows of one batch.
+    pub batch_rows: Histogram,
+    /// Time in the engine for one batch.
+    pub compute_seconds: Histogram,
+    /// Time of a step in the queue.
+    pub queue_seconds: Histogram,
+    /// Sessions open now.
+    pub sessions: Gauge,
+    /// Bytes of cache set aside.
+    pub kv_bytes: Gauge<i64, std::sync::atomic::AtomicI64>,
+    /// Bytes of weights held.
+    pub weight_bytes: Gauge<u64, AtomicU64>,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let times = || Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
+        let metrics = Self {
+            refused: Family::default(),
+            rows: Counter::default(),
+            batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            compute_seconds: times(),
+            queue_seconds: times(),
+            sessions: Gauge::default(),
+            kv_bytes: Gauge::default(),
+            weight_bytes: Gauge::default(),
+        };
+        registry.register("sessions_refused", "Sessions and steps refused, by cause", metrics.refused.clone());
+        registry.register("rows", "Rows computed", metrics.rows.clone());
+        registry.register("batch_rows", "Rows of a batch", metrics.batch_rows.clone());
+        registry.register("step_compute_seconds", "Time in the engine", metrics.compute_seconds.clone());
+        registry.register("step_queue_seconds", "Time waiting for the engine", metrics.queue_seconds.clone());
+        registry.register("sessions", "Sessions open now", metrics.sessions.clone());
+        registry.register("kv_cache_bytes", "Bytes of cache set aside", metrics.kv_bytes.clone());
+        registry.register("weight_bytes", "Bytes of weights held", metrics.weight_bytes.clone());
+        metrics
+    }
+
+    pub(crate) fn refused(&self, cause: RefusalCause) {
+        self.refused.get_or_create(&Cause { cause: cause.as_str() }).inc();
+    }
+}

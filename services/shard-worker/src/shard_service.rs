@@ -1,0 +1,145 @@
+//! `ShardService`: `Forward` and `Collect` for authenticated peers.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::Stream;
+use swarm_net::{PeerInfo, SwarmNet};
+use swarm_process::trace;
+use swarm_proto::{
+    CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause,
+    wire::{self, shard_service_server::ShardService},
+};
+use swarm_types::{ModelDigest, Precision, ShardRange, WorkerId};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, transport::Channel};
+use tracing::{Instrument, info_span};
+
+use crate::{
+    collectors::Collectors, engine_thread::EngineHandle, metrics::Metrics, session, sessions::Sessions,
+};
+
+/// What sessions must fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub shards: ShardRange,
+    pub total_shards: u32,
+    pub digest: ModelDigest,
+    pub precision: Precision,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ShardServer(Arc<Inner>);
+
+struct Inner {
+    net: SwarmNet,
+    served: Served,
+    /// There once the layers are loaded.
+    engine: watch::Receiver<Option<EngineHandle>>,
+    sessions: Sessions,
+    collectors: Collectors,
+    metrics: Metrics,
+}
+
+impl ShardServer {
+    pub(crate) fn new(
+        net: SwarmNet,
+        served: Served,
+        engine: watch::Receiver<Option<EngineHandle>>,
+        sessions: Sessions,
+        metrics: Metrics,
+        max_sessions: usize,
+    ) -> Self {
+        // As many again may be waiting for their first step.
+        let collectors = Collectors::new(2 * max_sessions);
+        Self(Arc::new(Inner { net, served, engine, sessions, collectors, metrics }))
+    }
+
+    pub(crate) fn id(&self) -> &WorkerId {
+        self.0.net.id()
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    pub(crate) fn collectors(&self) -> &Collectors {
+        &self.0.collectors
+    }
+
+    pub(crate) async fn channel(&self, worker: &WorkerId) -> Result<Channel, Refusal> {
+        let channel = self.0.net.channel(worker).await;
+        channel.map_err(|error| Refusal::new(RefusalCause::HopFailed, error.to_string()))
+    }
+
+    /// Counts a failure that began here; those of hops below are counted there.
+    pub(crate) fn refused(&self, failure: &HopFailure) {
+        if failure.worker == *self.id() {
+            self.0.metrics.refused(failure.refusal.cause);
+            tracing::warn!(cause = %failure.refusal.cause, error = %failure.refusal, "session refused");
+        }
+    }
+
+    /// The engine, if the session fits what is served here.
+    pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
+        let Served { shards, total_shards, digest, precision } = &self.0.served;
+        if open.hop.worker != *self.id() {
+            let message = format!("hops: this is worker {}, not {}", self.id(), open.hop.worker);
+            return Err(Refusal::new(RefusalCause::InvalidArgument, message));
+        }
+        if open.model_digest != *digest || open.precision != *precision {
+            let message = format!(
+                "model: this worker serves {digest} in {precision}, the session needs {} in {}",
+                open.model_digest, open.precision
+            );
+            return Err(Refusal::new(RefusalCause::Model, message));
+        }
+        if open.total_shards != *total_shards || !shards.contains(open.hop.shards) {
+            let message = format!(
+                "hops: this worker serves shards {shards} of {total_shards}, the session needs {} of {}",
+                open.hop.shards, open.total_shards
+            );
+            return Err(Refusal::new(RefusalCause::Shards, message));
+        }
+        let engine = self.0.engine.borrow().clone();
+        engine.ok_or_else(|| Refusal::new(RefusalCause::NotReady, "the shard is still loading"))
+    }
+}
+
+#[tonic::async_trait]
+impl ShardService for ShardServer {
+    type ForwardStream = ReceiverStream<Result<wire::ForwardResponse, Status>>;
+    type CollectStream = Pin<Box<dyn Stream<Item = Result<wire::CollectResponse, Status>> + Send>>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<wire::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let span = info_span!("session", worker = %self.id(), caller = caller(&request));
+        trace::follow(request.metadata(), &span);
+        // One message at most is ever sent up.
+        let (above, trouble) = mpsc::channel(1);
+        tokio::spawn(session::serve(self.clone(), request.into_inner(), above).instrument(span));
+        Ok(Response::new(ReceiverStream::new(trouble)))
+    }
+
+    async fn collect(
+        &self,
+        request: Request<wire::CollectRequest>,
+    ) -> Result<Response<Self::CollectStream>, Status> {
+        let collect = CollectSession::try_from(request.into_inner());
+        let added = collect.and_then(|collect| {
+            let attempt = collect.attempt;
+            Ok((attempt, self.collectors().add(collect)?))
+        });
+        let (attempt, (collector, answers)) = added.inspect_err(|refusal| self.0.metrics.refused(refusal.cause))?;
+        let accepted = collector.try_send(Ok(FromHop::Accepted.into_wire(attempt)));
+        accepted.map_err(|_| Status::internal("a new channel is full"))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+fn caller<T>(request: &Request<T>) -> String {
+    request.extensions().get::<PeerInfo>().map(|peer| peer.0.to_string()).unwrap_or_default()
+}

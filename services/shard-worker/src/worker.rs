@@ -1,0 +1,347 @@
+//! The service: joins the swarm, loads its layers, serves them, drains.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use gguf::{GgufError, Header};
+use model_hub::HubError;
+use shard_client::MAX_MESSAGE_BYTES;
+use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, FAST_THREADS_VARIABLE};
+use swarm_net::{NetError, PeerListener, Role, SwarmNet};
+use swarm_process::{
+    address_file::Addresses,
+    grpc::{Health, PublicServer},
+    metrics::Registry,
+    status_service::{self, SwarmStatusService},
+};
+use swarm_proto::wire::shard_service_server::ShardServiceServer;
+use swarm_types::{LayerRange, LayersError, ModelDigest, ModelId, Precision, WorkerId};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{service::Routes, transport::Server};
+
+use crate::{
+    Config,
+    engine_thread::{EngineHandle, measure_speed},
+    metrics::Metrics,
+    offer::{Fixed, Loading, announce, offers},
+    sessions::Sessions,
+    shard_service::{Served, ShardServer},
+};
+
+/// The name that health checks ask for to know whether sessions can be taken.
+const SHARD_SERVICE: &str = "swarm.v1.ShardService";
+
+/// A worker that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The model's file cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The model's file cannot be read.
+    #[error("model {path}: {source}")]
+    Model {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// The shards do not exist.
+    #[error("--shard-id or --total-shards: {0}")]
+    Shards(#[from] LayersError),
+    /// The layers cannot be loaded.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The network does not start.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A port or file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A server failed.
+    #[error("gRPC server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// A fault of ours.
+    #[error("the engine has stopped unexpectedly")]
+    EngineStopped,
+}
+
+/// A worker whose ports are open.
+pub struct Worker {
+    config: Config,
+    model: PathBuf,
+    net: SwarmNet,
+    peers: PeerListener,
+    public: PublicServer,
+    fixed: Fixed,
+}
+
+impl Worker {
+    /// Finds the model, opens the ports, joins the swarm and announces the shards as not loaded yet.
+    ///
+    /// # Errors
+    /// Says what is missing and how to give it.
+    pub async fn bind(config: Config) -> Result<Self, WorkerError> {
+        let model = model_hub::resolve(&config.model, &config.hub).await?;
+        let header = Header::read_without_arrays(&model);
+        let header = header.and_then(|header| Ok((layer_count(&header)?, header)));
+        let failed = |source| WorkerError::Model { path: model.display().to_string(), source };
+        let (total_layers, header) = header.map_err(failed)?;
+        LayerRange::for_shards(config.shard_id, config.net.total_shards, total_layers)?;
+        let public = PublicServer::bind(config.grpc_listen).await?;
+        let identity = config.net.load_identity(&identity_name(&config))?;
+        let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Worker, identity).await?;
+        let fixed = Fixed {
+            shards: config.shard_id,
+            total_shards: config.net.total_shards,
+            total_layers,
+            model: ModelId::new(
+                header.name(&file_name(&model)),
+                ModelDigest(header.digest),
+                config.precision,
+            ),
+            device: config.device.to_string(),
+            memory_bytes: config.kv_memory.0,
+            grpc_address: public.local_addr(),
+        };
+        net.announce(offers(&fixed, Loading::Percent(0), 0)?);
+        if let Some(file) = &config.address_file {
+            let addresses = Addresses {
+                peer_id: net.id().clone(),
+                addresses: net.addresses(),
+                grpc: public.local_addr(),
+                http: None,
+            };
+            addresses.write(file)?;
+        }
+        warn_of_threads(&config);
+        tracing::info!(worker = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
+        Ok(Self { config, model, net, peers, public, fixed })
+    }
+
+    /// The worker's peer id.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        self.net.id()
+    }
+
+    /// Multiaddresses where peers reach it.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.net.addresses()
+    }
+
+    /// Its TCP gRPC port.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.public.local_addr()
+    }
+
+    /// Loads the layers and serves until `shutdown`; then leaves the swarm and lets running sessions finish.
+    ///
+    /// # Errors
+    /// When the layers cannot be loaded, or a server fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
+        let registry = Registry::default();
+        let metrics = register(&registry, &self.net);
+        let sessions = Sessions::new(self.config.max_sessions as usize);
+        let (loading, percent) = watch::channel(Loading::Percent(0));
+        let (engine, loaded) = watch::channel(None);
+        let health = self.public.health();
+        health.set(SHARD_SERVICE, false).await;
+
+        let stop = CancellationToken::new();
+        let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
+        let server = ShardServer::new(
+            self.net.clone(),
+            self.served(),
+            loaded,
+            sessions.clone(),
+            metrics.clone(),
+            self.config.max_sessions as usize,
+        );
+        let mut peers = tokio::spawn(serve_peers(server, self.net.clone(), self.peers, stop.clone()));
+        let mut public = tokio::spawn(serve_public(self.public, self.net.clone(), stop.clone()));
+        let announcer =
+            tokio::spawn(announce(self.net.clone(), self.fixed, percent, sessions.count()));
+        let load = Load { config: self.config.clone(), model: self.model, metrics: metrics.clone() };
+        let gauge = tokio::spawn(count_sessions(sessions.count(), metrics));
+        let compute = async {
+            let ended = load.run(&loading, &engine, &health).await?;
+            let _ = ended.await;
+            Err(WorkerError::EngineStopped)
+        };
+        let ended = tokio::select! {
+            ended = compute => ended,
+            ended = flatten(&mut peers) => ended,
+            ended = flatten(&mut public) => ended,
+            () = shutdown => Ok(()),
+        };
+        if ended.is_ok() {
+            drain(&self.config, &self.net, &sessions, &health).await;
+        }
+        announcer.abort();
+        gauge.abort();
+        self.net.leave().await;
+        ended
+    }
+
+    fn served(&self) -> Served {
+        Served {
+            shards: self.fixed.shards,
+            total_shards: self.fixed.total_shards,
+            digest: self.fixed.model.digest,
+            precision: self.fixed.model.precision,
+        }
+    }
+}
+
+fn register(registry: &Registry, net: &SwarmNet) -> Metrics {
+    let mut metrics = None;
+    registry.register(|registry| {
+        net.metrics(registry);
+        metrics = Some(Metrics::register(registry));
+    });
+    metrics.expect("the closure has run")
+}
+
+fn layer_count(header: &Header) -> Result<u32, GgufError> {
+    header.u32(&format!("{}.block_count", header.architecture()?))
+}
+
+fn file_name(path: &std::path::Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn identity_name(config: &Config) -> String {
+    format!("worker-{}", config.shard_id)
+}
+
+async fn flatten<E: Into<WorkerError>>(task: &mut JoinHandle<Result<(), E>>) -> Result<(), WorkerError> {
+    match task.await {
+        Ok(ended) => ended.map_err(Into::into),
+        Err(error) => Err(io::Error::other(error).into()),
+    }
+}
+
+/// Says when candle's products will not run on as many threads as the worker was given: on a small share of a large
+/// machine that costs most of the speed.
+fn warn_of_threads(config: &Config) {
+    if config.precision != Precision::Fast || config.device != DeviceChoice::Cpu {
+        return;
+    }
+    let threads = config.thread_count();
+    let set = std::env::var(FAST_THREADS_VARIABLE).unwrap_or_default();
+    if set.parse() != Ok(threads) {
+        tracing::warn!(
+            threads,
+            set,
+            "precision fast does not heed --threads: start the worker with {FAST_THREADS_VARIABLE}={threads}"
+        );
+    }
+}
+
+/// The gRPC server inside libp2p streams.
+async fn serve_peers(
+    server: ShardServer,
+    net: SwarmNet,
+    peers: PeerListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let shards = ShardServiceServer::new(server)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let server = Server::builder().add_service(shards).add_service(net.peer_service());
+    tokio::select! {
+        ended = server.serve_with_incoming(peers) => ended,
+        () = stop.cancelled() => Ok(()),
+    }
+}
+
+async fn serve_public(
+    public: PublicServer,
+    net: SwarmNet,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let routes = Routes::new(SwarmStatusService::server(net.status()));
+    public.serve(&[status_service::NAME], routes, stop).await
+}
+
+async fn count_sessions(mut count: watch::Receiver<usize>, metrics: Metrics) {
+    loop {
+        metrics.sessions.set(i64::try_from(*count.borrow_and_update()).unwrap_or(i64::MAX));
+        if count.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Refuses new sessions and waits, bounded, for the running ones.
+async fn drain(config: &Config, net: &SwarmNet, sessions: &Sessions, health: &Health) {
+    sessions.drain();
+    health.set(SHARD_SERVICE, false).await;
+    // Nobody plans a route through a worker that announces nothing.
+    net.announce(vec![]);
+    let mut count = sessions.count();
+    let idle = count.wait_for(|count| *count == 0);
+    if tokio::time::timeout(config.drain_timeout, idle).await.is_err() {
+        tracing::warn!(timeout = ?config.drain_timeout, "sessions are cut off: they did not finish in time");
+    }
+}
+
+/// The way from a file to a running engine.
+struct Load {
+    config: Config,
+    model: PathBuf,
+    metrics: Metrics,
+}
+
+impl Load {
+    /// Loads and starts the engine; the result resolves when it stops.
+    async fn run(
+        self,
+        loading: &watch::Sender<Loading>,
+        engine: &watch::Sender<Option<EngineHandle>>,
+        health: &Health,
+    ) -> Result<oneshot::Receiver<()>, WorkerError> {
+        let config = EngineConfig {
+            model: self.model,
+            shards: self.config.shard_id,
+            total_shards: self.config.net.total_shards,
+            precision: self.config.precision,
+            device: self.config.device,
+            kv_bytes: self.config.kv_memory.0,
+            threads: self.config.thread_count(),
+        };
+        let progress = loading.clone();
+        let load = move || {
+            let mut loaded = Engine::load(config, |percent| {
+                progress.send_if_modified(|now| {
+                    let new = Loading::Percent(percent);
+                    std::mem::replace(now, new) != new
+                });
+            })?;
+            let speed = measure_speed(&mut loaded)?;
+            Ok::<_, EngineError>((loaded, speed))
+        };
+        let (loaded, tokens_per_second) =
+            tokio::task::spawn_blocking(load).await.map_err(io::Error::other)??;
+        let info = loaded.info().clone();
+        self.metrics.weight_bytes.set(info.weight_bytes);
+        let (handle, ended) =
+            EngineHandle::start(loaded, self.config.batch_tokens as usize, self.metrics);
+        engine.send_replace(Some(handle));
+        health.set(SHARD_SERVICE, true).await;
+        loading.send_replace(Loading::Done { tokens_per_second });
+        tracing::info!(
+            layers = %info.layers,
+            weight_mib = info.weight_bytes >> 20,
+            read_mib = info.bytes_read >> 20,
+            tokens_per_second,
+            "shards loaded"
+        );
+        Ok(ended)
+    }
+}

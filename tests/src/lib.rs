@@ -1,0 +1,32 @@
+//! What the scenarios share: a swarm of real processes on loopback, started and ended by id.
+//!
+//! Every process is the `llama-swarm` binary of the same build, with port 0 and an address file; nothing here waits
+//! for time, only for events with a bound.
+
+mod http;
+mod model;
+mod process;
+mod swarm;
+
+pub use http::{ask, chat, stream_chat};
+pub use model::{ModelFile, real_model, tiny_model};
+pub use process::{Process, ProcessSpec};
+pub use swarm::{Swarm, SwarmSpec};
+
+use std::{path::PathBuf, time::Duration};
+
+/// Nothing in a scenario may take longer; a loaded machine with two cores stays far below it.
+pub const BOUND: Duration = Duration::from_secs(90);
+
+/// The operator's command of this build.
+///
+/// # Panics
+/// When it was not built: the README's test command builds the whole workspace.
+#[must_use]
+pub fn llama_swarm() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/<profile>/deps");
+    let binary = profile.join(format!("llama-swarm{}", std::env::consts::EXE_SUFFIX));
+    assert!(binary.exists(), "{} is missing: cargo build --release --workspace", binary.display());
+    binary
+}

@@ -1,0 +1,141 @@
+//! Rendezvous, workers and gateway.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::{Process, ProcessSpec};
+
+/// What kind of swarm.
+#[derive(Clone, Debug)]
+pub struct SwarmSpec {
+    /// The model's file.
+    pub model: PathBuf,
+    /// Into how many shards it is cut.
+    pub total_shards: u32,
+    /// `exact` or `fast`.
+    pub precision: &'static str,
+    /// More flags for every worker.
+    pub worker_args: Vec<String>,
+    /// More flags for the gateway.
+    pub gateway_args: Vec<String>,
+}
+
+impl SwarmSpec {
+    /// Eight shards, exact.
+    #[must_use]
+    pub fn new(model: PathBuf) -> Self {
+        Self { model, total_shards: 8, precision: "exact", worker_args: vec![], gateway_args: vec![] }
+    }
+}
+
+/// A swarm of processes in a folder of its own.
+#[derive(Debug)]
+pub struct Swarm {
+    spec: SwarmSpec,
+    dir: TempDir,
+    /// The node to enter by.
+    pub rendezvous: Process,
+    /// One worker for each shard, in order; more after [`Self::add_worker`].
+    pub workers: Vec<Process>,
+    /// The node that answers.
+    pub gateway: Process,
+}
+
+impl Swarm {
+    /// Starts all processes; returns when their ports are open.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub async fn start(spec: SwarmSpec) -> anyhow::Result<Self> {
+        let mut swarm = Self::without_workers(spec).await?;
+        let entry = swarm.rendezvous.quic_address()?;
+        for shard in 0..swarm.spec.total_shards {
+            swarm.add_worker(&format!("worker-{shard}"), &shard.to_string(), &entry).await?;
+        }
+        Ok(swarm)
+    }
+
+    /// Starts a rendezvous and a gateway only.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub async fn without_workers(spec: SwarmSpec) -> anyhow::Result<Self> {
+        let dir = TempDir::with_prefix("swarm-")?;
+        let rendezvous = Process::start(process(&dir, "rendezvous", rendezvous_args(&spec))).await?;
+        let entry = rendezvous.quic_address()?;
+        let gateway = Process::start(process(&dir, "gateway", gateway_args(&spec, &entry))).await?;
+        Ok(Self { spec, dir, rendezvous, workers: vec![], gateway })
+    }
+
+    /// Starts a swarm and waits until the gateway sees it ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn ready(spec: SwarmSpec) -> anyhow::Result<Self> {
+        let swarm = Self::start(spec).await?;
+        swarm.gateway.sees("swarm ready", |status| status.swarm_ready).await?;
+        Ok(swarm)
+    }
+
+    /// One more worker that enters by `entry`; gives its place in `workers`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn add_worker(&mut self, name: &str, shards: &str, entry: &str) -> anyhow::Result<usize> {
+        let args = worker_args(&self.spec, shards, entry);
+        let worker = Process::start(process(&self.dir, name, args)).await.context("a worker starts")?;
+        self.workers.push(worker);
+        Ok(self.workers.len() - 1)
+    }
+
+    /// One more gateway into the same swarm.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn another_gateway(&self, name: &str, flags: &[&str]) -> anyhow::Result<Process> {
+        let entry = self.rendezvous.quic_address()?;
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        let args = gateway_args(&self.spec, &entry).into_iter().chain(flags).collect();
+        Process::start(process(&self.dir, name, args)).await
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Process> {
+        [&self.rendezvous, &self.gateway].into_iter().chain(&self.workers)
+    }
+}
+
+fn process(dir: &TempDir, name: &str, args: Vec<String>) -> ProcessSpec {
+    ProcessSpec { name: name.into(), args, dir: dir.path().into() }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split_whitespace().map(str::to_owned)
+}
+
+const LOOPBACK: &str =
+    "--listen /ip4/127.0.0.1/udp/0/quic-v1 --listen /ip4/127.0.0.1/tcp/0 --grpc-listen 127.0.0.1:0";
+
+fn rendezvous_args(spec: &SwarmSpec) -> Vec<String> {
+    words("rendezvous")
+        .chain(words(LOOPBACK))
+        .chain(words(&format!("--total-shards {}", spec.total_shards)))
+        .collect()
+}
+
+fn member_args(spec: &SwarmSpec, entry: &str) -> Vec<String> {
+    let member = format!("--total-shards {} --rendezvous {entry} --model", spec.total_shards);
+    words(LOOPBACK).chain(words(&member)).chain([spec.model.display().to_string()]).collect()
+}
+
+fn gateway_args(spec: &SwarmSpec, entry: &str) -> Vec<String> {
+    let own = words("gateway --http-listen 127.0.0.1:0");
+    own.chain(member_args(spec, entry)).chain(spec.gateway_args.clone()).collect()
+}
+
+fn worker_args(spec: &SwarmSpec, shards: &str, entry: &str) -> Vec<String> {
+    let own = format!("worker --shard-id {shards} --precision {} --threads 1", spec.precision);
+    words(&own).chain(member_args(spec, entry)).chain(spec.worker_args.clone()).collect::<Vec<_>>()
+}

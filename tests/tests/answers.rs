@@ -1,0 +1,165 @@
+//! The real model over eight worker processes: the reference's tokens, many clients at once, clients we did not write.
+
+use std::{path::Path, process::Command};
+
+use anyhow::Context;
+use futures::{StreamExt, future::try_join_all};
+use serde_json::{Value, json};
+use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
+use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, real_model, stream_chat};
+
+fn oracle() -> anyhow::Result<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle.json");
+    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+}
+
+fn ids(list: &Value) -> Vec<u32> {
+    list.as_array().into_iter().flatten().filter_map(|id| Some(u32::try_from(id.as_u64()?).ok()?)).collect()
+}
+
+/// Greedy tokens and log-probabilities over the gateway's gRPC.
+async fn generate(
+    gateway: &Process,
+    prompt: Input,
+    max_tokens: u32,
+) -> anyhow::Result<Vec<wire::ChunkToken>> {
+    let request = wire::GenerateRequest {
+        input: Some(prompt),
+        sampling: Some(wire::SamplingParams {
+            temperature: Some(0.0),
+            top_logprobs: Some(5),
+            ..Default::default()
+        }),
+        max_tokens: Some(max_tokens),
+        ..Default::default()
+    };
+    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
+    let mut events = client.generate(request).await?.into_inner();
+    let mut tokens = vec![];
+    while let Some(event) = events.next().await {
+        if let Some(wire::generate_response::Event::Chunk(chunk)) = event?.event {
+            tokens.extend(chunk.tokens);
+        }
+    }
+    Ok(tokens)
+}
+
+/// One swarm for all: loading the real model eight times over is what takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_processes_answer_as_the_reference_does() -> anyhow::Result<()> {
+    let swarm = Swarm::ready(SwarmSpec::new(real_model().await?)).await?;
+    tokens_and_logprobs_equal_the_reference(&swarm.gateway).await?;
+    long_prompts_do_not_depend_on_their_chunks(&swarm).await?;
+    sixteen_at_once_equal_their_solo_runs(&swarm.gateway).await?;
+    a_client_that_leaves_frees_its_session_everywhere(&swarm).await?;
+    clients_of_others_are_served(&swarm.gateway)
+}
+
+async fn tokens_and_logprobs_equal_the_reference(gateway: &Process) -> anyhow::Result<()> {
+    let oracle = oracle()?;
+    let cases = oracle["f32"]["cases"].as_array().context("the oracle has cases")?;
+    for case in cases {
+        let name = case["name"].as_str().unwrap_or_default();
+        let prompt = Input::PromptTokens(wire::TokenIds { ids: ids(&case["prompt_tokens"]) });
+        let got = generate(gateway, prompt, 48).await?;
+        let mut expected = ids(&case["tokens"]);
+        if case["stop"] == "eos" {
+            expected.pop();
+        }
+        assert_eq!(got.iter().map(|token| token.id).collect::<Vec<_>>(), expected, "case {name}");
+        let steps = ids(&case["logprob_steps"]);
+        for (step, reference) in steps.iter().zip(case["logprobs"].as_array().into_iter().flatten()) {
+            let Some(token) = got.get(*step as usize) else { continue };
+            let expected = reference["logprob"].as_f64().context("a number")?;
+            let logprob = f64::from(token.logprob.context("log-probabilities were asked for")?);
+            assert!((logprob - expected).abs() < 1e-3, "case {name} step {step}: {logprob} for {expected}");
+        }
+    }
+    assert!(cases.len() >= 7);
+    Ok(())
+}
+
+/// The gateway cuts a prompt into chunks; `echo` with `max_tokens` asks for its scores in the same chunks.
+async fn long_prompts_do_not_depend_on_their_chunks(swarm: &Swarm) -> anyhow::Result<()> {
+    let oracle = oracle()?;
+    let words: Vec<u32> = ids(&oracle["f32"]["cases"][1]["prompt_tokens"]);
+    let prompt: Vec<u32> = words.iter().copied().cycle().take(1500).collect();
+    let input = || Input::PromptTokens(wire::TokenIds { ids: prompt.clone() });
+    let many = generate(&swarm.gateway, input(), 8).await?;
+    let whole = swarm.another_gateway("one-chunk", &["--prefill-chunk", "2048"]).await?;
+    whole.sees("swarm ready", |status| status.swarm_ready).await?;
+    let one = generate(&whole, input(), 8).await?;
+    let seen = |tokens: &[wire::ChunkToken]| {
+        tokens.iter().map(|t| (t.id, t.logprob.map(f32::to_bits))).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&many), seen(&one), "the same tokens, and log-probabilities to the bit");
+    Ok(())
+}
+
+async fn sixteen_at_once_equal_their_solo_runs(gateway: &Process) -> anyhow::Result<()> {
+    let questions: Vec<String> = (0..16).map(|n| format!("What is {n} plus {}?", n * 3 + 1)).collect();
+    let mut solo = vec![];
+    for question in &questions {
+        solo.push(chat(gateway, question, 12).await?);
+    }
+    let together = try_join_all(questions.iter().map(|question| chat(gateway, question, 12))).await?;
+    assert_eq!(together, solo);
+    Ok(())
+}
+
+async fn a_client_that_leaves_frees_its_session_everywhere(swarm: &Swarm) -> anyhow::Result<()> {
+    let body = json!({"messages": [{"role": "user", "content": "Tell me a long story."}], "max_tokens": 500});
+    let mut events = 0;
+    let done = stream_chat(&swarm.gateway, body, |_| {
+        events += 1;
+        events < 4
+    });
+    assert!(!done.await?, "the client left early");
+    let idle = |status: &wire::SwarmStatus| {
+        status.shards.iter().flat_map(|shard| &shard.replicas).all(|replica| replica.active_sessions == 0)
+    };
+    swarm.gateway.sees("no session on any hop", idle).await?;
+    let (status, answer) = ask(&swarm.gateway, "/v1/chat/completions", &json!({"messages": []})).await?;
+    assert_eq!(status, 400, "{answer}");
+    Ok(())
+}
+
+fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
+    let python = python_with_clients()?;
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+    let grpc = gateway.grpc_url().replace("http://", "");
+    for (script, address) in [("openai_client.py", gateway.http_url()), ("grpc_client.py", grpc)] {
+        let run = Command::new(&python).arg(scripts.join(script)).arg(address).output()?;
+        let printed = String::from_utf8_lossy(&run.stdout);
+        anyhow::ensure!(run.status.success(), "{script}: {printed}{}", String::from_utf8_lossy(&run.stderr));
+        assert!(printed.starts_with("ok:"), "{script}: {printed}");
+    }
+    let curl = Command::new("curl")
+        .args(["-sS", "--fail-with-body", "-H", "content-type: application/json", "-d"])
+        .arg(r#"{"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}"#)
+        .arg(format!("{}/v1/chat/completions", gateway.http_url()))
+        .output()?;
+    let answer: Value = serde_json::from_slice(&curl.stdout)?;
+    assert!(
+        answer["choices"][0]["message"]["content"].as_str().is_some_and(|t| t.contains("Paris")),
+        "{answer}"
+    );
+    Ok(())
+}
+
+/// A Python with the clients of `python/requirements.txt`, made once in the target folder.
+fn python_with_clients() -> anyhow::Result<std::path::PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let run = |command: &mut Command| -> anyhow::Result<()> {
+        let output = command.output().context("running Python")?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    if !python.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    }
+    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/requirements.txt");
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(requirements))?;
+    Ok(python)
+}

@@ -1,0 +1,106 @@
+//! Which of our crates may depend on which. A new arrow is a change of the design: change docs/architecture.md
+//! with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+/// Each crate with those of ours it may name. Lower crates stand first.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("swarm-types", &[]),
+    ("swarm-proto", &["swarm-types"]),
+    ("gguf", &[]),
+    ("shard-engine", &["swarm-types", "gguf"]),
+    ("model-hub", &["gguf"]),
+    ("swarm-net", &["swarm-types", "swarm-proto"]),
+    ("swarm-process", &["swarm-types", "swarm-proto"]),
+    ("shard-client", &["swarm-types", "swarm-proto", "swarm-process"]),
+    (
+        "shard-worker",
+        &[
+            "swarm-types",
+            "swarm-proto",
+            "gguf",
+            "shard-engine",
+            "model-hub",
+            "swarm-net",
+            "shard-client",
+            "swarm-process",
+        ],
+    ),
+    ("rendezvous", &["swarm-types", "swarm-proto", "swarm-net", "swarm-process"]),
+    (
+        "gateway",
+        &["swarm-types", "swarm-proto", "gguf", "model-hub", "swarm-net", "shard-client", "swarm-process"],
+    ),
+    (
+        "llama-swarm",
+        &[
+            "swarm-types",
+            "swarm-proto",
+            "gguf",
+            "shard-engine",
+            "model-hub",
+            "swarm-process",
+            "shard-worker",
+            "rendezvous",
+            "gateway",
+        ],
+    ),
+];
+
+/// Crates of others that just one of ours may name: its job is to keep them away from the rest.
+const ENCLOSED: &[(&str, &str)] = &[
+    ("candle-core", "shard-engine"),
+    ("candle-nn", "shard-engine"),
+    ("candle-transformers", "shard-engine"),
+    ("libp2p", "swarm-net"),
+    ("libp2p-stream", "swarm-net"),
+    ("hf-hub", "model-hub"),
+    ("tokenizers", "gateway"),
+    ("minijinja", "gateway"),
+    ("opentelemetry", "swarm-process"),
+];
+
+/// Our packages but the tests, which may see everything.
+fn packages() -> Vec<Package> {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata runs in a checkout");
+    metadata.packages.into_iter().filter(|package| package.name != "swarm-tests").collect()
+}
+
+fn shipped(package: &Package) -> BTreeSet<&str> {
+    let dependencies = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
+    dependencies.map(|dependency| dependency.name.as_str()).collect()
+}
+
+#[test]
+fn arrows_between_our_crates_go_down_only() {
+    let packages = packages();
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    let names: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
+    assert_eq!(names, allowed.keys().copied().collect(), "every crate has its line in ARROWS");
+    for package in &packages {
+        let ours: BTreeSet<&str> = shipped(package).intersection(&names).copied().collect();
+        let may: BTreeSet<&str> = allowed[package.name.as_str()].iter().copied().collect();
+        let forbidden: Vec<_> = ours.difference(&may).collect();
+        assert!(forbidden.is_empty(), "{} must not depend on {forbidden:?}", package.name);
+    }
+    for (place, (name, below)) in ARROWS.iter().enumerate() {
+        let lower: BTreeSet<&str> = ARROWS[..place].iter().map(|(name, _)| *name).collect();
+        assert!(below.iter().all(|dependency| lower.contains(dependency)), "an arrow of {name} goes up");
+    }
+}
+
+#[test]
+fn a_library_with_a_keeper_is_named_by_its_keeper_only() {
+    for package in packages() {
+        for (library, keeper) in ENCLOSED {
+            let names_it = package.dependencies.iter().any(|dependency| dependency.name == *library);
+            assert!(
+                !names_it || package.name == *keeper,
+                "{} must leave {library} to {keeper}",
+                package.name
+            );
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Nodes come and go: who sees what, and when.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use swarm_proto::wire::{ReplicaState, SwarmStatus};
+use swarm_tests::{Swarm, SwarmSpec, chat, tiny_model};
+
+/// The state of one worker in one shard, if it is listed.
+fn state(status: &SwarmStatus, shard: usize, worker: &str) -> Option<ReplicaState> {
+    let replica = status.shards[shard].replicas.iter().find(|replica| replica.worker == worker)?;
+    Some(replica.state())
+}
+
+fn has_line(log: &str, line: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(log.contains(line), "no line {line:?} in the log:\n{log}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_join_are_discovered_connected_and_ready_everywhere() -> anyhow::Result<()> {
+    let model = tiny_model(8)?;
+    let swarm = Swarm::start(SwarmSpec::new(model.path())).await?;
+    let last_start = swarm.workers.last().context("eight workers")?.started();
+    for node in swarm.nodes() {
+        node.sees("swarm ready", |status| status.swarm_ready && status.discovered_shards == 8).await?;
+    }
+    eprintln!("ready everywhere {:?} after the last start", last_start.elapsed());
+    assert!(last_start.elapsed() < Duration::from_secs(25));
+
+    let log = swarm.workers[0].log();
+    has_line(&log, "✓ Record found in DHT for shard ")?;
+    let peer = swarm.workers[1].peer_id();
+    has_line(&log, &format!("[DHT] ✓ Discovered shard 1 from peer: {peer}"))?;
+    has_line(&log, "[CONNECT] ✓✓✓ CONNECTED TO PEER ✓✓✓")?;
+    has_line(&log, &format!("[CONNECT]   Peer ID: {peer}"))?;
+    has_line(&log, "[CONNECT]   Transport: QUIC")?;
+    has_line(&log, "[STATUS]   Shard 0: ★ LOCAL")?;
+    has_line(&log, "[STATUS]   Shard 1: ✓ ONLINE")?;
+    has_line(&log, "[STATUS] Pipeline Complete: ✗ NO → ✓ YES")?;
+    has_line(&log, "[STATUS] Swarm Ready: ✗ NO → ✓ YES")?;
+    has_line(&log, "[SHARD_LOADED] ✓✓✓ All required shards are now LOADED - swarm ready for inference ✓✓✓")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_rendezvous_newcomers_are_found_and_answers_go_on() -> anyhow::Result<()> {
+    let model = tiny_model(8)?;
+    let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
+    let before = chat(&swarm.gateway, "hello", 16).await?;
+    swarm.rendezvous.stop().await?;
+
+    let entry = swarm.workers[0].quic_address()?;
+    let spare = swarm.add_worker("spare-5", "5", &entry).await?;
+    let spare = swarm.workers[spare].peer_id().to_owned();
+    for node in swarm.workers.iter().chain([&swarm.gateway]) {
+        let loaded = |status: &SwarmStatus| state(status, 5, &spare) == Some(ReplicaState::Loaded);
+        node.sees("the spare of shard 5 loaded", loaded).await?;
+    }
+    assert_eq!(chat(&swarm.gateway, "hello", 16).await?, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_worker_is_offline_everywhere_and_back_as_the_same_one() -> anyhow::Result<()> {
+    let model = tiny_model(8)?;
+    let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
+    let before = chat(&swarm.gateway, "hello", 16).await?;
+    let lost = swarm.workers[3].peer_id().to_owned();
+    for kill in [true, false] {
+        let gone_at = if kill {
+            swarm.workers[3].kill().await?
+        } else {
+            swarm.workers[3].stop().await?;
+            Instant::now()
+        };
+        for (place, node) in swarm.nodes().enumerate().filter(|(place, _)| *place != 5) {
+            let offline = |status: &SwarmStatus| state(status, 3, &lost) == Some(ReplicaState::Offline);
+            node.sees("worker 3 offline", offline).await.with_context(|| format!("node {place}"))?;
+        }
+        eprintln!("offline everywhere {:?} after its end (killed: {kill})", gone_at.elapsed());
+        swarm.workers[3].restart().await?;
+        assert_eq!(swarm.workers[3].peer_id(), lost, "the identity file keeps the peer id");
+        for node in swarm.nodes() {
+            let back = |status: &SwarmStatus| {
+                status.swarm_ready
+                    && state(status, 3, &lost) == Some(ReplicaState::Loaded)
+                    && status.shards.iter().all(|shard| shard.replicas.len() == 1)
+            };
+            node.sees("worker 3 back and nothing else listed", back).await?;
+        }
+        assert_eq!(chat(&swarm.gateway, "hello", 16).await?, before);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_machines_make_eight_shards_and_give_the_same_text() -> anyhow::Result<()> {
+    let model = tiny_model(8)?;
+    let eight = Swarm::ready(SwarmSpec::new(model.path())).await?;
+    let expected = chat(&eight.gateway, "hello", 16).await?;
+    drop(eight);
+
+    let mut swarm = Swarm::without_workers(SwarmSpec::new(model.path())).await?;
+    let entry = swarm.rendezvous.quic_address()?;
+    for (name, shards) in [("first", "0-2"), ("second", "3,4,5"), ("third", "6-7")] {
+        swarm.add_worker(name, shards, &entry).await?;
+    }
+    let seen = swarm.gateway.sees("swarm ready", |status| status.swarm_ready).await?;
+    eprintln!("three workers ready after {seen:?}");
+    assert_eq!(chat(&swarm.gateway, "hello", 16).await?, expected);
+    Ok(())
+}

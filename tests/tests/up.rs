@@ -1,0 +1,159 @@
+//! The operator's `up`: a whole swarm from one command, and nothing left of it afterwards.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use swarm_tests::{BOUND, llama_swarm, tiny_model};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
+
+/// A running `up` and its standard error.
+struct Up {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+fn command(model: &Path, dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(llama_swarm());
+    command.args(["up", "--workers", "2", "--total-shards", "4", "--http-port", "0", "--grpc-port", "0"]);
+    command.arg("--model").arg(model).arg("--dir").arg(dir).args(args);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Up {
+    async fn start(model: &Path, dir: &Path) -> Result<Self> {
+        let mut child = command(model, dir, &[]).stderr(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
+        let mut up = Self { child, lines };
+        up.says("Ctrl-C ends everything").await?;
+        Ok(up)
+    }
+
+    /// Waits until it prints a line with this in it.
+    async fn says(&mut self, text: &str) -> Result<()> {
+        let mut said = String::new();
+        let found = async {
+            while let Some(line) = self.lines.next_line().await? {
+                if line.contains(text) {
+                    return Ok(());
+                }
+                said.push_str(&line);
+                said.push('\n');
+            }
+            anyhow::bail!("it ended")
+        };
+        let found = tokio::time::timeout(BOUND, found).await.unwrap_or_else(|late| Err(late.into()));
+        found.with_context(|| format!("it never said {text:?}, but:\n{said}"))
+    }
+}
+
+/// The gRPC port of every process of the swarm in `dir`.
+fn ports(dir: &Path) -> Result<Vec<SocketAddr>> {
+    let mut ports = vec![];
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
+            ports.push(addresses["grpc"].as_str().context("a gRPC address")?.parse()?);
+        }
+    }
+    Ok(ports)
+}
+
+/// Waits until nobody listens on these ports any more.
+async fn all_gone(ports: &[SocketAddr]) -> Result<()> {
+    let since = Instant::now();
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    while let Some(left) = ports.iter().find(|port| TcpStream::connect(port).is_ok()) {
+        ensure!(since.elapsed() < BOUND, "somebody still listens on {left}");
+        look.tick().await;
+    }
+    Ok(())
+}
+
+/// The process whose command line has this in it, as Linux lists it.
+fn pid_of(argument: &str) -> Result<u32> {
+    for entry in std::fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if command_line.split(|byte| *byte == 0).any(|each| each == argument.as_bytes()) {
+            return Ok(pid);
+        }
+    }
+    anyhow::bail!("no process with the argument {argument}")
+}
+
+async fn signal(signal: &str, pid: u32) -> Result<()> {
+    let sent = Command::new("kill").args([signal, &pid.to_string()]).status().await?;
+    ensure!(sent.success(), "cannot signal {pid}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prompt_is_answered_on_standard_output_and_everything_ends() -> Result<()> {
+    let (model, dir) = (tiny_model(8)?, TempDir::new()?);
+    let mut command =
+        command(model.path().as_ref(), dir.path(), &["--prompt", "hello", "--max-tokens", "12"]);
+    let output = tokio::time::timeout(BOUND, command.output()).await??;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{said}");
+    assert!(said.contains("swarm ready after") && said.contains("prompt tokens"), "{said}");
+    // The answer's line is all there is; its text is a random model's.
+    assert!(output.stdout.ends_with(b"\n") && output.stdout.len() > 1, "{:?}", output.stdout);
+    let ports = ports(dir.path())?;
+    assert_eq!(ports.len(), 4);
+    all_gone(&ports).await
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_is_started_again_with_its_identity() -> Result<()> {
+    let (model, dir) = (tiny_model(8)?, TempDir::new()?);
+    let mut up = Up::start(model.path().as_ref(), dir.path()).await?;
+    let identity = dir.path().canonicalize()?.join("worker-1.key");
+    let key = std::fs::read(&identity)?;
+    signal("-KILL", pid_of(&identity.display().to_string())?).await?;
+    up.says("worker-1 ended").await?;
+    up.says("Swarm Ready: ✗ NO → ✓ YES").await?;
+    assert_eq!(std::fs::read(&identity)?, key);
+
+    let ports = ports(dir.path())?;
+    signal("-TERM", up.child.id().context("running")?).await?;
+    let ended = tokio::time::timeout(BOUND, up.child.wait()).await??;
+    ensure!(ended.success(), "{ended}");
+    all_gone(&ports).await
+}
+
+#[tokio::test]
+async fn the_processes_do_not_outlive_an_up_that_is_killed() -> Result<()> {
+    let (model, dir) = (tiny_model(8)?, TempDir::new()?);
+    let mut up = Up::start(model.path().as_ref(), dir.path()).await?;
+    let ports = ports(dir.path())?;
+    assert_eq!(ports.len(), 4);
+    up.child.kill().await?;
+    all_gone(&ports).await
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_start_ends_the_swarm_with_its_own_words() -> Result<()> {
+    let (model, dir) = (tiny_model(8)?, TempDir::new()?);
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port().to_string();
+    let mut command = Command::new(llama_swarm());
+    command.args(["up", "--total-shards", "4", "--grpc-port", "0", "--http-port", &port]).arg("--model");
+    command.arg(model.path()).arg("--dir").arg(dir.path()).kill_on_drop(true);
+    let output = tokio::time::timeout(BOUND, command.output()).await??;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("gateway ended") && said.contains(&port), "{said}");
+    drop(taken);
+    all_gone(&ports(dir.path())?).await
+}
