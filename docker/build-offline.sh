@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Builds the four images where no image registry is reachable: the base images come from Debian's packages, the
+# binaries from cargo on this machine.
+#
+#   cargo build --release --locked --workspace
+#   sudo docker/build-offline.sh [TAG]        # TAG: default 0.1.0
+#
+# Needs root (debootstrap makes a root file system), debootstrap and a running Docker engine. The binaries need the C
+# library that they were linked with: SUITE must be the Debian release of this machine, or a newer one.
+# Variables: SUITE (bookworm) · MIRROR (the machine's own) · BIN_DIR (target/release) · PREFIX (llama-swarm).
+# The base images are made once; `docker rmi llama-swarm/base-build:bookworm` has them made anew, with Debian's updates.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tag=${1:-0.1.0}
+suite=${SUITE:-bookworm}
+bin_dir=${BIN_DIR:-target/release}
+prefix=${PREFIX:-llama-swarm}
+binaries=(shard-worker rendezvous gateway llama-swarm)
+build_base=$prefix/base-build:$suite
+runtime_base=$prefix/base-runtime:$suite
+work=$(mktemp -d)
+trap 'rm -rf "$work" "${binaries[@]/#/docker/prebuilt/}"' EXIT
+
+for name in "${binaries[@]}"; do
+  [ -x "$bin_dir/$name" ] || { echo "no $bin_dir/$name: run cargo build --release --locked --workspace" >&2; exit 1; }
+done
+
+# The first Debian mirror that apt uses here, in either form of its configuration.
+own_mirror() {
+  { grep -rhs '^URIs:' /etc/apt/sources.list.d | sed 's/^URIs:[[:space:]]*//'
+    grep -hs '^deb ' /etc/apt/sources.list | grep -o 'https\?://[^ ]*'; } \
+    | tr ' ' '\n' | grep '/debian/*$' | head -n 1
+}
+
+make_bases() {
+  debootstrap --variant=minbase --include=ca-certificates "$suite" "$work/full" "${MIRROR:-$(own_mirror)}"
+  tar -C "$work/full" --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' --exclude='./dev/*' -c . \
+    | docker import - "$build_base" > /dev/null
+  runtime_files "$work/full" | tar -C "$work/full" --no-recursion --null --verbatim-files-from -T - -c \
+    | docker import --change 'ENV PATH=/usr/local/bin:/usr/bin' - "$runtime_base" > /dev/null
+}
+
+# What a node needs and nothing else, no shell either: the C library, libgcc, certificates, names of users and
+# services. Ends each name with a zero byte, for tar.
+runtime_files() {
+  local root=$1
+  {
+    printf '%s\n' . ./etc ./tmp ./usr ./usr/bin ./usr/lib ./usr/lib64 ./usr/sbin ./var ./var/lib ./var/cache ./run \
+      ./bin ./lib ./lib64 ./sbin ./etc/ssl ./etc/ssl/certs ./etc/ssl/certs/ca-certificates.crt \
+      ./etc/passwd ./etc/group ./etc/nsswitch.conf ./etc/os-release ./usr/lib/os-release
+    # /lib is a link to /usr/lib, and a file must be named by where it really lies.
+    chroot "$root" dpkg -L libc6 libgcc-s1 \
+      | grep -E '^(/usr)?/lib(64|32)?/' | grep -vE '/(gconv|audit)(/|$)' | sed -E 's#^(/usr)?/(lib[0-9]*)/#./usr/\2/#'
+  } | sort -u | while read -r name; do
+    if [ -e "$root/$name" ] || [ -L "$root/$name" ]; then printf '%s\0' "$name"; fi
+  done
+}
+
+stage_binaries() {
+  for name in "${binaries[@]}"; do
+    rm -f "docker/prebuilt/$name"
+    # As in the Dockerfile; without binutils the images are a little larger.
+    strip --strip-debug -o "docker/prebuilt/$name" "$bin_dir/$name" 2> /dev/null \
+      || cp "$bin_dir/$name" "docker/prebuilt/$name"
+  done
+}
+
+docker image inspect "$build_base" "$runtime_base" > /dev/null 2>&1 || make_bases
+stage_binaries
+for target in "${binaries[@]}"; do
+  docker build --quiet --file docker/Dockerfile --target "$target" --tag "$prefix/$target:$tag" \
+    --build-arg BINARIES=prebuilt --build-arg BUILD_IMAGE="$build_base" --build-arg RUNTIME_IMAGE="$runtime_base" .
+done
+docker images "$prefix/*:$tag"
