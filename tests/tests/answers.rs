@@ -47,12 +47,47 @@ async fn generate(
 /// One swarm for all: loading the real model eight times over is what takes long.
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_processes_answer_as_the_reference_does() -> anyhow::Result<()> {
-    let swarm = Swarm::ready(SwarmSpec::new(real_model().await?)).await?;
+    let model = real_model().await?;
+    let swarm = Swarm::ready(SwarmSpec::new(model.clone())).await?;
+    a_middle_worker_holds_and_reads_only_its_layers(&swarm.workers[3], &model)?;
     tokens_and_logprobs_equal_the_reference(&swarm.gateway).await?;
     long_prompts_do_not_depend_on_their_chunks(&swarm).await?;
     sixteen_at_once_equal_their_solo_runs(&swarm.gateway).await?;
     a_client_that_leaves_frees_its_session_everywhere(&swarm).await?;
     clients_of_others_are_served(&swarm.gateway)
+}
+
+/// By what the kernel counts, after loading and before the first session.
+fn a_middle_worker_holds_and_reads_only_its_layers(worker: &Process, model: &Path) -> anyhow::Result<()> {
+    let number = |file: &str, key: &str| -> anyhow::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", worker.pid()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).context(key.to_owned())?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    let header = gguf::Header::read_without_arrays(model)?;
+    let layers =
+        swarm_types::LayerRange::for_shard(swarm_types::ShardId(3), 8, header.u32("llama.block_count")?)?;
+    let own =
+        |name: &str| (layers.start()..layers.end()).any(|layer| name.starts_with(&format!("blk.{layer}.")));
+    let tensors = || header.tensors.iter().filter(|(name, _)| own(name)).map(|(_, tensor)| tensor);
+    let held: u64 = tensors().map(|tensor| tensor.shape.iter().product::<u64>() * 4).sum();
+    let stored: u64 = tensors().map(|tensor| tensor.bytes).sum();
+    let (resident, read) = (number("status", "VmRSS:")? << 10, number("io", "rchar:")?);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    eprintln!(
+        "layers {layers}: {:.1} MiB as held, {:.1} MiB resident; {:.1} MiB stored, {:.1} MiB read",
+        mib(held),
+        mib(resident),
+        mib(stored),
+        mib(read)
+    );
+    assert!(resident <= held + (64 << 20), "{resident} bytes are resident, {held} are its tensors'");
+    // What stands before the tensors is read for the digest, once by the service and once by the engine.
+    assert!(
+        read <= stored + 3 * header.data_offset + (4 << 20),
+        "{read} bytes were read, {stored} are its own"
+    );
+    Ok(())
 }
 
 async fn tokens_and_logprobs_equal_the_reference(gateway: &Process) -> anyhow::Result<()> {
@@ -128,11 +163,18 @@ fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
     let python = python_with_clients()?;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
     let grpc = gateway.grpc_url().replace("http://", "");
-    for (script, address) in [("openai_client.py", gateway.http_url()), ("grpc_client.py", grpc)] {
-        let run = Command::new(&python).arg(scripts.join(script)).arg(address).output()?;
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grpc.md").display().to_string();
+    let runs = [
+        ("openai_client.py", vec![gateway.http_url()]),
+        ("grpc_client.py", vec![grpc.clone()]),
+        ("grpc_docs.py", vec![grpc, page]),
+    ];
+    for (script, args) in runs {
+        let run = Command::new(&python).arg(scripts.join(script)).args(args).output()?;
         let printed = String::from_utf8_lossy(&run.stdout);
         anyhow::ensure!(run.status.success(), "{script}: {printed}{}", String::from_utf8_lossy(&run.stderr));
         assert!(printed.starts_with("ok:"), "{script}: {printed}");
+        eprint!("{script}: {printed}");
     }
     let curl = Command::new("curl")
         .args(["-sS", "--fail-with-body", "-H", "content-type: application/json", "-d"])

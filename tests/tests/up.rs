@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use swarm_proto::wire::{WatchStatusRequest, swarm_service_client::SwarmServiceClient};
 use swarm_tests::{BOUND, llama_swarm, tiny_model};
 use tempfile::TempDir;
 use tokio::{
@@ -80,6 +81,23 @@ async fn all_gone(ports: &[SocketAddr]) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the gateway sees the swarm whole: that it was not may be over before anybody saw it.
+async fn ready_again(dir: &Path) -> Result<()> {
+    let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("gateway.json"))?)?;
+    let url = format!("http://{}", addresses["grpc"].as_str().context("a gRPC address")?);
+    let mut client = SwarmServiceClient::connect(url).await?;
+    let mut changes = client.watch_status(WatchStatusRequest {}).await?.into_inner();
+    let ready = async {
+        while let Some(status) = changes.message().await? {
+            if status.swarm_ready && status.shards.iter().all(|shard| shard.replicas.len() == 1) {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the gateway ended")
+    };
+    tokio::time::timeout(BOUND, ready).await?
+}
+
 /// The process whose command line has this in it, as Linux lists it.
 fn pid_of(argument: &str) -> Result<u32> {
     for entry in std::fs::read_dir("/proc")? {
@@ -122,7 +140,8 @@ async fn a_worker_that_dies_is_started_again_with_its_identity() -> Result<()> {
     let key = std::fs::read(&identity)?;
     signal("-KILL", pid_of(&identity.display().to_string())?).await?;
     up.says("worker-1 ended").await?;
-    up.says("Swarm Ready: ✗ NO → ✓ YES").await?;
+    up.says("worker-1 is running again").await?;
+    ready_again(dir.path()).await?;
     assert_eq!(std::fs::read(&identity)?, key);
 
     let ports = ports(dir.path())?;

@@ -101,7 +101,8 @@ pub(crate) async fn resolve(file: &HubFile, config: &HubConfig) -> Result<PathBu
         let missing = HubError::Offline { model: file.to_string(), place: cache.path().join(folder) };
         return cached(file, config).await?.ok_or(missing);
     }
-    if let Some(path) = usable(cached(file, config).await)? {
+    // What is wrong is told below, once.
+    if let Ok(Some(path)) = cached(file, config).await {
         return Ok(path);
     }
     let lock = format!("{}.llama-swarm.lock", file.path.replace('/', "--"));

@@ -141,7 +141,8 @@ pub(crate) async fn resolve(package: &Package, config: &HubConfig) -> Result<Pat
         let missing = HubError::Offline { model: package.to_string(), place };
         return cached(package, config).await?.ok_or(missing);
     }
-    if let Some(path) = usable(cached(package, config).await)? {
+    // What is wrong is told below, once.
+    if let Ok(Some(path)) = cached(package, config).await {
         return Ok(path);
     }
     let lock =

@@ -253,6 +253,14 @@ impl Engine {
         }
         let Part { layers, embeds, samples } = Part::of(shards, self.total_shards, self.info.total_layers)?;
         let needed = self.hyper.kv_bytes_per_position(layers).saturating_mul(max_positions.into());
+        if needed > self.kv_bytes {
+            // Another time would be no better.
+            let reason = format!(
+                "{max_positions} positions need {needed} bytes of cache, more than --kv-memory holds: {}",
+                self.kv_bytes
+            );
+            return Err(EngineError::invalid("max_positions", reason));
+        }
         let free = self.kv_bytes - self.kv_used;
         if needed > free {
             return Err(EngineError::Full { needed, free, total: self.kv_bytes });

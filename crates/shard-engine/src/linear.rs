@@ -132,7 +132,6 @@ fn quantized(raw: RawMatrix, device: &Device) -> candle_core::Result<Weights> {
     let probe = raw.first_rows(16 + shape.rows % 16);
     let shape = probe.shape();
     let together = keeps_bits(&product(probe, device)?, shape, device)?;
-    if std::env::var("ZZ").is_ok() { eprintln!("ZZ {shape:?} {together}"); }
     Ok(Weights::Foreign { product: product(raw, device)?, together })
 }
 

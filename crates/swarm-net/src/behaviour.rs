@@ -14,6 +14,7 @@ use libp2p::{
 
 use crate::{
     NetError, Role,
+    activity::Activity,
     guard::Guard,
     heartbeat::Heartbeat,
     publisher::RECORD_TTL,
@@ -53,14 +54,20 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// Must be called inside a tokio runtime.
-    pub(crate) fn new(key: &Keypair, keys: &Keys, role: Role, streams: Streams) -> Result<Self, NetError> {
+    pub(crate) fn new(
+        key: &Keypair,
+        keys: &Keys,
+        role: Role,
+        streams: Streams,
+        activity: Activity,
+    ) -> Result<Self, NetError> {
         let server = (role == Role::Rendezvous).then(|| server::Behaviour::new(server_config()));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits()),
             identify: identify::Behaviour::new(identify_config(key, keys, role)),
             kad: kad(key, keys)?,
             streams,
-            heartbeat: Heartbeat::new(),
+            heartbeat: Heartbeat::new(activity),
             rendezvous_client: Guard::new(client::Behaviour::new(key.clone())),
             rendezvous_server: server.into(),
         })

@@ -1,10 +1,13 @@
 //! Notices that a peer on a TCP connection is silent.
 //!
 //! QUIC connections notice by themselves, by their idle timeout. TCP has none, and a failed ping is reported only
-//! after more than ten seconds, so what counts here is the age of the last ping that was answered.
+//! after more than ten seconds, so what counts here is the age of the last ping that was answered, or of the last bytes
+//! that came: behind a large step on a slow link, the answers themselves are late. A connection that was dialled by name
+//! lives by pings alone, because its socket is not known here.
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::SocketAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -20,7 +23,10 @@ use libp2p::{
 };
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::address::{self, Transport};
+use crate::{
+    activity::Activity,
+    address::{self, Transport},
+};
 
 /// Three of these fit into the silence that is taken for death, so a lost or late one does not kill.
 const PING_EVERY: Duration = Duration::from_millis(400);
@@ -44,43 +50,60 @@ pub(crate) struct Heartbeat {
     on: Ping,
     /// Gives handlers that do nothing, for QUIC.
     off: Ping,
-    heard: HashMap<ConnectionId, (PeerId, Instant)>,
+    watched: HashMap<ConnectionId, Watched>,
+    activity: Activity,
     events: VecDeque<ToSwarm<Silent, THandlerInEvent<Ping>>>,
     check: Interval,
 }
 
+/// A TCP connection.
+struct Watched {
+    peer: PeerId,
+    socket: Option<SocketAddr>,
+    /// When a ping was last answered.
+    answered: Instant,
+}
+
 impl Heartbeat {
     /// Must be called inside a tokio runtime.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(activity: Activity) -> Self {
         let config = ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT);
         let mut check = interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             on: Some(ping::Behaviour::new(config)).into(),
             off: None.into(),
-            heard: HashMap::new(),
+            watched: HashMap::new(),
+            activity,
             events: VecDeque::new(),
             check,
         }
     }
 
+    /// `address` is the peer's.
     fn watch(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) -> &mut Ping {
         if address::transport(address) == Some(Transport::Quic) {
             return &mut self.off;
         }
-        self.heard.insert(connection, (peer, Instant::now()));
+        let socket = address::tcp_socket(address);
+        self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
         &mut self.on
+    }
+
+    fn last_sign(&self, watched: &Watched) -> Instant {
+        let bytes = watched.socket.and_then(|socket| self.activity.last(socket));
+        bytes.map_or(watched.answered, |bytes| bytes.max(watched.answered))
     }
 
     fn close_silent(&mut self, now: Instant) {
         let silent: Vec<_> = self
-            .heard
+            .watched
             .iter()
-            .filter(|(_, (_, heard))| now.duration_since(*heard) > SILENT_AFTER)
-            .map(|(connection, (peer, _))| (*connection, *peer))
+            .filter(|(_, watched)| now.duration_since(self.last_sign(watched)) > SILENT_AFTER)
+            .map(|(connection, watched)| (*connection, watched.peer))
             .collect();
         for (connection, peer) in silent {
-            self.heard.remove(&connection);
+            self.watched.remove(&connection);
             self.events.push_back(ToSwarm::GenerateEvent(Silent { peer, connection }));
             let connection = CloseConnection::One(connection);
             self.events.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
@@ -99,7 +122,7 @@ impl NetworkBehaviour for Heartbeat {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.watch(connection, peer, local)
+        self.watch(connection, peer, remote)
             .handle_established_inbound_connection(connection, peer, local, remote)
     }
 
@@ -118,14 +141,14 @@ impl NetworkBehaviour for Heartbeat {
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
             FromSwarm::ConnectionClosed(closed) => {
-                self.heard.remove(&closed.connection_id);
+                self.watched.remove(&closed.connection_id);
             }
             // Denied by another behaviour after this one had agreed.
             FromSwarm::DialFailure(failure) => {
-                self.heard.remove(&failure.connection_id);
+                self.watched.remove(&failure.connection_id);
             }
             FromSwarm::ListenFailure(failure) => {
-                self.heard.remove(&failure.connection_id);
+                self.watched.remove(&failure.connection_id);
             }
             _ => {}
         }
@@ -144,9 +167,9 @@ impl NetworkBehaviour for Heartbeat {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         while let Poll::Ready(event) = self.on.poll(cx) {
             if let ToSwarm::GenerateEvent(ping::Event { connection, result: Ok(_), .. }) = event
-                && let Some((_, heard)) = self.heard.get_mut(&connection)
+                && let Some(watched) = self.watched.get_mut(&connection)
             {
-                *heard = Instant::now();
+                watched.answered = Instant::now();
             }
         }
         while self.check.poll_tick(cx).is_ready() {

@@ -7,6 +7,7 @@
 //! decides by is pure and tested by tables: who is online (`membership`), whom to dial (`dialer`, `entry`), what to
 //! believe (`signed`, `records`), what to say (`announcer`).
 
+mod activity;
 mod address;
 mod announcer;
 mod behaviour;

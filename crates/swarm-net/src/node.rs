@@ -30,6 +30,7 @@ use tokio::{
 
 use crate::{
     Identity, NetError, Role, ShardOffer,
+    activity::Activity,
     address::{self, Transport},
     announcer::{Announcer, Reach},
     behaviour::{self, Behaviour},
@@ -159,9 +160,10 @@ impl Node {
         let membership = Membership::new(settings.cluster.clone(), id.clone(), settings.total_shards);
         let protocol = behaviour::stream_protocol(&settings.cluster)?;
         let streams = Streams::new(protocol, streams, metrics.streams_dropped.clone());
-        let behaviour = Behaviour::new(&key, &keys, role, streams)?;
+        let activity = Activity::new();
+        let behaviour = Behaviour::new(&key, &keys, role, streams, activity.clone())?;
         let config = swarm::Config::with_tokio_executor().with_smart_dial();
-        let swarm = Swarm::new(transport::build(&key)?, behaviour, me, config);
+        let swarm = Swarm::new(transport::build(&key, &activity)?, behaviour, me, config);
         let (status, status_end) = watch::channel(Arc::clone(membership.status()));
         let (description, description_end) = watch::channel(Arc::new(describe(role, vec![])));
         let (addresses, addresses_end) = watch::channel(vec![]);
@@ -202,8 +204,8 @@ impl Node {
         Ok((node, ends))
     }
 
-    /// Runs until the node is told to leave or all handles are gone.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the node is told to leave or all handles are gone. Gives who is to be told when it is over.
+    pub(crate) async fn run(mut self) -> Option<oneshot::Sender<()>> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let left = loop {
@@ -221,11 +223,7 @@ impl Node {
             self.publish_status();
         };
         self.leave().await;
-        drop(self);
-        if let Some(left) = left {
-            // Whoever asked may have stopped waiting.
-            let _ = left.send(());
-        }
+        left
     }
 
     async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), NetError> {

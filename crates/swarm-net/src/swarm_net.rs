@@ -174,16 +174,22 @@ async fn start(setup: Setup) -> Result<Ends, NetError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
     let (started, start) = oneshot::channel();
     let run = move || {
-        runtime.block_on(async {
-            match Node::start(setup).await {
-                Ok((node, ends)) => {
-                    if started.send(Ok(ends)).is_ok() {
-                        node.run().await;
-                    }
+        let left = runtime.block_on(async {
+            let (node, ends) = match Node::start(setup).await {
+                Ok(node) => node,
+                Err(error) => {
+                    drop(started.send(Err(error)));
+                    return None;
                 }
-                Err(error) => drop(started.send(Err(error))),
-            }
+            };
+            if started.send(Ok(ends)).is_ok() { node.run().await } else { None }
         });
+        // Closes the sockets, so that whoever waits for that can open them again.
+        drop(runtime);
+        if let Some(left) = left {
+            // Whoever asked may have stopped waiting.
+            let _ = left.send(());
+        }
     };
     thread::Builder::new().name("swarm-net".into()).spawn(run).map_err(cannot)?;
     start.await.map_err(|_| NetError::Start("its thread ended".into()))?

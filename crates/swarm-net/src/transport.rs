@@ -14,7 +14,7 @@ use libp2p::{
     noise, quic, tcp, yamux,
 };
 
-use crate::NetError;
+use crate::{NetError, activity::Activity, address};
 
 /// A silent peer is gone after this. Measured: with the keep-alive below a killed process is noticed everywhere
 /// after 1.9 s at most, and a loaded machine closes no connection by mistake.
@@ -30,22 +30,24 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 type Connection = (PeerId, StreamMuxerBox);
 
 /// Resolves names as the machine is set up to. Must be called inside a tokio runtime.
-pub(crate) fn build(key: &Keypair) -> Result<Boxed<Connection>, NetError> {
-    let transport = match dns::tokio::Transport::system(quic_and_tcp(key)?) {
+pub(crate) fn build(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>, NetError> {
+    let transport = match dns::tokio::Transport::system(quic_and_tcp(key, activity)?) {
         Ok(resolving) => resolving.boxed(),
         Err(error) => {
             tracing::warn!(%error, "host names cannot be resolved, IP addresses can be used");
-            quic_and_tcp(key)?
+            quic_and_tcp(key, activity)?
         }
     };
     Ok(TransportTimeout::new(transport, CONNECT_WITHIN).boxed())
 }
 
-fn quic_and_tcp(key: &Keypair) -> Result<Boxed<Connection>, NetError> {
+fn quic_and_tcp(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>, NetError> {
     let quic = quic::tokio::Transport::new(quic_config(key))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let noise = noise::Config::new(key).map_err(|error| NetError::Start(error.to_string()))?;
+    let activity = activity.clone();
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(move |stream, end| activity.watch(stream, address::tcp_socket(end.get_remote_address())))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux::Config::default())

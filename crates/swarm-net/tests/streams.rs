@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -18,6 +19,11 @@ use swarm_proto::wire::{
     shard_service_server::{ShardService, ShardServiceServer},
 };
 use swarm_types::WorkerId;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::interval,
+};
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
 /// Answers each step with who asked and as many bytes as came.
@@ -101,6 +107,43 @@ async fn a_megabyte_goes_both_ways_and_the_caller_is_known() {
         let callers = exchange(channel(&server, client.id()).await, 1 << 20, 1).await;
         assert_eq!(callers, [server.id().to_string()]);
     }
+}
+
+/// A link to a socket on this machine that carries 150 KB a second in the direction to that socket.
+async fn slow_link(to: SocketAddr) -> SocketAddr {
+    const PIECE: usize = 1500;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let (mut from, mut back) = near.into_split();
+        let (mut answers, mut far) = TcpStream::connect(to).await.unwrap().into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+        let (mut piece, mut pace) = ([0; PIECE], interval(Duration::from_millis(10)));
+        while let Ok(count @ 1..) = from.read(&mut piece).await {
+            pace.tick().await;
+            far.write_all(&piece[..count]).await.unwrap();
+        }
+    });
+    here
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_step_on_a_slow_tcp_link_is_no_silence() {
+    let server = echo_node(TCP, None).await;
+    let address = server.addresses()[0].clone();
+    let port = address.split('/').nth(4).unwrap();
+    let link = slow_link(format!("127.0.0.1:{port}").parse().unwrap()).await;
+    let entry = format!("/ip4/127.0.0.1/tcp/{}", link.port());
+    let config = NetConfig { listen: vec![TCP.into()], rendezvous: vec![entry], ..config(1, None) };
+    let (client, peers) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await.unwrap();
+    tokio::spawn(peer_server().add_service(client.peer_service()).serve_with_incoming(peers));
+    let channel = channel(&client, server.id()).await;
+    let start = Instant::now();
+    let callers = exchange(channel, 1 << 19, 1).await;
+    let took = start.elapsed();
+    assert_eq!(callers, [client.id().to_string()]);
+    assert!(took > Duration::from_secs(2), "pings had to wait longer than silence is borne: {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,8 +9,7 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Our own crates at info; of the libraries only what an operator must know.
-const DEFAULT_LOG: &str =
-    "info,libp2p=warn,libp2p_kad=error,libp2p_swarm=error,libp2p_quic=error,libp2p_rendezvous=error,h2=warn,hyper=warn,tonic=warn";
+const DEFAULT_LOG: &str = "info,libp2p=warn,libp2p_kad=error,libp2p_swarm=error,libp2p_quic=error,libp2p_rendezvous=error,h2=warn,hyper=warn,tonic=warn";
 /// The exporter's own calls must not be traced: each export would cause the next.
 const NOT_TRACED: &str = "info,h2=off,hyper=off,tonic=off,tower=off,opentelemetry=off,libp2p=off";
 

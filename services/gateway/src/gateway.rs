@@ -131,13 +131,19 @@ impl Gateway {
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
         let mut tasks: JoinSet<Result<(), GatewayError>> = JoinSet::new();
-        tasks.spawn(tell_health(public.health(), generator.clone()).map(Ok));
+        let health = public.health();
+        health.set(status_service::NAME, true).await;
+        tasks.spawn(tell_health(health, generator.clone()).map(Ok));
         tasks.spawn(http.serve(api.routes(), stop.clone()).map(Ok));
         let names = [inference_service::NAME, status_service::NAME];
         let (token, peer_service) = (stop.clone(), net.peer_service());
         tasks.spawn(async move { Ok(public.serve(&names, routes, token).await?) });
         let peers = peer_server().add_service(peer_service).serve_with_incoming(peers);
-        tasks.spawn(async move { Ok(peers.await?) });
+        // Streams of peers come for as long as the network's thread lives.
+        tasks.spawn(async move {
+            peers.await?;
+            Err(NetError::Stopped.into())
+        });
 
         let ended = tokio::select! {
             ended = first_end(&mut tasks) => ended,

@@ -32,6 +32,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     completion::Completer,
     generation::{GenerationConfig, Generator},
+    metrics::HttpMetrics,
 };
 use error::ApiError;
 use fields::Fields;
@@ -51,6 +52,7 @@ pub struct Api {
     completer: Completer,
     generator: Generator,
     registry: Registry,
+    metrics: HttpMetrics,
     /// Requests at once: each may hold a body in memory.
     requests: Arc<Semaphore>,
 }
@@ -65,7 +67,8 @@ impl Api {
         config: &GenerationConfig,
     ) -> Self {
         let requests = config.max_sessions as usize + config.max_queued as usize + SPARE_REQUESTS;
-        Self { completer, generator, registry, requests: Arc::new(Semaphore::new(requests)) }
+        let metrics = HttpMetrics::new(&registry);
+        Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
     }
 
     /// All paths.
@@ -86,7 +89,7 @@ impl Api {
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self.clone())
             .merge(self.registry.routes())
-            .layer(middleware::from_fn(requests::identify))
+            .layer(middleware::from_fn_with_state(self.clone(), requests::identify))
     }
 }
 

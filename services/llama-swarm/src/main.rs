@@ -5,6 +5,7 @@ mod chat;
 mod doctor;
 mod gateway;
 mod health;
+mod memory;
 mod node;
 mod rendezvous;
 mod serve;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
+use shard_worker::ByteSize;
 use swarm_process::{
     shutdown,
     telemetry::{self, Telemetry, TelemetryConfig},
@@ -24,10 +25,13 @@ use swarm_process::{
 use swarm_types::Precision;
 use tempfile::TempDir;
 
-use crate::chat::{AnswerOptions, ChatClient, Message, print_piece};
+use crate::{
+    chat::{AnswerOptions, ChatClient, Message, print_piece},
+    memory,
+};
 
 pub(crate) use local_swarm::LocalSwarm;
-use plan::{GivenPorts, Plan, spread};
+use plan::{GivenPorts, Plan, kv_share, spread};
 
 /// Exit code of a command that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -79,6 +83,11 @@ pub(crate) struct SwarmConfig {
     /// Where workers compute: `cpu`, `cuda:0`, `metal:0`.
     #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
     device: DeviceChoice,
+
+    /// Memory of each worker for its sessions' caches, for example 512MiB. Without it: half of the memory that is
+    /// available, shared by all workers, and at least 256MiB.
+    #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", value_name = "BYTES")]
+    kv_memory: Option<ByteSize>,
 
     /// Where identities, address files and logs are kept. Without it: a temporary directory that goes with the swarm.
     #[arg(long)]
@@ -246,6 +255,7 @@ impl SwarmConfig {
             workers: spread(self.total_shards, self.workers())?,
             threads: self.threads,
             device: self.device,
+            kv_memory: self.kv_memory.or_else(|| Some(kv_share(memory::available()?, self.workers()))),
             log: self.telemetry.clone(),
             dir: dir.path().to_owned(),
             ports: GivenPorts {

@@ -20,6 +20,7 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
     pub model: ModelRef,
 
+    /// How models are fetched and kept.
     #[command(flatten)]
     pub hub: HubConfig,
 
@@ -36,8 +37,9 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_THREADS", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
 
-    /// Memory for the caches of all sessions together, for example 512MiB.
-    #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "256MiB", value_name = "BYTES")]
+    /// Memory for the caches of all sessions together, for example 512MiB. A session sets aside what it may need at
+    /// most; one that needs more than all of this is refused.
+    #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "1GiB", value_name = "BYTES")]
     pub kv_memory: ByteSize,
 
     /// Sessions at once; more are refused, and the gateway looks elsewhere.
@@ -52,7 +54,7 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
 
-    /// TCP port of health, reflection and SwarmService.
+    /// TCP port of health, reflection and SwarmService; `GET /metrics` as well.
     #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
@@ -60,9 +62,11 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
     pub address_file: Option<PathBuf>,
 
+    /// How it takes part in the swarm.
     #[command(flatten)]
     pub net: NetConfig,
 
+    /// Logs and traces.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }
@@ -106,7 +110,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        match units.into_iter().find(|(shift, _)| self.0 > 0 && self.0 % (1 << shift) == 0) {
+        match units.into_iter().find(|(shift, _)| self.0 > 0 && self.0.is_multiple_of(1 << shift)) {
             Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -119,7 +123,8 @@ mod tests {
 
     #[test]
     fn byte_sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("2KiB", 2048), ("256MiB", 256 << 20), ("3GiB", 3 << 30)] {
+        for (text, bytes) in [("0", 0), ("17", 17), ("2KiB", 2048), ("256MiB", 256 << 20), ("3GiB", 3 << 30)]
+        {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)));
             assert_eq!(ByteSize(bytes).to_string(), text);
         }

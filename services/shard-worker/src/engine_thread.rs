@@ -1,9 +1,6 @@
 //! The thread that computes: it alone owns the engine, takes all that is waiting, and runs it as one batch.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use shard_engine::{Engine, EngineError, ModelInfo, SessionOptions, StepResult};
 use swarm_proto::{Refusal, RefusalCause};
@@ -11,12 +8,12 @@ use swarm_types::{Attempt, HopTiming, SessionId, Step};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, queues::Queues};
 
 /// Commands that wait; more make their senders wait.
 const COMMANDS_WAITING: usize = 1024;
 
-type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
 enum Command {
     Open { session: SessionId, attempt: Attempt, options: SessionOptions, answer: Answer<()> },
@@ -24,13 +21,14 @@ enum Command {
     Close { session: SessionId, attempt: Attempt },
 }
 
-struct Waiting {
-    session: SessionId,
-    attempt: Attempt,
-    step: Step,
-    since: Instant,
-    span: Span,
-    answer: Answer<(StepResult, HopTiming)>,
+/// A step that waits for its turn.
+pub(crate) struct Waiting {
+    pub session: SessionId,
+    pub attempt: Attempt,
+    pub step: Step,
+    pub since: Instant,
+    pub span: Span,
+    pub answer: Answer<(StepResult, HopTiming)>,
 }
 
 /// Gives work to the engine. Cheap to clone; the thread ends when the last is dropped.
@@ -41,16 +39,18 @@ pub(crate) struct EngineHandle {
 
 impl EngineHandle {
     /// Starts the thread. The receiver resolves when it has ended, which it does early only by a fault of ours.
-    pub(crate) fn start(engine: Engine, batch_tokens: usize, metrics: Metrics) -> (Self, oneshot::Receiver<()>) {
+    pub(crate) fn start(
+        engine: Engine,
+        batch_tokens: usize,
+        metrics: Metrics,
+    ) -> (Self, oneshot::Receiver<()>) {
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING);
         let (alive, ended) = oneshot::channel::<()>();
         let thread = EngineThread {
             engine,
             commands: waiting,
             attempts: HashMap::new(),
-            decode: VecDeque::new(),
-            prefill: VecDeque::new(),
-            batch_tokens,
+            queues: Queues::new(batch_tokens),
             metrics,
         };
         let run = move || {
@@ -105,18 +105,14 @@ struct EngineThread {
     engine: Engine,
     commands: mpsc::Receiver<Command>,
     attempts: HashMap<SessionId, Attempt>,
-    /// Single tokens in the making: they go first.
-    decode: VecDeque<Waiting>,
-    /// Pieces of prompts.
-    prefill: VecDeque<Waiting>,
-    batch_tokens: usize,
+    queues: Queues,
     metrics: Metrics,
 }
 
 impl EngineThread {
     fn run(mut self) {
         loop {
-            if self.decode.is_empty() && self.prefill.is_empty() {
+            if self.queues.is_empty() {
                 match self.commands.blocking_recv() {
                     Some(command) => self.on_command(command),
                     None => return,
@@ -125,7 +121,7 @@ impl EngineThread {
             while let Ok(command) = self.commands.try_recv() {
                 self.on_command(command);
             }
-            let batch = self.next_batch();
+            let batch = self.queues.next_batch();
             if !batch.is_empty() {
                 self.run_batch(batch);
             }
@@ -142,8 +138,7 @@ impl EngineThread {
                 self.close(&session);
             }
             Command::Close { .. } => {}
-            Command::Step(waiting) if waiting.step.tokens.len() == 1 => self.decode.push_back(waiting),
-            Command::Step(waiting) => self.prefill.push_back(waiting),
+            Command::Step(waiting) => self.queues.push(waiting),
         }
     }
 
@@ -169,26 +164,14 @@ impl EngineThread {
         self.metrics.kv_bytes.set(i64::try_from(self.engine.kv_bytes_used()).unwrap_or(i64::MAX));
     }
 
-    /// Decode steps first, then prompts up to the budget; at least one step.
-    fn next_batch(&mut self) -> Vec<Waiting> {
-        let (mut batch, mut rows) = (vec![], 0);
-        for queue in [&mut self.decode, &mut self.prefill] {
-            while let Some(first) = queue.front() {
-                let more = first.step.tokens.len();
-                if !batch.is_empty() && rows + more > self.batch_tokens {
-                    break;
-                }
-                rows += more;
-                batch.extend(queue.pop_front());
-            }
-        }
-        batch
-    }
-
     fn run_batch(&mut self, batch: Vec<Waiting>) {
         let started = Instant::now();
         let (mut steps, mut callers) = (vec![], vec![]);
         for waiting in batch {
+            if waiting.answer.is_closed() {
+                // Its session has ended meanwhile.
+                continue;
+            }
             if self.attempts.get(&waiting.session) != Some(&waiting.attempt) {
                 let message = format!("attempt {} has no session here", waiting.attempt);
                 let _ = waiting.answer.send(Err(Refusal::new(RefusalCause::UnknownSession, message)));
@@ -230,8 +213,7 @@ fn refusal(error: EngineError) -> Refusal {
 pub(crate) fn measure_speed(engine: &mut Engine) -> Result<f32, EngineError> {
     const STEPS: u32 = 8;
     let info: ModelInfo = engine.info().clone();
-    let session: SessionId =
-        "00000000-0000-4000-8000-000000000000".parse().expect("a UUID of 36 characters");
+    let session: SessionId = "00000000-0000-4000-8000-000000000000".parse().expect("a UUID of 36 characters");
     let options = SessionOptions {
         shards: info.shards,
         prompt_tokens: 0,

@@ -7,9 +7,11 @@ mod config;
 mod engine_thread;
 mod metrics;
 mod offer;
+mod queues;
 mod session;
 mod sessions;
 mod shard_service;
+mod spent;
 mod worker;
 
 pub use config::{ByteSize, Config};

@@ -53,7 +53,11 @@ impl Metrics {
             kv_bytes: Gauge::default(),
             weight_bytes: Gauge::default(),
         };
-        registry.register("sessions_refused", "Sessions and steps refused, by cause", metrics.refused.clone());
+        registry.register(
+            "sessions_refused",
+            "Sessions and steps refused, by cause",
+            metrics.refused.clone(),
+        );
         registry.register("rows", "Rows computed", metrics.rows.clone());
         registry.register("batch_rows", "Rows of a batch", metrics.batch_rows.clone());
         registry.register("step_compute_seconds", "Time in the engine", metrics.compute_seconds.clone());

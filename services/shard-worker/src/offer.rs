@@ -17,22 +17,46 @@ pub(crate) struct Fixed {
     pub total_layers: u32,
     pub model: ModelId,
     pub device: String,
-    pub memory_bytes: u64,
-    pub grpc_address: SocketAddr,
+    pub kv_bytes: u64,
+    pub grpc_address: String,
 }
 
 /// How far loading is.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Loading {
     Percent(u8),
-    Done { tokens_per_second: f32 },
+    Done {
+        tokens_per_second: f32,
+        weight_bytes: u64,
+    },
+    /// On the way out: there for the sessions that run, not for new ones.
+    Draining,
+}
+
+/// Where others reach the TCP gRPC port. When it is open on every address of the machine, that is the host of the
+/// first address that peers are told.
+pub(crate) fn grpc_address(listening: SocketAddr, told: &[String]) -> String {
+    let port = listening.port();
+    if !listening.ip().is_unspecified() {
+        return listening.to_string();
+    }
+    match told.first().map(|address| address.split('/').collect::<Vec<_>>()).as_deref() {
+        Some(["", "ip6", host, ..]) => format!("[{host}]:{port}"),
+        Some(["", _, host, ..]) => format!("{host}:{port}"),
+        _ => format!("127.0.0.1:{port}"),
+    }
 }
 
 /// One offer for each shard.
-pub(crate) fn offers(fixed: &Fixed, loading: Loading, sessions: usize) -> Result<Vec<ShardOffer>, LayersError> {
-    let (load_percent, tokens_per_second) = match loading {
-        Loading::Percent(percent) => (percent.min(99), 0.0),
-        Loading::Done { tokens_per_second } => (100, tokens_per_second),
+pub(crate) fn offers(
+    fixed: &Fixed,
+    loading: Loading,
+    sessions: usize,
+) -> Result<Vec<ShardOffer>, LayersError> {
+    let (load_percent, tokens_per_second, weight_bytes) = match loading {
+        Loading::Percent(percent) => (percent.min(99), 0.0, 0),
+        Loading::Done { tokens_per_second, weight_bytes } => (100, tokens_per_second, weight_bytes),
+        Loading::Draining => (100, 0.0, 0),
     };
     let offer = |shard_id| {
         Ok(ShardOffer {
@@ -45,10 +69,10 @@ pub(crate) fn offers(fixed: &Fixed, loading: Loading, sessions: usize) -> Result
                 model_name: fixed.model.name.clone(),
                 precision: fixed.model.precision,
                 device: fixed.device.clone(),
-                memory_bytes: fixed.memory_bytes,
+                memory_bytes: fixed.kv_bytes.saturating_add(weight_bytes),
                 tokens_per_second,
                 version: env!("CARGO_PKG_VERSION").into(),
-                grpc_address: fixed.grpc_address.to_string(),
+                grpc_address: fixed.grpc_address.clone(),
                 load_percent,
                 active_sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
             },
@@ -81,5 +105,24 @@ pub(crate) async fn announce(
         if changed.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_port_on_all_addresses_is_told_with_a_host_that_others_can_use() {
+        let address = |listening: &str, told: &[&str]| {
+            let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+            grpc_address(listening.parse().expect("a socket address"), &told)
+        };
+        let told = ["/dns4/outside/udp/4001/quic-v1/p2p/12D3KooWa", "/ip4/10.0.0.7/tcp/4001/p2p/12D3KooWa"];
+        assert_eq!(address("10.0.0.7:50051", &told), "10.0.0.7:50051");
+        assert_eq!(address("0.0.0.0:50051", &told), "outside:50051");
+        assert_eq!(address("0.0.0.0:50051", &told[1..]), "10.0.0.7:50051");
+        assert_eq!(address("[::]:50051", &["/ip6/2001:db8::7/udp/4001/quic-v1"]), "[2001:db8::7]:50051");
+        assert_eq!(address("0.0.0.0:50051", &[]), "127.0.0.1:50051");
     }
 }

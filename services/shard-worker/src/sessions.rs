@@ -31,7 +31,12 @@ pub(crate) struct Place {
 
 impl Sessions {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { running: Arc::default(), count: watch::Sender::new(0), draining: watch::Sender::new(false), limit }
+        Self {
+            running: Arc::default(),
+            count: watch::Sender::new(0),
+            draining: watch::Sender::new(false),
+            limit,
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<SessionId, (Attempt, CancellationToken)>> {
@@ -110,6 +115,9 @@ mod tests {
     fn while_draining_nobody_enters() {
         let sessions = Sessions::new(1);
         sessions.drain();
-        assert_eq!(sessions.enter(&session(1), Attempt(1)).expect_err("draining").cause, RefusalCause::NotReady);
+        assert_eq!(
+            sessions.enter(&session(1), Attempt(1)).expect_err("draining").cause,
+            RefusalCause::NotReady
+        );
     }
 }

@@ -13,10 +13,14 @@ use swarm_types::{ModelDigest, Precision, ShardRange, WorkerId};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
-    collectors::Collectors, engine_thread::EngineHandle, metrics::Metrics, session, sessions::Sessions,
+    collectors::{Collectors, FORWARD_WITHIN},
+    engine_thread::EngineHandle,
+    metrics::Metrics,
+    session::{self, Call},
+    sessions::Sessions,
 };
 
 /// What sessions must fit.
@@ -52,7 +56,7 @@ impl ShardServer {
         max_sessions: usize,
     ) -> Self {
         // As many again may be waiting for their first step.
-        let collectors = Collectors::new(2 * max_sessions);
+        let collectors = Collectors::new(2 * max_sessions, FORWARD_WITHIN);
         Self(Arc::new(Inner { net, served, engine, sessions, collectors, metrics }))
     }
 
@@ -75,10 +79,14 @@ impl ShardServer {
 
     /// Counts a failure that began here; those of hops below are counted there.
     pub(crate) fn refused(&self, failure: &HopFailure) {
-        if failure.worker == *self.id() {
-            self.0.metrics.refused(failure.refusal.cause);
-            tracing::warn!(cause = %failure.refusal.cause, error = %failure.refusal, "session refused");
-        }
+        let HopFailure { worker, refusal } = failure;
+        self.0.metrics.refused(refusal.cause);
+        tracing::warn!(%worker, cause = %refusal.cause, error = %refusal, "session refused");
+    }
+
+    /// Counts a step of an older attempt, which is not answered.
+    pub(crate) fn dropped(&self) {
+        self.0.metrics.refused(RefusalCause::StaleAttempt);
     }
 
     /// The engine, if the session fits what is served here.
@@ -116,11 +124,13 @@ impl ShardService for ShardServer {
         &self,
         request: Request<Streaming<wire::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let span = info_span!("session", worker = %self.id(), caller = caller(&request));
+        let caller = caller(&request)?;
+        let span = session_span(self.id(), &caller);
         trace::follow(request.metadata(), &span);
         // One message at most is ever sent up.
         let (above, trouble) = mpsc::channel(1);
-        tokio::spawn(session::serve(self.clone(), request.into_inner(), above).instrument(span));
+        let call = Call { caller, from_above: request.into_inner(), above };
+        tokio::spawn(session::serve(self.clone(), call).instrument(span));
         Ok(Response::new(ReceiverStream::new(trouble)))
     }
 
@@ -133,13 +143,32 @@ impl ShardService for ShardServer {
             let attempt = collect.attempt;
             Ok((attempt, self.collectors().add(collect)?))
         });
-        let (attempt, (collector, answers)) = added.inspect_err(|refusal| self.0.metrics.refused(refusal.cause))?;
+        let (attempt, (collector, answers)) =
+            added.inspect_err(|refusal| self.0.metrics.refused(refusal.cause))?;
         let accepted = collector.try_send(Ok(FromHop::Accepted.into_wire(attempt)));
         accepted.map_err(|_| Status::internal("a new channel is full"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }
 
-fn caller<T>(request: &Request<T>) -> String {
-    request.extensions().get::<PeerInfo>().map(|peer| peer.0.to_string()).unwrap_or_default()
+fn caller<T>(request: &Request<T>) -> Result<WorkerId, Status> {
+    let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.0.clone());
+    peer.ok_or_else(|| Status::unauthenticated("only peers are served"))
+}
+
+/// The session's part of the trace. What is not known yet is recorded when it is.
+fn session_span(worker: &WorkerId, caller: &WorkerId) -> Span {
+    info_span!(
+        "session",
+        %worker,
+        %caller,
+        session = Empty,
+        attempt = Empty,
+        shards = Empty,
+        queue_us = Empty,
+        compute_us = Empty,
+        send_us = Empty,
+        prefill_rows = Empty,
+        decode_steps = Empty,
+    )
 }

@@ -6,7 +6,7 @@ use gguf::{GgufError, Header};
 use model_hub::HubError;
 use shard_client::MAX_MESSAGE_BYTES;
 use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, FAST_THREADS_VARIABLE};
-use swarm_net::{NetError, PeerListener, Role, SwarmNet};
+use swarm_net::{NetError, PeerListener, Role, ShardOffer, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
     grpc::{Health, PublicServer},
@@ -20,13 +20,13 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{service::Routes, transport::Server};
+use tonic::service::Routes;
 
 use crate::{
     Config,
     engine_thread::{EngineHandle, measure_speed},
     metrics::Metrics,
-    offer::{Fixed, Loading, announce, offers},
+    offer::{Fixed, Loading, announce, grpc_address, offers},
     sessions::Sessions,
     shard_service::{Served, ShardServer},
 };
@@ -54,7 +54,7 @@ pub enum WorkerError {
     /// The layers cannot be loaded.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The network does not start.
+    /// The network does not start or go on.
     #[error(transparent)]
     Net(#[from] NetError),
     /// A port or file.
@@ -103,8 +103,8 @@ impl Worker {
                 config.precision,
             ),
             device: config.device.to_string(),
-            memory_bytes: config.kv_memory.0,
-            grpc_address: public.local_addr(),
+            kv_bytes: config.kv_memory.0,
+            grpc_address: grpc_address(public.local_addr(), &net.addresses()),
         };
         net.announce(offers(&fixed, Loading::Percent(0), 0)?);
         if let Some(file) = &config.address_file {
@@ -151,6 +151,7 @@ impl Worker {
         let (engine, loaded) = watch::channel(None);
         let health = self.public.health();
         health.set(SHARD_SERVICE, false).await;
+        health.set(status_service::NAME, true).await;
 
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
@@ -163,9 +164,9 @@ impl Worker {
             self.config.max_sessions as usize,
         );
         let mut peers = tokio::spawn(serve_peers(server, self.net.clone(), self.peers, stop.clone()));
-        let mut public = tokio::spawn(serve_public(self.public, self.net.clone(), stop.clone()));
+        let mut public = tokio::spawn(serve_public(self.public, registry, self.net.clone(), stop.clone()));
         let announcer =
-            tokio::spawn(announce(self.net.clone(), self.fixed, percent, sessions.count()));
+            tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.count()));
         let load = Load { config: self.config.clone(), model: self.model, metrics: metrics.clone() };
         let gauge = tokio::spawn(count_sessions(sessions.count(), metrics));
         let compute = async {
@@ -179,10 +180,13 @@ impl Worker {
             ended = flatten(&mut public) => ended,
             () = shutdown => Ok(()),
         };
-        if ended.is_ok() {
-            drain(&self.config, &self.net, &sessions, &health).await;
-        }
+        // It must not announce the shards as loaded any more.
         announcer.abort();
+        let _ = announcer.await;
+        if ended.is_ok() {
+            let draining = offers(&self.fixed, Loading::Draining, *sessions.count().borrow())?;
+            drain(&self.config, &self.net, draining, &sessions, &health).await;
+        }
         gauge.abort();
         self.net.leave().await;
         ended
@@ -249,23 +253,27 @@ async fn serve_peers(
     net: SwarmNet,
     peers: PeerListener,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), WorkerError> {
     let shards = ShardServiceServer::new(server)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let server = Server::builder().add_service(shards).add_service(net.peer_service());
+    let server = peer_server().add_service(shards).add_service(net.peer_service());
     tokio::select! {
-        ended = server.serve_with_incoming(peers) => ended,
+        ended = server.serve_with_incoming(peers) => {
+            ended?;
+            Err(NetError::Stopped.into())
+        }
         () = stop.cancelled() => Ok(()),
     }
 }
 
 async fn serve_public(
     public: PublicServer,
+    registry: Registry,
     net: SwarmNet,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let routes = Routes::new(SwarmStatusService::server(net.status()));
+    let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));
     public.serve(&[status_service::NAME], routes, stop).await
 }
 
@@ -279,11 +287,17 @@ async fn count_sessions(mut count: watch::Receiver<usize>, metrics: Metrics) {
 }
 
 /// Refuses new sessions and waits, bounded, for the running ones.
-async fn drain(config: &Config, net: &SwarmNet, sessions: &Sessions, health: &Health) {
+async fn drain(
+    config: &Config,
+    net: &SwarmNet,
+    draining: Vec<ShardOffer>,
+    sessions: &Sessions,
+    health: &Health,
+) {
     sessions.drain();
     health.set(SHARD_SERVICE, false).await;
-    // Nobody plans a route through a worker that announces nothing.
-    net.announce(vec![]);
+    // Nobody plans a route through shards that are not loaded; to announce nothing would end the sessions that run.
+    net.announce(draining);
     let mut count = sessions.count();
     let idle = count.wait_for(|count| *count == 0);
     if tokio::time::timeout(config.drain_timeout, idle).await.is_err() {
@@ -326,15 +340,13 @@ impl Load {
             let speed = measure_speed(&mut loaded)?;
             Ok::<_, EngineError>((loaded, speed))
         };
-        let (loaded, tokens_per_second) =
-            tokio::task::spawn_blocking(load).await.map_err(io::Error::other)??;
+        let (loaded, tokens_per_second) = on_own_thread(load).await??;
         let info = loaded.info().clone();
         self.metrics.weight_bytes.set(info.weight_bytes);
-        let (handle, ended) =
-            EngineHandle::start(loaded, self.config.batch_tokens as usize, self.metrics);
+        let (handle, ended) = EngineHandle::start(loaded, self.config.batch_tokens as usize, self.metrics);
         engine.send_replace(Some(handle));
         health.set(SHARD_SERVICE, true).await;
-        loading.send_replace(Loading::Done { tokens_per_second });
+        loading.send_replace(Loading::Done { tokens_per_second, weight_bytes: info.weight_bytes });
         tracing::info!(
             layers = %info.layers,
             weight_mib = info.weight_bytes >> 20,
@@ -344,4 +356,15 @@ impl Load {
         );
         Ok(ended)
     }
+}
+
+/// Runs long work on a thread that nobody waits for: the runtime would wait for its own before the process can end.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, WorkerError> {
+    let (answer, done) = oneshot::channel();
+    // Nobody is interested any more when the worker ends meanwhile.
+    let run = move || drop(answer.send(work()));
+    std::thread::Builder::new().name("load".into()).spawn(run)?;
+    done.await.map_err(|_| WorkerError::EngineStopped)
 }

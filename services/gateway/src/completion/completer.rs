@@ -120,7 +120,9 @@ impl Completer {
             return Err(invalid("prompt", "must have at least one token"));
         }
         let ids = [("prompt", request.prompt.iter().find(unknown))];
-        for (field, id) in ids.into_iter().chain([("logit_bias", request.sampling.logit_bias.keys().find(unknown))]) {
+        for (field, id) in
+            ids.into_iter().chain([("logit_bias", request.sampling.logit_bias.keys().find(unknown))])
+        {
             if let Some(id) = id {
                 return Err(invalid(field, format!("token {} is not among the model's {vocabulary}", id.0)));
             }
@@ -163,7 +165,8 @@ fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
     }
     match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
         Some(stop) => {
-            let message = format!("each string must have 1 to {MAX_STOP_BYTES} bytes, one has {}", stop.len());
+            let message =
+                format!("each string must have 1 to {MAX_STOP_BYTES} bytes, one has {}", stop.len());
             Err(invalid("stop", message))
         }
         None => Ok(()),

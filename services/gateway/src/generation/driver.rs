@@ -20,7 +20,7 @@ use super::{
     recovery::{Recovery, Trouble},
 };
 use crate::{
-    metrics::GenerationMetrics,
+    metrics::{Counted, GenerationMetrics},
     swarm::{Reserved, Swarm},
 };
 
@@ -44,9 +44,12 @@ pub(super) struct Driver {
     scored: usize,
     /// When the token that is waited for was first asked for.
     asked_at: Option<Instant>,
+    /// When the last token came.
+    last_token_at: Option<Instant>,
     recovery: Recovery,
     outlet: Outlet,
     _place: OwnedSemaphorePermit,
+    _running: Counted,
 }
 
 /// What a new driver is told.
@@ -60,6 +63,8 @@ pub(super) struct Assignment {
     pub(super) started_at: Instant,
     pub(super) outlet: Outlet,
     pub(super) place: OwnedSemaphorePermit,
+    /// Counts it among the running ones.
+    pub(super) running: Counted,
 }
 
 /// Why an attempt did not come to its end.
@@ -82,13 +87,15 @@ impl From<ClientGone> for Interruption {
 
 impl Driver {
     pub(super) fn new(assignment: Assignment, precision: Precision) -> Self {
-        let Assignment { swarm, config, metrics, request, session, started_at, outlet, place } = assignment;
+        let Assignment { swarm, config, metrics, request, session, started_at, outlet, place, running } =
+            assignment;
         Self {
             recovery: Recovery::new(&config),
             tokens: request.prompt.clone(),
             attempt: Attempt::FIRST,
             scored: 0,
             asked_at: None,
+            last_token_at: None,
             swarm,
             config,
             metrics,
@@ -98,6 +105,7 @@ impl Driver {
             precision,
             outlet,
             _place: place,
+            _running: running,
         }
     }
 
@@ -107,6 +115,7 @@ impl Driver {
         let generated = self.tokens.len() - self.request.prompt.len();
         let span = Span::current();
         span.record("generated_tokens", generated).record("attempts", self.attempt.0);
+        self.metrics.ended(self.started_at.elapsed());
         match &end {
             Some(Ok(reason)) => debug!(?reason, generated, "generation finished"),
             Some(Err(error)) if self.outlet.is_open() => {
@@ -256,6 +265,9 @@ impl Driver {
             self.metrics.first_token(self.started_at.elapsed());
         }
         let token = self.generated(token, output);
+        if let Some(last) = self.last_token_at.replace(Instant::now()) {
+            self.metrics.decoded(&token, last.elapsed());
+        }
         self.outlet.emit(GenerationEvent::Token(token)).await?;
         let room = self.request.prompt.len() + self.request.max_tokens as usize;
         Ok((self.tokens.len() >= room).then_some(FinishReason::Length))

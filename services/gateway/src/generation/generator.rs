@@ -89,11 +89,11 @@ impl Generator {
         let started_at = Instant::now();
         self.check(&request)?;
         self.ready()?;
-        let place = self.admission.enter(self.config.queue_timeout).await?;
+        let place = self.admission.enter(self.config.queue_timeout, &self.metrics).await?;
         // The swarm may have changed while this one waited for its turn.
         self.ready()?;
         let reserved = self.reserve()?;
-        self.metrics.started(request.prompt.len());
+        let running = self.metrics.started(request.prompt.len());
         let session = new_session();
         let span = info_span!(
             "generation", %session, prompt_tokens = request.prompt.len(), max_tokens = request.max_tokens,
@@ -109,6 +109,7 @@ impl Generator {
             started_at,
             outlet,
             place,
+            running,
         };
         let driver = Driver::new(assignment, reserved.precision()).run(reserved).instrument(span);
         let task = AbortOnDropHandle::new(tokio::spawn(driver));
@@ -167,12 +168,17 @@ impl Generate for Generator {
 }
 
 impl Admission {
-    async fn enter(&self, patience: Duration) -> Result<OwnedSemaphorePermit, GenerationError> {
+    async fn enter(
+        &self,
+        patience: Duration,
+        metrics: &GenerationMetrics,
+    ) -> Result<OwnedSemaphorePermit, GenerationError> {
         let full = || GenerationError::Full { retry_after: RETRY_AFTER };
         if let Ok(place) = self.running.clone().try_acquire_owned() {
             return Ok(place);
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
+        let _counted = metrics.waits();
         match timeout(patience, self.running.clone().acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) | Err(_) => Err(full()),

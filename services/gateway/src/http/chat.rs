@@ -95,7 +95,8 @@ impl ChatRequest {
 }
 
 fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    let is = |allowed: &'static [&str]| move |value: &Value| value.as_str().is_some_and(|v| allowed.contains(&v));
+    let is =
+        |allowed: &'static [&str]| move |value: &Value| value.as_str().is_some_and(|v| allowed.contains(&v));
     for tools in ["tools", "functions"] {
         fields.refuse_unless(tools, is_empty)?;
     }
@@ -144,7 +145,10 @@ fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
         .ok_or_else(|| ApiError::invalid("messages", "missing: give at least one message"))?;
     if !(1..=MAX_MESSAGES).contains(&given.len()) {
         let count = given.len();
-        return Err(ApiError::invalid("messages", format!("must have 1 to {MAX_MESSAGES} messages, got {count}")));
+        return Err(ApiError::invalid(
+            "messages",
+            format!("must have 1 to {MAX_MESSAGES} messages, got {count}"),
+        ));
     }
     given.into_iter().enumerate().map(|(place, message)| read_message(place, message)).collect()
 }

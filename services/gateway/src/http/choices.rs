@@ -75,7 +75,10 @@ pub(super) struct Finished {
 }
 
 /// All choices, when the last has come to its end.
-pub(super) async fn collect(mut events: ChoiceStream, count: usize) -> Result<Vec<Finished>, GenerationError> {
+pub(super) async fn collect(
+    mut events: ChoiceStream,
+    count: usize,
+) -> Result<Vec<Finished>, GenerationError> {
     let mut choices = vec![
         Finished {
             text: String::new(),

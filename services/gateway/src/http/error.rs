@@ -52,7 +52,8 @@ impl ApiError {
 
     /// A field that nobody knows.
     pub(super) fn unknown(param: &str) -> Self {
-        Self::invalid(param, "unknown field: check its spelling, or leave it out").with_code("unknown_parameter")
+        Self::invalid(param, "unknown field: check its spelling, or leave it out")
+            .with_code("unknown_parameter")
     }
 
     /// A body that is not JSON, or not an object.
@@ -163,7 +164,8 @@ mod tests {
     fn each_failure_has_its_status_and_says_when_to_try_again() {
         let answer = |error: GenerationError| {
             let response = ApiError::from(error).into_response();
-            let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+            let retry =
+                response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
             (response.status().as_u16(), retry)
         };
         let (message, worker) = (String::from("m"), "12D3KooWa".parse().unwrap());

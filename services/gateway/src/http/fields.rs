@@ -46,7 +46,9 @@ impl Fields {
         changes_nothing: impl Fn(&Value) -> bool,
     ) -> Result<(), ApiError> {
         match self.take_value(name) {
-            Some(value) if !changes_nothing(&value) => Err(ApiError::unsupported(name, "not supported here, leave it out")),
+            Some(value) if !changes_nothing(&value) => {
+                Err(ApiError::unsupported(name, "not supported here, leave it out"))
+            }
             _ => Ok(()),
         }
     }

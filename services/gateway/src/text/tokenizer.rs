@@ -230,10 +230,7 @@ fn pieces(header: &Header, tokens: &[String], types: &[i64]) -> Result<(Library,
     let unknown = header.opt_u32("tokenizer.ggml.unknown_token_id")?.unwrap_or(0) as usize;
     let unknown = tokens.get(unknown).cloned().ok_or_else(|| damaged("the unknown token is not there"))?;
     let model = BPE::builder()
-        .vocab_and_merges(
-            vocabulary(tokens),
-            sentence_piece::merges(&scored),
-        )
+        .vocab_and_merges(vocabulary(tokens), sentence_piece::merges(&scored))
         .unk_token(unknown)
         .fuse_unk(true)
         .byte_fallback(true)

@@ -169,7 +169,12 @@ impl Run {
         Ok((prefilled, decoded))
     }
 
-    fn open(&mut self, batch: usize, prompt_tokens: u32, max_tokens: u32) -> Result<Vec<(SessionId, Vec<u32>)>> {
+    fn open(
+        &mut self,
+        batch: usize,
+        prompt_tokens: u32,
+        max_tokens: u32,
+    ) -> Result<Vec<(SessionId, Vec<u32>)>> {
         let open = |_| {
             self.sessions += 1;
             let id: SessionId = format!("00000000-0000-4000-8000-{:012x}", self.sessions).parse()?;
@@ -227,8 +232,16 @@ impl std::fmt::Display for Report {
         };
         let rows: Vec<_> = self.results.iter().map(row).collect();
         let (threads, mib) = (self.threads, self.weight_bytes >> 20);
-        writeln!(f, "{} ({}, {}), threads: {threads}, weights: {mib} MiB", self.model, self.precision, self.device)?;
-        writeln!(f, "prefill: prompts of {} tokens; decode: {} tokens each", self.prompt_tokens, self.max_tokens)?;
+        writeln!(
+            f,
+            "{} ({}, {}), threads: {threads}, weights: {mib} MiB",
+            self.model, self.precision, self.device
+        )?;
+        writeln!(
+            f,
+            "prefill: prompts of {} tokens; decode: {} tokens each",
+            self.prompt_tokens, self.max_tokens
+        )?;
         f.write_str(&table(&["batch", "prefill tok/s", "decode tok/s"], &rows))
     }
 }

@@ -11,6 +11,7 @@ use swarm_types::Precision;
 use tokio::process::Command;
 
 use super::finding::Finding;
+use crate::memory;
 
 /// Python starts within this on any machine that is not stuck.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -115,7 +116,7 @@ pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -
     let needed = (weights as f64 * MEMORY_HEADROOM) as u64;
     let share = needed / u64::from(total_shards.max(1));
     let (all, part) = (needed / MIB, share / MIB);
-    let Some(available) = available_memory() else {
+    let Some(available) = memory::available() else {
         return Finding::good(format!("memory: the model needs about {all} MiB, {part} MiB a shard"));
     };
     let have = available / MIB;
@@ -125,7 +126,10 @@ pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -
         }
         _ if available >= share => Finding::warning(
             format!("memory: {have} MiB available, the whole model needs about {all} MiB"),
-            format!("enough for {} of {total_shards} shards here; run the others elsewhere", available / share.max(1)),
+            format!(
+                "enough for {} of {total_shards} shards here; run the others elsewhere",
+                available / share.max(1)
+            ),
         ),
         _ => Finding::bad(
             format!("memory: {have} MiB available, one shard needs about {part} MiB"),
@@ -142,19 +146,6 @@ fn held_bytes(header: &Header, precision: Precision) -> u64 {
         Precision::Exact => tensors.map(|tensor| elements(&tensor.shape) * 4).sum(),
         Precision::Fast => tensors.map(|tensor| tensor.bytes).sum(),
     }
-}
-
-/// What Linux says is available, within the container's limit; absent elsewhere.
-fn available_memory() -> Option<u64> {
-    let machine = available_of_meminfo(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
-    let number = |file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
-    let limit = number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current"));
-    Some(limit.map_or(machine, |(limit, used)| machine.min(limit.saturating_sub(used))))
-}
-
-fn available_of_meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -174,11 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn free_space_and_memory_are_read_from_what_the_system_prints() {
+    fn free_space_is_read_from_what_the_system_prints() {
         let df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda1 100 40 60 40% /\n";
         assert_eq!(free_of_df(df), Some(60 * 1024));
         assert_eq!(free_of_df("df: no such file"), None);
-        assert_eq!(available_of_meminfo("MemTotal: 10 kB\nMemAvailable:   7 kB\n"), Some(7 * 1024));
-        assert_eq!(available_of_meminfo("MemTotal: 10 kB\n"), None);
     }
 }

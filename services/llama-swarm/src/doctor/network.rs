@@ -20,7 +20,9 @@ pub(crate) async fn rendezvous(name: &str) -> Finding {
     let mut failures = vec![];
     for way in ways {
         match way.knock().await {
-            Ok(()) if failures.is_empty() && way.is_quic() => return Finding::good(format!("a node answers QUIC at {name}")),
+            Ok(()) if failures.is_empty() && way.is_quic() => {
+                return Finding::good(format!("a node answers QUIC at {name}"));
+            }
             Ok(()) => {
                 let fix = "works, but QUIC is better: let UDP through to the same port";
                 return Finding::warning(format!("a node answers TCP at {name}"), fix);
@@ -68,7 +70,10 @@ pub(crate) async fn gateway(url: &str) -> Vec<Finding> {
     let answer = match answer.await {
         Ok(answer) => answer,
         Err(error) if error.is_builder() => {
-            return vec![Finding::bad(format!("{url:?} is not a URL"), "correct --url, as in http://127.0.0.1:8080")];
+            return vec![Finding::bad(
+                format!("{url:?} is not a URL"),
+                "correct --url, as in http://127.0.0.1:8080",
+            )];
         }
         Err(_) => {
             let fix = "start one (llama-swarm gateway, or llama-swarm up), or name it with --url";

@@ -50,7 +50,9 @@ pub(crate) fn ways(text: &str) -> Result<Vec<PeerAddress>> {
 fn multiaddress(text: &str) -> Option<PeerAddress> {
     let parts: Vec<_> = text.split('/').collect();
     let (kind, host, port, transport) = match parts.as_slice() {
-        ["", kind, host, "udp", port, "quic-v1", rest @ ..] if is_peer(rest) => (kind, host, port, Transport::Quic),
+        ["", kind, host, "udp", port, "quic-v1", rest @ ..] if is_peer(rest) => {
+            (kind, host, port, Transport::Quic)
+        }
         ["", kind, host, "tcp", port, rest @ ..] if is_peer(rest) => (kind, host, port, Transport::Tcp),
         _ => return None,
     };

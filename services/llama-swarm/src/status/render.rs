@@ -31,11 +31,10 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
         ));
     }
     let shards = old.shards.iter().zip(&new.shards);
-    let changed: Vec<_> =
-        shards.map(|(old, new)| (shard(old), shard(new))).filter(|(old, new)| old != new).collect();
+    let changed: Vec<_> = shards.filter(|(old, new)| shard(&idle(old)) != shard(&idle(new))).collect();
     if !changed.is_empty() {
         lines.push("[STATUS] Shard Online Status:".into());
-        lines.extend(changed.into_iter().flat_map(|(_, new)| new));
+        lines.extend(changed.into_iter().flat_map(|(_, new)| shard(new)));
     }
     let facts = [
         ("Pipeline Complete", old.pipeline_complete, new.pipeline_complete),
@@ -45,6 +44,13 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
         lines.push(format!("[STATUS] {name}: {} → {}", yes_no(old), yes_no(new)));
     }
     lines
+}
+
+/// A shard without its sessions: they come and go with every request, which is no news.
+fn idle(shard: &ShardStatus) -> ShardStatus {
+    let mut shard = shard.clone();
+    shard.replicas.iter_mut().for_each(|replica| replica.active_sessions = 0);
+    shard
 }
 
 fn yes_no(yes: bool) -> &'static str {

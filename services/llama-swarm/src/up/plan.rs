@@ -8,11 +8,16 @@ use std::{
 
 use anyhow::{Result, ensure};
 use shard_engine::{DeviceChoice, FAST_THREADS_VARIABLE};
+use shard_worker::ByteSize;
 use swarm_process::{
     address_file::Addresses,
     telemetry::{LogFormat, TelemetryConfig},
 };
 use swarm_types::{MAX_SHARDS, Precision, ShardRange};
+
+/// A worker's caches get no less, however little memory there is: it holds a long session of a small model.
+const LEAST_KV_MEMORY: u64 = 256 * MIB;
+const MIB: u64 = 1 << 20;
 
 /// What swarm to run.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub(crate) struct Plan {
     pub threads: u16,
     /// Where workers compute.
     pub device: DeviceChoice,
+    /// Memory of each worker for its sessions' caches; absent: as much as a worker takes by itself.
+    pub kv_memory: Option<ByteSize>,
     /// What each process logs.
     pub log: TelemetryConfig,
     /// Where identities, address files and logs are.
@@ -61,6 +68,13 @@ pub(crate) fn spread(total_shards: u32, workers: u32) -> Result<Vec<ShardRange>>
     let start = |group: u32| group * each + group.min(longer);
     let range = |worker: u32| ShardRange::new(start(worker % groups), start(worker % groups + 1));
     Ok((0..workers).map(range).collect::<Result<_, _>>()?)
+}
+
+/// Each worker's part of the memory for caches, which it takes only as sessions need it. Half of what the machine has
+/// is left to weights and all else.
+pub(crate) fn kv_share(available: u64, workers: u32) -> ByteSize {
+    let share = available / 2 / u64::from(workers.max(1));
+    ByteSize((share / MIB * MIB).max(LEAST_KV_MEMORY))
 }
 
 /// What a process listens on.
@@ -169,6 +183,8 @@ impl Plan {
             worker.args.extend(words(&format!(
                 "--shard-id {shards} --precision {precision} --threads {threads} --device {device}"
             )));
+            let kv_memory = self.kv_memory.map(|bytes| words(&format!("--kv-memory {bytes}")));
+            worker.args.extend(kv_memory.unwrap_or_default());
             worker.args.extend(self.membership(entry));
             worker
         };
@@ -239,6 +255,7 @@ mod tests {
             workers: spread(2, 2).expect("valid"),
             threads: 1,
             device: DeviceChoice::Cpu,
+            kv_memory: None,
             log: TelemetryConfig { log: "info".into(), log_format: LogFormat::Text },
             dir: "/run/swarm".into(),
             ports: GivenPorts::default(),
@@ -251,6 +268,22 @@ mod tests {
         for worker in workers {
             assert!(worker.args().windows(2).any(|pair| pair == ["--threads", "3"]), "{:?}", worker.args());
             assert_eq!(worker.environment, [(FAST_THREADS_VARIABLE, "3".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn workers_share_half_of_the_memory_and_each_has_enough_for_a_session() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(kv_share(64 * GIB, 8), ByteSize(4 * GIB));
+        assert_eq!(kv_share(7 * GIB, 3).to_string(), "1194MiB");
+        assert_eq!(kv_share(GIB, 8), ByteSize(LEAST_KV_MEMORY));
+        let plan = Plan { kv_memory: Some(ByteSize(2 * GIB)), ..plan() };
+        for worker in plan.workers("/ip4/127.0.0.1/udp/4001/quic-v1") {
+            assert!(
+                worker.args().windows(2).any(|pair| pair == ["--kv-memory", "2GiB"]),
+                "{:?}",
+                worker.args()
+            );
         }
     }
 

@@ -1,0 +1,260 @@
+//! What a worker answers to those who do not keep to the protocol, and that it goes on serving those who do.
+// What fails here fails a test.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use futures::stream;
+use support::{
+    CONTEXT, Collecting, Forwarding, HIDDEN, HopBelow, POSITION_BYTES, Scene, soon, step, step_below,
+};
+use swarm_proto::{
+    HopFailure, RefusalCause, activations_to_bytes,
+    wire::{self, forward_request::Message},
+};
+use swarm_types::ReplicaState::{Loading, Offline};
+use tonic::{Request, client::Grpc};
+
+/// Runs a session to its second token.
+async fn answers_two_tokens(scene: &Scene, number: u32) {
+    let (forwarding, mut collecting) = scene.session(number, 1).await;
+    goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+    goes_on(&forwarding, &mut collecting, 2, &[7]).await;
+}
+
+/// The session answers a step with a token.
+async fn goes_on(forwarding: &Forwarding, collecting: &mut Collecting, position: u32, tokens: &[u32]) {
+    forwarding.send(step(1, position, tokens)).await;
+    let (next, token) = collecting.answer().await.expect("the session runs");
+    assert_eq!((next, token.is_some()), (position + tokens.len() as u32, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_does_not_fit_is_refused_by_cause() {
+    use RefusalCause::{InvalidArgument, Model, ProtocolVersion, Shards, UnknownSession};
+    let scene = Scene::start("0", 1, &format!("--kv-memory {}", 2 * POSITION_BYTES * (CONTEXT - 1))).await;
+    type Change = fn(&mut wire::OpenSession);
+    let cases: [(&str, Change, RefusalCause, &str); 10] = [
+        ("version", |o| o.protocol_version = 2, ProtocolVersion, "protocol_version"),
+        ("digest", |o| o.model_digest = "00".repeat(32), Model, "model"),
+        ("precision", |o| o.precision = "fast".into(), Model, "model"),
+        (
+            "cut",
+            |o| (o.total_shards, o.hops[0].end_shard) = (2, 2),
+            Shards,
+            "hops: this worker serves shards 0 of 1",
+        ),
+        ("worker", |o| o.hops[0].worker = "12D3KooWa".into(), InvalidArgument, "hops: this is worker"),
+        ("gap", |o| o.total_shards = 2, InvalidArgument, "hops"),
+        ("context", |o| o.max_positions = CONTEXT + 1, InvalidArgument, "max_positions"),
+        ("cache", |o| o.max_positions = CONTEXT, InvalidArgument, "max_positions"),
+        ("sampling", |o| o.sampling = None, InvalidArgument, "sampling"),
+        ("no Collect", |_| {}, UnknownSession, "no gateway collects"),
+    ];
+    for (number, (name, change, cause, message)) in (1..).zip(cases) {
+        let mut open = scene.opening(number, 1);
+        change(&mut open);
+        let HopFailure { worker, refusal } = scene.forward([Message::Open(open)]).await.failure().await;
+        assert_eq!((refusal.cause, &worker), (cause, &scene.worker), "{name}: {refusal}");
+        assert!(refusal.message.starts_with(message), "{name}: {refusal}");
+    }
+    let mut early = scene.forward([Message::Step(step(1, 0, &[5]))]).await;
+    let refusal = early.failure().await.refusal;
+    assert!(refusal.cause == InvalidArgument && refusal.message.contains("must be open"), "{refusal}");
+    assert_eq!(scene.refused(InvalidArgument).await, 6);
+    answers_two_tokens(&scene, 99).await;
+}
+
+type StepChange = fn(&mut wire::Step);
+
+/// What the session's step with this change is refused for.
+async fn wrong_step(scene: &Scene, number: u32, mut step: wire::Step, change: StepChange) -> HopFailure {
+    let (mut forwarding, _collecting) = scene.session(number, 1).await;
+    change(&mut step);
+    forwarding.send(step).await;
+    forwarding.failure().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_step_to_the_first_hop_is_its_senders_fault() {
+    let scene = Scene::start("0", 1, "").await;
+    let cases: [(&str, StepChange); 7] = [
+        ("tokens", |s| s.tokens.clear()),
+        ("tokens", |s| s.tokens = vec![5; 5000]),
+        ("tokens", |s| s.tokens = vec![u32::MAX]),
+        ("position", |s| s.position = 1),
+        ("position", |s| s.tokens = vec![5; 17]),
+        ("targets", |s| s.targets = vec![5; 3]),
+        ("activations", |s| s.activations = vec![0; 4].into()),
+    ];
+    for (number, (field, change)) in (1..).zip(cases) {
+        let HopFailure { worker, refusal } = wrong_step(&scene, number, step(1, 0, &[5, 6]), change).await;
+        assert_eq!((refusal.cause, &worker), (RefusalCause::InvalidArgument, &scene.worker), "{refusal}");
+        assert!(refusal.message.starts_with(field), "{field}: {refusal}");
+    }
+    let newer = wrong_step(&scene, 50, step(1, 0, &[5]), |s| s.attempt = 2).await.refusal;
+    assert_eq!(newer.cause, RefusalCause::StaleAttempt, "{newer}");
+    let (mut twice, _collecting) = scene.session(51, 1).await;
+    twice.open_again(scene.opening(51, 1)).await;
+    assert_eq!(twice.failure().await.refusal.cause, RefusalCause::InvalidArgument);
+    answers_two_tokens(&scene, 99).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_step_further_down_is_the_fault_of_the_hop_above() {
+    let scene = Scene::start("1", 2, "").await;
+    let cases: [(&str, StepChange); 5] = [
+        ("activations", |s| s.activations = s.activations.slice(..4 * HIDDEN)),
+        ("activations", |s| s.activations = s.activations.slice(..7)),
+        ("activations", |s| s.activations = activations_to_bytes(&[f32::NAN; 2 * HIDDEN])),
+        ("activations", |s| s.activations = activations_to_bytes(&[f32::INFINITY; 2 * HIDDEN])),
+        ("position", |s| s.position = 3),
+    ];
+    for (number, (field, change)) in (1..).zip(cases) {
+        let HopFailure { worker, refusal } =
+            wrong_step(&scene, number, step_below(1, 0, &[5, 6]), change).await;
+        assert_eq!((refusal.cause, &worker), (RefusalCause::HopFailed, scene.peer.id()), "{refusal}");
+        assert!(refusal.message.contains(field), "{field}: {refusal}");
+    }
+    assert_eq!(scene.refused(RefusalCause::HopFailed).await, 5);
+    let (forwarding, mut collecting) = scene.session(99, 1).await;
+    forwarding.send(step_below(1, 0, &[5, 6])).await;
+    assert!(matches!(collecting.answer().await, Some((2, Some(_)))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_too_large_or_is_none_is_refused_first_and_later() {
+    let scene = Scene::start("0", 1, "").await;
+    let large = || wire::Step { activations: vec![0; 17 << 20].into(), ..step(1, 0, &[5]) };
+    let first = scene.forward([Message::Step(large())]).await.failure().await.refusal;
+    let (mut forwarding, mut collecting) = scene.session(1, 1).await;
+    goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+    forwarding.send(large()).await;
+    let later = forwarding.failure().await.refusal;
+    assert_eq!(collecting.answer().await, None, "the session has ended");
+
+    let mut grpc = Grpc::new(scene.channel().await);
+    grpc.ready().await.unwrap();
+    // Its first field is text where the worker expects a message.
+    let nonsense = stream::iter([wire::Replica { worker: "nonsense".into(), ..wire::Replica::default() }]);
+    let path = "/swarm.v1.ShardService/Forward".parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<wire::Replica, wire::ForwardResponse>::default();
+    let call = grpc.streaming(Request::new(nonsense), path, codec).await;
+    let told = soon(call.unwrap().into_inner().message()).await.unwrap().unwrap();
+    let none = HopFailure::try_from(told.failed.unwrap()).unwrap().refusal;
+
+    for refusal in [&first, &later, &none] {
+        assert_eq!(refusal.cause, RefusalCause::InvalidArgument, "{refusal}");
+        assert!(refusal.message.starts_with("message: "), "{refusal}");
+    }
+    assert_eq!(scene.refused(RefusalCause::InvalidArgument).await, 3);
+    answers_two_tokens(&scene, 99).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cache_is_free_again_however_a_session_ends() {
+    let scene = Scene::start("0", 1, &format!("--kv-memory {}", 2 * POSITION_BYTES * CONTEXT)).await;
+    let whole = |number, attempt| {
+        let open = scene.opening(number, attempt);
+        wire::OpenSession { max_positions: CONTEXT, ..open }
+    };
+    for (number, end) in (1..).zip(["half-close", "drop Forward", "drop Collect", "refusal"]) {
+        let (forwarding, mut collecting) = scene.session_with(whole(number, 1), number).await;
+        goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+        scene.runs(1).await;
+        let full = scene.session(100 + number, 1).await.0.failure().await.refusal;
+        assert_eq!(full.cause, RefusalCause::Full, "{full}");
+        match end {
+            "half-close" => forwarding.close().await,
+            "drop Forward" => drop(forwarding),
+            "drop Collect" => drop(collecting),
+            _ => forwarding.send(step(1, 0, &[])).await,
+        }
+        scene.runs(0).await;
+    }
+    let (mut first, mut collecting) = scene.session_with(whole(9, 1), 9).await;
+    goes_on(&first, &mut collecting, 0, &[5, 6]).await;
+    let (second, mut takes_over) = scene.session_with(whole(9, 2), 9).await;
+    first.ended().await;
+    assert_eq!(collecting.answer().await, None);
+    second.send(step(2, 0, &[5, 6])).await;
+    assert!(takes_over.answer().await.is_some());
+    let stale = scene.forward([Message::Open(whole(9, 1))]).await.failure().await.refusal;
+    assert_eq!(stale.cause, RefusalCause::StaleAttempt);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_an_older_attempt_is_dropped_and_counted() {
+    let scene = Scene::start("0", 1, "").await;
+    let (forwarding, mut collecting) = scene.session(1, 2).await;
+    forwarding.send(step(1, 0, &[9, 9, 9])).await;
+    forwarding.send(step(2, 0, &[5, 6])).await;
+    assert!(matches!(collecting.answer().await, Some((2, Some(_)))), "the first answer is to the second");
+    assert_eq!(scene.refused(RefusalCause::StaleAttempt).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_sessions_than_allowed_are_told_that_it_is_full() {
+    let scene = Scene::start("0", 1, "--max-sessions 1").await;
+    let (forwarding, mut collecting) = scene.session(1, 1).await;
+    goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+    let refusal = scene.session(2, 1).await.0.failure().await.refusal;
+    assert_eq!(refusal.cause, RefusalCause::Full, "{refusal}");
+    goes_on(&forwarding, &mut collecting, 2, &[7]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_below_is_told_with_its_own_cause_and_name() {
+    for (below, cause) in [(HopBelow::Full, RefusalCause::Full), (HopBelow::Mumbles, RefusalCause::HopFailed)]
+    {
+        let scene = Scene::with_hop_below("0", 2, "", below).await;
+        for number in 1..=20 {
+            // The steps are under way while the hop below refuses, and none of them must hide why.
+            let open = wire::OpenSession { max_positions: 100, ..scene.opening(number, 1) };
+            let steps = (0..10).map(|n| Message::Step(step(1, 2 * n, &[5, 6])));
+            let mut forwarding = scene.forward([Message::Open(open)].into_iter().chain(steps)).await;
+            let HopFailure { worker, refusal } = forwarding.failure().await;
+            assert_eq!((refusal.cause, &worker), (cause, scene.peer.id()), "{refusal}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hop_below_that_cannot_be_reached_is_the_one_that_is_named() {
+    let scene = Scene::start("0", 2, "").await;
+    let mut open = scene.opening(1, 1);
+    let nobody = swarm_net::Identity::ephemeral().id().clone();
+    open.hops[1].worker = nobody.to_string();
+    let HopFailure { worker, refusal } = scene.forward([Message::Open(open)]).await.failure().await;
+    assert_eq!((refusal.cause, worker), (RefusalCause::HopFailed, nobody), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_leaves_frees_its_session_while_the_hop_below_is_still_silent() {
+    let scene = Scene::start("0", 2, "").await;
+    let forwarding = scene.forward([Message::Open(scene.opening(1, 1))]).await;
+    scene.runs(1).await;
+    let left = Instant::now();
+    drop(forwarding);
+    scene.runs(0).await;
+    assert!(left.elapsed() < Duration::from_secs(5), "long before the hop below counts as silent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_ends_lets_its_sessions_finish_and_takes_no_others() {
+    let mut scene = Scene::start("0", 1, "").await;
+    let (forwarding, mut collecting) = scene.session(1, 1).await;
+    goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+    scene.stop();
+    let draining = scene.sees(|replica| replica.state == Loading).await;
+    assert_eq!(draining.load_percent, 100, "it is there, for those who use it");
+    let refusal = scene.session(2, 1).await.0.failure().await.refusal;
+    assert_eq!(refusal.cause, RefusalCause::NotReady, "{refusal}");
+    goes_on(&forwarding, &mut collecting, 2, &[7]).await;
+    goes_on(&forwarding, &mut collecting, 3, &[8]).await;
+    drop(forwarding);
+    scene.ended().await.unwrap();
+    scene.sees(|replica| replica.state == Offline).await;
+}
