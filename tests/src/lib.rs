@@ -6,11 +6,13 @@
 mod http;
 mod model;
 mod process;
+mod python;
 mod swarm;
 
 pub use http::{ask, chat, stream_chat};
 pub use model::{ModelFile, real_model, tiny_model};
 pub use process::{Process, ProcessSpec};
+pub use python::{python_with, script};
 pub use swarm::{Swarm, SwarmSpec};
 
 use std::{path::PathBuf, time::Duration};

@@ -20,6 +20,8 @@ pub struct ProcessSpec {
     pub name: String,
     /// Sub-command and flags.
     pub args: Vec<String>,
+    /// What its environment has besides the test's own.
+    pub environment: Vec<(String, String)>,
     /// Folder of the swarm.
     pub dir: PathBuf,
 }
@@ -45,6 +47,7 @@ impl Process {
         let started = Instant::now();
         let child = Command::new(llama_swarm())
             .args(&spec.args)
+            .envs(spec.environment.iter().cloned())
             .arg("--address-file")
             .arg(&address_file)
             .arg("--identity")

@@ -20,13 +20,22 @@ pub struct SwarmSpec {
     pub worker_args: Vec<String>,
     /// More flags for the gateway.
     pub gateway_args: Vec<String>,
+    /// What the environment of all processes has besides the test's own.
+    pub environment: Vec<(String, String)>,
 }
 
 impl SwarmSpec {
     /// Eight shards, exact.
     #[must_use]
     pub fn new(model: PathBuf) -> Self {
-        Self { model, total_shards: 8, precision: "exact", worker_args: vec![], gateway_args: vec![] }
+        Self {
+            model,
+            total_shards: 8,
+            precision: "exact",
+            worker_args: vec![],
+            gateway_args: vec![],
+            environment: vec![],
+        }
     }
 }
 
@@ -63,9 +72,9 @@ impl Swarm {
     /// When one does not come up.
     pub async fn without_workers(spec: SwarmSpec) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("swarm-")?;
-        let rendezvous = Process::start(process(&dir, "rendezvous", rendezvous_args(&spec))).await?;
+        let rendezvous = Process::start(process(&dir, &spec, "rendezvous", rendezvous_args(&spec))).await?;
         let entry = rendezvous.quic_address()?;
-        let gateway = Process::start(process(&dir, "gateway", gateway_args(&spec, &entry))).await?;
+        let gateway = Process::start(process(&dir, &spec, "gateway", gateway_args(&spec, &entry))).await?;
         Ok(Self { spec, dir, rendezvous, workers: vec![], gateway })
     }
 
@@ -85,7 +94,8 @@ impl Swarm {
     /// When it does not come up.
     pub async fn add_worker(&mut self, name: &str, shards: &str, entry: &str) -> anyhow::Result<usize> {
         let args = worker_args(&self.spec, shards, entry);
-        let worker = Process::start(process(&self.dir, name, args)).await.context("a worker starts")?;
+        let worker =
+            Process::start(process(&self.dir, &self.spec, name, args)).await.context("a worker starts")?;
         self.workers.push(worker);
         Ok(self.workers.len() - 1)
     }
@@ -98,7 +108,7 @@ impl Swarm {
         let entry = self.rendezvous.quic_address()?;
         let flags = flags.iter().map(|flag| (*flag).to_owned());
         let args = gateway_args(&self.spec, &entry).into_iter().chain(flags).collect();
-        Process::start(process(&self.dir, name, args)).await
+        Process::start(process(&self.dir, &self.spec, name, args)).await
     }
 
     /// All nodes.
@@ -107,8 +117,8 @@ impl Swarm {
     }
 }
 
-fn process(dir: &TempDir, name: &str, args: Vec<String>) -> ProcessSpec {
-    ProcessSpec { name: name.into(), args, dir: dir.path().into() }
+fn process(dir: &TempDir, spec: &SwarmSpec, name: &str, args: Vec<String>) -> ProcessSpec {
+    ProcessSpec { name: name.into(), args, environment: spec.environment.clone(), dir: dir.path().into() }
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {

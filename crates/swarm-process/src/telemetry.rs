@@ -1,17 +1,28 @@
 //! Logs on standard error, and traces by OTLP when an endpoint is set.
 
-use std::{env, io::IsTerminal};
+mod export;
+
+use std::{env, io::IsTerminal, time::Duration};
 
 use clap::{Args, ValueEnum};
-use opentelemetry::{global, trace::TracerProvider};
+use opentelemetry::{KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
+use swarm_types::WorkerId;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Our own crates at info; of the libraries only what an operator must know.
 const DEFAULT_LOG: &str = "info,libp2p=warn,libp2p_kad=error,libp2p_swarm=error,libp2p_quic=error,libp2p_rendezvous=error,h2=warn,hyper=warn,tonic=warn";
-/// The exporter's own calls must not be traced: each export would cause the next.
-const NOT_TRACED: &str = "info,h2=off,hyper=off,tonic=off,tower=off,opentelemetry=off,libp2p=off";
+/// Our own crates only: spans of libraries belong to no request, and those of the exporter's own calls would each cause
+/// the next. Steps are told at debug, so a trace does not grow with its tokens.
+const TRACED: &str = "off,gateway=info,shard_worker=info,shard_client=info,rendezvous=info,llama_swarm=info";
+/// Shorter than services have to end in.
+const LAST_EXPORT: Duration = Duration::from_secs(3);
 
 /// How a process tells what it does.
 #[derive(Args, Clone, Debug)]
@@ -49,21 +60,34 @@ pub enum TelemetryError {
     Twice,
 }
 
+pub(crate) use export::register;
+
 /// Keeps telemetry going; dropping it sends what is still waiting.
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    instance: export::Instance,
+}
+
+impl Telemetry {
+    /// Says which node this process is: spans tell it as `service.instance.id`. Only the first id counts.
+    pub fn identify(&self, node: &WorkerId) {
+        self.instance.get_or_init(|| node.to_string());
+    }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.traces.take().map(|traces| traces.shutdown()) {
+        let ended = self.traces.take().map(|traces| traces.shutdown_with_timeout(LAST_EXPORT));
+        if let Some(Err(error)) = ended {
             tracing::warn!(%error, "the last traces could not be sent");
         }
     }
 }
 
 /// Starts logs and, when `OTEL_EXPORTER_OTLP_ENDPOINT` or its `_TRACES_` form is set, traces by OTLP over gRPC.
-/// The other standard `OTEL_*` variables are honoured by the SDK. Call it inside the tokio runtime.
+/// `OTEL_SDK_DISABLED=true` or `OTEL_TRACES_EXPORTER=none` turns them off; the other standard variables
+/// (`OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`, …) are honoured as well. Call it inside the tokio
+/// runtime.
 ///
 /// # Errors
 /// When the filter or the exporter's variables are wrong.
@@ -74,30 +98,57 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
         LogFormat::Text => format.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
         LogFormat::Json => format.json().boxed(),
     };
-    let traces = if exports_traces() { Some(tracer_provider(service)?) } else { None };
+    let instance = export::Instance::default();
+    let traces = match exports_traces() {
+        true => Some(tracer_provider(service, instance.clone())?),
+        false => None,
+    };
     let spans = traces.as_ref().map(|provider| {
-        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(service));
-        layer.with_filter(EnvFilter::new(NOT_TRACED))
+        // Where in the code, on which thread and how often polled is nothing an operator asks of a request.
+        let layer = tracing_opentelemetry::layer()
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_context_activation(false)
+            .with_tracer(provider.tracer(service));
+        layer.with_filter(EnvFilter::new(TRACED))
     });
     tracing_subscriber::registry()
         .with(logs.with_filter(EnvFilter::try_new(&config.log)?))
         .with(spans)
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
-    Ok(Telemetry { traces })
+    Ok(Telemetry { traces, instance })
 }
 
 fn exports_traces() -> bool {
-    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    let value = |name| env::var(name).unwrap_or_default();
+    let disabled = value("OTEL_SDK_DISABLED").eq_ignore_ascii_case("true");
+    let none = value("OTEL_TRACES_EXPORTER").eq_ignore_ascii_case("none");
+    let endpoints = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    !disabled && !none && endpoints.into_iter().any(|name| !value(name).is_empty())
 }
 
-fn tracer_provider(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> {
+fn tracer_provider(
+    service: &'static str,
+    instance: export::Instance,
+) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder().with_tonic().build()?;
-    let resource = Resource::builder();
-    let resource = match env::var_os("OTEL_SERVICE_NAME") {
-        Some(_) => resource,
-        None => resource.with_service_name(service),
-    };
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+    let processor = export::processor(exporter, instance);
+    Ok(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource(service)).build())
+}
+
+/// What the variables say goes before what we say.
+fn resource(service: &'static str) -> Resource {
+    let ours =
+        [KeyValue::new("service.name", service), KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))];
+    let resource = Resource::builder_empty()
+        .with_attributes(ours)
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()));
+    match env::var("OTEL_SERVICE_NAME") {
+        Ok(name) if !name.is_empty() => resource.with_service_name(name).build(),
+        _ => resource.build(),
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Tokens in, tokens out; text is the front sides' business.
 
+mod account;
 mod api;
 mod config;
 mod driver;
@@ -14,7 +15,7 @@ mod tests;
 
 pub use api::{
     FinishReason, Generate, GeneratedToken, GenerationError, GenerationEvent, GenerationRequest,
-    GenerationStream,
+    GenerationStream, Operation,
 };
 pub use config::GenerationConfig;
 pub(crate) use config::seconds;

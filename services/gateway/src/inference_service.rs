@@ -13,12 +13,12 @@ use swarm_proto::{
     },
 };
 use swarm_types::{SamplingParams, TokenId};
-use tonic::{Request, Response, Status};
-use tracing::{Instrument, info_span};
+use tonic::{Code, Request, Response, Status};
+use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
-    generation::{FinishReason, GenerationError, Generator},
+    generation::{FinishReason, GenerationError, Generator, Operation},
     text::Message,
 };
 
@@ -45,6 +45,10 @@ impl InferenceService {
             return Err(Status::not_found(message));
         }
         let sampling = SamplingParams::try_from(wire.sampling.unwrap_or_default()).map_err(Refusal::from)?;
+        let operation = match wire.input {
+            Some(Input::Chat(_)) => Operation::Chat,
+            _ => Operation::TextCompletion,
+        };
         let encoded = match wire.input {
             Some(Input::Prompt(text)) => self.completer.encode(text).await,
             Some(Input::Chat(chat)) => self.completer.encode_chat(messages(chat)?).await,
@@ -52,6 +56,7 @@ impl InferenceService {
             None => return Err(Status::invalid_argument("input: give prompt, chat or prompt_tokens")),
         };
         Ok(CompletionRequest {
+            operation,
             prompt: encoded.map_err(status)?,
             sampling,
             max_tokens: wire.max_tokens,
@@ -121,6 +126,33 @@ fn response(event: CompletionEvent, prompt_tokens: u32) -> Option<wire::Generate
     Some(wire::GenerateResponse { event: Some(event) })
 }
 
+/// By OpenTelemetry's conventions for gRPC servers.
+fn call_span<T>(request: &Request<T>) -> Span {
+    let server = request.local_addr();
+    info_span!(
+        "Generate",
+        otel.name = "swarm.v1.InferenceService/Generate",
+        otel.kind = "server",
+        otel.status_code = Empty,
+        error.type = Empty,
+        rpc.system = "grpc",
+        rpc.service = NAME,
+        rpc.method = "Generate",
+        rpc.grpc.status_code = Empty,
+        server.address = server.map(|server| tracing::field::display(server.ip())),
+        server.port = server.map(|server| i64::from(server.port())),
+    )
+}
+
+/// Tells how a call ended.
+fn ended(span: &Span, code: Code) {
+    span.record("rpc.grpc.status_code", code as i64);
+    let ours = [Code::Unknown, Code::DeadlineExceeded, Code::Internal, Code::Unavailable, Code::DataLoss];
+    if ours.contains(&code) {
+        span.record("otel.status_code", "ERROR").record("error.type", (code as i32).to_string());
+    }
+}
+
 #[tonic::async_trait]
 impl Service for InferenceService {
     type GenerateStream = Pin<Box<dyn Stream<Item = Result<wire::GenerateResponse, Status>> + Send>>;
@@ -129,7 +161,7 @@ impl Service for InferenceService {
         &self,
         request: Request<wire::GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
-        let span = info_span!("Generate", otel.kind = "server", rpc.system = "grpc", rpc.service = NAME);
+        let span = call_span(&request);
         trace::follow(request.metadata(), &span);
         let started = async {
             let request = self.request(request.into_inner()).await?;
@@ -137,11 +169,25 @@ impl Service for InferenceService {
             let events = self.completer.start(request).await.map_err(status)?;
             Ok::<_, Status>((prompt_tokens, events))
         };
-        let (prompt_tokens, events) = started.instrument(span).await?;
-        let responses = events.filter_map(move |event| {
-            let response = event.map_err(status).map(|event| response(event, prompt_tokens)).transpose();
-            futures::future::ready(response)
-        });
+        let started = started.instrument(span.clone()).await;
+        let (prompt_tokens, mut events) = started.inspect_err(|status| ended(&span, status.code()))?;
+        // The call's span lasts as long as its answer.
+        let responses = async_stream::stream! {
+            while let Some(event) = events.next().await {
+                let event = match event.map_err(status) {
+                    Ok(event) => event,
+                    Err(status) => {
+                        ended(&span, status.code());
+                        yield Err(status);
+                        return;
+                    }
+                };
+                if let Some(response) = response(event, prompt_tokens) {
+                    yield Ok(response);
+                }
+            }
+            ended(&span, Code::Ok);
+        };
         Ok(Response::new(responses.boxed()))
     }
 

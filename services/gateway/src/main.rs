@@ -15,6 +15,8 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Cli::parse().config;
-    let _telemetry = telemetry::init("gateway", &config.telemetry)?;
-    Ok(Gateway::bind(config).await?.run(shutdown::signal()).await?)
+    let telemetry = telemetry::init("gateway", &config.telemetry)?;
+    let gateway = Gateway::bind(config).await?;
+    telemetry.identify(gateway.id());
+    Ok(gateway.run(shutdown::signal()).await?)
 }

@@ -21,8 +21,9 @@ pub(crate) struct Config {
 
 /// Runs the service until it is told to end.
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
-    let _telemetry = telemetry::init("gateway", &config.service.telemetry)?;
+    let telemetry = telemetry::init("gateway", &config.service.telemetry)?;
     let service = Gateway::bind(config.service).await?;
+    telemetry.identify(service.id());
     service.run(config.lifetime.over()).await?;
     Ok(ExitCode::SUCCESS)
 }

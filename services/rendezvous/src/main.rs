@@ -15,6 +15,8 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Cli::parse().config;
-    let _telemetry = telemetry::init("rendezvous", &config.telemetry)?;
-    Ok(Rendezvous::bind(config).await?.run(shutdown::signal()).await?)
+    let telemetry = telemetry::init("rendezvous", &config.telemetry)?;
+    let rendezvous = Rendezvous::bind(config).await?;
+    telemetry.identify(rendezvous.id());
+    Ok(rendezvous.run(shutdown::signal()).await?)
 }

@@ -15,6 +15,8 @@ struct Cli {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = Cli::parse().config;
-    let _telemetry = telemetry::init("shard-worker", &config.telemetry)?;
-    Ok(Worker::bind(config).await?.run(shutdown::signal()).await?)
+    let telemetry = telemetry::init("shard-worker", &config.telemetry)?;
+    let worker = Worker::bind(config).await?;
+    telemetry.identify(worker.id());
+    Ok(worker.run(shutdown::signal()).await?)
 }

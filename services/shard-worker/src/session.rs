@@ -75,7 +75,7 @@ pub(crate) async fn serve(server: ShardServer, mut call: Call) {
             failure
         }
         End::FailedBelow(failure) => {
-            tracing::info!(worker = %failure.worker, error = %failure.refusal, "a hop below failed");
+            tracing::debug!(worker = %failure.worker, error = %failure.refusal, "a hop below failed");
             failure
         }
     };
@@ -91,9 +91,9 @@ async fn run(server: &ShardServer, call: &mut Call) -> End {
         Err(refusal) => return refused_by(server, refusal),
     };
     Span::current()
-        .record("session", display(&open.session))
-        .record("attempt", display(open.attempt))
-        .record("shards", display(open.hop.shards));
+        .record("llama_swarm.session", display(&open.session))
+        .record("llama_swarm.attempt", i64::from(open.attempt.0))
+        .record("llama_swarm.shards", display(open.hop.shards));
     // Not to be cancelled: what the engine has opened must be closed.
     let (engine, place) = match admit(server, &open).await {
         Ok(admitted) => admitted,

@@ -81,6 +81,10 @@ impl ShardServer {
     pub(crate) fn refused(&self, failure: &HopFailure) {
         let HopFailure { worker, refusal } = failure;
         self.0.metrics.refused(refusal.cause);
+        Span::current()
+            .record("otel.status_code", "ERROR")
+            .record("otel.status_description", refusal.message.as_str())
+            .record("error.type", refusal.cause.as_str());
         tracing::warn!(%worker, cause = %refusal.cause, error = %refusal, "session refused");
     }
 
@@ -126,11 +130,13 @@ impl ShardService for ShardServer {
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let caller = caller(&request)?;
         let span = session_span(self.id(), &caller);
-        trace::follow(request.metadata(), &span);
+        let trace = trace::Caller::of(request.metadata());
+        trace.follow(&span);
         // One message at most is ever sent up.
         let (above, trouble) = mpsc::channel(1);
         let call = Call { caller, from_above: request.into_inner(), above };
-        tokio::spawn(session::serve(self.clone(), call).instrument(span));
+        // The hop below gets the generation's context, not ours: sessions are siblings in the trace.
+        tokio::spawn(trace.pass_on(session::serve(self.clone(), call)).instrument(span));
         Ok(Response::new(ReceiverStream::new(trouble)))
     }
 
@@ -160,15 +166,22 @@ fn caller<T>(request: &Request<T>) -> Result<WorkerId, Status> {
 fn session_span(worker: &WorkerId, caller: &WorkerId) -> Span {
     info_span!(
         "session",
-        %worker,
-        %caller,
-        session = Empty,
-        attempt = Empty,
-        shards = Empty,
-        queue_us = Empty,
-        compute_us = Empty,
-        send_us = Empty,
-        prefill_rows = Empty,
-        decode_steps = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        error.type = Empty,
+        rpc.system = "grpc",
+        rpc.service = "swarm.v1.ShardService",
+        rpc.method = "Forward",
+        llama_swarm.worker = %worker,
+        llama_swarm.caller = %caller,
+        llama_swarm.session = Empty,
+        llama_swarm.attempt = Empty,
+        llama_swarm.shards = Empty,
+        llama_swarm.queue_ms = Empty,
+        llama_swarm.compute_ms = Empty,
+        llama_swarm.send_ms = Empty,
+        llama_swarm.steps = Empty,
+        llama_swarm.rows = Empty,
     )
 }

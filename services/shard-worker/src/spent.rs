@@ -1,76 +1,110 @@
-//! Where a session's time went on this hop, told in its span.
+//! Where a session's time went on this hop, told in its span and in those of its two phases.
 
 use std::time::Duration;
 
 use swarm_types::{HopTiming, Step};
-use tracing::Span;
+use tracing::{Span, field::Empty, info_span};
 
-/// The sum over a session's steps. Recorded in the session's span when it is dropped, however the session ends.
+/// Sums of a session's steps, told in the session's span when this is dropped, however the session ends.
 #[derive(Debug)]
 pub(crate) struct Spent {
+    session: Span,
+    sums: Sums,
+    phase: Phase,
+    /// The step that was just computed is the prompt's last: the first that samples.
+    prompt_ends: bool,
+    decoding: bool,
+}
+
+/// The prompt, or the tokens after it: a span of its own, which tells its part.
+#[derive(Debug)]
+struct Phase {
     span: Span,
+    sums: Sums,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Sums {
     queue: Duration,
     compute: Duration,
+    /// Handing results to the network, which takes time when the next hop has enough of them.
     send: Duration,
-    prefill_rows: usize,
-    decode_steps: u64,
-    /// A token was sampled, so the prompt is through.
-    prefilled: bool,
+    /// With a sign, as `rows`: the layer that makes traces takes other numbers for texts.
+    steps: i64,
+    rows: i64,
 }
 
 impl Spent {
     /// Nothing yet. The current span is the session's.
     pub(crate) fn new() -> Self {
-        Self {
-            span: Span::current(),
-            queue: Duration::ZERO,
-            compute: Duration::ZERO,
-            send: Duration::ZERO,
-            prefill_rows: 0,
-            decode_steps: 0,
-            prefilled: false,
-        }
+        let session = Span::current();
+        let phase = Phase::new(&session, "prefill");
+        Self { session, sums: Sums::default(), phase, prompt_ends: false, decoding: false }
     }
 
     /// A step has passed the engine.
     pub(crate) fn computed(&mut self, step: &Step, timing: HopTiming) {
-        self.queue += timing.queue;
-        self.compute += timing.compute;
-        if self.prefilled {
-            self.decode_steps += 1;
-        } else {
-            self.prefill_rows += step.tokens.len();
-            self.prefilled = step.sample;
+        for sums in [&mut self.sums, &mut self.phase.sums] {
+            sums.queue += timing.queue;
+            sums.compute += timing.compute;
+            sums.steps += 1;
+            sums.rows += step.tokens.len() as i64;
         }
+        self.prompt_ends = step.sample && !self.decoding;
     }
 
-    /// Its result was handed on. The event tells how far the session was when the prompt was through.
+    /// Its result was handed on.
     pub(crate) fn sent(&mut self, took: Duration) {
-        self.send += took;
-        if self.prefilled && self.decode_steps == 0 {
-            let (queue_us, compute_us) = (micros(self.queue), micros(self.compute));
-            tracing::info!(
-                rows = self.prefill_rows,
-                queue_us,
-                compute_us,
-                send_us = micros(self.send),
-                "prompt passed"
-            );
+        for sums in [&mut self.sums, &mut self.phase.sums] {
+            sums.send += took;
+        }
+        if self.prompt_ends {
+            let Sums { queue, compute, send, rows, .. } = self.sums;
+            tracing::debug!(rows, ?queue, ?compute, ?send, "prompt passed");
+            self.decoding = true;
+            self.phase = Phase::new(&self.session, "decode");
         }
     }
 }
 
 impl Drop for Spent {
     fn drop(&mut self) {
-        self.span
-            .record("queue_us", micros(self.queue))
-            .record("compute_us", micros(self.compute))
-            .record("send_us", micros(self.send))
-            .record("prefill_rows", self.prefill_rows)
-            .record("decode_steps", self.decode_steps);
+        self.sums.record(&self.session);
     }
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+impl Phase {
+    fn new(session: &Span, name: &'static str) -> Self {
+        let span = info_span!(
+            parent: session,
+            "phase",
+            otel.name = name,
+            llama_swarm.queue_ms = Empty,
+            llama_swarm.compute_ms = Empty,
+            llama_swarm.send_ms = Empty,
+            llama_swarm.steps = Empty,
+            llama_swarm.rows = Empty,
+        );
+        Self { span, sums: Sums::default() }
+    }
+}
+
+impl Drop for Phase {
+    fn drop(&mut self) {
+        self.sums.record(&self.span);
+    }
+}
+
+impl Sums {
+    fn record(&self, span: &Span) {
+        span.record("llama_swarm.queue_ms", milliseconds(self.queue))
+            .record("llama_swarm.compute_ms", milliseconds(self.compute))
+            .record("llama_swarm.send_ms", milliseconds(self.send))
+            .record("llama_swarm.steps", self.steps)
+            .record("llama_swarm.rows", self.rows);
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }

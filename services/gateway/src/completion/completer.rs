@@ -9,6 +9,7 @@ use super::assembler::{Assembler, TextChunk};
 use crate::{
     generation::{
         FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
+        Operation,
     },
     text::{Message, ServedModel},
 };
@@ -21,6 +22,8 @@ const MAX_STOP_BYTES: usize = 1024;
 /// What a client wants to have continued.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompletionRequest {
+    /// For the trace only.
+    pub operation: Operation,
     /// At least one token.
     pub prompt: Vec<TokenId>,
     /// How each token is picked.
@@ -100,11 +103,12 @@ impl Completer {
     /// What is refused, by field.
     pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
         self.check(&request)?;
-        let CompletionRequest { prompt, sampling, max_tokens, stop, ignore_eos, score_prompt } = request;
+        let CompletionRequest { operation, prompt, sampling, max_tokens, stop, ignore_eos, score_prompt } =
+            request;
         let room = self.model.context_length().saturating_sub(count(prompt.len()));
         let end_tokens = if ignore_eos { vec![] } else { self.model.tokenizer().end_tokens().to_vec() };
         let max_tokens = max_tokens.unwrap_or(room);
-        let request = GenerationRequest { prompt, sampling, max_tokens, end_tokens, score_prompt };
+        let request = GenerationRequest { operation, prompt, sampling, max_tokens, end_tokens, score_prompt };
         let tokens = self.generator.start(request).await?;
         Ok(text(tokens, Assembler::new(&stop), self.model.clone()))
     }
@@ -250,6 +254,7 @@ mod tests {
 
     fn request(stop: &[&str]) -> CompletionRequest {
         CompletionRequest {
+            operation: Operation::TextCompletion,
             prompt: vec![TokenId(10)],
             sampling: SamplingParams::greedy(),
             max_tokens: Some(64),

@@ -9,9 +9,31 @@ use std::{pin::Pin, time::Duration};
 use futures::{Stream, future::BoxFuture};
 use swarm_types::{HopTiming, SamplingParams, TargetScore, TokenId, TokenLogprob, WorkerId};
 
+/// What the client asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// The next message of a conversation.
+    Chat,
+    /// How a text goes on.
+    TextCompletion,
+}
+
+impl Operation {
+    /// As OpenTelemetry's conventions for generative AI name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::TextCompletion => "text_completion",
+        }
+    }
+}
+
 /// One generation, in tokens.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GenerationRequest {
+    /// For the trace only.
+    pub operation: Operation,
     /// At least one token.
     pub prompt: Vec<TokenId>,
     /// How each token is picked; with its seed it decides the whole continuation.
@@ -136,6 +158,10 @@ pub enum GenerationError {
 }
 
 impl GenerationError {
+    /// Every name that [`Self::cause`] gives.
+    pub(crate) const CAUSES: [&str; 7] =
+        ["not_ready", "full", "context_length", "invalid", "hop_failed", "timeout", "internal"];
+
     /// The cause by name: the label of the counters.
     #[must_use]
     pub fn cause(&self) -> &'static str {

@@ -11,10 +11,11 @@ use swarm_types::{
     Attempt, Precision, Route, SessionId, Step, StepOutput, TargetScore, TokenId, TokenLogprob,
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
-use tracing::{Span, debug, warn};
+use tracing::{debug, warn};
 
 use super::{
     FinishReason, GeneratedToken, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest,
+    account::Account,
     outlet::{ClientGone, Outlet},
     pipeline::Pipeline,
     recovery::{Recovery, Trouble},
@@ -50,6 +51,7 @@ pub(super) struct Driver {
     outlet: Outlet,
     _place: OwnedSemaphorePermit,
     _running: Counted,
+    account: Account,
 }
 
 /// What a new driver is told.
@@ -65,6 +67,8 @@ pub(super) struct Assignment {
     pub(super) place: OwnedSemaphorePermit,
     /// Counts it among the running ones.
     pub(super) running: Counted,
+    /// Tells its trace.
+    pub(super) account: Account,
 }
 
 /// Why an attempt did not come to its end.
@@ -87,8 +91,18 @@ impl From<ClientGone> for Interruption {
 
 impl Driver {
     pub(super) fn new(assignment: Assignment, precision: Precision) -> Self {
-        let Assignment { swarm, config, metrics, request, session, started_at, outlet, place, running } =
-            assignment;
+        let Assignment {
+            swarm,
+            config,
+            metrics,
+            request,
+            session,
+            started_at,
+            outlet,
+            place,
+            running,
+            account,
+        } = assignment;
         Self {
             recovery: Recovery::new(&config),
             tokens: request.prompt.clone(),
@@ -106,6 +120,7 @@ impl Driver {
             outlet,
             _place: place,
             _running: running,
+            account,
         }
     }
 
@@ -113,12 +128,14 @@ impl Driver {
     pub(super) async fn run(mut self, first: Reserved) {
         let end = self.generate(first).await;
         let generated = self.tokens.len() - self.request.prompt.len();
-        let span = Span::current();
-        span.record("generated_tokens", generated).record("attempts", self.attempt.0);
         self.metrics.ended(self.started_at.elapsed());
         match &end {
-            Some(Ok(reason)) => debug!(?reason, generated, "generation finished"),
+            Some(Ok(reason)) => {
+                self.account.ended(&Ok(*reason));
+                debug!(?reason, generated, "generation finished");
+            }
             Some(Err(error)) if self.outlet.is_open() => {
+                self.account.ended(&Err(error.clone()));
                 self.metrics.failed(error);
                 warn!(%error, generated, "generation failed");
             }
@@ -157,6 +174,7 @@ impl Driver {
     /// One route, from the first token to the end or to trouble.
     async fn attempt(&mut self, reserved: &Reserved) -> Result<FinishReason, Interruption> {
         let open = self.open_session(reserved);
+        self.account.begins(self.attempt, reserved.route(), self.tokens.len());
         let mut pipeline =
             Pipeline::open(&self.swarm, reserved.route(), open, self.config.step_timeout).await?;
         let mut output = self.prefill(&mut pipeline).await?;
@@ -265,6 +283,7 @@ impl Driver {
             self.metrics.first_token(self.started_at.elapsed());
         }
         let token = self.generated(token, output);
+        self.account.token(&token, self.started_at.elapsed());
         if let Some(last) = self.last_token_at.replace(Instant::now()) {
             self.metrics.decoded(&token, last.elapsed());
         }
@@ -288,10 +307,17 @@ impl Driver {
 
     /// Waits until there is another route, as long as that makes sense.
     async fn replan(&mut self, trouble: &Trouble, broken: &Route) -> Result<Reserved, GenerationError> {
+        self.account.broke();
         self.recovery.record(trouble, broken)?;
         self.metrics.retried(trouble.refusal.cause);
         let worker = trouble.worker.as_ref().map(tracing::field::display);
-        warn!(worker, error = %trouble.refusal, attempt = %self.attempt, "hop failed, replanning");
+        warn!(
+            worker,
+            error = %trouble.refusal,
+            cause = trouble.refusal.cause.as_str(),
+            attempt = i64::from(self.attempt.0),
+            "hop failed, replanning"
+        );
         let deadline = self.recovery.deadline();
         let mut status = self.swarm.status();
         loop {

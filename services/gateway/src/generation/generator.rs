@@ -15,10 +15,11 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, Span};
 
 use super::{
     Generate, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
+    account::{self, Account},
     driver::{Assignment, Driver},
     outlet::{Event, Inlet, outlet},
     recovery::RETRY_AFTER,
@@ -95,10 +96,7 @@ impl Generator {
         let reserved = self.reserve()?;
         let running = self.metrics.started(request.prompt.len());
         let session = new_session();
-        let span = info_span!(
-            "generation", %session, prompt_tokens = request.prompt.len(), max_tokens = request.max_tokens,
-            generated_tokens = tracing::field::Empty, attempts = tracing::field::Empty,
-        );
+        let account = Account::new(Span::current(), &session, started_at.elapsed());
         let (outlet, inlet) = outlet();
         let assignment = Assignment {
             swarm: self.swarm.clone(),
@@ -110,8 +108,9 @@ impl Generator {
             outlet,
             place,
             running,
+            account,
         };
-        let driver = Driver::new(assignment, reserved.precision()).run(reserved).instrument(span);
+        let driver = Driver::new(assignment, reserved.precision()).run(reserved).in_current_span();
         let task = AbortOnDropHandle::new(tokio::spawn(driver));
         let Inlet { opened, events } = inlet;
         opened.await.unwrap_or_else(|_| Err(broken_off()))?;
@@ -156,13 +155,16 @@ impl Generator {
 impl Generate for Generator {
     /// Resolves when every hop has accepted the session, so that whatever refuses it comes from here.
     fn start(&self, request: GenerationRequest) -> BoxFuture<'_, Result<GenerationStream, GenerationError>> {
+        let span = account::span(&self.swarm.model().name, &request);
         async move {
             let begun = self.begin(request).await;
             if let Err(error) = &begun {
                 self.metrics.refused(error);
+                account::failed(&Span::current(), error);
             }
             begun
         }
+        .instrument(span)
         .boxed()
     }
 }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
+    generation::Operation,
     text::Message,
 };
 
@@ -58,6 +59,7 @@ pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<R
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = logprobs;
         CompletionRequest {
+            operation: Operation::Chat,
             prompt: prompt.clone(),
             sampling,
             max_tokens,

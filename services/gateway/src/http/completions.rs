@@ -19,7 +19,10 @@ use super::{
     params::Params,
     sse::{self, Envelope},
 };
-use crate::completion::{Completer, CompletionEvent, CompletionRequest};
+use crate::{
+    completion::{Completer, CompletionEvent, CompletionRequest},
+    generation::Operation,
+};
 
 /// As OpenAI's API has it.
 const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -79,6 +82,7 @@ pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<R
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = how.logprobs;
         CompletionRequest {
+            operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,
             max_tokens: Some(max_tokens),

@@ -1,0 +1,176 @@
+//! What a generation's span tells of it: attributes by OpenTelemetry's conventions for generative AI, and where its
+//! time went, in spans of its own for the prompt and for the tokens after it.
+
+use std::time::Duration;
+
+use swarm_process::trace;
+use swarm_types::{Attempt, Route, SessionId};
+use tracing::{Span, field::Empty, info_span};
+
+// The layer that makes traces takes numbers without a sign for texts, so all here have one.
+use super::{FinishReason, GeneratedToken, GenerationError, GenerationRequest};
+
+/// The span of a generation that was asked for. Sessions on hops are its children, retries its events.
+pub(super) fn span(model: &str, request: &GenerationRequest) -> Span {
+    let sampling = &request.sampling;
+    let used = |penalty: f32| (penalty != 0.0).then(|| decimal(penalty));
+    info_span!(
+        "generation",
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        error.type = Empty,
+        gen_ai.operation.name = request.operation.as_str(),
+        gen_ai.provider.name = "llama_swarm",
+        gen_ai.request.model = model,
+        gen_ai.request.max_tokens = i64::from(request.max_tokens),
+        gen_ai.request.temperature = decimal(sampling.temperature),
+        gen_ai.request.top_p = decimal(sampling.top_p),
+        gen_ai.request.top_k = (sampling.top_k > 0).then_some(i64::from(sampling.top_k)),
+        gen_ai.request.frequency_penalty = used(sampling.frequency_penalty),
+        gen_ai.request.presence_penalty = used(sampling.presence_penalty),
+        // Of 64 bits: the protocol of traces knows numbers with a sign only.
+        gen_ai.request.seed = sampling.seed as i64,
+        gen_ai.response.model = model,
+        gen_ai.usage.input_tokens = request.prompt.len() as i64,
+        gen_ai.usage.output_tokens = Empty,
+        llama_swarm.session = Empty,
+        llama_swarm.attempts = Empty,
+        llama_swarm.waited_ms = Empty,
+        llama_swarm.first_token_ms = Empty,
+    )
+}
+
+/// The number as it was written, without the digits that widening would add.
+fn decimal(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+/// Marks a span as failed.
+pub(super) fn failed(span: &Span, error: &GenerationError) {
+    span.record("otel.status_code", "ERROR")
+        .record("otel.status_description", tracing::field::display(error))
+        .record("error.type", error.cause());
+}
+
+/// Follows a generation; tells it all when dropped, however the generation ends.
+#[derive(Debug)]
+pub(super) struct Account {
+    span: Span,
+    attempts: u32,
+    tokens: u32,
+    phase: Option<Phase>,
+}
+
+/// The prompt's way through the hops, or the tokens after it, of one attempt.
+#[derive(Debug)]
+struct Phase {
+    span: Span,
+    decodes: bool,
+    tokens: u32,
+    compute: Duration,
+    queue: Duration,
+    /// What no hop accounts for.
+    network: Duration,
+}
+
+impl Account {
+    /// Of a generation whose turn came so long after it was asked for.
+    pub(super) fn new(span: Span, session: &SessionId, waited: Duration) -> Self {
+        span.record("llama_swarm.session", tracing::field::display(session))
+            .record("llama_swarm.waited_ms", milliseconds(waited));
+        Self { span, attempts: 0, tokens: 0, phase: None }
+    }
+
+    /// An attempt begins with all tokens so far as its prompt.
+    pub(super) fn begins(&mut self, attempt: Attempt, route: &Route, tokens: usize) {
+        self.attempts = attempt.0;
+        let phase = Phase::new(&self.span, "prefill", attempt);
+        phase.span.record("llama_swarm.rows", tokens as i64);
+        phase.span.record("llama_swarm.hops", route.hops().len() as i64);
+        self.phase = Some(phase);
+    }
+
+    /// The attempt broke.
+    pub(super) fn broke(&mut self) {
+        self.phase = None;
+    }
+
+    /// A token came, `since` after the generation was asked for.
+    pub(super) fn token(&mut self, token: &GeneratedToken, since: Duration) {
+        self.tokens += 1;
+        if self.tokens == 1 {
+            self.span.record("llama_swarm.first_token_ms", milliseconds(since));
+        }
+        match &mut self.phase {
+            Some(phase) if phase.decodes => phase.decoded(token),
+            _ => self.phase = Some(Phase::new(&self.span, "decode", Attempt(self.attempts))),
+        }
+    }
+
+    /// The end that the client is told.
+    pub(super) fn ended(&mut self, end: &Result<FinishReason, GenerationError>) {
+        self.phase = None;
+        let reason = match end {
+            Ok(reason) => reason.as_str(),
+            Err(error) => {
+                failed(&self.span, error);
+                "error"
+            }
+        };
+        trace::record_list(&self.span, "gen_ai.response.finish_reasons", &[reason]);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.span
+            .record("gen_ai.usage.output_tokens", i64::from(self.tokens))
+            .record("llama_swarm.attempts", i64::from(self.attempts));
+    }
+}
+
+impl Phase {
+    fn new(generation: &Span, name: &'static str, attempt: Attempt) -> Self {
+        let span = info_span!(
+            parent: generation,
+            "phase",
+            otel.name = name,
+            llama_swarm.attempt = i64::from(attempt.0),
+            llama_swarm.hops = Empty,
+            llama_swarm.rows = Empty,
+            llama_swarm.tokens = Empty,
+            llama_swarm.compute_ms = Empty,
+            llama_swarm.queue_ms = Empty,
+            llama_swarm.network_ms = Empty,
+        );
+        let (compute, queue, network) = Default::default();
+        Self { span, decodes: name == "decode", tokens: 0, compute, queue, network }
+    }
+
+    fn decoded(&mut self, token: &GeneratedToken) {
+        let (compute, queue) =
+            token.hops.iter().fold((Duration::ZERO, Duration::ZERO), |(compute, queue), hop| {
+                (compute + hop.compute, queue + hop.queue)
+            });
+        self.tokens += 1;
+        self.compute += compute;
+        self.queue += queue;
+        self.network += token.round_trip.saturating_sub(compute + queue);
+    }
+}
+
+impl Drop for Phase {
+    fn drop(&mut self) {
+        if self.decodes {
+            self.span
+                .record("llama_swarm.tokens", i64::from(self.tokens))
+                .record("llama_swarm.compute_ms", milliseconds(self.compute))
+                .record("llama_swarm.queue_ms", milliseconds(self.queue))
+                .record("llama_swarm.network_ms", milliseconds(self.network));
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
