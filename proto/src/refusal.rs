@@ -39,7 +39,8 @@ pub enum RefusalCause {
 }
 
 impl RefusalCause {
-    pub(crate) const ALL: [Self; 11] = [
+    /// Every cause there is.
+    pub const ALL: [Self; 11] = [
         Self::InvalidArgument,
         Self::ProtocolVersion,
         Self::Model,

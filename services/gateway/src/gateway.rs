@@ -117,6 +117,7 @@ impl Gateway {
         let Self { config, model, net, peers, public, http } = self;
         let registry = Registry::default();
         registry.register(|registry| net.metrics(registry));
+        registry.show_swarm(net.status());
         let generator = Generator::new(
             swarm(&net, &model),
             config.generations.clone(),

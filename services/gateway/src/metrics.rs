@@ -62,8 +62,20 @@ impl GenerationMetrics {
             hop_queue: seconds_from(0.000_05),
             hop_network: seconds_from(0.000_05),
         };
+        metrics.begin_at_zero();
         registry.register(|registry| metrics.show(registry.sub_registry_with_prefix("gateway")));
         metrics
+    }
+
+    /// A series that is not there before its first event hides that event from `increase()` and `rate()`.
+    fn begin_at_zero(&self) {
+        for cause in GenerationError::CAUSES {
+            let _ = self.refused.get_or_create(&Cause { cause });
+            let _ = self.failed.get_or_create(&Cause { cause });
+        }
+        for cause in RefusalCause::ALL {
+            let _ = self.retries.get_or_create(&Cause { cause: cause.as_str() });
+        }
     }
 
     fn show(&self, registry: &mut registry::Registry) {

@@ -87,6 +87,7 @@ impl Rendezvous {
         let Self { net, peers, public } = self;
         let registry = Registry::default();
         registry.register(|registry| net.metrics(registry));
+        registry.show_swarm(net.status());
         let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));
         public.health().set(status_service::NAME, true).await;
         let stop = CancellationToken::new();

@@ -1,9 +1,10 @@
 //! The service: joins the swarm, loads its layers, serves them, drains.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64};
 
 use gguf::{GgufError, Header};
 use model_hub::HubError;
+use prometheus_client::metrics::gauge::Gauge;
 use shard_client::MAX_MESSAGE_BYTES;
 use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, FAST_THREADS_VARIABLE};
 use swarm_net::{NetError, PeerListener, Role, ShardOffer, SwarmNet, peer_server};
@@ -146,6 +147,8 @@ impl Worker {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
         let registry = Registry::default();
         let metrics = register(&registry, &self.net);
+        registry.show_swarm(self.net.status());
+        show_limits(&registry, &self.config);
         let sessions = Sessions::new(self.config.max_sessions as usize);
         let (loading, percent) = watch::channel(Loading::Percent(0));
         let (engine, loaded) = watch::channel(None);
@@ -209,6 +212,24 @@ fn register(registry: &Registry, net: &SwarmNet) -> Metrics {
         metrics = Some(Metrics::register(registry));
     });
     metrics.expect("the closure has run")
+}
+
+/// What `kv_cache_bytes` and `sessions` are measured by.
+fn show_limits(registry: &Registry, config: &Config) {
+    let limit = |value: u64| {
+        let gauge = Gauge::<u64, AtomicU64>::default();
+        gauge.set(value);
+        gauge
+    };
+    registry.register(|registry| {
+        registry.register(
+            "kv_cache_limit_bytes",
+            "Bytes that caches may take (--kv-memory)",
+            limit(config.kv_memory.0),
+        );
+        let sessions = u64::from(config.max_sessions);
+        registry.register("sessions_limit", "Sessions that may be open (--max-sessions)", limit(sessions));
+    });
 }
 
 fn layer_count(header: &Header) -> Result<u32, GgufError> {

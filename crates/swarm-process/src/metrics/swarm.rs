@@ -1,0 +1,95 @@
+//! The swarm's status as gauges, taken from the node's own view when they are asked for.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+use swarm_types::{ReplicaState, ShardStatus, SwarmStatus};
+use tokio::sync::watch;
+
+const STATES: [(ReplicaState, &str); 3] = [
+    (ReplicaState::Loading, "loading"),
+    (ReplicaState::Loaded, "loaded"),
+    (ReplicaState::Offline, "offline"),
+];
+
+#[derive(Debug)]
+pub(super) struct SwarmGauges {
+    status: watch::Receiver<Arc<SwarmStatus>>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet)]
+struct Replicas {
+    shard: u32,
+    state: &'static str,
+}
+
+impl SwarmGauges {
+    pub(super) fn new(status: watch::Receiver<Arc<SwarmStatus>>) -> Self {
+        Self { status }
+    }
+}
+
+impl Collector for SwarmGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let status = self.status.borrow().clone();
+        let mut gauge = |name: &str, help: &str, value: i64| {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)
+        };
+        gauge(
+            "swarm_ready",
+            "1 when every shard has a loaded replica of one model, as this node sees it.",
+            status.swarm_ready.into(),
+        )?;
+        gauge("swarm_shards", "Shards that the model is cut into.", status.total_shards.into())?;
+        gauge(
+            "swarm_shards_discovered",
+            "Shards with a replica that is not offline, as this node sees it.",
+            status.discovered_shards.into(),
+        )?;
+        let help = "Workers that serve a shard, by state, as this node sees it.";
+        let mut replicas = encoder.encode_descriptor("shard_replicas", help, None, MetricType::Gauge)?;
+        for shard in &status.shards {
+            for (state, name) in STATES {
+                let labels = Replicas { shard: shard.shard_id.0, state: name };
+                ConstGauge::new(count(shard, state)).encode(replicas.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count(shard: &ShardStatus, state: ReplicaState) -> i64 {
+    let count = shard.replicas.iter().filter(|replica| replica.state == state).count();
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_types::ShardId;
+
+    use super::*;
+    use crate::metrics::Registry;
+
+    #[test]
+    fn every_shard_is_there_with_every_state_also_without_a_replica() {
+        let shards = vec![ShardStatus { shard_id: ShardId(0), replicas: vec![] }];
+        let status = SwarmStatus::new("c".into(), "12D3".parse().expect("valid"), shards, 1);
+        let registry = Registry::default();
+        let (_sender, receiver) = watch::channel(Arc::new(status));
+        registry.show_swarm(receiver);
+        let metrics = registry.encode();
+        for line in [
+            "llama_swarm_swarm_ready 0",
+            "llama_swarm_swarm_shards 1",
+            "llama_swarm_shard_replicas{shard=\"0\",state=\"loaded\"} 0",
+            "llama_swarm_shard_replicas{shard=\"0\",state=\"offline\"} 0",
+        ] {
+            assert!(metrics.lines().any(|l| l == line), "no {line:?} in\n{metrics}");
+        }
+    }
+}
