@@ -47,7 +47,10 @@ def told(span, resource):
         "status": Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower(),
         "message": span.status.message,
         "attributes": attributes(span.attributes),
-        "events": [{"name": event.name, "attributes": attributes(event.attributes)} for event in span.events],
+        "events": [
+            {"name": event.name, "time_ns": event.time_unix_nano, "attributes": attributes(event.attributes)}
+            for event in span.events
+        ],
         "resource": resource,
     }
 

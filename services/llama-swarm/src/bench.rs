@@ -5,6 +5,7 @@ mod figures;
 mod gateway;
 mod load;
 mod table;
+mod tracing_cost;
 
 use std::{fmt::Display, process::ExitCode, time::Duration};
 
@@ -32,6 +33,10 @@ pub(crate) struct Config {
     /// Measure the engine alone: all layers in this process, no network.
     #[arg(long)]
     engine: bool,
+
+    /// Measure what traces cost: two swarms as --up starts them, one of which sends its traces, decode in turns.
+    #[arg(long, conflicts_with_all = ["up", "engine"])]
+    tracing_overhead: bool,
 
     /// Requests at once, a line of the table each.
     #[arg(long, value_delimiter = ',', default_value = "1,4,8,16")]
@@ -76,6 +81,9 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
         let model = config.swarm.resolve().await?;
         let measurement = engine::Measurement::whole(model, &config)?;
         return show(&config, &tokio::task::spawn_blocking(|| measurement.run()).await??);
+    }
+    if config.tracing_overhead {
+        return show(&config, &tracing_cost::measure(&config).await?);
     }
     if !config.up {
         let channel = node::connect(&config.addr).await?;

@@ -114,6 +114,10 @@ pub(crate) struct SwarmConfig {
 
     #[command(flatten)]
     telemetry: TelemetryConfig,
+
+    /// What the environment of all processes has besides ours.
+    #[arg(skip)]
+    environment: Vec<(&'static str, String)>,
 }
 
 /// How the swarm came to its end.
@@ -212,6 +216,19 @@ async fn answer(swarm: &mut LocalSwarm, config: &Config, prompt: &str) -> Result
 }
 
 impl SwarmConfig {
+    /// Another swarm of the same kind, beside the first: in a folder of its own below `--dir`, on free ports, with this
+    /// in the environment of its processes.
+    pub(crate) fn beside(&self, name: &str, environment: Vec<(&'static str, String)>) -> Self {
+        Self {
+            dir: self.dir.as_ref().map(|dir| dir.join(name)),
+            http_port: Some(0),
+            grpc_port: Some(0),
+            rendezvous_port: 0,
+            environment,
+            ..self.clone()
+        }
+    }
+
     /// Starts our own logs. Keep what it gives until the end.
     ///
     /// # Errors
@@ -257,6 +274,7 @@ impl SwarmConfig {
             device: self.device,
             kv_memory: self.kv_memory.or_else(|| Some(kv_share(memory::available()?, self.workers()))),
             log: self.telemetry.clone(),
+            environment: self.environment.clone(),
             dir: dir.path().to_owned(),
             ports: GivenPorts {
                 http: self.http_port.unwrap_or_else(|| free_or_any(8080)),

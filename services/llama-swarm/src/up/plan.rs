@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub kv_memory: Option<ByteSize>,
     /// What each process logs.
     pub log: TelemetryConfig,
+    /// What the environment of all processes has besides ours.
+    pub environment: Vec<(&'static str, String)>,
     /// Where identities, address files and logs are.
     pub dir: PathBuf,
     /// Ports that are given; 0 is any free one.
@@ -202,7 +204,7 @@ impl Plan {
         args.push((&self.log.log).into());
         ProcessSpec {
             name: name.into(),
-            environment: vec![],
+            environment: self.environment.clone(),
             dir: self.dir.clone(),
             args,
             listen,
@@ -256,6 +258,7 @@ mod tests {
             threads: 1,
             device: DeviceChoice::Cpu,
             kv_memory: None,
+            environment: vec![],
             log: TelemetryConfig { log: "info".into(), log_format: LogFormat::Text },
             dir: "/run/swarm".into(),
             ports: GivenPorts::default(),
