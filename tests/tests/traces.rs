@@ -177,8 +177,8 @@ async fn a_request_is_one_trace_over_all_its_processes() -> anyhow::Result<()> {
     let mut swarm = Swarm::ready(SwarmSpec { environment, ..SwarmSpec::new(model.path()) }).await?;
 
     let answer = ask_in_trace(&swarm.gateway, HTTP_TRACE, question(6)).await?;
-    let usage = answer.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
-    let usage: Value = usage.last().context("the last event")?;
+    let mut usage = answer.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+    let usage: Value = usage.next_back().context("the last event")?;
     let mut client = InferenceServiceClient::connect(swarm.gateway.grpc_url()).await?;
     let mut request = tonic::Request::new(GenerateRequest {
         input: Some(Input::Prompt("hello".into())),
