@@ -14,7 +14,7 @@ fn oracle() -> anyhow::Result<Value> {
 }
 
 fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().into_iter().flatten().filter_map(|id| Some(u32::try_from(id.as_u64()?).ok()?)).collect()
+    list.as_array().into_iter().flatten().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
 }
 
 /// Greedy tokens and log-probabilities over the gateway's gRPC.
