@@ -80,8 +80,8 @@ impl SwarmNet {
         let (commands, command_queue) = mpsc::channel(COMMANDS);
         let (stream_queue, streams) = mpsc::channel(INCOMING_STREAMS);
         let (offers, offered) = watch::channel(vec![]);
-        let links = Links::new(commands.downgrade());
         let metrics = Metrics::default();
+        let links = Links::new(commands.downgrade(), metrics.clone());
         let id = identity.id().clone();
         let setup = Setup {
             settings,
@@ -139,6 +139,12 @@ impl SwarmNet {
             }
         }
         self.links.channel(peer).await
+    }
+
+    /// How long a message to a peer and its answer take. Absent while it is not connected or not measured yet.
+    #[must_use]
+    pub fn round_trip(&self, worker: &WorkerId) -> Option<Duration> {
+        self.links.round_trip(&peer::peer_id(worker)?)
     }
 
     /// `PeerService`, by which peers learn what this node serves.
