@@ -75,7 +75,10 @@ pub(super) struct Finished {
 }
 
 /// All choices, when the last has come to its end.
-pub(super) async fn collect(mut events: ChoiceStream, count: usize) -> Result<Vec<Finished>, GenerationError> {
+pub(super) async fn collect(
+    mut events: ChoiceStream,
+    count: usize,
+) -> Result<Vec<Finished>, GenerationError> {
     let mut choices = vec![
         Finished {
             text: String::new(),
@@ -91,7 +94,7 @@ pub(super) async fn collect(mut events: ChoiceStream, count: usize) -> Result<Ve
         let choice = &mut choices[index];
         match event {
             CompletionEvent::PromptScores(scores) => choice.prompt_scores.extend(scores),
-            CompletionEvent::Chunk(TextChunk { text, tokens }) => {
+            CompletionEvent::Chunk(TextChunk { text, tokens, path: _ }) => {
                 choice.text += &text;
                 choice.tokens.extend(tokens);
             }
