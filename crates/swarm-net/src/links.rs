@@ -89,10 +89,12 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
-    /// How long a message to a connected peer and its answer take, once that was measured.
-    pub(crate) fn round_trip(&self, peer: &PeerId) -> Option<Duration> {
-        let micros = self.channels().get(peer)?.round_trip_us.load(Ordering::Relaxed);
-        (micros > 0).then(|| Duration::from_micros(micros.into()))
+    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
+    pub(crate) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
+        let channels = self.channels();
+        let all = channels.iter().map(|(peer, link)| (*peer, link.round_trip_us.load(Ordering::Relaxed)));
+        let measured = all.filter(|(_, micros)| *micros > 0);
+        measured.map(|(peer, micros)| (peer, Duration::from_micros(micros.into()))).collect()
     }
 
     /// The channel to a connected peer.

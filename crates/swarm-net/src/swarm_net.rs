@@ -1,6 +1,6 @@
 //! The handle to a node.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
@@ -141,10 +141,11 @@ impl SwarmNet {
         self.links.channel(peer).await
     }
 
-    /// How long a message to a peer and its answer take. Absent while it is not connected or not measured yet.
+    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
     #[must_use]
-    pub fn round_trip(&self, worker: &WorkerId) -> Option<Duration> {
-        self.links.round_trip(&peer::peer_id(worker)?)
+    pub fn round_trips(&self) -> BTreeMap<WorkerId, Duration> {
+        let measured = self.links.round_trips().into_iter();
+        measured.map(|(peer, time)| (peer::worker_id(&peer), time)).collect()
     }
 
     /// `PeerService`, by which peers learn what this node serves.

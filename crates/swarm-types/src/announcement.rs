@@ -81,7 +81,8 @@ pub struct Capabilities {
     pub load_percent: u8,
     /// Sessions open now.
     pub active_sessions: u32,
-    /// Microseconds to the workers of the shard behind and back, as measured by this worker.
+    /// Microseconds to those to whom this worker hands its results, and back: the workers of the shard behind, and
+    /// behind the last shard gateways.
     #[serde(default)]
     pub round_trips_us: BTreeMap<WorkerId, u32>,
 }

@@ -45,7 +45,7 @@ pub struct Replica {
     pub grpc_address: String,
     /// Sessions open on it.
     pub active_sessions: u32,
-    /// Microseconds from this worker to those of the shard behind and back.
+    /// Microseconds to those to whom this worker hands its results, and back.
     pub round_trips_us: BTreeMap<WorkerId, u32>,
 }
 

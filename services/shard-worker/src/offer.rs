@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use swarm_net::{ShardOffer, SwarmNet};
-use swarm_types::{Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, ShardRange, WorkerId};
+use swarm_types::{
+    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, ShardRange, ShardStatus, WorkerId,
+};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -89,15 +91,18 @@ pub(crate) fn offers(
     fixed.shards.iter().map(offer).collect()
 }
 
-/// How far the workers of the shard behind this one's are, which is where its activations go.
+/// How far those are to whom this worker hands its results: the workers of the shard behind its own, and behind the
+/// last shard the nodes that serve none, among them the gateways.
 fn round_trips(net: &SwarmNet, fixed: &Fixed) -> BTreeMap<WorkerId, u32> {
     let status = net.status().borrow().clone();
-    let behind = status.shards.get(fixed.shards.end() as usize).map_or(&[][..], |shard| &shard.replicas);
-    let known = behind.iter().filter_map(|replica| {
-        let micros = net.round_trip(&replica.worker)?.as_micros();
-        Some((replica.worker.clone(), u32::try_from(micros).unwrap_or(u32::MAX)))
-    });
-    known.take(MAX_ROUND_TRIPS).collect()
+    let serves = |shard: &ShardStatus, worker: &WorkerId| shard.replicas.iter().any(|r| r.worker == *worker);
+    let is_behind = |worker: &WorkerId| match status.shards.get(fixed.shards.end() as usize) {
+        Some(shard) => serves(shard, worker),
+        None => !status.shards.iter().any(|shard| serves(shard, worker)),
+    };
+    let behind = net.round_trips().into_iter().filter(|(worker, _)| is_behind(worker));
+    let micros = behind.map(|(worker, time)| (worker, u32::try_from(time.as_micros()).unwrap_or(u32::MAX)));
+    micros.take(MAX_ROUND_TRIPS).collect()
 }
 
 /// Announces every change of loading at once, of the number of sessions soon, and of round trips now and then, until
