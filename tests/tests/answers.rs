@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::try_join_all};
 use serde_json::{Value, json};
 use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
-use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, real_model, stream_chat};
+use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
 
 fn oracle() -> anyhow::Result<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle.json");
@@ -125,11 +125,10 @@ async fn a_client_that_leaves_frees_its_session_everywhere(swarm: &Swarm) -> any
 }
 
 fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
-    let python = python_with_clients()?;
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+    let python = python()?;
     let grpc = gateway.grpc_url().replace("http://", "");
     for (script, address) in [("openai_client.py", gateway.http_url()), ("grpc_client.py", grpc)] {
-        let run = Command::new(&python).arg(scripts.join(script)).arg(address).output()?;
+        let run = Command::new(&python).arg(python_script(script)).arg(address).output()?;
         let printed = String::from_utf8_lossy(&run.stdout);
         anyhow::ensure!(run.status.success(), "{script}: {printed}{}", String::from_utf8_lossy(&run.stderr));
         assert!(printed.starts_with("ok:"), "{script}: {printed}");
@@ -145,21 +144,4 @@ fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
         "{answer}"
     );
     Ok(())
-}
-
-/// A Python with the clients of `python/requirements.txt`, made once in the target folder.
-fn python_with_clients() -> anyhow::Result<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
-    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let run = |command: &mut Command| -> anyhow::Result<()> {
-        let output = command.output().context("running Python")?;
-        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    if !python.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    }
-    let requirements = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/requirements.txt");
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(requirements))?;
-    Ok(python)
 }
