@@ -34,9 +34,9 @@ class FakeGateway:
     """Serves on one port, over stops and starts."""
 
     def __init__(self, real_url):
-        self.page = urllib.request.urlopen(real_url + "/")
-        self.headers = {k: v for k, v in self.page.headers.items() if k.lower() in ("content-type", "content-security-policy")}
-        self.page = self.page.read()
+        with urllib.request.urlopen(real_url + "/") as answer:
+            self.page = answer.read()
+            self.headers = {name: answer.headers[name] for name in ("content-type", "content-security-policy")}
         self.port = 0
         self.silent = False
         self.status = None

@@ -53,8 +53,8 @@ pub fn chromium() -> anyhow::Result<PathBuf> {
     )
 }
 
-/// What a test needs of this machine. Without it the test fails where `CI` is set; elsewhere it is left out, which is
-/// said also when the test's output is not shown.
+/// What a test needs beside this repository. Without it the test fails where `CI` is set; elsewhere it is left out,
+/// which is said also when the test's output is not shown.
 ///
 /// # Errors
 /// In CI, when it is missing.
