@@ -1,7 +1,10 @@
 //! `swarm.proto`: the swarm as a node sees it.
 
+use std::collections::{BTreeMap, HashMap};
+
 use swarm_types::{
-    LayerRange, MAX_SHARDS, ModelId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus,
+    LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, Replica, ReplicaState, ShardId, ShardStatus,
+    SwarmStatus, WorkerId,
 };
 
 use crate::{WireError, parse, wire};
@@ -44,6 +47,7 @@ impl From<&Replica> for wire::Replica {
             version: replica.version.clone(),
             grpc_address: replica.grpc_address.clone(),
             active_sessions: replica.active_sessions,
+            round_trips_us: replica.round_trips_us.iter().map(|(peer, us)| (peer.to_string(), *us)).collect(),
         }
     }
 }
@@ -119,8 +123,16 @@ impl TryFrom<wire::Replica> for Replica {
             version: wire.version,
             grpc_address: wire.grpc_address,
             active_sessions: wire.active_sessions,
+            round_trips_us: round_trips(wire.round_trips_us)?,
         })
     }
+}
+
+fn round_trips(wire: HashMap<String, u32>) -> Result<BTreeMap<WorkerId, u32>, WireError> {
+    if wire.len() > MAX_ROUND_TRIPS {
+        return Err(WireError::new("round_trips_us", format!("more than {MAX_ROUND_TRIPS}")));
+    }
+    wire.into_iter().map(|(peer, us)| Ok((parse("round_trips_us", &peer)?, us))).collect()
 }
 
 fn transport(name: &str) -> Result<Option<&'static str>, WireError> {
@@ -179,6 +191,7 @@ mod tests {
             version: "0.1.0".into(),
             grpc_address: "127.0.0.1:50051".into(),
             active_sessions: 2,
+            round_trips_us: [("12D3KooWb".parse().expect("valid"), 210)].into(),
         };
         let shards = vec![
             ShardStatus { shard_id: ShardId(0), replicas: vec![replica] },
@@ -221,6 +234,7 @@ mod tests {
             layers: LayerRange::new(first, first + more).expect("not reversed"),
             device: text.into(),
             active_sessions: number,
+            round_trips_us: Default::default(),
             ..status().shards[0].replicas[0].clone()
         }
     }

@@ -12,7 +12,7 @@ mod swarm;
 pub use http::{ask, chat, stream_chat};
 pub use model::{ModelFile, real_model, tiny_model};
 pub use process::{Process, ProcessSpec};
-pub use python::{python_with, script};
+pub use python::{chromium, needed, python, python_script, python_with};
 pub use swarm::{Swarm, SwarmSpec};
 
 use std::{path::PathBuf, time::Duration};
@@ -26,9 +26,14 @@ pub const BOUND: Duration = Duration::from_secs(90);
 /// When it was not built: the README's test command builds the whole workspace.
 #[must_use]
 pub fn llama_swarm() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows its own path");
-    let profile = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/<profile>/deps");
-    let binary = profile.join(format!("llama-swarm{}", std::env::consts::EXE_SUFFIX));
+    let binary = profile().join(format!("llama-swarm{}", std::env::consts::EXE_SUFFIX));
     assert!(binary.exists(), "{} is missing: cargo build --release --workspace", binary.display());
     binary
+}
+
+/// Where this build's programs lie.
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("tests lie in target/<profile>/deps");
+    profile.into()
 }

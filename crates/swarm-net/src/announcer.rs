@@ -1,7 +1,10 @@
 //! What the node says of itself: makes signed announcements of what its service offers, and knows which change
 //! must go out how.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use libp2p::identity::Keypair;
 use swarm_types::{Announcement, Capabilities, ShardId, WorkerId};
@@ -25,7 +28,12 @@ pub struct ShardOffer {
 impl ShardOffer {
     /// Without what changes all the time, which only connected peers hear.
     fn lasting(&self) -> Self {
-        let capabilities = Capabilities { load_percent: 0, active_sessions: 0, ..self.capabilities.clone() };
+        let capabilities = Capabilities {
+            load_percent: 0,
+            active_sessions: 0,
+            round_trips_us: BTreeMap::new(),
+            ..self.capabilities.clone()
+        };
         Self { capabilities, ..self.clone() }
     }
 }

@@ -1,4 +1,4 @@
-//! Notices that a peer on a TCP connection is silent.
+//! Pings peers: to know how far they are, and to notice that one on a TCP connection is silent.
 //!
 //! QUIC connections notice by themselves, by their idle timeout. TCP has none, and a failed ping is reported only
 //! after more than ten seconds, so what counts here is the age of the last ping that was answered, or of the last bytes
@@ -33,26 +33,31 @@ const PING_EVERY: Duration = Duration::from_millis(400);
 /// With the check below this keeps detection under two seconds.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// On QUIC, pings only measure.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// A late answer is still an answer, as long as the connection lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The peer has not answered for too long; its connection is being closed.
+/// What pings tell of a peer.
 #[derive(Debug)]
-pub(crate) struct Silent {
-    pub(crate) peer: PeerId,
-    pub(crate) connection: ConnectionId,
+pub(crate) enum Sign {
+    /// It answered.
+    RoundTrip { peer: PeerId, time: Duration },
+    /// It has not answered for too long; its connection is being closed.
+    Silent { peer: PeerId, connection: ConnectionId },
 }
 
 type Ping = Toggle<ping::Behaviour>;
 
-/// Pings peers that are connected by TCP.
+/// Pings peers.
 pub(crate) struct Heartbeat {
-    on: Ping,
-    /// Gives handlers that do nothing, for QUIC.
-    off: Ping,
+    /// Often, for TCP; also takes the answers of the others.
+    often: Ping,
+    /// Gives handlers that ping now and then, for QUIC.
+    seldom: Ping,
     watched: HashMap<ConnectionId, Watched>,
     activity: Activity,
-    events: VecDeque<ToSwarm<Silent, THandlerInEvent<Ping>>>,
+    events: VecDeque<ToSwarm<Sign, THandlerInEvent<Ping>>>,
     check: Interval,
 }
 
@@ -67,12 +72,15 @@ struct Watched {
 impl Heartbeat {
     /// Must be called inside a tokio runtime.
     pub(crate) fn new(activity: Activity) -> Self {
-        let config = ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_TIMEOUT);
+        let every = |interval| {
+            let config = ping::Config::new().with_interval(interval).with_timeout(PING_TIMEOUT);
+            Some(ping::Behaviour::new(config)).into()
+        };
         let mut check = interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            on: Some(ping::Behaviour::new(config)).into(),
-            off: None.into(),
+            often: every(PING_EVERY),
+            seldom: every(MEASURE_EVERY),
             watched: HashMap::new(),
             activity,
             events: VecDeque::new(),
@@ -83,11 +91,11 @@ impl Heartbeat {
     /// `address` is the peer's.
     fn watch(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) -> &mut Ping {
         if address::transport(address) == Some(Transport::Quic) {
-            return &mut self.off;
+            return &mut self.seldom;
         }
         let socket = address::tcp_socket(address);
         self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
-        &mut self.on
+        &mut self.often
     }
 
     fn last_sign(&self, watched: &Watched) -> Instant {
@@ -104,7 +112,7 @@ impl Heartbeat {
             .collect();
         for (connection, peer) in silent {
             self.watched.remove(&connection);
-            self.events.push_back(ToSwarm::GenerateEvent(Silent { peer, connection }));
+            self.events.push_back(ToSwarm::GenerateEvent(Sign::Silent { peer, connection }));
             let connection = CloseConnection::One(connection);
             self.events.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
         }
@@ -113,7 +121,7 @@ impl Heartbeat {
 
 impl NetworkBehaviour for Heartbeat {
     type ConnectionHandler = THandler<Ping>;
-    type ToSwarm = Silent;
+    type ToSwarm = Sign;
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -152,7 +160,7 @@ impl NetworkBehaviour for Heartbeat {
             }
             _ => {}
         }
-        self.on.on_swarm_event(event);
+        self.often.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(
@@ -161,16 +169,18 @@ impl NetworkBehaviour for Heartbeat {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.on.on_connection_handler_event(peer, connection, event);
+        self.often.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        while let Poll::Ready(event) = self.on.poll(cx) {
-            if let ToSwarm::GenerateEvent(ping::Event { connection, result: Ok(_), .. }) = event
-                && let Some(watched) = self.watched.get_mut(&connection)
-            {
+        while let Poll::Ready(event) = self.often.poll(cx) {
+            let ToSwarm::GenerateEvent(ping::Event { peer, connection, result: Ok(time) }) = event else {
+                continue;
+            };
+            if let Some(watched) = self.watched.get_mut(&connection) {
                 watched.answered = Instant::now();
             }
+            self.events.push_back(ToSwarm::GenerateEvent(Sign::RoundTrip { peer, time }));
         }
         while self.check.poll_tick(cx).is_ready() {
             self.close_silent(Instant::now());

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower::service_fn;
 
-use crate::{NetError, node::Command, peer, stream::PeerStream, streams::OpenRequest};
+use crate::{NetError, metrics::Metrics, node::Command, peer, stream::PeerStream, streams::OpenRequest};
 
 /// HTTP/2's window for one call: a step of a long prompt fits in, so one round trip does not throttle it.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
@@ -42,14 +45,22 @@ pub fn peer_server() -> Server {
 pub(crate) struct Links {
     commands: mpsc::WeakSender<Command>,
     channels: Arc<Mutex<HashMap<PeerId, Link>>>,
+    metrics: Metrics,
 }
 
-/// Made at the first call, shared by all.
-type Link = Arc<OnceCell<Channel>>;
+type Link = Arc<Peer>;
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// Made at the first call, shared by all.
+    channel: OnceCell<Channel>,
+    /// Smoothed, in µs; 0 before the first was measured.
+    round_trip_us: AtomicU32,
+}
 
 impl Links {
-    pub(crate) fn new(commands: mpsc::WeakSender<Command>) -> Self {
-        Self { commands, channels: Arc::default() }
+    pub(crate) fn new(commands: mpsc::WeakSender<Command>, metrics: Metrics) -> Self {
+        Self { commands, channels: Arc::default(), metrics }
     }
 
     /// A peer is connected.
@@ -67,11 +78,30 @@ impl Links {
         self.channels().contains_key(peer)
     }
 
+    /// A ping was answered. Single ones vary much, so each counts for an eighth, as in TCP (RFC 6298).
+    pub(crate) fn answered(&self, peer: &PeerId, after: Duration) {
+        let Some(link) = self.channels().get(peer).cloned() else { return };
+        let new = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
+        let smoothed = match link.round_trip_us.load(Ordering::Relaxed) {
+            0 => new,
+            old => ((u64::from(old) * 7 + u64::from(new)) / 8) as u32,
+        };
+        link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
+    pub(crate) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
+        let channels = self.channels();
+        let all = channels.iter().map(|(peer, link)| (*peer, link.round_trip_us.load(Ordering::Relaxed)));
+        let measured = all.filter(|(_, micros)| *micros > 0);
+        measured.map(|(peer, micros)| (peer, Duration::from_micros(micros.into()))).collect()
+    }
+
     /// The channel to a connected peer.
     pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
         let link = self.channels().get(&peer).cloned();
         let link = link.ok_or_else(|| NetError::NotConnected(peer::worker_id(&peer)))?;
-        let channel = link.get_or_try_init(|| connect(self.commands.clone(), peer)).await?;
+        let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer)).await?;
         Ok(channel.clone())
     }
 
@@ -82,11 +112,11 @@ impl Links {
 
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
 /// connected.
-async fn connect(commands: mpsc::WeakSender<Command>, peer: PeerId) -> Result<Channel, NetError> {
+async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
     let worker = peer::worker_id(&peer);
     let open = service_fn(move |_: Uri| {
-        let commands = commands.clone();
-        async move { open_stream(commands, peer).await.map(TokioIo::new) }
+        let links = links.clone();
+        async move { open_stream(links, peer).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://peer.invalid")
         .initial_stream_window_size(STREAM_WINDOW)
@@ -98,14 +128,14 @@ async fn connect(commands: mpsc::WeakSender<Command>, peer: PeerId) -> Result<Ch
     }
 }
 
-async fn open_stream(commands: mpsc::WeakSender<Command>, peer: PeerId) -> io::Result<PeerStream> {
+async fn open_stream(links: Links, peer: PeerId) -> io::Result<PeerStream> {
     let left = || io::Error::new(io::ErrorKind::NotConnected, "this node has left the swarm");
     let (answer, stream) = oneshot::channel();
-    let commands = commands.upgrade().ok_or_else(left)?;
+    let commands = links.commands.upgrade().ok_or_else(left)?;
     commands.send(Command::Open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
     drop(commands);
     match timeout(OPEN_WITHIN, stream).await {
-        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::worker_id(&peer), stream)),
+        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::worker_id(&peer), stream, links.metrics)),
         Ok(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
         Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection closed")),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

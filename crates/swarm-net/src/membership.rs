@@ -254,6 +254,7 @@ fn replica(told: &Announcement) -> Replica {
         version: can.version.clone(),
         grpc_address: can.grpc_address.clone(),
         active_sessions: can.active_sessions,
+        round_trips_us: can.round_trips_us.clone(),
     }
 }
 

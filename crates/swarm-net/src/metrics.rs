@@ -1,15 +1,22 @@
 //! What the network counts.
 
+use std::time::Duration;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
 };
 
 use crate::{address::Transport, signed::Refused};
 
 /// Counters of one node. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     lookups: Family<LookupLabels, Counter>,
     refused: Family<CauseLabels, Counter>,
@@ -17,6 +24,26 @@ pub(crate) struct Metrics {
     dials_failed: Counter,
     /// Streams that found the queue full.
     pub(crate) streams_dropped: Counter,
+    round_trips: Histogram,
+    /// Bytes of gRPC in streams from and to peers.
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            lookups: Family::default(),
+            refused: Family::default(),
+            connections: Family::default(),
+            dials_failed: Counter::default(),
+            streams_dropped: Counter::default(),
+            // 50 µs on a machine to 1.6 s around the world.
+            round_trips: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
+            received: Counter::default(),
+            sent: Counter::default(),
+        }
+    }
 }
 
 /// How a question to the DHT, or a record's way into it, ended.
@@ -73,6 +100,17 @@ impl Metrics {
             "incoming streams that found the queue full",
             self.streams_dropped.clone(),
         );
+        let round_trips = self.round_trips.clone();
+        registry.register_with_unit(
+            "round_trip",
+            "from a ping to a peer to its answer",
+            Unit::Seconds,
+            round_trips,
+        );
+        let streams = "bytes of gRPC in streams from peers";
+        registry.register_with_unit("stream_received", streams, Unit::Bytes, self.received.clone());
+        let streams = "bytes of gRPC in streams to peers";
+        registry.register_with_unit("stream_sent", streams, Unit::Bytes, self.sent.clone());
     }
 
     pub(crate) fn looked_up(&self, outcome: Lookup) {
@@ -97,6 +135,10 @@ impl Metrics {
 
     pub(crate) fn closed(&self, transport: Transport) {
         self.connections.get_or_create(&TransportLabels { transport: transport.name() }).dec();
+    }
+
+    pub(crate) fn answered(&self, after: Duration) {
+        self.round_trips.observe(after.as_secs_f64());
     }
 
     pub(crate) fn dial_failed(&self) {

@@ -159,7 +159,7 @@ impl Node {
         let keys = Keys::new(settings.cluster.clone(), settings.total_shards);
         let membership = Membership::new(settings.cluster.clone(), id.clone(), settings.total_shards);
         let protocol = behaviour::stream_protocol(&settings.cluster)?;
-        let streams = Streams::new(protocol, streams, metrics.streams_dropped.clone());
+        let streams = Streams::new(protocol, streams, metrics.clone());
         let activity = Activity::new();
         let behaviour = Behaviour::new(&key, &keys, role, streams, activity.clone())?;
         let config = swarm::Config::with_tokio_executor().with_smart_dial();

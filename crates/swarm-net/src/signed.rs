@@ -182,6 +182,7 @@ pub(crate) mod tests {
                 grpc_address: "127.0.0.1:50051".into(),
                 load_percent: 100,
                 active_sessions: 0,
+                round_trips_us: std::collections::BTreeMap::new(),
             },
             sequence,
             expires_at_ms: 60_000,

@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::Stream;
@@ -15,6 +15,8 @@ use tokio::{
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use tonic::transport::server::Connected;
 
+use crate::metrics::Metrics;
+
 /// Who is at the other end of a call, authenticated by the transport. In the extensions of every request that
 /// comes in through a [`PeerListener`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,11 +27,12 @@ pub struct PeerInfo(pub WorkerId);
 pub struct PeerStream {
     peer: WorkerId,
     io: Compat<libp2p::Stream>,
+    metrics: Metrics,
 }
 
 impl PeerStream {
-    pub(crate) fn new(peer: WorkerId, stream: libp2p::Stream) -> Self {
-        Self { peer, io: stream.compat() }
+    pub(crate) fn new(peer: WorkerId, stream: libp2p::Stream, metrics: Metrics) -> Self {
+        Self { peer, io: stream.compat(), metrics }
     }
 }
 
@@ -47,13 +50,18 @@ impl AsyncRead for PeerStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.metrics.received.inc_by((buffer.filled().len() - before) as u64);
+        polled
     }
 }
 
 impl AsyncWrite for PeerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        self.metrics.sent.inc_by(written as u64);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

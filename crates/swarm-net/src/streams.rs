@@ -20,10 +20,9 @@ use libp2p::{
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{peer, stream::PeerStream};
+use crate::{metrics::Metrics, peer, stream::PeerStream};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
@@ -57,12 +56,12 @@ pub(crate) struct Streams {
 struct Inbox {
     protocol: StreamProtocol,
     queue: mpsc::Sender<PeerStream>,
-    dropped: Counter,
+    metrics: Metrics,
 }
 
 impl Streams {
-    pub(crate) fn new(protocol: StreamProtocol, queue: mpsc::Sender<PeerStream>, dropped: Counter) -> Self {
-        let inbox = Inbox { protocol, queue, dropped };
+    pub(crate) fn new(protocol: StreamProtocol, queue: mpsc::Sender<PeerStream>, metrics: Metrics) -> Self {
+        let inbox = Inbox { protocol, queue, metrics };
         Self { inbox, connections: HashMap::new(), requests: VecDeque::new() }
     }
 
@@ -147,8 +146,10 @@ pub(crate) struct Handler {
 
 impl Handler {
     fn accept(&self, stream: Stream) {
-        if self.inbox.queue.try_send(PeerStream::new(peer::worker_id(&self.peer), stream)).is_err() {
-            self.inbox.dropped.inc();
+        let Inbox { queue, metrics, .. } = &self.inbox;
+        let stream = PeerStream::new(peer::worker_id(&self.peer), stream, metrics.clone());
+        if queue.try_send(stream).is_err() {
+            metrics.streams_dropped.inc();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The handle to a node.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
@@ -80,8 +80,8 @@ impl SwarmNet {
         let (commands, command_queue) = mpsc::channel(COMMANDS);
         let (stream_queue, streams) = mpsc::channel(INCOMING_STREAMS);
         let (offers, offered) = watch::channel(vec![]);
-        let links = Links::new(commands.downgrade());
         let metrics = Metrics::default();
+        let links = Links::new(commands.downgrade(), metrics.clone());
         let id = identity.id().clone();
         let setup = Setup {
             settings,
@@ -139,6 +139,13 @@ impl SwarmNet {
             }
         }
         self.links.channel(peer).await
+    }
+
+    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
+    #[must_use]
+    pub fn round_trips(&self) -> BTreeMap<WorkerId, Duration> {
+        let measured = self.links.round_trips().into_iter();
+        measured.map(|(peer, time)| (peer::worker_id(&peer), time)).collect()
     }
 
     /// `PeerService`, by which peers learn what this node serves.

@@ -1,5 +1,7 @@
 //! What a worker says of one shard it serves: the JSON in the DHT and in `PeerService.Describe`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{LayerRange, LayersError, ModelDigest, Precision, ShardId, WorkerId, layers::MAX_SHARDS};
@@ -8,6 +10,8 @@ use crate::{LayerRange, LayersError, ModelDigest, Precision, ShardId, WorkerId, 
 pub const MAX_ANNOUNCEMENT_BYTES: usize = 8 * 1024;
 /// A worker does not need more ways to be reached than this.
 const MAX_ADDRESSES: usize = 16;
+/// As many replicas of the next shard are told how far they are.
+pub const MAX_ROUND_TRIPS: usize = 16;
 /// Longest free text (name, device, version, address).
 pub(crate) const MAX_TEXT: usize = 256;
 
@@ -77,6 +81,10 @@ pub struct Capabilities {
     pub load_percent: u8,
     /// Sessions open now.
     pub active_sessions: u32,
+    /// Microseconds to those to whom this worker hands its results, and back: the workers of the shard behind, and
+    /// behind the last shard gateways.
+    #[serde(default)]
+    pub round_trips_us: BTreeMap<WorkerId, u32>,
 }
 
 impl Announcement {
@@ -114,6 +122,9 @@ impl Announcement {
         }
         if !(capabilities.tokens_per_second.is_finite() && capabilities.tokens_per_second >= 0.0) {
             return Err(AnnouncementError::OutOfRange("tokens_per_second"));
+        }
+        if capabilities.round_trips_us.len() > MAX_ROUND_TRIPS {
+            return Err(AnnouncementError::TooLong("round_trips_us"));
         }
         if self.addresses.len() > MAX_ADDRESSES {
             return Err(AnnouncementError::TooLong("addresses"));
@@ -157,6 +168,7 @@ mod tests {
                 grpc_address: "127.0.0.1:50051".into(),
                 load_percent: 100,
                 active_sessions: 0,
+                round_trips_us: BTreeMap::new(),
             },
             sequence: 4,
             expires_at_ms: 1_800_000_000_000,

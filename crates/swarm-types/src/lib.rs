@@ -11,7 +11,9 @@ mod sampling;
 mod status;
 mod step;
 
-pub use announcement::{Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES};
+pub use announcement::{
+    Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
+};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, Precision, SessionId, TokenId, WorkerId};
 pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};

@@ -1,5 +1,7 @@
 //! The swarm as one node sees it.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::{LayerRange, ModelId, ShardId, WorkerId};
@@ -43,6 +45,8 @@ pub struct Replica {
     pub grpc_address: String,
     /// Sessions open on it.
     pub active_sessions: u32,
+    /// Microseconds to those to whom this worker hands its results, and back.
+    pub round_trips_us: BTreeMap<WorkerId, u32>,
 }
 
 /// One shard and all who serve it.
@@ -156,6 +160,7 @@ mod tests {
             version: "0.1.0".into(),
             grpc_address: String::new(),
             active_sessions: 0,
+            round_trips_us: BTreeMap::new(),
         }
     }
 

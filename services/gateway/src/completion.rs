@@ -3,5 +3,5 @@
 mod assembler;
 mod completer;
 
-pub use assembler::{PlacedToken, TextChunk};
+pub use assembler::{PlacedToken, TextChunk, TokenPath};
 pub use completer::{Completer, CompletionEvent, CompletionRequest, CompletionStream};

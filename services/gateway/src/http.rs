@@ -1,4 +1,4 @@
-//! OpenAI's HTTP API, the swarm's status, health and metrics.
+//! OpenAI's HTTP API, the live page, the swarm's status, health and metrics.
 //!
 //! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`.
 
@@ -7,9 +7,12 @@ mod choices;
 mod completions;
 mod error;
 mod fields;
+mod load;
 mod logprobs;
 mod models;
+mod page;
 mod params;
+mod path_times;
 mod requests;
 mod server;
 mod sse;
@@ -80,6 +83,7 @@ impl Api {
             .layer(middleware::from_fn_with_state(self.clone(), limit));
         Router::new()
             .merge(completions)
+            .route("/", get(page::show))
             .route("/v1/models", get(models::list))
             .route("/v1/models/{*id}", get(models::one))
             .route("/v1/swarm", get(status::swarm))

@@ -140,6 +140,11 @@ impl GenerationMetrics {
         self.duration.observe(after.as_secs_f64());
     }
 
+    /// Tokens generated since the start.
+    pub(crate) fn generated_tokens(&self) -> u64 {
+        self.generated_tokens.get()
+    }
+
     pub(crate) fn first_token(&self, after: Duration) {
         self.time_to_first_token.observe(after.as_secs_f64());
     }

@@ -253,6 +253,7 @@ mod tests {
             version: "0.1.0".into(),
             grpc_address: String::new(),
             active_sessions: 0,
+            round_trips_us: std::collections::BTreeMap::new(),
         }
     }
 

@@ -49,8 +49,19 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            // One line, whatever RUST_BACKTRACE says: `up` shows the last lines of a process that cannot start.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Up(config) => up::run(*config).await,
         Command::Worker(config) => worker::run(*config).await,
         Command::Rendezvous(config) => rendezvous::run(*config).await,

@@ -189,6 +189,7 @@ fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
     let gateway = swarm.gateway()?;
     let screen = swarm.screen();
     if let Some(http) = gateway.http {
+        screen.line(&format!("  live page   http://{http}/"));
         screen.line(&format!("  HTTP        http://{http}/v1   (llama-swarm chat --url http://{http})"));
     }
     screen.line(&format!("  gRPC        {0}   (llama-swarm status --addr {0})", gateway.grpc));

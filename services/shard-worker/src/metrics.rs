@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     pub compute_seconds: Histogram,
     /// Time of a step in the queue.
     pub queue_seconds: Histogram,
+    /// Handing a step's result to the hop below, or its token to the gateway.
+    pub send_seconds: Histogram,
     /// Sessions open now.
     pub sessions: Gauge,
     /// Bytes of cache set aside.
@@ -49,6 +51,7 @@ impl Metrics {
             batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             compute_seconds: times(),
             queue_seconds: times(),
+            send_seconds: times(),
             sessions: Gauge::default(),
             kv_bytes: Gauge::default(),
             weight_bytes: Gauge::default(),
@@ -62,6 +65,8 @@ impl Metrics {
         registry.register("batch_rows", "Rows of a batch", metrics.batch_rows.clone());
         registry.register("step_compute_seconds", "Time in the engine", metrics.compute_seconds.clone());
         registry.register("step_queue_seconds", "Time waiting for the engine", metrics.queue_seconds.clone());
+        let sending = "Time handing a step on, to the hop below or to the gateway";
+        registry.register("step_send_seconds", sending, metrics.send_seconds.clone());
         registry.register("sessions", "Sessions open now", metrics.sessions.clone());
         registry.register("kv_cache_bytes", "Bytes of cache set aside", metrics.kv_bytes.clone());
         registry.register("weight_bytes", "Bytes of weights held", metrics.weight_bytes.clone());

@@ -1,13 +1,21 @@
 //! What a worker announces of its shards.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use swarm_net::{ShardOffer, SwarmNet};
-use swarm_types::{Capabilities, LayerRange, LayersError, ModelId, ShardRange};
-use tokio::sync::watch;
+use swarm_types::{
+    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, ShardRange, ShardStatus, WorkerId,
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 /// Changes that nobody waits for are told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// Round trips are measured as often.
+const MEASURED_EVERY: Duration = Duration::from_secs(5);
 
 /// What does not change while the worker runs.
 #[derive(Clone, Debug)]
@@ -52,6 +60,7 @@ pub(crate) fn offers(
     fixed: &Fixed,
     loading: Loading,
     sessions: usize,
+    round_trips_us: &BTreeMap<WorkerId, u32>,
 ) -> Result<Vec<ShardOffer>, LayersError> {
     let (load_percent, tokens_per_second, weight_bytes) = match loading {
         Loading::Percent(percent) => (percent.min(99), 0.0, 0),
@@ -75,27 +84,46 @@ pub(crate) fn offers(
                 grpc_address: fixed.grpc_address.clone(),
                 load_percent,
                 active_sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
+                round_trips_us: round_trips_us.clone(),
             },
         })
     };
     fixed.shards.iter().map(offer).collect()
 }
 
-/// Announces every change of loading at once, and of the number of sessions soon, until either side is dropped.
+/// How far those are to whom this worker hands its results: the workers of the shard behind its own, and behind the
+/// last shard the nodes that serve none, among them the gateways.
+fn round_trips(net: &SwarmNet, fixed: &Fixed) -> BTreeMap<WorkerId, u32> {
+    let status = net.status().borrow().clone();
+    let serves = |shard: &ShardStatus, worker: &WorkerId| shard.replicas.iter().any(|r| r.worker == *worker);
+    let is_behind = |worker: &WorkerId| match status.shards.get(fixed.shards.end() as usize) {
+        Some(shard) => serves(shard, worker),
+        None => !status.shards.iter().any(|shard| serves(shard, worker)),
+    };
+    let behind = net.round_trips().into_iter().filter(|(worker, _)| is_behind(worker));
+    let micros = behind.map(|(worker, time)| (worker, u32::try_from(time.as_micros()).unwrap_or(u32::MAX)));
+    micros.take(MAX_ROUND_TRIPS).collect()
+}
+
+/// Announces every change of loading at once, of the number of sessions soon, and of round trips now and then, until
+/// either side is dropped.
 pub(crate) async fn announce(
     net: SwarmNet,
     fixed: Fixed,
     mut loading: watch::Receiver<Loading>,
     mut sessions: watch::Receiver<usize>,
 ) {
+    let mut measured = interval(MEASURED_EVERY);
+    measured.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let (now, count) = (*loading.borrow_and_update(), *sessions.borrow_and_update());
-        match offers(&fixed, now, count) {
+        match offers(&fixed, now, count, &round_trips(&net, &fixed)) {
             Ok(offers) => net.announce(offers),
             Err(error) => tracing::error!(%error, "the shards cannot be announced"),
         }
         let changed = tokio::select! {
             changed = loading.changed() => changed,
+            _ = measured.tick() => Ok(()),
             changed = async {
                 let changed = sessions.changed().await;
                 tokio::time::sleep(TELL_EVERY).await;

@@ -277,7 +277,9 @@ impl Session {
                 self.answer(StepOutput { timings: passed.timings, ..output }).await?
             }
         }
-        self.spent.sent(sending.elapsed());
+        let took = sending.elapsed();
+        self.server.sent(took);
+        self.spent.sent(took);
         Ok(())
     }
 

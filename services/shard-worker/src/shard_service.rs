@@ -1,6 +1,6 @@
 //! `ShardService`: `Forward` and `Collect` for authenticated peers.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::Stream;
 use swarm_net::{PeerInfo, SwarmNet};
@@ -75,6 +75,11 @@ impl ShardServer {
     pub(crate) async fn channel(&self, worker: &WorkerId) -> Result<Channel, Refusal> {
         let channel = self.0.net.channel(worker).await;
         channel.map_err(|error| Refusal::new(RefusalCause::HopFailed, error.to_string()))
+    }
+
+    /// A step's result was handed on.
+    pub(crate) fn sent(&self, took: Duration) {
+        self.0.metrics.send_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a failure that began here; those of hops below are counted there.

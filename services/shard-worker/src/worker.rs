@@ -1,6 +1,6 @@
 //! The service: joins the swarm, loads its layers, serves them, drains.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64};
 
 use gguf::{GgufError, Header};
 use model_hub::HubError;
@@ -107,7 +107,7 @@ impl Worker {
             kv_bytes: config.kv_memory.0,
             grpc_address: grpc_address(public.local_addr(), &net.addresses()),
         };
-        net.announce(offers(&fixed, Loading::Percent(0), 0)?);
+        net.announce(offers(&fixed, Loading::Percent(0), 0, &BTreeMap::new())?);
         if let Some(file) = &config.address_file {
             let addresses = Addresses {
                 peer_id: net.id().clone(),
@@ -187,7 +187,8 @@ impl Worker {
         announcer.abort();
         let _ = announcer.await;
         if ended.is_ok() {
-            let draining = offers(&self.fixed, Loading::Draining, *sessions.count().borrow())?;
+            let draining =
+                offers(&self.fixed, Loading::Draining, *sessions.count().borrow(), &BTreeMap::new())?;
             drain(&self.config, &self.net, draining, &sessions, &health).await;
         }
         gauge.abort();

@@ -16,6 +16,7 @@ use crate::{
     address::{self, Transport},
     behaviour::{self, BehaviourEvent},
     describe::Follower,
+    heartbeat::Sign,
     lines,
     membership::TOMBSTONE,
 };
@@ -57,7 +58,11 @@ impl Node {
             }
             BehaviourEvent::Kad(event) => self.on_dht(event),
             BehaviourEvent::RendezvousClient(event) => self.on_registry(event),
-            BehaviourEvent::Heartbeat(silent) => self.on_closed(silent.peer, silent.connection),
+            BehaviourEvent::Heartbeat(Sign::Silent { peer, connection }) => self.on_closed(peer, connection),
+            BehaviourEvent::Heartbeat(Sign::RoundTrip { peer, time }) => {
+                self.links.answered(&peer, time);
+                self.metrics.answered(time);
+            }
             _ => {}
         }
     }

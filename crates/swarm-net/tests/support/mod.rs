@@ -125,6 +125,7 @@ pub fn offer(total_shards: u32, shard: u32, loaded: bool) -> ShardOffer {
             grpc_address: "127.0.0.1:50051".into(),
             load_percent: if loaded { 100 } else { 0 },
             active_sessions: 0,
+            round_trips_us: std::collections::BTreeMap::new(),
         },
     }
 }

@@ -1,7 +1,9 @@
 //! Makes text of tokens as they come: whole characters, no part of a stop string, and each token only when all of its
 //! text is out.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
+
+use swarm_types::{HopTiming, TokenId};
 
 use crate::{
     generation::GeneratedToken,
@@ -17,6 +19,17 @@ pub struct PlacedToken {
     pub offset: usize,
 }
 
+/// How long a token's way through the route took.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TokenPath {
+    /// Which.
+    pub token: TokenId,
+    /// From asking for the token to having it.
+    pub round_trip: Duration,
+    /// One entry for each hop of the route, in order.
+    pub hops: Vec<HopTiming>,
+}
+
 /// Text and the tokens that are out with it. Either may be empty.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct TextChunk {
@@ -24,6 +37,8 @@ pub struct TextChunk {
     pub text: String,
     /// In order.
     pub tokens: Vec<PlacedToken>,
+    /// Of the token just generated, also while its text is held back. None in what comes out at the end.
+    pub path: Option<TokenPath>,
 }
 
 /// Text of one continuation in the making.
@@ -51,6 +66,7 @@ impl Assembler {
 
     /// What the token brings out, and whether a stop string was found behind it: then nothing may be pushed any more.
     pub(super) fn push(&mut self, token: GeneratedToken, tokenizer: &Tokenizer) -> (TextChunk, bool) {
+        let path = TokenPath { token: token.token, round_trip: token.round_trip, hops: token.hops.clone() };
         let text = self.detokenizer.push(tokenizer.bytes(token.token));
         let offset = self.made;
         self.made += text.chars().count();
@@ -60,7 +76,7 @@ impl Assembler {
         let end = (!self.detokenizer.holds_back()).then_some(self.made);
         self.waiting.push_back((PlacedToken { token, offset }, end));
         let (text, stopped) = self.stops.push(&text);
-        (self.show(text), stopped)
+        (TextChunk { path: Some(path), ..self.show(text) }, stopped)
     }
 
     /// What was held back, at the end.
@@ -88,6 +104,6 @@ impl Assembler {
         let out = |(_, end): &(PlacedToken, Option<usize>)| end.is_some_and(|end| end <= self.shown);
         let count = self.waiting.iter().take_while(|waiting| out(waiting)).count();
         let tokens = self.waiting.drain(..count).map(|(token, _)| token).collect();
-        TextChunk { text, tokens }
+        TextChunk { text, tokens, path: None }
     }
 }

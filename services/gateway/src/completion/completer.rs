@@ -30,7 +30,7 @@ pub struct CompletionRequest {
     pub sampling: SamplingParams,
     /// Absent: as many as the context holds.
     pub max_tokens: Option<u32>,
-    /// The text ends before the first of these that appears.
+    /// The text ends before the one of these that is complete first.
     pub stop: Vec<String>,
     /// Do not end at the model's end tokens.
     pub ignore_eos: bool,

@@ -76,6 +76,19 @@ impl Generator {
         }
     }
 
+    /// Generations that run now.
+    #[must_use]
+    pub fn running(&self) -> u32 {
+        let free = u32::try_from(self.admission.running.available_permits()).unwrap_or(u32::MAX);
+        self.config.max_sessions.saturating_sub(free)
+    }
+
+    /// Tokens of all generations since the start.
+    #[must_use]
+    pub fn generated_tokens(&self) -> u64 {
+        self.metrics.generated_tokens()
+    }
+
     /// Takes nothing more in and waits, up to `patience`, until all that runs has ended.
     pub async fn drain(&self, patience: Duration) {
         self.admission.closed.store(true, Ordering::Relaxed);

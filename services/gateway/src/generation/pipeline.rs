@@ -84,6 +84,7 @@ impl Pipeline {
         let expected = Expected { position: step.end(), sampled: step.sample, scores: step.targets.len() };
         let sent = tokio::select! {
             sent = self.hops.send(step) => sent,
+            failure = self.trouble.next() => return Err(Trouble::at(&failure.worker, failure.refusal)),
             trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
             () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
         };

@@ -16,6 +16,7 @@ use super::{
     fields::Fields,
     logprobs,
     params::{Params, is_empty},
+    path_times,
     sse::{self, Envelope},
 };
 use crate::{
@@ -34,6 +35,8 @@ struct ChatRequest {
     max_tokens: Option<u32>,
     /// Likeliest tokens to report at each place, when log-probabilities are wanted.
     logprobs: Option<u32>,
+    /// Tell how long each token's way through the swarm took.
+    path_times: bool,
 }
 
 /// Either a plain text or a list of parts, of which only texts are served.
@@ -52,7 +55,8 @@ struct Part {
 }
 
 pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<Response, ApiError> {
-    let ChatRequest { messages, params, max_tokens, logprobs } = ChatRequest::read(fields, &api.completer)?;
+    let ChatRequest { messages, params, max_tokens, logprobs, path_times } =
+        ChatRequest::read(fields, &api.completer)?;
     let prompt = api.completer.encode_chat(messages).await?;
     let usage = Usage { prompt_tokens: prompt.len() as u64, completion_tokens: 0 };
     let request = |index| {
@@ -70,7 +74,7 @@ pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<R
     };
     let count = params.n as usize;
     let events = choices::start(&api.completer, (0..count).map(request).collect()).await?;
-    let answer = Answer { completer: api.completer.clone(), logprobs };
+    let answer = Answer { completer: api.completer.clone(), logprobs, path_times };
     if params.stream {
         let envelope = Envelope::new("chatcmpl", "chat.completion.chunk", api.completer.model());
         let include_usage = params.include_usage;
@@ -86,6 +90,7 @@ impl ChatRequest {
         let params = Params::take(&mut fields, completer.model())?;
         let request = Self {
             messages: messages(&mut fields)?,
+            path_times: path_times(&mut fields, &params)?,
             params,
             max_tokens: max_tokens(&mut fields)?,
             logprobs: top_logprobs(&mut fields)?,
@@ -124,6 +129,13 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
             Err(ApiError::invalid("max_tokens", "differs from max_completion_tokens: give one of them"))
         }
         (old, new) => Ok(new.or(old)),
+    }
+}
+
+fn path_times(fields: &mut Fields, params: &Params) -> Result<bool, ApiError> {
+    match fields.take("path_times")?.unwrap_or(false) {
+        true if !params.stream => Err(ApiError::invalid("path_times", "only together with stream: true")),
+        wanted => Ok(wanted),
     }
 }
 
@@ -192,6 +204,7 @@ fn join(parts: Vec<Part>) -> Result<String, String> {
 struct Answer {
     completer: Completer,
     logprobs: Option<u32>,
+    path_times: bool,
 }
 
 impl Answer {
@@ -234,8 +247,13 @@ impl Answer {
                     Ok(ChoiceEvent { index, event: CompletionEvent::Chunk(text) }) => {
                         let scores = self.scores(&text.tokens);
                         let has_scores = self.logprobs.is_some() && !text.tokens.is_empty();
-                        if has_scores || !text.text.is_empty() {
-                            yield chunk(index, json!({"content": text.text}), scores, None);
+                        let path = text.path.filter(|_| self.path_times);
+                        if has_scores || path.is_some() || !text.text.is_empty() {
+                            let mut chunk = chunk(index, json!({"content": text.text}), scores, None);
+                            if let Some(path) = path {
+                                chunk["path_times"] = path_times::json(&[path]);
+                            }
+                            yield chunk;
                         }
                     }
                     Ok(ChoiceEvent { index, event: CompletionEvent::Finished { reason, completion_tokens } }) => {

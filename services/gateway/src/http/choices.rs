@@ -94,7 +94,7 @@ pub(super) async fn collect(
         let choice = &mut choices[index];
         match event {
             CompletionEvent::PromptScores(scores) => choice.prompt_scores.extend(scores),
-            CompletionEvent::Chunk(TextChunk { text, tokens }) => {
+            CompletionEvent::Chunk(TextChunk { text, tokens, path: _ }) => {
                 choice.text += &text;
                 choice.tokens.extend(tokens);
             }

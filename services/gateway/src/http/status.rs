@@ -1,7 +1,5 @@
 //! The swarm's status, and what load balancers ask: `/v1/swarm`, `/healthz`, `/readyz`.
 
-use std::convert::Infallible;
-
 use axum::{
     Json,
     extract::State,
@@ -9,12 +7,14 @@ use axum::{
     response::{IntoResponse, Response, sse::Event},
 };
 use futures::StreamExt;
+use serde::Serialize;
 use serde_json::json;
 use tokio_stream::wrappers::WatchStream;
 
-use super::{Api, sse};
+use super::{Api, load::LoadMeter, sse};
 
-/// The swarm as this node sees it; to who accepts `text/event-stream`, again on every change.
+/// The swarm as this node sees it; to who accepts `text/event-stream`, again on every change, and each second how
+/// much this gateway has to do.
 pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Response {
     let status = api.generator.status();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -22,11 +22,25 @@ pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Respons
         let status = status.borrow().clone();
         return Json(&*status).into_response();
     }
-    let event = |status: std::sync::Arc<swarm_types::SwarmStatus>| {
-        let json = serde_json::to_string(&*status).unwrap_or_default();
-        Ok::<_, Infallible>(Event::default().event("status").data(json))
+    let mut load = LoadMeter::new(api.generator);
+    let events = async_stream::stream! {
+        let mut statuses = WatchStream::new(status);
+        loop {
+            let next = tokio::select! {
+                status = statuses.next() => status.map(|status| event("status", &*status)),
+                load = load.next() => Some(event("load", &load)),
+            };
+            match next {
+                Some(event) => yield Ok(event),
+                None => return,
+            }
+        }
     };
-    sse::with_keep_alive(WatchStream::new(status).map(event))
+    sse::with_keep_alive(events)
+}
+
+fn event(name: &str, content: &impl Serialize) -> Event {
+    Event::default().event(name).data(serde_json::to_string(content).unwrap_or_default())
 }
 
 /// The process answers.

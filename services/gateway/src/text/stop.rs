@@ -1,4 +1,4 @@
-//! Stop strings: the text ends before the first of them, and no part of one is ever shown.
+//! Stop strings: the text ends before the one that is complete first, and no part of one is ever shown.
 
 /// Holds back what may be the beginning of a stop string.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,7 @@ impl StopMatcher {
     /// The text that may be shown now, and whether a stop string was found behind it. Nothing may be pushed then.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.waiting.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| self.waiting.find(stop.as_str())).min();
-        if let Some(place) = found {
+        if let Some(place) = first(&self.stops, &self.waiting) {
             self.waiting.truncate(place);
             return (std::mem::take(&mut self.waiting), true);
         }
@@ -39,6 +38,13 @@ impl StopMatcher {
         let mut fitting = ends.filter(|place| stop.starts_with(&self.waiting[*place..]));
         fitting.next().map_or(0, |place| self.waiting.len() - place)
     }
+}
+
+/// Where the stop string begins that is complete first; of several that end at one place, the longest. So the result
+/// does not depend on how the text is split into tokens.
+fn first(stops: &[String], text: &str) -> Option<usize> {
+    let places = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop.len())));
+    places.min_by_key(|(start, length)| (start + length, *start)).map(|(start, _)| start)
 }
 
 #[cfg(test)]
@@ -69,14 +75,24 @@ mod tests {
         assert_eq!(matcher.push("ND b"), (String::new(), true));
     }
 
+    #[test]
+    fn a_stop_within_another_ends_the_text_however_it_is_split() {
+        let stops = ["aXa".into(), "X".into()];
+        assert_eq!(run(&stops, &["a".into(), "X".into(), "aa".into()]), ("a".into(), true));
+        assert_eq!(run(&stops, &["aXaa".into()]), ("a".into(), true));
+    }
+
     proptest! {
         #[test]
-        fn the_text_ends_before_the_first_stop(
+        fn the_text_ends_before_the_stop_that_is_complete_first(
             parts in proptest::collection::vec("[abc€]{0,4}", 0..12),
             stops in proptest::collection::vec("[abc€]{1,4}", 0..4),
         ) {
             let whole: String = parts.concat();
-            let first = stops.iter().filter_map(|stop| whole.find(stop.as_str())).min();
+            let first = (0..=whole.len()).filter(|end| whole.is_char_boundary(*end)).find_map(|end| {
+                let ending = stops.iter().filter(|stop| whole[..end].ends_with(stop.as_str()));
+                ending.map(|stop| end - stop.len()).min()
+            });
             let (shown, stopped) = run(&stops, &parts);
             prop_assert_eq!(stopped, first.is_some());
             prop_assert_eq!(shown.as_str(), &whole[..first.unwrap_or(whole.len())]);

@@ -33,7 +33,7 @@ pub(crate) fn examine(status: &SwarmStatus, command: &WorkerCommand) -> Vec<Find
 
 /// The model that most online replicas serve.
 fn common_model(status: &SwarmStatus) -> Option<&ModelId> {
-    let online = || status.shards.iter().flat_map(|shard| online(shard)).map(|replica| &replica.model);
+    let online = || status.shards.iter().flat_map(online).map(|replica| &replica.model);
     online().max_by_key(|model| online().filter(|other| other.serves(model)).count())
 }
 

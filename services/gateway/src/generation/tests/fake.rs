@@ -227,6 +227,7 @@ fn status(shards: &[Vec<(WorkerId, ReplicaState)>]) -> SwarmStatus {
         version: "0.1.0".into(),
         grpc_address: String::new(),
         active_sessions: 0,
+        round_trips_us: std::collections::BTreeMap::new(),
     };
     let shard = |(id, replicas): (u32, &Vec<_>)| ShardStatus {
         shard_id: ShardId(id),
