@@ -7,8 +7,11 @@
 #
 # Needs root (debootstrap makes a root file system), debootstrap and a running Docker engine. The binaries need the C
 # library that they were linked with: SUITE must be the Debian release of this machine, or a newer one.
-# Variables: SUITE (bookworm) · MIRROR (the machine's own) · BIN_DIR (target/release) · PREFIX (llama-swarm).
-# The base images are made once; `docker rmi llama-swarm/base-build:bookworm` has them made anew, with Debian's updates.
+# Variables: SUITE (bookworm) · MIRROR (the machine's own) · BIN_DIR (target/release) · PREFIX (llama-swarm) ·
+# BASE_PREFIX (PREFIX: whose base images are used) · LABEL (none: KEY=VALUE on all that is built upon the bases, so that
+# all of it can be found and removed).
+# The base images are made once, and then neither root nor debootstrap is needed;
+# `docker rmi llama-swarm/base-build:bookworm` has them made anew, with Debian's updates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,8 +20,9 @@ suite=${SUITE:-bookworm}
 bin_dir=${BIN_DIR:-target/release}
 prefix=${PREFIX:-llama-swarm}
 binaries=(shard-worker rendezvous gateway llama-swarm)
-build_base=$prefix/base-build:$suite
-runtime_base=$prefix/base-runtime:$suite
+base_prefix=${BASE_PREFIX:-$prefix}
+build_base=$base_prefix/base-build:$suite
+runtime_base=$base_prefix/base-runtime:$suite
 work=$(mktemp -d)
 trap 'rm -rf "$work" "${binaries[@]/#/docker/prebuilt/}"' EXIT
 
@@ -57,6 +61,15 @@ runtime_files() {
   done
 }
 
+# Descendants take over a label, the stages without a name too.
+label_bases() {
+  for base in build_base runtime_base; do
+    printf 'FROM %s\nLABEL %s\n' "${!base}" "$LABEL" \
+      | docker build --quiet --tag "$prefix/labelled-$base:$tag" - > /dev/null
+    printf -v "$base" %s "$prefix/labelled-$base:$tag"
+  done
+}
+
 stage_binaries() {
   for name in "${binaries[@]}"; do
     rm -f "docker/prebuilt/$name"
@@ -67,6 +80,7 @@ stage_binaries() {
 }
 
 docker image inspect "$build_base" "$runtime_base" > /dev/null 2>&1 || make_bases
+[ -z "${LABEL:-}" ] || label_bases
 stage_binaries
 for target in "${binaries[@]}"; do
   docker build --quiet --file docker/Dockerfile --target "$target" --tag "$prefix/$target:$tag" \
