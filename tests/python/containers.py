@@ -184,7 +184,7 @@ class Images:
         if self.bases is None and self._bases_of(self.prefix):
             for own, kept in zip(self._base_names(self.prefix), self._base_names(BASE_PREFIXES[-1]), strict=True):
                 docker("tag", own, kept)
-        note(f"kept: images {self.prefix}/*:{self.tag}")
+        note(f"kept: images {self.prefix}/*:{self.tag}; docker image prune --all --filter label={self.label}")
 
 
 @dataclass
@@ -561,7 +561,8 @@ class Loss:
 
 
 def end_of_process(container):
-    """By the engine, which is told by the kernel."""
+    """By the kernel, or by the engine, which hears of it a little later."""
+    seen = end_by_kernel(container, runs)
 
     def finished():
         text = docker("inspect", "--format", "{{.State.FinishedAt}}", container).strip()
@@ -570,19 +571,38 @@ def end_of_process(container):
         wall = datetime.fromisoformat(f"{seconds}+00:00").timestamp() + float(f"0.{fraction or 0}")
         return wall - time.time() + time.monotonic()
 
-    return finished
+    return lambda: seen() or finished()
 
 
 def end_of_interface(container):
-    """By what the kernel shows of the container's network, where this is the engine's machine."""
+    return end_by_kernel(container, has_interface)
+
+
+def runs(process):
+    # Behind the command's name; Z is a process that has ended.
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def has_interface(process):
+    return "eth" in (process / "net/dev").read_text()
+
+
+def end_by_kernel(container, still):
+    """Looks until a container's process is no longer `still` so; nothing where the engine is on another machine."""
     process = Path("/proc", docker("inspect", "--format", "{{.State.Pid}}", container).strip())
     gone, over = [], threading.Event()
 
+    def so():
+        try:
+            return still(process)
+        except OSError:
+            return False
+
     def look():
-        while not over.wait(0.005):
-            if "eth" not in (process / "net/dev").read_text():
-                gone.append(time.monotonic())
+        while so():
+            if over.wait(0.005):
                 return
+        gone.append(time.monotonic())
 
     def seen():
         looking.join(1)
@@ -590,7 +610,7 @@ def end_of_interface(container):
         return gone[0] if gone else None
 
     try:
-        if container not in (process / "cgroup").read_text() or "eth" not in (process / "net/dev").read_text():
+        if container not in (process / "cgroup").read_text() or not so():
             return lambda: None
     except OSError:
         return lambda: None
@@ -616,6 +636,8 @@ def see_offline(scene, loss, shard, peer):
         for node, watch in scene.observers.others(loss.worker).items()
     }
     late, compared = scene.observers.lateness(issued)
+    # A machine under load tells late that the worker is gone; who has seen it knows better.
+    gone = min(gone, *seen.values())
     slowest = max(seen.values()) - gone
     too_late = [node for node, at in seen.items() if at - gone > PROMISE + late]
     scene.report.check(
