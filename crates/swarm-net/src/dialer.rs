@@ -163,7 +163,8 @@ impl Dialer {
         self.peers.retain(|id, known| id != peer || !known.addresses.is_empty());
         if let Some(known) = self.peers.get_mut(peer) {
             known.keep_until = now + keep;
-            known.failures = 1;
+            // As for a new peer: QUIC first.
+            known.failures = 0;
             known.state = State::Waiting(now + FIRST_PAUSE);
         }
     }
