@@ -31,12 +31,7 @@ const MAX_CHUNKS_UNDER_WAY: usize = 4;
 
 /// One session.
 pub(super) struct Driver {
-    swarm: Swarm,
-    config: GenerationConfig,
-    metrics: GenerationMetrics,
-    request: GenerationRequest,
-    session: SessionId,
-    started_at: Instant,
+    given: Assignment,
     attempt: Attempt,
     precision: Precision,
     /// The prompt and what was generated.
@@ -48,10 +43,6 @@ pub(super) struct Driver {
     /// When the last token came.
     last_token_at: Option<Instant>,
     recovery: Recovery,
-    outlet: Outlet,
-    _place: OwnedSemaphorePermit,
-    _running: Counted,
-    account: Account,
 }
 
 /// What a new driver is told.
@@ -64,9 +55,9 @@ pub(super) struct Assignment {
     /// When the client asked for it.
     pub(super) started_at: Instant,
     pub(super) outlet: Outlet,
-    pub(super) place: OwnedSemaphorePermit,
-    /// Counts it among the running ones.
-    pub(super) running: Counted,
+    /// Held until the session has ended: its place among those that may run, and its count there.
+    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _running: Counted,
     /// Tells its trace.
     pub(super) account: Account,
 }
@@ -90,67 +81,47 @@ impl From<ClientGone> for Interruption {
 }
 
 impl Driver {
-    pub(super) fn new(assignment: Assignment, precision: Precision) -> Self {
-        let Assignment {
-            swarm,
-            config,
-            metrics,
-            request,
-            session,
-            started_at,
-            outlet,
-            place,
-            running,
-            account,
-        } = assignment;
+    pub(super) fn new(given: Assignment, precision: Precision) -> Self {
         Self {
-            recovery: Recovery::new(&config),
-            tokens: request.prompt.clone(),
+            recovery: Recovery::new(&given.config),
+            tokens: given.request.prompt.clone(),
             attempt: Attempt::FIRST,
             scored: 0,
             asked_at: None,
             last_token_at: None,
-            swarm,
-            config,
-            metrics,
-            request,
-            session,
-            started_at,
             precision,
-            outlet,
-            _place: place,
-            _running: running,
-            account,
+            given,
         }
     }
 
     /// Runs the session to its end, which the outlet tells.
     pub(super) async fn run(mut self, first: Reserved) {
         let end = self.generate(first).await;
-        let generated = self.tokens.len() - self.request.prompt.len();
-        self.metrics.ended(self.started_at.elapsed());
+        let generated = self.tokens.len() - self.given.request.prompt.len();
+        self.given.metrics.ended(self.given.started_at.elapsed());
         match &end {
             Some(Ok(reason)) => {
-                self.account.ended(&Ok(*reason));
+                self.given.account.ended(&Ok(*reason));
                 debug!(?reason, generated, "generation finished");
             }
-            Some(Err(error)) if self.outlet.is_open() => {
-                self.account.ended(&Err(error.clone()));
-                self.metrics.failed(error);
+            Some(Err(error)) if self.given.outlet.is_open() => {
+                self.given.account.ended(&Err(error.clone()));
+                self.given.metrics.failed(error);
                 warn!(%error, generated, "generation failed");
             }
             Some(Err(error)) => debug!(%error, "generation refused"),
             None => debug!(generated, "client gone"),
         }
         if let Some(end) = end {
-            self.outlet.end(end).await;
+            self.given.outlet.end(end).await;
         }
     }
 
     /// `None` when nobody is interested any more.
     async fn generate(&mut self, first: Reserved) -> Option<Result<FinishReason, GenerationError>> {
-        let nothing_to_score = self.request.score_prompt.is_none() || self.request.prompt.len() < 2;
-        if self.request.max_tokens == 0 && nothing_to_score {
+        let nothing_to_score =
+            self.given.request.score_prompt.is_none() || self.given.request.prompt.len() < 2;
+        if self.given.request.max_tokens == 0 && nothing_to_score {
             return Some(Ok(FinishReason::Length));
         }
         let mut reserved = first;
@@ -174,9 +145,9 @@ impl Driver {
     /// One route, from the first token to the end or to trouble.
     async fn attempt(&mut self, reserved: &Reserved) -> Result<FinishReason, Interruption> {
         let open = self.open_session(reserved);
-        self.account.begins(self.attempt, reserved.route(), self.tokens.len());
+        self.given.account.begins(self.attempt, reserved.route(), self.tokens.len());
         let mut pipeline =
-            Pipeline::open(&self.swarm, reserved.route(), open, self.config.step_timeout).await?;
+            Pipeline::open(&self.given.swarm, reserved.route(), open, self.given.config.step_timeout).await?;
         let mut output = self.prefill(&mut pipeline).await?;
         loop {
             if let Some(reason) = self.take_token(output).await? {
@@ -189,28 +160,28 @@ impl Driver {
     }
 
     fn open_session(&self, reserved: &Reserved) -> OpenSession {
-        let mut sampling = self.request.sampling.clone();
+        let mut sampling = self.given.request.sampling.clone();
         // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
-        sampling.top_logprobs = sampling.top_logprobs.max(self.request.score_prompt);
-        let prompt_tokens = count(self.request.prompt.len());
+        sampling.top_logprobs = sampling.top_logprobs.max(self.given.request.score_prompt);
+        let prompt_tokens = count(self.given.request.prompt.len());
         let hops = reserved.route().hops();
         OpenSession {
-            session: self.session.clone(),
+            session: self.given.session.clone(),
             attempt: self.attempt,
-            model_digest: self.swarm.model().digest,
+            model_digest: self.given.swarm.model().digest,
             precision: reserved.precision(),
             total_shards: reserved.route().last().shards.end(),
             hop: reserved.route().first().clone(),
             below: hops.get(1..).unwrap_or_default().to_vec(),
             prompt_tokens,
-            max_positions: prompt_tokens.saturating_add(self.request.max_tokens),
+            max_positions: prompt_tokens.saturating_add(self.given.request.max_tokens),
             sampling,
         }
     }
 
     /// Sends all tokens so far in chunks; gives the answer to the last.
     async fn prefill(&mut self, pipeline: &mut Pipeline) -> Result<StepOutput, Interruption> {
-        let (end, chunk) = (self.tokens.len(), self.config.prefill_chunk as usize);
+        let (end, chunk) = (self.tokens.len(), self.given.config.prefill_chunk as usize);
         for start in (0..end).step_by(chunk) {
             if pipeline.under_way() >= MAX_CHUNKS_UNDER_WAY {
                 self.next(pipeline).await?;
@@ -224,7 +195,7 @@ impl Driver {
     }
 
     async fn send(&mut self, pipeline: &mut Pipeline, rows: Range<usize>) -> Result<(), Interruption> {
-        let sample = rows.end == self.tokens.len() && self.request.max_tokens > 0;
+        let sample = rows.end == self.tokens.len() && self.given.request.max_tokens > 0;
         if sample {
             self.asked_at.get_or_insert_with(Instant::now);
         }
@@ -242,11 +213,11 @@ impl Driver {
     /// The prompt tokens to score under these rows. Chunks begin at the same places in every attempt, so a chunk's
     /// scores were reported all or not at all.
     fn targets(&self, rows: Range<usize>) -> Vec<TokenId> {
-        if self.request.score_prompt.is_none() || rows.start < self.scored {
+        if self.given.request.score_prompt.is_none() || rows.start < self.scored {
             return vec![];
         }
-        let end = (rows.end + 1).min(self.request.prompt.len());
-        self.request.prompt.get(rows.start + 1..end).unwrap_or_default().to_vec()
+        let end = (rows.end + 1).min(self.given.request.prompt.len());
+        self.given.request.prompt.get(rows.start + 1..end).unwrap_or_default().to_vec()
     }
 
     /// The next answer; its prompt scores are reported.
@@ -254,46 +225,46 @@ impl Driver {
         let mut output = pipeline.next().await?;
         debug!(position = output.position, "step answered");
         self.recovery.answered();
-        self.outlet.open();
+        self.given.outlet.open();
         let scores = std::mem::take(&mut output.scores);
         if !scores.is_empty() {
             self.scored += scores.len();
             let scores = scores.into_iter().map(|score| self.trimmed(score)).collect();
-            self.outlet.emit(GenerationEvent::PromptScores(scores)).await?;
+            self.given.outlet.emit(GenerationEvent::PromptScores(scores)).await?;
         }
         Ok(output)
     }
 
     /// Hops report as many alternatives as the sampled tokens or the prompt want, whichever are more.
     fn trimmed(&self, mut score: TargetScore) -> TargetScore {
-        score.top.truncate(self.request.score_prompt.unwrap_or(0) as usize);
+        score.top.truncate(self.given.request.score_prompt.unwrap_or(0) as usize);
         score
     }
 
     /// Reports the sampled token. Some reason when it was the last.
     async fn take_token(&mut self, output: StepOutput) -> Result<Option<FinishReason>, Interruption> {
         let Some(token) = output.token else { return Ok(Some(FinishReason::Length)) };
-        if self.request.end_tokens.contains(&token) {
+        if self.given.request.end_tokens.contains(&token) {
             return Ok(Some(FinishReason::End));
         }
         self.tokens.push(token);
         self.recovery.advanced();
-        self.metrics.generated();
-        if self.tokens.len() == self.request.prompt.len() + 1 {
-            self.metrics.first_token(self.started_at.elapsed());
+        self.given.metrics.generated();
+        if self.tokens.len() == self.given.request.prompt.len() + 1 {
+            self.given.metrics.first_token(self.given.started_at.elapsed());
         }
         let token = self.generated(token, output);
-        self.account.token(&token, self.started_at.elapsed());
+        self.given.account.token(&token, self.given.started_at.elapsed());
         if let Some(last) = self.last_token_at.replace(Instant::now()) {
-            self.metrics.decoded(&token, last.elapsed());
+            self.given.metrics.decoded(&token, last.elapsed());
         }
-        self.outlet.emit(GenerationEvent::Token(token)).await?;
-        let room = self.request.prompt.len() + self.request.max_tokens as usize;
+        self.given.outlet.emit(GenerationEvent::Token(token)).await?;
+        let room = self.given.request.prompt.len() + self.given.request.max_tokens as usize;
         Ok((self.tokens.len() >= room).then_some(FinishReason::Length))
     }
 
     fn generated(&mut self, token: TokenId, output: StepOutput) -> GeneratedToken {
-        let wanted = self.request.sampling.top_logprobs;
+        let wanted = self.given.request.sampling.top_logprobs;
         let mut top: Vec<TokenLogprob> = output.top;
         top.truncate(wanted.unwrap_or(0) as usize);
         GeneratedToken {
@@ -307,9 +278,9 @@ impl Driver {
 
     /// Waits until there is another route, as long as that makes sense.
     async fn replan(&mut self, trouble: &Trouble, broken: &Route) -> Result<Reserved, GenerationError> {
-        self.account.broke();
+        self.given.account.broke();
         self.recovery.record(trouble, broken)?;
-        self.metrics.retried(trouble.refusal.cause);
+        self.given.metrics.retried(trouble.refusal.cause);
         let worker = trouble.worker.as_ref().map(tracing::field::display);
         warn!(
             worker,
@@ -319,16 +290,18 @@ impl Driver {
             "hop failed, replanning"
         );
         let deadline = self.recovery.deadline();
-        let mut status = self.swarm.status();
+        let mut status = self.given.swarm.status();
         loop {
             status.mark_unchanged();
-            let wish = self.recovery.wish(self.swarm.model().digest, self.precision);
-            let problem = match self.swarm.reserve(wish) {
+            let wish = self.recovery.wish(self.given.swarm.model().digest, self.precision);
+            let problem = match self.given.swarm.reserve(wish) {
                 Ok(reserved) => return Ok(reserved),
                 Err(problem) => problem,
             };
-            let missing =
-                format!("no other route within {} s: {problem}", self.config.recovery_timeout.as_secs_f32());
+            let missing = format!(
+                "no other route within {} s: {problem}",
+                self.given.config.recovery_timeout.as_secs_f32()
+            );
             if self.recovery.is_refused(trouble) || tokio::time::Instant::now() >= deadline {
                 return Err(self.recovery.give_up(trouble, Some(missing)));
             }

@@ -119,8 +119,8 @@ impl Generator {
             session,
             started_at,
             outlet,
-            place,
-            running,
+            _place: place,
+            _running: running,
             account,
         };
         let driver = Driver::new(assignment, reserved.precision()).run(reserved).in_current_span();
