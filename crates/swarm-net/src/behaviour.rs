@@ -72,6 +72,14 @@ impl Behaviour {
             rendezvous_server: server.into(),
         })
     }
+
+    /// From now on no connection is made, whoever wants one: questions to the DHT that still run would dial.
+    pub(crate) fn close(&mut self) {
+        *self.limits.limits_mut() = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(0))
+            .with_max_pending_outgoing(Some(0))
+            .with_max_established(Some(0));
+    }
 }
 
 /// What nodes of this cluster call themselves; others are sent away.

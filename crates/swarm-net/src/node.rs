@@ -364,6 +364,7 @@ impl Node {
 
     /// Takes leave of everyone, so that they need not find out.
     async fn leave(&mut self) {
+        self.swarm.behaviour_mut().close();
         self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
             self.registry.leave(client);

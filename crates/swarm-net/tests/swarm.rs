@@ -79,6 +79,47 @@ async fn a_clean_leave_is_seen_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_left_does_not_come_back_for_a_moment() {
+    let rendezvous = Node::rendezvous(2).await;
+    let others = (0..6).map(|_| Node::worker(2, 0, Some(&rendezvous)));
+    let others = futures::future::join_all(others).await;
+    for _ in 0..5 {
+        let leaves = Node::worker(2, 1, Some(&rendezvous)).await;
+        let id = leaves.net.id().clone();
+        for other in &others {
+            other.sees_replica(1, &id, Loaded).await;
+        }
+        let watched = others.iter().map(|other| states_of(other, 1, &id));
+        // Its last words go to the DHT, where questions and answers are still under way when it leaves.
+        leaves.net.announce(vec![offer(2, 1, false)]);
+        let (states, ()) = tokio::join!(futures::future::join_all(watched), leaves.net.leave());
+        for states in states {
+            let gone = states.iter().position(|state| *state == Offline).unwrap();
+            assert_eq!(states[gone..], [Offline], "{states:?}");
+        }
+    }
+}
+
+/// The states of a replica one after the other, until it has been OFFLINE for longer than a silent peer would be kept.
+async fn states_of(
+    node: &Node,
+    shard: u32,
+    worker: &swarm_types::WorkerId,
+) -> Vec<swarm_types::ReplicaState> {
+    let mut status = node.net.status();
+    let mut states: Vec<swarm_types::ReplicaState> = vec![];
+    loop {
+        let state = replica_state(&status.borrow_and_update(), shard, worker).unwrap();
+        if states.last() != Some(&state) {
+            states.push(state);
+        }
+        if tokio::time::timeout(Duration::from_secs(2), status.changed()).await.is_err() {
+            return states;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_worker_is_offline_within_two_seconds_and_comes_back_as_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("identity");
