@@ -1,0 +1,70 @@
+"""Says the manifests in the words of an older Kubernetes, and tells what had to be said otherwise.
+
+For clusters below the version that docs/kubernetes.md asks for: objects change their version, probes by gRPC become the
+same question asked by the image's own client, and what the server does not know is left out.
+"""
+
+HEALTH_CLIENT = "/usr/local/bin/llama-swarm"
+
+
+def for_server(objects, minor):
+    """`objects` for a server 1.`minor`; they are changed in place. Gives the differences, each once."""
+    told = set()
+    for item in objects:
+        for change in (_versions, _probes, _pauses, _claims, _updates, _affinity):
+            told |= set(change(item, minor))
+    return sorted(told)
+
+
+def _versions(item, minor):
+    for kind, new, old, since in (
+        ("PodDisruptionBudget", "policy/v1", "policy/v1beta1", 21),
+        ("HorizontalPodAutoscaler", "autoscaling/v2", "autoscaling/v2beta2", 23),
+    ):
+        if item["kind"] == kind and item["apiVersion"] == new and minor < since:
+            item["apiVersion"] = old
+            yield f"{kind} is {old}"
+
+
+def _pod(item):
+    return item.get("spec", {}).get("template", {}).get("spec", {})
+
+
+def _probes(item, minor):
+    if minor >= 24:
+        return
+    for container in _pod(item).get("containers", []):
+        for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if asked := container.get(name, {}).pop("grpc", None):
+                command = [HEALTH_CLIENT, "health", "--addr", f"127.0.0.1:{asked['port']}"]
+                if "service" in asked:
+                    command += ["--service", asked["service"]]
+                container[name]["exec"] = {"command": command}
+                yield "probes by gRPC are asked by llama-swarm health"
+
+
+def _pauses(item, minor):
+    for container in _pod(item).get("containers", []):
+        if minor < 30 and "sleep" in container.get("lifecycle", {}).get("preStop", {}):
+            del container["lifecycle"]
+            yield "no pause before SIGTERM"
+
+
+def _claims(item, minor):
+    if minor < 27 and item.get("spec", {}).pop("persistentVolumeClaimRetentionPolicy", None):
+        yield "claims have no retention policy (kept is what they are without it)"
+
+
+def _updates(item, minor):
+    if item["kind"] == "StatefulSet" and minor < 25 and item["spec"].pop("minReadySeconds", None):
+        yield "a rolling update does not wait between two pods"
+
+
+def _affinity(item, minor):
+    if minor >= 31:
+        return
+    affinity = _pod(item).get("affinity", {})
+    for kind in ("podAffinity", "podAntiAffinity"):
+        for term in affinity.get(kind, {}).get("preferredDuringSchedulingIgnoredDuringExecution", []):
+            if term["podAffinityTerm"].pop("matchLabelKeys", None):
+                yield "affinity does not look at the ordinal"
