@@ -1,25 +1,28 @@
 """Runs a whole swarm in containers, loses workers in it, and measures how that is seen.
 
-    python containers.py --bin-dir target/release [--model FILE] [--images PREFIX:TAG] [--keep]
+    python containers.py --bin-dir target/release [--model FILE] [--images PREFIX:TAG] [--keep] [--collector IMAGE]
 
 Builds the four images from the binaries in --bin-dir, starts docker/compose.yaml, and holds it against what README.md
 promises: who is killed or cut off is OFFLINE on every other node within two seconds, comes back as the same peer, and
-an answer goes on over the loss of a worker. Prints a line a check, with what was measured; exits with 1 on a fault,
-with 2 when something is missing. Where there is no Docker engine, nothing is run and the exit code is 0.
+an answer goes on over the loss of a worker; a request is one trace in the collector's log. Prints a line a check, with
+what was measured; exits with 1 on a fault, with 2 when something is missing. Where there is no Docker engine, nothing
+is run and the exit code is 0.
 
 Needs docker, docker-compose or the compose plugin, Linux binaries; for the base images, if they are not there, root
-and debootstrap. Only the standard library. Everything it makes has names and ports of its own and is removed at the
-end.
+and debootstrap; for the collector an image, or otelcol on the path (tests/collector/build.sh) or in the variable
+OTELCOL. Only the standard library. Everything it makes has names and ports of its own and is removed at the end.
 """
 
 import argparse
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -32,6 +35,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARDS = 8
 WORKERS = [f"worker-{shard}" for shard in range(SHARDS)]
 NODES = ["rendezvous", *WORKERS, "gateway"]
+COLLECTOR = "otel-collector"
+# Of one request: the gateway's generation and each hop's session have two phases.
+SPANS = {"POST /v1/chat/completions": 1, "generation": 1, "session": SHARDS}
+SPANS |= dict.fromkeys(("prefill", "decode"), 1 + SHARDS)
 GRPC_PORT = {"rendezvous": 50052, "gateway": 50050} | {worker: 50051 for worker in WORKERS}
 # How soon all others must see that a worker is gone.
 PROMISE = 2.0
@@ -202,6 +209,45 @@ class GivenImages:
         pass
 
 
+@dataclass
+class GivenCollector:
+    """Docker fetches it if it is not there."""
+
+    image: str
+
+    def build(self):
+        pass
+
+    def remove(self):
+        pass
+
+
+class BuiltCollector:
+    """The collector's program and nothing else, like the image that is published."""
+
+    DOCKERFILE = 'FROM scratch\nCOPY otelcol /otelcol\nUSER 10001:10001\nENTRYPOINT ["/otelcol"]\n'
+
+    def __init__(self, run_name, program):
+        self.image, self.program = f"llama-swarm-test-{run_name}/{COLLECTOR}:{run_name}", program
+
+    def build(self):
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(self.program, Path(folder, "otelcol"))
+            Path(folder, "Dockerfile").write_text(self.DOCKERFILE)
+            docker("build", "--tag", self.image, folder)
+
+    def remove(self):
+        remove_all(("images", "--quiet", self.image), ("rmi",))
+
+
+def find_collector(run_name, image):
+    """None where there is none."""
+    if image:
+        return GivenCollector(image)
+    program = os.environ.get("OTELCOL") or shutil.which("otelcol")
+    return BuiltCollector(run_name, program) if program else None
+
+
 def cached_model():
     own = os.environ.get("LLAMA_SWARM_CACHE_DIR")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -236,9 +282,9 @@ def compose_command():
 
 
 class Swarm:
-    """The containers of docker/compose.yaml, in a project of their own."""
+    """The containers of docker/compose.yaml, in a project of their own. With a collector, traces go there."""
 
-    def __init__(self, run_name, compose, images, model):
+    def __init__(self, run_name, compose, images, model, collector):
         self.project = f"swarmtest{run_name}"
         self.compose_command = [*compose, "--project-name", self.project, "--file", ROOT / "docker/compose.yaml"]
         self.http_port, self.grpc_port = free_ports(2)
@@ -252,6 +298,11 @@ class Swarm:
             "GRPC_PORT": str(self.grpc_port),
             "BIND_ADDRESS": "127.0.0.1",
         }
+        self.collector = collector
+        if collector:
+            self.compose_command += ["--profile", "tracing"]
+            self.variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{COLLECTOR}:4317"
+            self.variables["OTEL_COLLECTOR_IMAGE"] = collector.image
 
     def compose(self, *arguments):
         return run(*self.compose_command, *arguments, cwd=ROOT, env=self.variables)
@@ -271,9 +322,9 @@ class Swarm:
         remove_all(("network", "ls", *own), ("network", "rm"))
         remove_all(("volume", "ls", *own), ("volume", "rm", "--force"))
 
-    def ask(self, question, max_tokens):
-        """The model's likeliest answer."""
-        answer = json.loads(self._post(question, max_tokens, stream=False).read())
+    def ask(self, question, max_tokens, trace=None):
+        """The model's likeliest answer. `trace`: the id of a trace that goes on here."""
+        answer = json.loads(self._post(question, max_tokens, stream=False, trace=trace).read())
         return answer["choices"][0]["message"]["content"]
 
     def stream(self, question, max_tokens):
@@ -296,15 +347,18 @@ class Swarm:
                 yield time.monotonic(), text
         raise Failure("the stream broke off", ["gateway"])
 
-    def _post(self, question, max_tokens, stream):
+    def _post(self, question, max_tokens, stream, trace=None):
         body = {
             "messages": [{"role": "user", "content": question}],
             "max_tokens": max_tokens,
             "temperature": 0,
             "stream": stream,
         }
+        headers = {"content-type": "application/json"}
+        if trace:
+            headers["traceparent"] = f"00-{trace}-{os.urandom(8).hex()}-01"
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=BOUND)
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
         answer = connection.getresponse()
         if answer.status != 200:
             raise Failure(f"{answer.status}: {answer.read().decode()}", ["gateway"])
@@ -530,6 +584,62 @@ def the_model_answers(scene):
     scene.report.check("Paris" in scene.answer, f"{QUESTION} {scene.answer!r} ({took:.1f} s)")
 
 
+def the_collector_shows_one_trace(scene):
+    if not scene.swarm.collector:
+        text = "traces in the collector's log: neither --collector nor otelcol, see tests/collector/build.sh"
+        print(f"\n!!! SKIPPED: {text}\n", flush=True)
+        if os.environ.get("CI", "") not in ("", "0", "false"):
+            scene.report.check(False, text)
+        return
+    trace = os.urandom(16).hex()
+    scene.swarm.ask(QUESTION, 4, trace)
+    involved = [COLLECTOR, "gateway", *WORKERS]
+    expected = sum(SPANS.values())
+    wait_until(lambda: len(spans_in_log(scene.swarm, trace)) >= expected, f"{expected} spans in the log", involved)
+    spans = spans_in_log(scene.swarm, trace)
+    scene.report.check(
+        Counter(name for name, _, _ in spans) == SPANS and sources(spans) == wanted_sources(scene),
+        f"the collector's log has the request's {len(spans)} spans, each by the node it is of",
+        involved,
+    )
+
+
+def spans_in_log(swarm, trace):
+    """Name, resource and attributes of the spans, as the collector's debug exporter prints them."""
+    resource, spans = {}, []
+    for line in swarm.compose("logs", "--no-color", COLLECTOR).splitlines():
+        if "ResourceTraces #" in line:
+            resource = pairs(line)
+        elif f" {trace} " in line:
+            # Compose puts the container's name before it.
+            name, _, rest = line.partition(" | ")[2].partition(f" {trace} ")
+            spans.append((name, resource, pairs(rest)))
+    return spans
+
+
+def pairs(text):
+    return dict(word.split("=", 1) for word in text.split() if "=" in word)
+
+
+def sources(spans):
+    """Who sent how many spans, and for the sessions also which shard they are of."""
+    counted = Counter()
+    for name, resource, attributes in spans:
+        sender = (resource["service.name"], resource["service.instance.id"])
+        counted[sender] += 1
+        if name == "session":
+            counted[(*sender, attributes["llama_swarm.worker"], attributes["llama_swarm.shards"])] += 1
+    return counted
+
+
+def wanted_sources(scene):
+    wanted = Counter({("gateway", scene.observers.inside["gateway"].last().peer): 4})
+    for shard, (peer,) in enumerate(scene.peers):
+        wanted[("shard-worker", peer)] = 3
+        wanted[("shard-worker", peer, peer, str(shard))] = 1
+    return wanted
+
+
 @dataclass
 class Loss:
     """A worker goes by one docker command and comes back by another."""
@@ -745,6 +855,7 @@ SCENARIOS = (
     everybody_sees_all,
     the_model_answers,
     all_are_healthy,
+    the_collector_shows_one_trace,
     a_killed_worker,
     a_cut_network,
     a_worker_lost_in_an_answer,
@@ -767,6 +878,8 @@ def run_scenarios(swarm, images, report, bin_dir):
     try:
         since = time.monotonic()
         images.build()
+        if swarm.collector:
+            swarm.collector.build()
         report.check(True, f"images {images.prefix}/*:{images.tag} are there after {time.monotonic() - since:.0f} s")
         scene = Scene.start(swarm, report, bin_dir)
         for scenario in SCENARIOS:
@@ -788,7 +901,7 @@ def clean_up(swarm, images):
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
     faults = []
-    for made in (swarm, images):
+    for made in filter(None, (swarm, swarm.collector, images)):
         try:
             made.remove()
         except (Failure, subprocess.TimeoutExpired) as fault:
@@ -801,6 +914,7 @@ def read_arguments():
     parser.add_argument("--bin-dir", type=Path, required=True, help="where the built binaries are")
     parser.add_argument("--model", type=Path, help="a .gguf file of SmolLM2; default: the user's, fetched if need be")
     parser.add_argument("--images", metavar="PREFIX:TAG", help="use these images and build none")
+    parser.add_argument("--collector", metavar="IMAGE", help="the collector's image; default: made from otelcol")
     parser.add_argument("--keep", action="store_true", help="keep the images, bases included")
     return parser.parse_args()
 
@@ -827,7 +941,8 @@ def main():
         images = GivenImages(*arguments.images.rsplit(":", 1))
     else:
         images = Images(run_name, bin_dir, arguments.keep)
-    swarm, report = Swarm(run_name, compose, images, model), Report()
+    collector = find_collector(run_name, arguments.collector)
+    swarm, report = Swarm(run_name, compose, images, model, collector), Report()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:

@@ -12,7 +12,7 @@ mod swarm;
 pub use http::{ask, chat, stream_chat};
 pub use model::{ModelFile, real_model, tiny_model};
 pub use process::{Process, ProcessSpec};
-pub use python::{chromium, needed, python, python_script, python_with};
+pub use python::{chromium, needed, otelcol, python, python_script, python_with};
 pub use swarm::{Swarm, SwarmSpec};
 
 use std::{path::PathBuf, time::Duration};

@@ -55,16 +55,31 @@ pub fn python_with(requirements: &str, folder: &str) -> anyhow::Result<PathBuf> 
 /// # Errors
 /// When there is none.
 pub fn chromium() -> anyhow::Result<PathBuf> {
-    if let Some(given) = std::env::var_os("CHROMIUM") {
-        return Ok(given.into());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-    let places = names.iter().flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)));
-    let found = places.into_iter().find(|place| place.is_file());
-    found.context(
+    given_or_on_path("CHROMIUM", &names).context(
         "no Chromium on the path: install it (Debian: apt-get install chromium), or set CHROMIUM to it",
     )
+}
+
+/// The OpenTelemetry Collector: what `OTELCOL` says, or `otelcol` on the path.
+///
+/// # Errors
+/// When there is none.
+pub fn otelcol() -> anyhow::Result<PathBuf> {
+    given_or_on_path("OTELCOL", &["otelcol"]).context(
+        "no otelcol on the path: install it (Debian: tests/collector/build.sh /usr/local/bin), or set OTELCOL to it",
+    )
+}
+
+/// A program: where the variable says, or the first of the names on the path.
+fn given_or_on_path(variable: &str, names: &[&str]) -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os(variable) {
+        return Some(given.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places =
+        names.iter().flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)));
+    places.find(|place| place.is_file())
 }
 
 /// What a test needs beside this repository. Without it the test fails where `CI` is set; elsewhere it is left out,

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, needed, tiny_model};
+use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, needed, python_script, python_with, tiny_model};
 use tempfile::TempDir;
 use tokio::process::Child;
 
@@ -27,7 +27,7 @@ fn has_prometheus(test: &str) -> anyhow::Result<bool> {
     Ok(needed(test, there.then_some(()).context(missing))?.is_some())
 }
 
-/// `promtool` finds nothing to say against it.
+/// A program that judges finds nothing to say against it.
 fn approved(output: &Output, what: &str) -> anyhow::Result<()> {
     let said =
         [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said).into_owned()).concat();
@@ -125,6 +125,17 @@ fn the_alerts_are_rules_that_fire_when_they_should() -> anyhow::Result<()> {
         approved(&output, file)?;
     }
     Ok(())
+}
+
+#[test]
+fn grafanas_own_models_know_all_that_the_dashboard_says() -> anyhow::Result<()> {
+    let python = python_with("dashboard-requirements.txt", "grafana");
+    let Some(python) = needed("the dashboard in Grafana's models", python)? else {
+        return Ok(());
+    };
+    let mut check = Command::new(python);
+    check.arg(python_script("dashboard.py")).arg(repository("docs/grafana-dashboard.json"));
+    approved(&check.output()?, "docs/grafana-dashboard.json")
 }
 
 /// A running Prometheus; ended when dropped.

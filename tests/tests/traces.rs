@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::TcpListener,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -12,7 +13,9 @@ use serde_json::{Value, json};
 use swarm_proto::wire::{
     GenerateRequest, generate_request::Input, inference_service_client::InferenceServiceClient,
 };
-use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, needed, python_script, python_with, tiny_model};
+use swarm_tests::{
+    BOUND, Process, Swarm, SwarmSpec, chat, needed, otelcol, python_script, python_with, tiny_model,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -24,7 +27,7 @@ const HTTP_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const GRPC_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN: &str = "b7ad6b7169203331";
 
-/// A running rotel, and the spans it has received.
+/// A running receiver that we did not write, and the spans it has handed on.
 struct Receiver {
     endpoint: String,
     spans: Vec<Value>,
@@ -33,19 +36,21 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start() -> anyhow::Result<Self> {
-        let python =
-            tokio::task::spawn_blocking(|| python_with("traces-requirements.txt", "receiver")).await??;
+    async fn rotel() -> anyhow::Result<Self> {
+        Self::start(&python_of_receivers().await?, &[]).await.context("rotel needs libpython3.11")
+    }
+
+    /// The script says what the arguments mean.
+    async fn start(python: &Path, arguments: &[PathBuf]) -> anyhow::Result<Self> {
         // Its end is that of its standard input, which goes with us.
         let mut child = Command::new(python)
             .arg(python_script("traces.py"))
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
-        let endpoint = timeout(BOUND, lines.next_line())
-            .await??
-            .context("the receiver did not start: rotel needs libpython3.11")?;
+        let endpoint = timeout(BOUND, lines.next_line()).await??.context("the receiver did not start")?;
         Ok(Self { endpoint, spans: vec![], lines, _child: child })
     }
 
@@ -66,6 +71,10 @@ impl Receiver {
         }
         Ok(())
     }
+}
+
+async fn python_of_receivers() -> anyhow::Result<PathBuf> {
+    tokio::task::spawn_blocking(|| python_with("traces-requirements.txt", "receiver")).await?
 }
 
 fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -171,9 +180,24 @@ fn is_whole(spans: &[Value], above: &str, swarm: &Swarm) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_one_trace_over_all_its_processes() -> anyhow::Result<()> {
-    let Some(mut receiver) = needed("traces at a receiver of others", Receiver::start().await)? else {
+    let Some(receiver) = needed("traces at a receiver of others", Receiver::rotel().await)? else {
         return Ok(());
     };
+    two_requests_are_two_whole_traces(receiver).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_collector_takes_our_configuration_and_hands_on_whole_traces() -> anyhow::Result<()> {
+    let needs = async { anyhow::Ok((python_of_receivers().await?, otelcol()?)) };
+    let Some((python, otelcol)) = needed("traces at the OpenTelemetry Collector", needs.await)? else {
+        return Ok(());
+    };
+    let receiver = Receiver::start(&python, &[otelcol]).await?;
+    two_requests_are_two_whole_traces(receiver).await
+}
+
+/// One by HTTP, one by gRPC.
+async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Result<()> {
     let model = tiny_model(8)?;
     let environment = receiver.environment();
     let mut swarm = Swarm::ready(SwarmSpec { environment, ..SwarmSpec::new(model.path()) }).await?;
@@ -244,7 +268,7 @@ async fn a_request_is_one_trace_over_all_its_processes() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_hop_is_an_event_of_the_generation_and_the_trace_goes_on() -> anyhow::Result<()> {
-    let Some(mut receiver) = needed("traces at a receiver of others", Receiver::start().await)? else {
+    let Some(mut receiver) = needed("traces at a receiver of others", Receiver::rotel().await)? else {
         return Ok(());
     };
     let model = tiny_model(2)?;
@@ -288,7 +312,7 @@ async fn a_lost_hop_is_an_event_of_the_generation_and_the_trace_goes_on() -> any
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_sampler_says_no_nothing_is_sent() -> anyhow::Result<()> {
-    let Some(mut receiver) = needed("traces at a receiver of others", Receiver::start().await)? else {
+    let Some(mut receiver) = needed("traces at a receiver of others", Receiver::rotel().await)? else {
         return Ok(());
     };
     let model = tiny_model(2)?;
