@@ -26,26 +26,41 @@ from policies import Policies
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/python"))
-from containers import GRPC_PORT, LONG_ANSWER, LONG_QUESTION, PROMISE, QUESTION, SHARDS
-from containers import Failure, Report, Swarm, Watch, free_ports, longest_pause, note, wait_until
+from observing import (
+    LONG_ANSWER,
+    LONG_QUESTION,
+    PROMISE,
+    QUESTION,
+    SHARDS,
+    Client,
+    Failure,
+    Report,
+    Watch,
+    free_ports,
+    longest_pause,
+    note,
+    wait_until,
+)
 
 NAMESPACE = "llama-swarm"
 WORKERS = [f"shard-worker-{shard}" for shard in range(SHARDS)]
 IMAGES = ("rendezvous:{}", "shard-worker:{}-model", "gateway:{}-model")
+GRPC_PORT = {"rendezvous": 50052, "gateway": 50050, "shard": 50051}
 # Pieces of an answer that are there before something is lost.
 SOME_PIECES = 20
 BOUND = 300.0
 
 
-class Client(Swarm):
+class PortForward(Client):
     """Asks the gateway through `kubectl port-forward`, as the docs say."""
 
     def __init__(self, cluster):
-        self.http_port, self.grpc_port = free_ports(2)
-        ports = [f"{self.http_port}:8080", f"{self.grpc_port}:50050"]
+        super().__init__(*free_ports(1))
         command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "--namespace", NAMESPACE, "port-forward"]
         self.child = subprocess.Popen(
-            [*map(str, command), "service/gateway", *ports], stdout=subprocess.DEVNULL, start_new_session=True
+            [*map(str, command), "service/gateway", f"{self.http_port}:8080"],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
         wait_until(self.ready, "/readyz says yes through port-forward")
 
@@ -59,7 +74,7 @@ class Scene:
     cluster: Cluster
     report: Report
     policies: Policies = None
-    client: Client = None
+    client: PortForward = None
     watches: dict = field(default_factory=dict)  # pod → Watch
     peers: list = None  # for each shard, the set of its workers' peer ids
     answer: str = ""
@@ -74,10 +89,9 @@ class Scene:
 
     def watch(self, pod):
         command = ["kubectl", "--kubeconfig", self.cluster.kubeconfig, "--namespace", NAMESPACE, "exec", pod, "--"]
-        inner = ["/usr/local/bin/llama-swarm", "status", "--json", "--watch", "--addr", f"127.0.0.1:{port_of(pod)}"]
         if old := self.watches.get(pod):
             old.stop()
-        self.watches[pod] = Watch(pod, [*command, *inner])
+        self.watches[pod] = Watch.inside(pod, command, GRPC_PORT[pod.partition("-")[0]])
 
     def others(self, pod):
         return {name: watch for name, watch in self.watches.items() if name != pod}
@@ -97,10 +111,6 @@ class Scene:
         own = self.cluster.on(node, "docker", "ps", "--quiet", *filters).strip()
         pid = self.cluster.on(node, "docker", "inspect", "--format", "{{.State.Pid}}", own).strip()
         return self.cluster.on(node, "sh", "-c", script.replace("$PID", pid))
-
-
-def port_of(pod):
-    return next(port for node, port in GRPC_PORT.items() if node.split("-")[0] in pod)
 
 
 # Scenarios.
@@ -130,7 +140,7 @@ def everything_starts(scene):
 
 
 def everybody_sees_all(scene):
-    scene.client = Client(scene.cluster)
+    scene.client = PortForward(scene.cluster)
     for pod in scene.pods():
         scene.watch(pod)
     for watch in scene.watches.values():
@@ -232,7 +242,7 @@ def only_drawn_arrows_pass(scene):
     scene.report.check(
         not wrong, f"with them {passed} are open and {closed} closed, as drawn {', '.join(wrong)}".strip()
     )
-    scene.kubectl("delete", "pod", "prober", "--wait=false", "--grace-period=1")
+    scene.kubectl("delete", "pod", "prober", "--grace-period=1")
     for namespace in ("stranger", "monitoring"):
         scene.cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
