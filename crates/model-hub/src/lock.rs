@@ -53,5 +53,6 @@ impl FetchLock {
 fn open(path: &Path) -> Result<File, HubError> {
     let dir: PathBuf = path.parent().map(Into::into).unwrap_or_default();
     fs::create_dir_all(&dir).map_err(HubError::io(dir))?;
-    OpenOptions::new().create(true).append(true).open(path).map_err(HubError::io(path))
+    // Windows locks no file that is opened for appending only.
+    OpenOptions::new().create(true).read(true).append(true).open(path).map_err(HubError::io(path))
 }

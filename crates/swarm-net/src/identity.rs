@@ -116,12 +116,38 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
+#[cfg(unix)]
 fn create_private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// A file inherits who may read it from its folder, which may be everybody. It is restricted while it is still empty;
+/// a disk that knows no owners stays as open as it is.
+#[cfg(windows)]
+fn create_private(path: &Path) -> io::Result<File> {
+    let file = File::create(path)?;
+    if let Err(error) = leave_to_owner(path) {
+        tracing::warn!(path = %path.display(), %error, "others may be able to read the identity file");
+    }
+    Ok(file)
+}
+
+/// By Windows' own tool: the calls themselves are not safe Rust.
+#[cfg(windows)]
+fn leave_to_owner(path: &Path) -> io::Result<()> {
+    /// The group "owner rights", by the number that is the same in every language: full access.
+    const OWNER: &str = "*S-1-3-4:F";
+    let windows = std::env::var_os("SystemRoot").ok_or_else(|| io::Error::other("SystemRoot is not set"))?;
+    let icacls = Path::new(&windows).join("System32").join("icacls.exe");
+    let mut command = std::process::Command::new(icacls);
+    let output = command.arg(path).args(["/inheritance:r", "/grant:r", OWNER]).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
 }
 
 #[cfg(test)]

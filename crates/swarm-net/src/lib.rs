@@ -16,6 +16,7 @@ mod describe;
 mod dialer;
 mod entry;
 mod error;
+mod fresh_port;
 mod guard;
 mod heartbeat;
 mod identity;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::transport::ListenerId,
+    core::transport::{ListenerId, TransportError},
     swarm::{self, ConnectionId, SwarmEvent},
 };
 use swarm_proto::wire::DescribeResponse;
@@ -230,8 +230,7 @@ impl Node {
         for address in addresses {
             let cannot = |message: String| NetError::Listen { address: address.to_string(), message };
             check_tcp_port(address).map_err(|error| cannot(error.to_string()))?;
-            let listener =
-                self.swarm.listen_on(address.clone()).map_err(|error| cannot(error.to_string()))?;
+            let listener = self.swarm.listen_on(address.clone()).map_err(|error| cannot(cause(error)))?;
             self.listeners.push(listener);
             timeout(LISTEN_WITHIN, self.listening(listener))
                 .await
@@ -414,6 +413,14 @@ fn check_tcp_port(address: &Multiaddr) -> io::Result<()> {
     match address::tcp_socket(address).filter(|socket| socket.port() != 0) {
         Some(socket) => TcpListener::bind(socket).map(drop),
         None => Ok(()),
+    }
+}
+
+/// libp2p's own text leaves the system's error out.
+fn cause(error: TransportError<io::Error>) -> String {
+    match error {
+        TransportError::Other(error) => error.to_string(),
+        not_supported => not_supported.to_string(),
     }
 }
 

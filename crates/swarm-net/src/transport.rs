@@ -14,7 +14,7 @@ use libp2p::{
     noise, quic, tcp, yamux,
 };
 
-use crate::{NetError, activity::Activity, address};
+use crate::{NetError, activity::Activity, address, fresh_port::FreshPort};
 
 /// A silent peer is gone after this. The keep-alive that is sent last starts the time anew, so at worst it takes both
 /// together until a killed process is noticed: 1.6 s, which leaves a loaded machine some of the two seconds promised.
@@ -46,7 +46,7 @@ fn quic_and_tcp(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>,
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let noise = noise::Config::new(key).map_err(|error| NetError::Start(error.to_string()))?;
     let activity = activity.clone();
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    let tcp = FreshPort(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)))
         .map(move |stream, end| activity.watch(stream, address::tcp_socket(end.get_remote_address())))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)

@@ -95,7 +95,7 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
     global::set_text_map_propagator(TraceContextPropagator::new());
     let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let logs = match config.log_format {
-        LogFormat::Text => format.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => format.with_target(false).with_ansi(shows_colours()).boxed(),
         LogFormat::Json => format.json().boxed(),
     };
     let instance = export::Instance::default();
@@ -120,6 +120,11 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
     Ok(Telemetry { traces, instance })
+}
+
+/// Whether standard error is a terminal that understands colours; the console of Windows does once it is told to.
+fn shows_colours() -> bool {
+    std::io::stderr().is_terminal() && anstyle_query::windows::enable_ansi_colors().unwrap_or(true)
 }
 
 fn exports_traces() -> bool {

@@ -303,7 +303,7 @@ impl RunDir {
             Some(dir) => {
                 std::fs::create_dir_all(dir)
                     .with_context(|| format!("cannot create the directory {}", dir.display()))?;
-                Ok(Self::Given(dir.canonicalize()?))
+                Ok(Self::Given(std::path::absolute(dir)?))
             }
             None => Ok(Self::Temporary(TempDir::with_prefix("llama-swarm-")?)),
         }

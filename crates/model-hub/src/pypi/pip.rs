@@ -12,8 +12,8 @@ use tokio::process::Command;
 use super::Package;
 use crate::{HubError, config::expand_home, progress::Progress};
 
-/// How pip may be called, best first.
-const USUAL: [&str; 4] = ["python3 -m pip", "pip3", "pip", "python -m pip"];
+/// How pip may be called, best first. `py` is what Python's installer for Windows puts on the path.
+const USUAL: [&str; 5] = ["python3 -m pip", "pip3", "pip", "python -m pip", "py -m pip"];
 /// Python starts within this, also on a machine that is busy.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// The largest packages take hours over a slow line.

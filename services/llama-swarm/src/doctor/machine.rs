@@ -60,7 +60,7 @@ pub(crate) fn clock_against(theirs: SystemTime) -> Finding {
 
 /// Whether pip is there, which fetches a model named `pypi:…`.
 pub(crate) async fn pip() -> Finding {
-    for python in ["python3", "python"] {
+    for python in ["python3", "python", "py"] {
         let version = Command::new(python)
             .args(["-m", "pip", "--version"])
             .stdin(Stdio::null())
@@ -76,7 +76,7 @@ pub(crate) async fn pip() -> Finding {
     }
     Finding::bad(
         "no Python with pip, by which the default model is fetched",
-        "install it (Debian: apt install python3-pip), or give a file: --model /path/model.gguf",
+        "install it (Debian: apt install python3-pip, macOS and Windows: python.org), or give a file with --model",
     )
 }
 

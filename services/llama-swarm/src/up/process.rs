@@ -53,8 +53,7 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
-        #[cfg(unix)]
-        command.process_group(0);
+        apart(&mut command);
         let mut child = command.spawn()?;
         let stdin = child.stdin.take();
         Ok(Self { child, stdin })
@@ -97,6 +96,19 @@ impl Process {
             let _ = self.child.kill().await;
         }
     }
+}
+
+/// Puts the child in a process group of its own.
+#[cfg(unix)]
+fn apart(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// Puts the child in a process group of its own, for which Windows turns Ctrl-C off.
+#[cfg(windows)]
+fn apart(command: &mut Command) {
+    const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+    command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
 fn describe(status: ExitStatus) -> String {
