@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Builds the four images where no image registry is reachable: the base images come from Debian's packages, the
-# binaries from cargo on this machine.
+# binaries from cargo on this machine, or with this machine's Rust inside of the build.
 #
 #   cargo build --release --locked --workspace
-#   sudo docker/build-offline.sh [TAG]        # TAG: default 0.1.0
+#   sudo docker/build-offline.sh [TAG]                   # TAG: default 0.1.0
+#   sudo BINARIES=build docker/build-offline.sh [TAG]    # compiles in the build, crates.io must be reachable
 #
 # Needs root (debootstrap makes a root file system), debootstrap and a running Docker engine. The binaries need the C
 # library that they were linked with: SUITE must be the Debian release of this machine, or a newer one.
-# Variables: SUITE (bookworm) · MIRROR (the machine's own) · BIN_DIR (target/release) · PREFIX (llama-swarm) ·
-# BASE_PREFIX (PREFIX: whose base images are used) · LABEL (none: KEY=VALUE on all that is built upon the bases, so that
-# all of it can be found and removed).
+# Variables: BINARIES (prebuilt) · SUITE (bookworm) · MIRROR (the machine's own) · BIN_DIR (target/release) ·
+# PREFIX (llama-swarm) · BASE_PREFIX (PREFIX: whose base images are used) · LABEL (none: KEY=VALUE on all that is built
+# upon the bases, so that all of it can be found and removed).
 # The base images are made once, and then neither root nor debootstrap is needed;
 # `docker rmi llama-swarm/base-build:bookworm` has them made anew, with Debian's updates.
 set -euo pipefail
@@ -21,12 +22,18 @@ bin_dir=${BIN_DIR:-target/release}
 prefix=${PREFIX:-llama-swarm}
 binaries=(shard-worker rendezvous gateway llama-swarm)
 base_prefix=${BASE_PREFIX:-$prefix}
+from=${BINARIES:-prebuilt}
 build_base=$base_prefix/base-build:$suite
 runtime_base=$base_prefix/base-runtime:$suite
 work=$(mktemp -d)
 trap 'rm -rf "$work" "${binaries[@]/#/docker/prebuilt/}"' EXIT
 
-for name in "${binaries[@]}"; do
+case $from in
+  prebuilt) needed=("${binaries[@]}") ;;
+  build) needed=() ;;
+  *) echo "BINARIES is prebuilt or build, not $from" >&2; exit 1 ;;
+esac
+for name in "${needed[@]}"; do
   [ -x "$bin_dir/$name" ] || { echo "no $bin_dir/$name: run cargo build --release --locked --workspace" >&2; exit 1; }
 done
 
@@ -43,6 +50,20 @@ make_bases() {
     | docker import - "$build_base" > /dev/null
   runtime_files "$work/full" | tar -C "$work/full" --no-recursion --null --verbatim-files-from -T - -c \
     | docker import --change 'ENV PATH=/usr/local/bin:/usr/bin' - "$runtime_base" > /dev/null
+}
+
+# The base with a C compiler and this machine's Rust; documentation and sources stay behind.
+make_rust_base() {
+  local context=$work/rust
+  mkdir "$context"
+  tar -C "$(rustc --print sysroot)" --exclude='./share' --exclude='./lib/rustlib/src' -cf "$context/toolchain.tar" .
+  cat > "$context/Dockerfile" <<DOCKERFILE
+FROM $build_base
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+ADD toolchain.tar /usr/local/
+DOCKERFILE
+  build_base=$base_prefix/base-rust:$suite
+  docker build --quiet --tag "$build_base" "$context" > /dev/null
 }
 
 # What a node needs and nothing else, no shell either: the C library, libgcc, certificates, names of users and
@@ -71,7 +92,7 @@ label_bases() {
 }
 
 stage_binaries() {
-  for name in "${binaries[@]}"; do
+  for name in "${needed[@]}"; do
     rm -f "docker/prebuilt/$name"
     # As in the Dockerfile; without binutils the images are a little larger.
     strip --strip-debug -o "docker/prebuilt/$name" "$bin_dir/$name" 2> /dev/null \
@@ -80,10 +101,11 @@ stage_binaries() {
 }
 
 docker image inspect "$build_base" "$runtime_base" > /dev/null 2>&1 || make_bases
+[ "$from" = prebuilt ] || make_rust_base
 [ -z "${LABEL:-}" ] || label_bases
 stage_binaries
 for target in "${binaries[@]}"; do
   docker build --quiet --file docker/Dockerfile --target "$target" --tag "$prefix/$target:$tag" \
-    --build-arg BINARIES=prebuilt --build-arg BUILD_IMAGE="$build_base" --build-arg RUNTIME_IMAGE="$runtime_base" .
+    --build-arg BINARIES="$from" --build-arg BUILD_IMAGE="$build_base" --build-arg RUNTIME_IMAGE="$runtime_base" .
 done
 docker images "$prefix/*:$tag"
