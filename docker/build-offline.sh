@@ -52,15 +52,18 @@ make_bases() {
     | docker import --change 'ENV PATH=/usr/local/bin:/usr/bin' - "$runtime_base" > /dev/null
 }
 
-# The base with a C compiler and this machine's Rust; documentation and sources stay behind.
+# The base with a C compiler and this machine's Rust; documentation and sources stay behind. It trusts whom this machine
+# trusts: a mirror of crates.io may be certified by the house itself.
 make_rust_base() {
   local context=$work/rust
   mkdir "$context"
   tar -C "$(rustc --print sysroot)" --exclude='./share' --exclude='./lib/rustlib/src' -cf "$context/toolchain.tar" .
+  cp /etc/ssl/certs/ca-certificates.crt "$context"
   cat > "$context/Dockerfile" <<DOCKERFILE
 FROM $build_base
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 ADD toolchain.tar /usr/local/
+COPY ca-certificates.crt /etc/ssl/certs/
 DOCKERFILE
   build_base=$base_prefix/base-rust:$suite
   docker build --quiet --tag "$build_base" "$context" > /dev/null
