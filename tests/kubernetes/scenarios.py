@@ -27,6 +27,7 @@ from scene import (
     BOUND,
     IMAGES,
     NAMESPACE,
+    PROBER,
     ROOT,
     SOME_PIECES,
     SPARES,
@@ -220,7 +221,7 @@ def start_prober(scene, namespace):
         )
     command = ("--command", "--", "sleep", "3600")
     scene.cluster.kubectl(
-        *("--namespace", namespace, "run", "prober", "--image", "names:local", "--image-pull-policy", "Never", *command)
+        *("--namespace", namespace, "run", "prober", "--image", PROBER, "--image-pull-policy", "Never", *command)
     )
     scene.cluster.kubectl("--namespace", namespace, "wait", "pod/prober", "--for=condition=Ready", "--timeout=120s")
 
@@ -410,7 +411,7 @@ def run_scenarios(cluster, report, tag, only):
     try:
         since = time.monotonic()
         cluster.up()
-        cluster.load("names:local", *(f"llama-swarm/{image.format(tag)}" for image in IMAGES))
+        cluster.load(PROBER, *(f"llama-swarm/{image.format(tag)}" for image in IMAGES))
         report.check(True, f"a cluster of {len(cluster.nodes)} nodes is there after {time.monotonic() - since:.0f} s")
         scene.policies.start()
         for scenario in SCENARIOS:

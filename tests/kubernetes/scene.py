@@ -18,6 +18,8 @@ NAMESPACE = "llama-swarm"
 WORKERS = [f"shard-worker-{shard}" for shard in range(SHARDS)]
 SPARES = [f"shard-worker-spare-{shard}" for shard in range(SHARDS)]
 IMAGES = ("rendezvous:{}", "shard-worker:{}-model", "gateway:{}-model")
+# Has a shell; docker/build-offline.sh makes it.
+PROBER = "llama-swarm/base-build:bookworm"
 GRPC_PORT = {"rendezvous": 50052, "gateway": 50050, "shard": 50051}
 # Pieces of an answer that are there before something is lost.
 SOME_PIECES = 20
