@@ -19,6 +19,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,6 +32,8 @@ PACKAGES = (
     "iproute2,ipset,iptables,kmod,kubernetes-client,mount,openssl,procps,socat"
 )
 NODE_IMAGE = "llama-swarm-test/kubernetes-node"
+PAUSE_IMAGE = "llama-swarm-test/pause:local"
+NAMES_IMAGE = "llama-swarm-test/names:local"
 LABEL = "llama-swarm.test.cluster"
 DNS = "10.96.0.10"
 BOUND = 240.0
@@ -40,7 +43,7 @@ PRIVILEGES = (
     *(word for option in ("seccomp", "apparmor", "systempaths") for word in ("--security-opt", f"{option}=unconfined")),
 )
 # Of each size on each node: enough for all claims of the local overlay, wherever its pods are put.
-VOLUMES = 12
+VOLUMES = 16
 
 
 class ClusterError(Exception):
@@ -85,14 +88,14 @@ class Cluster:
     def up(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         prepare_programs()
-        prepare_image()
+        prepare_images()
         prefix = self._make_network().rsplit(".", 1)[0]
         token = secrets.token_hex(16)
         for index, node in enumerate(self.nodes, 1):
             self._start(node, index, prefix, token)
         self._write_kubeconfig(f"{prefix}.2", token)
-        self.load("pause:local")
-        self.load("names:local", nodes=self.nodes[:1])
+        self.load(PAUSE_IMAGE)
+        self.load(NAMES_IMAGE, nodes=self.nodes[:1])
         wait_until(self._nodes_are_ready, "all nodes are ready")
         self._prepare_system()
 
@@ -225,33 +228,35 @@ def prepare_programs():
         run(HERE / "build.sh", CACHE / "bin", bound=3600)
 
 
-def prepare_image():
+def prepare_images():
     """The node's image, and the two that its pods need: one to hold their network, one for names."""
-    if subprocess.run(["docker", "image", "inspect", NODE_IMAGE, "pause:local"], capture_output=True).returncode:
-        build_images()
-    context = CACHE / "context"
-    for script in ("node-start.sh", "names.sh", "runc.sh"):
-        shutil.copy(HERE / script, context / script)
-    docker("build", "--quiet", "--tag", NODE_IMAGE, "--file", context / "node", context, bound=1800)
-    docker("tag", NODE_IMAGE, "names:local")
+    if subprocess.run(["docker", "image", "inspect", f"{NODE_IMAGE}:base"], capture_output=True).returncode:
+        import_base()
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        for program in PROGRAMS:
+            shutil.copy(CACHE / "bin" / program, context)
+        for script in ("node-start.sh", "names.sh", "runc.sh"):
+            shutil.copy(HERE / script, context)
+        (context / "node").write_text(
+            f"FROM {NODE_IMAGE}:base\n"
+            f"COPY {' '.join(PROGRAMS[:-1])} /usr/local/bin/\n"
+            "COPY runc.sh /usr/local/sbin/runc\n"
+            "COPY node-start.sh names.sh /\n"
+        )
+        (context / "pause.file").write_text('FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n')
+        docker("build", "--quiet", "--tag", NODE_IMAGE, "--file", context / "node", context, bound=1800)
+        docker("build", "--quiet", "--tag", PAUSE_IMAGE, "--file", context / "pause.file", context, bound=1800)
+    docker("tag", NODE_IMAGE, NAMES_IMAGE)
 
 
-def build_images():
-    root, context = CACHE / "root", CACHE / "context"
-    if not (root / "usr/bin/dockerd").exists() and not (root / "usr/sbin/dockerd").exists():
+def import_base():
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
         run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root, bound=1800)
-    context.mkdir(exist_ok=True)
-    with subprocess.Popen(
-        ["tar", "-C", root, "--exclude=./var/cache/apt", "--exclude=./dev/*", "-c", "."], stdout=-1
-    ) as tar:
-        docker("import", "-", f"{NODE_IMAGE}:base", stdin=tar.stdout, bound=600)
-    for program in PROGRAMS:
-        shutil.copy(CACHE / "bin" / program, context / program)
-    (context / "pause.file").write_text('FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n')
-    docker("build", "--quiet", "--tag", "pause:local", "--file", context / "pause.file", context)
-    (context / "node").write_text(
-        f"FROM {NODE_IMAGE}:base\nCOPY {' '.join(PROGRAMS[:-1])} /usr/local/bin/\nCOPY runc.sh /usr/local/sbin/runc\nCOPY node-start.sh names.sh /\n"
-    )
+        pack = ["tar", "-C", root, "--exclude=./var/cache/apt", "--exclude=./dev/*", "-c", "."]
+        with subprocess.Popen(pack, stdout=subprocess.PIPE) as packed:
+            docker("import", "-", f"{NODE_IMAGE}:base", stdin=packed.stdout, bound=600)
 
 
 def main():

@@ -87,7 +87,7 @@ syncFrequency: 5s
 KUBELET
   kubelet --config /etc/kubernetes/kubelet --kubeconfig /etc/kubernetes/config --hostname-override "$name" \
     --node-ip "$PREFIX.$((INDEX + 1))" --network-plugin cni --cni-bin-dir /usr/lib/cni \
-    --pod-infra-container-image pause:local --oom-score-adj 0 > "$log/kubelet.log" 2>&1 &
+    --pod-infra-container-image llama-swarm-test/pause:local --oom-score-adj 0 > "$log/kubelet.log" 2>&1 &
   kube-proxy --kubeconfig /etc/kubernetes/config --hostname-override "$name" --proxy-mode iptables \
     --cluster-cidr 10.244.0.0/16 --conntrack-max-per-core 0 --oom-score-adj 0 > "$log/proxy.log" 2>&1 &
 }
@@ -98,7 +98,7 @@ kubeconfig
 until curl -skf "https://$CONTROL:6443/readyz" -H "Authorization: Bearer $TOKEN" > /dev/null; do sleep 0.2; done
 pod_network
 # The image that holds a pod's network is brought from outside.
-until docker image inspect pause:local > /dev/null 2>&1; do sleep 0.2; done
+until docker image inspect llama-swarm-test/pause:local > /dev/null 2>&1; do sleep 0.2; done
 kubelet_and_proxy
 # Who of them ends, ends the node.
 wait -n
