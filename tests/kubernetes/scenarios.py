@@ -390,8 +390,10 @@ SCENARIOS = (
 # The whole.
 
 
-def show_logs(scene, pods):
-    for pod in sorted(pods):
+def show_logs(scene, suspects):
+    for suspect in sorted(suspects):
+        # Who asks knows the gateway by its service.
+        name = "deployment/gateway" if suspect == "gateway" else suspect
         for previous in ([], ["--previous"]):
             command = [
                 "kubectl",
@@ -402,8 +404,8 @@ def show_logs(scene, pods):
                 "logs",
                 "--tail=40",
             ]
-            log = subprocess.run([*command, *previous, pod], capture_output=True, text=True, timeout=60)
-            print(f"--- {pod} {' '.join(previous)}\n{log.stdout}", flush=True)
+            log = subprocess.run([*command, *previous, name], capture_output=True, text=True, timeout=60)
+            print(f"--- {name} {' '.join(previous)}\n{log.stdout}", flush=True)
 
 
 def run_scenarios(cluster, report, tag, only):

@@ -151,8 +151,7 @@ def see_back(scene, pod, offline, how):
 
 
 def come_back(scene, pod, whole=True):
-    old = scene.pods().get(pod, {}).get("metadata", {}).get("uid")
-    wait_until(lambda: is_ready(scene, pod) and not is_ending(scene, pod), f"{pod} is ready again after {old}")
+    wait_until(lambda: is_ready(scene, pod) and not is_ending(scene, pod), f"{pod} is ready again")
     scene.watch(pod)
     scene.watches[pod].wait(lambda seen: True, "any status")
     if whole:
