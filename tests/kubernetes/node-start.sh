@@ -9,6 +9,8 @@ set -euo pipefail
 role=$1
 name=$(hostname)
 log=/var/log/kubernetes
+# Since 1.23 without being asked.
+gates=GenericEphemeralVolume=true
 mkdir -p "$log" /etc/kubernetes /etc/cni/net.d /run/kubernetes
 
 # Volumes that the kubelet mounts must be seen by the containers that the engine starts.
@@ -44,14 +46,15 @@ control_plane() {
     --listen-peer-urls http://127.0.0.1:2380 > "$log/etcd.log" 2>&1 &
   kube-apiserver --etcd-servers http://127.0.0.1:2379 --advertise-address "$CONTROL" --secure-port 6443 \
     --cert-dir /run/kubernetes --token-auth-file /etc/kubernetes/tokens --authorization-mode Node,RBAC \
-    --service-cluster-ip-range 10.96.0.0/16 --allow-privileged \
+    --service-cluster-ip-range 10.96.0.0/16 --allow-privileged --feature-gates "$gates" \
     --service-account-issuer https://kubernetes.default.svc --service-account-key-file /etc/kubernetes/accounts.key \
     --service-account-signing-key-file /etc/kubernetes/accounts.key > "$log/apiserver.log" 2>&1 &
   until curl -skf "https://$CONTROL:6443/readyz" -H "Authorization: Bearer $TOKEN" > /dev/null; do sleep 0.2; done
   kube-controller-manager --kubeconfig /etc/kubernetes/config --service-account-private-key-file \
     /etc/kubernetes/accounts.key --use-service-account-credentials=false --leader-elect=false \
-    --node-monitor-grace-period=20s > "$log/controllers.log" 2>&1 &
-  kube-scheduler --kubeconfig /etc/kubernetes/config --leader-elect=false > "$log/scheduler.log" 2>&1 &
+    --node-monitor-grace-period=20s --feature-gates "$gates" > "$log/controllers.log" 2>&1 &
+  kube-scheduler --kubeconfig /etc/kubernetes/config --leader-elect=false --feature-gates "$gates" \
+    > "$log/scheduler.log" 2>&1 &
 }
 
 # Each pod has an interface of its own to the node, and each packet is routed: so iptables sees all of them.
@@ -59,7 +62,8 @@ pod_network() {
   cat > /etc/cni/net.d/10-pods.conflist <<CNI
 { "cniVersion": "0.4.0", "name": "pods", "plugins": [
   { "type": "ptp", "ipMasq": false,
-    "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.244.$INDEX.0/24" }]], "routes": [{ "dst": "0.0.0.0/0" }] } },
+    "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.244.$INDEX.0/24" }]],
+              "routes": [{ "dst": "0.0.0.0/0" }] } },
   { "type": "portmap", "capabilities": { "portMappings": true } } ] }
 CNI
   sysctl -qw net.ipv4.ip_forward=1
@@ -86,7 +90,7 @@ nodeStatusUpdateFrequency: 4s
 syncFrequency: 5s
 KUBELET
   kubelet --config /etc/kubernetes/kubelet --kubeconfig /etc/kubernetes/config --hostname-override "$name" \
-    --node-ip "$PREFIX.$((INDEX + 1))" --network-plugin cni --cni-bin-dir /usr/lib/cni \
+    --node-ip "$PREFIX.$((INDEX + 1))" --feature-gates "$gates" --network-plugin cni --cni-bin-dir /usr/lib/cni \
     --pod-infra-container-image llama-swarm-test/pause:local --oom-score-adj 0 > "$log/kubelet.log" 2>&1 &
   kube-proxy --kubeconfig /etc/kubernetes/config --hostname-override "$name" --proxy-mode iptables \
     --cluster-cidr 10.244.0.0/16 --conntrack-max-per-core 0 --oom-score-adj 0 > "$log/proxy.log" 2>&1 &

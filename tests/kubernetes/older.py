@@ -61,10 +61,14 @@ def _updates(item, minor):
 
 
 def _affinity(item, minor):
-    if minor >= 31:
-        return
-    affinity = _pod(item).get("affinity", {})
+    pod = _pod(item)
     for kind in ("podAffinity", "podAntiAffinity"):
-        for term in affinity.get(kind, {}).get("preferredDuringSchedulingIgnoredDuringExecution", []):
-            if term["podAffinityTerm"].pop("matchLabelKeys", None):
+        rules = pod.get("affinity", {}).get(kind, {})
+        terms = rules.get("requiredDuringSchedulingIgnoredDuringExecution", [])
+        weighted = rules.get("preferredDuringSchedulingIgnoredDuringExecution", [])
+        for term in [*terms, *(each["podAffinityTerm"] for each in weighted)]:
+            if minor < 31 and term.pop("matchLabelKeys", None):
                 yield "affinity does not look at the ordinal"
+    for spread in pod.get("topologySpreadConstraints", []):
+        if minor < 26 and spread.pop("nodeTaintsPolicy", None):
+            yield "spreading counts tainted nodes"
