@@ -12,7 +12,7 @@
 # PREFIX (llama-swarm) · BASE_PREFIX (PREFIX: whose base images are used) · LABEL (none: KEY=VALUE on all that is built
 # upon the bases, so that all of it can be found and removed).
 # The base images are made once, and then neither root nor debootstrap is needed;
-# `docker rmi llama-swarm/base-build:bookworm` has them made anew, with Debian's updates.
+# `docker rmi llama-swarm/base-build:bookworm` has them made again, with Debian's updates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

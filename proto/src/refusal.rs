@@ -34,7 +34,7 @@ pub enum RefusalCause {
     HopFailed,
     /// Something took longer than its bound.
     Timeout,
-    /// A fault of ours.
+    /// An internal error.
     Internal,
 }
 

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use swarm_types::{
-    Attempt, Hop, ModelDigest, PROTOCOL_VERSION, Precision, SamplingParams, SessionId, ShardRange, Step,
-    StepOutput, TargetScore, TokenId, WorkerId,
+    Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId, ShardRange,
+    Step, StepOutput, TargetScore, TokenId,
 };
 
 use crate::{
@@ -64,7 +64,7 @@ pub struct StepMessage {
 #[derive(Clone, PartialEq, Debug)]
 pub struct HopFailure {
     /// Which hop failed.
-    pub worker: WorkerId,
+    pub worker: NodeId,
     /// Why.
     pub refusal: Refusal,
 }

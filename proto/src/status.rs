@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use swarm_types::{
-    LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, Replica, ReplicaState, ShardId, ShardStatus,
-    SwarmStatus, WorkerId,
+    LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica, ReplicaState, ShardId, ShardStatus,
+    SwarmStatus,
 };
 
 use crate::{WireError, parse, wire};
@@ -36,7 +36,7 @@ impl From<&Replica> for wire::Replica {
         Self {
             worker: replica.worker.to_string(),
             state: wire::ReplicaState::from(replica.state).into(),
-            load_percent: replica.load_percent.into(),
+            loaded_percent: replica.loaded_percent.into(),
             local: replica.local,
             addresses: replica.addresses.clone(),
             transport: replica.transport.unwrap_or_default().into(),
@@ -108,11 +108,11 @@ impl TryFrom<wire::Replica> for Replica {
     type Error = WireError;
 
     fn try_from(wire: wire::Replica) -> Result<Self, WireError> {
-        let load_percent = u8::try_from(wire.load_percent).ok().filter(|percent| *percent <= 100);
+        let loaded_percent = u8::try_from(wire.loaded_percent).ok().filter(|percent| *percent <= 100);
         Ok(Self {
             worker: parse("worker", &wire.worker)?,
             state: wire.state().try_into()?,
-            load_percent: load_percent.ok_or_else(|| WireError::new("load_percent", "above 100"))?,
+            loaded_percent: loaded_percent.ok_or_else(|| WireError::new("loaded_percent", "above 100"))?,
             local: wire.local,
             transport: transport(&wire.transport)?,
             model: wire.model.ok_or_else(|| WireError::new("model", "missing"))?.try_into()?,
@@ -128,7 +128,7 @@ impl TryFrom<wire::Replica> for Replica {
     }
 }
 
-fn round_trips(wire: HashMap<String, u32>) -> Result<BTreeMap<WorkerId, u32>, WireError> {
+fn round_trips(wire: HashMap<String, u32>) -> Result<BTreeMap<NodeId, u32>, WireError> {
     if wire.len() > MAX_ROUND_TRIPS {
         return Err(WireError::new("round_trips_us", format!("more than {MAX_ROUND_TRIPS}")));
     }
@@ -181,7 +181,7 @@ mod tests {
         let replica = Replica {
             worker: "12D3KooWa".parse().expect("valid"),
             state: ReplicaState::Loaded,
-            load_percent: 100,
+            loaded_percent: 100,
             local: false,
             addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
             transport: Some("QUIC"),
@@ -214,7 +214,7 @@ mod tests {
         };
         assert_eq!(field(|s| s.node = "no id".into()), "node");
         assert_eq!(field(|s| s.shards.swap(0, 1)), "shards");
-        assert_eq!(field(|s| s.shards[0].replicas[0].load_percent = 101), "load_percent");
+        assert_eq!(field(|s| s.shards[0].replicas[0].loaded_percent = 101), "loaded_percent");
         assert_eq!(field(|s| s.shards[0].replicas[0].state = 0), "state");
         assert_eq!(field(|s| s.shards[0].replicas[0].model = None), "model");
         assert_eq!(field(|s| s.shards[0].replicas[0].transport = "pigeon".into()), "transport");
@@ -226,7 +226,7 @@ mod tests {
         let (first, more) = (number >> 8, number & 3);
         Replica {
             state: states[number as usize % 3],
-            load_percent: (number % 101) as u8,
+            loaded_percent: (number % 101) as u8,
             local: number.is_multiple_of(2),
             addresses: vec![text.to_owned(); more as usize],
             transport: [None, Some("QUIC"), Some("TCP")][number as usize % 3],

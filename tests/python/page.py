@@ -245,7 +245,7 @@ def states_shown_are_those_told(page: Page, fake: FakeGateway):
     worker = [f"12D3KooWReplica{shard}" for shard in range(SHARDS)]
     shards = [[replica(worker[shard], shard)] for shard in range(SHARDS)]
     shards[0][0]["round_trips_us"] = {worker[1]: 420}
-    shards[1][0] |= {"state": "LOADING", "load_percent": 45, "device": hostile}
+    shards[1][0] |= {"state": "LOADING", "loaded_percent": 45, "device": hostile}
     shards[2] = [replica(worker[2], 2), replica("12D3KooWSpare", 2) | {"state": "OFFLINE", "transport": None}]
     shards[2][0]["round_trips_us"] = {worker[3]: 12_345, "someone else": 1}
     shards[4] = []
@@ -270,7 +270,7 @@ def states_shown_are_those_told(page: Page, fake: FakeGateway):
     peer.focus()
     contrast_is_enough(page)
     # A change leaves the focus where it is.
-    shards[1][0] |= {"state": "LOADED", "load_percent": 100}
+    shards[1][0] |= {"state": "LOADED", "loaded_percent": 100}
     fake.tell(status(shards))
     expect(shard_state(page, 1)).to_have_text("LOADED")
     expect(card(0).locator(".link .numbers")).to_have_text("0.42 ms")

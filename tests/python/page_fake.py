@@ -11,7 +11,7 @@ def replica(worker, shard):
     """A loaded replica, as `/v1/swarm` tells it."""
     model = {"name": "fake", "digest": "00" * 32, "precision": "exact"}
     return {
-        "worker": worker, "state": "LOADED", "load_percent": 100, "local": False, "addresses": [], "transport": "QUIC",
+        "worker": worker, "state": "LOADED", "loaded_percent": 100, "local": False, "addresses": [], "transport": "QUIC",
         "model": model, "layers": {"start": shard, "end": shard + 1}, "device": "cpu", "version": "0", "grpc_address": "",
         "active_sessions": 0,
     }  # fmt: skip

@@ -28,7 +28,7 @@ pub enum HubError {
         path: PathBuf,
     },
     /// The file is damaged, cut short, or something else.
-    #[error("{path} is not a whole GGUF model: {source} (get the file anew)")]
+    #[error("{path} is not a whole GGUF model: {source} (get the file again)")]
     Invalid {
         /// Which file.
         path: PathBuf,

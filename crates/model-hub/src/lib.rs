@@ -77,11 +77,11 @@ fn check(path: &Path) -> Result<Header, HubError> {
     }
 }
 
-/// What there is, for who can fetch it anew: a damaged file counts as none.
+/// What there is, for a caller that can fetch it again: a damaged file counts as none.
 fn usable(found: Result<Option<PathBuf>, HubError>) -> Result<Option<PathBuf>, HubError> {
     match found {
         Err(error) if error.is_damage() => {
-            progress::tell(&format!("fetching anew what is damaged: {error}"));
+            progress::tell(&format!("fetching again what is damaged: {error}"));
             Ok(None)
         }
         found => found,

@@ -66,7 +66,7 @@ impl Package {
         parts.collect::<Vec<_>>().join("_").to_ascii_lowercase()
     }
 
-    /// Under which name its model is kept. A file whose hash the name asked for is another one, so that who asks finds
+    /// Under which name its model is kept. A file whose hash the name asked for is another one, so that a caller that asks finds
     /// only what was checked.
     fn file_name(&self) -> String {
         let (name, version) = (self.normal_name(), &self.version);

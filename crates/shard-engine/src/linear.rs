@@ -12,7 +12,7 @@ use crate::{
 /// Rows that are dequantised at a time, so that loading needs little more memory than what is kept.
 const ROWS_AT_ONCE: usize = 512;
 
-/// Numbers of rows that are tried in company: below, at and above the sizes of kernels' tiles, with and without a rest.
+/// Numbers of rows that are tried together: below, at and above the sizes of kernels' tiles, with and without a rest.
 const PROBED: [usize; 8] = [2, 3, 4, 5, 8, 17, 33, 64];
 
 /// How and where matrices are multiplied.
@@ -140,8 +140,8 @@ fn product(raw: RawMatrix, device: &Device) -> candle_core::Result<QMatMul> {
     Ok(QMatMul::QTensor(std::sync::Arc::new(raw.into_tensor(device)?)))
 }
 
-/// Whether a row keeps its bits in company: candle and the libraries below it pick another kernel for more rows with
-/// some types on some processors. Where it does not, rows are computed one at a time.
+/// Whether a row gives the same bits when other rows are computed with it: candle and the libraries below it pick
+/// another kernel for more rows with some types on some processors. Where it does not, rows are computed one at a time.
 fn keeps_bits(product: &QMatMul, shape: MatrixShape, device: &Device) -> candle_core::Result<bool> {
     let row = |i: usize| (i % shape.columns * 37 % 101) as f32 / 50.0 - 1.0;
     let multiply = |rows: usize| {

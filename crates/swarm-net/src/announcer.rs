@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::identity::Keypair;
-use swarm_types::{Announcement, Capabilities, ShardId, WorkerId};
+use swarm_types::{Announcement, Capabilities, NodeId, ShardId};
 
 use crate::{publisher::RECORD_TTL, records::Keys, signed};
 
@@ -29,7 +29,7 @@ impl ShardOffer {
     /// Without what changes all the time, which only connected peers hear.
     fn lasting(&self) -> Self {
         let capabilities = Capabilities {
-            load_percent: 0,
+            loaded_percent: 0,
             active_sessions: 0,
             round_trips_us: BTreeMap::new(),
             ..self.capabilities.clone()
@@ -50,7 +50,7 @@ pub(crate) enum Reach {
 /// Makes the node's announcements.
 pub(crate) struct Announcer {
     key: Keypair,
-    me: WorkerId,
+    me: NodeId,
     keys: Keys,
     offers: Vec<ShardOffer>,
     addresses: Vec<String>,
@@ -60,7 +60,7 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    pub(crate) fn new(key: Keypair, me: WorkerId, keys: Keys) -> Self {
+    pub(crate) fn new(key: Keypair, me: NodeId, keys: Keys) -> Self {
         Self { key, me, keys, offers: vec![], addresses: vec![], sequence: 0, last_told: None, tell_at: None }
     }
 
@@ -136,7 +136,7 @@ mod tests {
 
     fn announcer() -> Announcer {
         let key = Keypair::generate_ed25519();
-        let me = peer::worker_id(&key.public().to_peer_id());
+        let me = peer::node_id(&key.public().to_peer_id());
         Announcer::new(key, me, Keys::new("c".into(), 8))
     }
 

@@ -121,7 +121,7 @@ impl Follower {
 
     fn read(&self, value: &[u8]) -> Result<Announcement, Refused> {
         let told = signed::verify(self.keys.cluster(), self.keys.total_shards(), value)?;
-        if told.peer_id == peer::worker_id(&self.peer) { Ok(told) } else { Err(Refused::ForeignPeer) }
+        if told.peer_id == peer::node_id(&self.peer) { Ok(told) } else { Err(Refused::ForeignPeer) }
     }
 
     fn refuse(&mut self, refused: &Refused) {

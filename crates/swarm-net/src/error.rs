@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 
 /// Why the network cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +42,12 @@ pub enum NetError {
     Start(String),
     /// No connection to the peer, and none could be made.
     #[error("peer {0} is not connected")]
-    NotConnected(WorkerId),
+    NotConnected(NodeId),
     /// The peer is there but gives no stream.
     #[error("peer {worker} refused a stream: {message}")]
     Stream {
         /// Which peer.
-        worker: WorkerId,
+        worker: NodeId,
         /// Why.
         message: String,
     },
@@ -55,14 +55,14 @@ pub enum NetError {
     #[error("peer {worker} did not answer within {} ms", within.as_millis())]
     Timeout {
         /// Which peer.
-        worker: WorkerId,
+        worker: NodeId,
         /// The bound.
         within: Duration,
     },
     /// The node has left the swarm.
     #[error("this node has left the swarm")]
     Left,
-    /// A fault of ours: the node's loop has ended without being told to.
+    /// An internal error: the node's loop has ended without being told to.
     #[error("the network has stopped unexpectedly")]
     Stopped,
 }

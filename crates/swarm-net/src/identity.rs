@@ -9,7 +9,7 @@ use std::{
 };
 
 use libp2p::identity::{KeyType, Keypair};
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 
 use crate::{NetError, peer};
 
@@ -17,7 +17,7 @@ use crate::{NetError, peer};
 #[derive(Clone)]
 pub struct Identity {
     key: Keypair,
-    id: WorkerId,
+    id: NodeId,
     /// Locked while this process uses it: two nodes must not be the same.
     _file: Option<Arc<File>>,
 }
@@ -46,7 +46,7 @@ impl Identity {
 
     /// Whose it is.
     #[must_use]
-    pub fn id(&self) -> &WorkerId {
+    pub fn id(&self) -> &NodeId {
         &self.id
     }
 
@@ -55,7 +55,7 @@ impl Identity {
     }
 
     fn new(key: Keypair, file: Option<File>) -> Self {
-        let id = peer::worker_id(&key.public().to_peer_id());
+        let id = peer::node_id(&key.public().to_peer_id());
         Self { key, id, _file: file.map(Arc::new) }
     }
 

@@ -1,7 +1,7 @@
 //! What a node logs of the swarm. Operators and their tools know these lines to the word.
 
 use libp2p::Multiaddr;
-use swarm_types::{ShardId, ShardStatus, SwarmStatus, WorkerId};
+use swarm_types::{NodeId, ShardId, ShardStatus, SwarmStatus};
 
 use crate::address::Transport;
 
@@ -14,12 +14,12 @@ pub(crate) fn record_found(query: u64, shard: ShardId) -> Line {
 }
 
 /// A worker is known to serve a shard.
-pub(crate) fn discovered(shard: ShardId, worker: &WorkerId) -> Line {
+pub(crate) fn discovered(shard: ShardId, worker: &NodeId) -> Line {
     format!("[DHT] ✓ Discovered shard {shard} from peer: {worker}")
 }
 
 /// A peer is connected.
-pub(crate) fn connected(worker: &WorkerId, transport: Transport, address: &Multiaddr) -> [Line; 4] {
+pub(crate) fn connected(worker: &NodeId, transport: Transport, address: &Multiaddr) -> [Line; 4] {
     [
         "[CONNECT] ✓✓✓ CONNECTED TO PEER ✓✓✓".into(),
         format!("[CONNECT]   Peer ID: {worker}"),
@@ -29,7 +29,7 @@ pub(crate) fn connected(worker: &WorkerId, transport: Transport, address: &Multi
 }
 
 /// A peer is not connected any more.
-pub(crate) fn disconnected(worker: &WorkerId) -> Line {
+pub(crate) fn disconnected(worker: &NodeId) -> Line {
     format!("[CONNECT] ✗ Connection lost to peer: {worker}")
 }
 

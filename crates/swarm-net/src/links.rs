@@ -100,7 +100,7 @@ impl Links {
     /// The channel to a connected peer.
     pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
         let link = self.channels().get(&peer).cloned();
-        let link = link.ok_or_else(|| NetError::NotConnected(peer::worker_id(&peer)))?;
+        let link = link.ok_or_else(|| NetError::NotConnected(peer::node_id(&peer)))?;
         let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer)).await?;
         Ok(channel.clone())
     }
@@ -113,7 +113,7 @@ impl Links {
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
 /// connected.
 async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
-    let worker = peer::worker_id(&peer);
+    let worker = peer::node_id(&peer);
     let open = service_fn(move |_: Uri| {
         let links = links.clone();
         async move { open_stream(links, peer).await.map(TokioIo::new) }
@@ -135,7 +135,7 @@ async fn open_stream(links: Links, peer: PeerId) -> io::Result<PeerStream> {
     commands.send(Command::Open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
     drop(commands);
     match timeout(OPEN_WITHIN, stream).await {
-        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::worker_id(&peer), stream, links.metrics)),
+        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::node_id(&peer), stream, links.metrics)),
         Ok(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
         Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection closed")),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarm_types::{Announcement, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, WorkerId};
+use swarm_types::{Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
 
 use crate::{
     address::Transport,
@@ -34,7 +34,7 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Membership {
     local: Vec<Announcement>,
-    peers: BTreeMap<WorkerId, Peer>,
+    peers: BTreeMap<NodeId, Peer>,
     status: Arc<SwarmStatus>,
 }
 
@@ -84,7 +84,7 @@ impl Peer {
 }
 
 impl Membership {
-    pub(crate) fn new(cluster: String, node: WorkerId, total_shards: u32) -> Self {
+    pub(crate) fn new(cluster: String, node: NodeId, total_shards: u32) -> Self {
         let shards =
             (0..total_shards).map(|id| ShardStatus { shard_id: ShardId(id), replicas: vec![] }).collect();
         let status = Arc::new(SwarmStatus::new(cluster, node, shards, 0));
@@ -103,7 +103,7 @@ impl Membership {
     }
 
     /// The first connection to a peer is open, or a better one.
-    pub(crate) fn connected(&mut self, worker: &WorkerId, transport: Transport, now: Instant) -> Vec<Line> {
+    pub(crate) fn connected(&mut self, worker: &NodeId, transport: Transport, now: Instant) -> Vec<Line> {
         self.make_room(worker);
         let peer = self.peers.entry(worker.clone()).or_insert_with(|| Peer::new(PeerState::Away(now)));
         peer.state = match peer.state {
@@ -122,7 +122,7 @@ impl Membership {
     }
 
     /// The last connection to a peer is closed.
-    pub(crate) fn disconnected(&mut self, worker: &WorkerId, now: Instant) -> Vec<Line> {
+    pub(crate) fn disconnected(&mut self, worker: &NodeId, now: Instant) -> Vec<Line> {
         if let Some(peer) = self.peers.get_mut(worker) {
             peer.state = PeerState::Away(now);
             if peer.described.is_empty() {
@@ -133,7 +133,7 @@ impl Membership {
     }
 
     /// A connected peer says what it serves: this and nothing else.
-    pub(crate) fn described(&mut self, worker: &WorkerId, announcements: Vec<Announcement>) -> Vec<Line> {
+    pub(crate) fn described(&mut self, worker: &NodeId, announcements: Vec<Announcement>) -> Vec<Line> {
         let Some(peer) = self.peers.get_mut(worker) else { return vec![] };
         let (PeerState::Connected(transport) | PeerState::Described(transport)) = peer.state else {
             return vec![];
@@ -150,7 +150,7 @@ impl Membership {
     /// The DHT says that a worker serves a shard.
     pub(crate) fn heard(
         &mut self,
-        worker: &WorkerId,
+        worker: &NodeId,
         shard: ShardId,
         source: Source,
         now: Instant,
@@ -189,7 +189,7 @@ impl Membership {
     }
 
     /// Makes room for one more peer by forgetting who is away the longest. False when all are connected.
-    fn make_room(&mut self, worker: &WorkerId) -> bool {
+    fn make_room(&mut self, worker: &NodeId) -> bool {
         if self.peers.len() < MAX_PEERS || self.peers.contains_key(worker) {
             return true;
         }
@@ -199,7 +199,7 @@ impl Membership {
         true
     }
 
-    /// Sums up anew and tells what has changed.
+    /// Makes the status again and tells what has changed.
     fn refresh(&mut self) -> Vec<Line> {
         let before = Arc::clone(&self.status);
         let shards = self.shards();
@@ -240,7 +240,7 @@ fn replica(told: &Announcement) -> Replica {
     Replica {
         worker: told.peer_id.clone(),
         state: if told.shard_loaded { ReplicaState::Loaded } else { ReplicaState::Loading },
-        load_percent: can.load_percent,
+        loaded_percent: can.loaded_percent,
         local: false,
         addresses: told.addresses.clone(),
         transport: None,

@@ -19,7 +19,7 @@ use libp2p::{
     swarm::{self, ConnectionId, SwarmEvent},
 };
 use swarm_proto::wire::DescribeResponse;
-use swarm_types::{SwarmStatus, WorkerId};
+use swarm_types::{NodeId, SwarmStatus};
 use tokio::{
     runtime::Handle,
     select,
@@ -290,7 +290,7 @@ impl Node {
     fn on_description(&mut self, description: Description) {
         let current = self.peers.get(&description.peer).is_some_and(|peer| peer.epoch == description.epoch);
         if current {
-            let worker = worker_id(&description.peer);
+            let worker = node_id(&description.peer);
             let lines = self.membership.described(&worker, description.announcements);
             log(lines);
         }
@@ -361,7 +361,7 @@ impl Node {
         });
     }
 
-    /// Takes leave of everyone, so that they need not find out.
+    /// Tells every peer that this node leaves, so that none has to notice its silence.
     async fn leave(&mut self) {
         self.swarm.behaviour_mut().close();
         self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
@@ -438,8 +438,8 @@ fn log(lines: impl IntoIterator<Item = Line>) {
     }
 }
 
-fn worker_id(peer: &PeerId) -> WorkerId {
-    crate::peer::worker_id(peer)
+fn node_id(peer: &PeerId) -> NodeId {
+    crate::peer::node_id(peer)
 }
 
 /// Milliseconds since the Unix epoch.

@@ -1,14 +1,14 @@
 //! Peers as the rest of the system names them.
 
 use libp2p::PeerId;
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 
 /// The text form of a peer id.
-pub(crate) fn worker_id(peer: &PeerId) -> WorkerId {
+pub(crate) fn node_id(peer: &PeerId) -> NodeId {
     peer.to_base58().parse().expect("a peer id in base58 is a worker id")
 }
 
 /// The peer of that name, if it is one.
-pub(crate) fn peer_id(worker: &WorkerId) -> Option<PeerId> {
+pub(crate) fn peer_id(worker: &NodeId) -> Option<PeerId> {
     worker.as_str().parse().ok()
 }

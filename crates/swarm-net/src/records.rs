@@ -12,7 +12,7 @@ use libp2p::{
         store::{MemoryStore, MemoryStoreConfig, RecordStore},
     },
 };
-use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, ModelDigest, ShardId, WorkerId};
+use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, ModelDigest, NodeId, ShardId};
 
 use crate::{
     peer,
@@ -88,7 +88,7 @@ impl Keys {
         if announcement.shard_id != shard {
             return Err(Refused::WrongKey);
         }
-        let publisher = record.publisher.map(|publisher| peer::worker_id(&publisher));
+        let publisher = record.publisher.map(|publisher| peer::node_id(&publisher));
         if publisher.is_some_and(|publisher| publisher != announcement.peer_id) {
             return Err(Refused::Publisher);
         }
@@ -117,7 +117,7 @@ pub(crate) struct RecordFilter {
     me: PeerId,
     models: BTreeSet<ModelDigest>,
     /// Of each worker's announcements the newest that is not stale yet.
-    newest: HashMap<WorkerId, Newest>,
+    newest: HashMap<NodeId, Newest>,
     /// Records taken from each peer since the last [`Self::sweep`].
     taken: HashMap<PeerId, u32>,
 }

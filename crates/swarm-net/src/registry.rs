@@ -39,7 +39,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 struct Server {
     register_at: Instant,
-    /// Nothing before the first registration: who registers before asking is found by who asks later.
+    /// Nothing before the first registration: a node registers before it asks, so that nodes that ask later find it.
     ask_at: Option<Instant>,
     asked: u32,
     /// What was told already.
@@ -67,7 +67,7 @@ impl Registry {
         self.servers.remove(server);
     }
 
-    /// Registers anew everywhere: the node's addresses have changed.
+    /// Registers again everywhere: the node's addresses have changed.
     pub(crate) fn addresses_changed(&mut self, now: Instant) {
         for server in self.servers.values_mut() {
             server.register_at = now;

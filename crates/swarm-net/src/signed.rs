@@ -165,7 +165,7 @@ pub(crate) mod tests {
     /// An announcement by `key` of a shard of eight.
     pub(crate) fn announcement(key: &Keypair, shard: u32, sequence: u64) -> Announcement {
         Announcement {
-            peer_id: peer::worker_id(&key.public().to_peer_id()),
+            peer_id: peer::node_id(&key.public().to_peer_id()),
             shard_id: ShardId(shard),
             shard_loaded: true,
             addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
@@ -180,7 +180,7 @@ pub(crate) mod tests {
                 tokens_per_second: 12.5,
                 version: "0.1.0".into(),
                 grpc_address: "127.0.0.1:50051".into(),
-                load_percent: 100,
+                loaded_percent: 100,
                 active_sessions: 0,
                 round_trips_us: std::collections::BTreeMap::new(),
             },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures::Stream;
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
@@ -20,18 +20,18 @@ use crate::metrics::Metrics;
 /// Who is at the other end of a call, authenticated by the transport. In the extensions of every request that
 /// comes in through a [`PeerListener`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerInfo(pub WorkerId);
+pub struct PeerInfo(pub NodeId);
 
 /// A byte stream to a peer: encrypted, and authenticated by peer id.
 #[derive(Debug)]
 pub struct PeerStream {
-    peer: WorkerId,
+    peer: NodeId,
     io: Compat<libp2p::Stream>,
     metrics: Metrics,
 }
 
 impl PeerStream {
-    pub(crate) fn new(peer: WorkerId, stream: libp2p::Stream, metrics: Metrics) -> Self {
+    pub(crate) fn new(peer: NodeId, stream: libp2p::Stream, metrics: Metrics) -> Self {
         Self { peer, io: stream.compat(), metrics }
     }
 }

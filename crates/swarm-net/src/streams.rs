@@ -147,7 +147,7 @@ pub(crate) struct Handler {
 impl Handler {
     fn accept(&self, stream: Stream) {
         let Inbox { queue, metrics, .. } = &self.inbox;
-        let stream = PeerStream::new(peer::worker_id(&self.peer), stream, metrics.clone());
+        let stream = PeerStream::new(peer::node_id(&self.peer), stream, metrics.clone());
         if queue.try_send(stream).is_err() {
             metrics.streams_dropped.inc();
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
 use swarm_proto::wire::{DescribeResponse, peer_service_server::PeerServiceServer};
-use swarm_types::{SwarmStatus, WorkerId};
+use swarm_types::{NodeId, SwarmStatus};
 use tokio::{
     runtime::{self, Handle},
     sync::{mpsc, oneshot, watch},
@@ -55,7 +55,7 @@ impl Role {
 /// A node of the swarm. Cheap to clone; the node leaves the swarm when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct SwarmNet {
-    id: WorkerId,
+    id: NodeId,
     commands: mpsc::Sender<Command>,
     offers: Arc<watch::Sender<Vec<ShardOffer>>>,
     status: watch::Receiver<Arc<SwarmStatus>>,
@@ -102,7 +102,7 @@ impl SwarmNet {
 
     /// Who this node is.
     #[must_use]
-    pub fn id(&self) -> &WorkerId {
+    pub fn id(&self) -> &NodeId {
         &self.id
     }
 
@@ -113,7 +113,7 @@ impl SwarmNet {
     }
 
     /// Says which shards this node serves, and that it serves no others. Peers and DHT hear at once when that
-    /// changes; of mere load only connected peers hear, and not more often than five times a second.
+    /// changes; if only the number of sessions changed, connected peers alone are told, and not more often than five times a second.
     pub fn announce(&self, shards: Vec<ShardOffer>) {
         self.offers.send_replace(shards);
     }
@@ -129,7 +129,7 @@ impl SwarmNet {
     ///
     /// # Errors
     /// When the peer cannot be reached within a few seconds.
-    pub async fn channel(&self, worker: &WorkerId) -> Result<Channel, NetError> {
+    pub async fn channel(&self, worker: &NodeId) -> Result<Channel, NetError> {
         let not_connected = || NetError::NotConnected(worker.clone());
         let peer = peer::peer_id(worker).ok_or_else(not_connected)?;
         if !self.links.contains(&peer) {
@@ -143,9 +143,9 @@ impl SwarmNet {
 
     /// How long a message to a peer and its answer take, for all connected peers where that was measured.
     #[must_use]
-    pub fn round_trips(&self) -> BTreeMap<WorkerId, Duration> {
+    pub fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
         let measured = self.links.round_trips().into_iter();
-        measured.map(|(peer, time)| (peer::worker_id(&peer), time)).collect()
+        measured.map(|(peer, time)| (peer::node_id(&peer), time)).collect()
     }
 
     /// `PeerService`, by which peers learn what this node serves.

@@ -16,7 +16,7 @@ use libp2p::{
 
 use crate::{NetError, activity::Activity, address, fresh_port::FreshPort};
 
-/// A silent peer is gone after this. The keep-alive that is sent last starts the time anew, so at worst it takes both
+/// A silent peer is gone after this. The keep-alive that is sent last starts the time again, so at worst it takes both
 /// together until a killed process is noticed: 1.6 s, which leaves a loaded machine some of the two seconds promised.
 const QUIC_IDLE_MS: u32 = 1300;
 /// Four of these fit into the idle time, so lost packets do not kill.

@@ -18,7 +18,7 @@ use swarm_proto::wire::{
     shard_service_client::ShardServiceClient,
     shard_service_server::{ShardService, ShardServiceServer},
 };
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -68,7 +68,7 @@ async fn echo_node(listen: &str, entry: Option<&SwarmNet>) -> SwarmNet {
 }
 
 /// The channel to a node that is just being found.
-async fn channel(net: &SwarmNet, worker: &WorkerId) -> Channel {
+async fn channel(net: &SwarmNet, worker: &NodeId) -> Channel {
     let start = Instant::now();
     loop {
         match net.channel(worker).await {

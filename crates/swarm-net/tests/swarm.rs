@@ -101,11 +101,7 @@ async fn who_has_left_does_not_come_back_for_a_moment() {
 }
 
 /// The states of a replica one after the other, until it has been OFFLINE for longer than a silent peer would be kept.
-async fn states_of(
-    node: &Node,
-    shard: u32,
-    worker: &swarm_types::WorkerId,
-) -> Vec<swarm_types::ReplicaState> {
+async fn states_of(node: &Node, shard: u32, worker: &swarm_types::NodeId) -> Vec<swarm_types::ReplicaState> {
     let mut status = node.net.status();
     let mut states: Vec<swarm_types::ReplicaState> = vec![];
     loop {

@@ -3,13 +3,13 @@
 use std::{io, net::SocketAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 
 /// What a process listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     /// The node's peer id.
-    pub peer_id: WorkerId,
+    pub peer_id: NodeId,
     /// Multiaddresses that peers dial.
     pub addresses: Vec<String>,
     /// TCP gRPC port.

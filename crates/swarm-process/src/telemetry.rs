@@ -13,7 +13,7 @@ use opentelemetry_sdk::{
     resource::{EnvResourceDetector, TelemetryResourceDetector},
     trace::SdkTracerProvider,
 };
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Our own crates at info; of the libraries only what an operator must know.
@@ -70,7 +70,7 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Says which node this process is: spans tell it as `service.instance.id`. Only the first id counts.
-    pub fn identify(&self, node: &WorkerId) {
+    pub fn identify(&self, node: &NodeId) {
         self.instance.get_or_init(|| node.to_string());
     }
 }

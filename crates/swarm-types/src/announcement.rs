@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LayerRange, LayersError, ModelDigest, Precision, ShardId, WorkerId, layers::MAX_SHARDS};
+use crate::{LayerRange, LayersError, ModelDigest, NodeId, Precision, ShardId, layers::MAX_SHARDS};
 
 /// A larger announcement is refused unread.
 pub const MAX_ANNOUNCEMENT_BYTES: usize = 8 * 1024;
@@ -39,7 +39,7 @@ pub enum AnnouncementError {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Announcement {
     /// Who serves it.
-    pub peer_id: WorkerId,
+    pub peer_id: NodeId,
     /// Which shard.
     pub shard_id: ShardId,
     /// Whether its weights are in memory.
@@ -77,14 +77,15 @@ pub struct Capabilities {
     pub version: String,
     /// `host:port` of the TCP gRPC service.
     pub grpc_address: String,
-    /// How much of the shard is loaded, 0 to 100.
-    pub load_percent: u8,
+    /// How much of the shard is loaded, 0 to 100. Older workers call it `load_percent`.
+    #[serde(alias = "load_percent")]
+    pub loaded_percent: u8,
     /// Sessions open now.
     pub active_sessions: u32,
-    /// Microseconds to those to whom this worker hands its results, and back: the workers of the shard behind, and
-    /// behind the last shard gateways.
+    /// Round-trip times to the nodes that get this worker's results, in microseconds: the workers of the next shard,
+    /// or gateways if this is the last shard.
     #[serde(default)]
-    pub round_trips_us: BTreeMap<WorkerId, u32>,
+    pub round_trips_us: BTreeMap<NodeId, u32>,
 }
 
 impl Announcement {
@@ -117,8 +118,8 @@ impl Announcement {
         if self.shard_id.0 >= total_shards {
             return Err(LayersError::ShardOutOfRange { shard: self.shard_id.0, total_shards }.into());
         }
-        if capabilities.load_percent > 100 {
-            return Err(AnnouncementError::OutOfRange("load_percent"));
+        if capabilities.loaded_percent > 100 {
+            return Err(AnnouncementError::OutOfRange("loaded_percent"));
         }
         if !(capabilities.tokens_per_second.is_finite() && capabilities.tokens_per_second >= 0.0) {
             return Err(AnnouncementError::OutOfRange("tokens_per_second"));
@@ -166,7 +167,7 @@ mod tests {
                 tokens_per_second: 12.5,
                 version: "0.1.0".into(),
                 grpc_address: "127.0.0.1:50051".into(),
-                load_percent: 100,
+                loaded_percent: 100,
                 active_sessions: 0,
                 round_trips_us: BTreeMap::new(),
             },
@@ -195,8 +196,8 @@ mod tests {
         assert_eq!(refusal(|a| a.shard_id = ShardId(8)), out_of_range.into());
         assert_eq!(refusal(|a| a.capabilities.total_shards = 0), LayersError::TotalShards(0).into());
         assert_eq!(
-            refusal(|a| a.capabilities.load_percent = 101),
-            AnnouncementError::OutOfRange("load_percent")
+            refusal(|a| a.capabilities.loaded_percent = 101),
+            AnnouncementError::OutOfRange("loaded_percent")
         );
         let tokens_per_second = AnnouncementError::OutOfRange("tokens_per_second");
         assert_eq!(refusal(|a| a.capabilities.tokens_per_second = -1.0), tokens_per_second);

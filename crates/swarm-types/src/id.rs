@@ -10,8 +10,8 @@ use crate::announcement::MAX_TEXT;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not a base58 peer id.
-    #[error("worker id must be 2 to 128 base58 characters, for example 12D3KooW…")]
-    Worker,
+    #[error("node id must be 2 to 128 base58 characters, for example 12D3KooW…")]
+    Node,
     /// Not 64 hexadecimal digits.
     #[error("model digest must be 64 hexadecimal digits")]
     Digest,
@@ -41,9 +41,9 @@ macro_rules! serde_as_text {
 
 /// A node of the swarm: its libp2p peer id in base58. Workers, gateways and rendezvous nodes have one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkerId(Arc<str>);
+pub struct NodeId(Arc<str>);
 
-impl WorkerId {
+impl NodeId {
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -51,7 +51,7 @@ impl WorkerId {
     }
 }
 
-impl FromStr for WorkerId {
+impl FromStr for NodeId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
@@ -59,24 +59,24 @@ impl FromStr for WorkerId {
         if (2..=128).contains(&text.len()) && text.chars().all(base58) {
             Ok(Self(text.into()))
         } else {
-            Err(IdError::Worker)
+            Err(IdError::Node)
         }
     }
 }
 
-impl fmt::Display for WorkerId {
+impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl fmt::Debug for WorkerId {
+impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-serde_as_text!(WorkerId);
+serde_as_text!(NodeId);
 
 /// One generation on a route: a UUID that the gateway chose.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -247,8 +247,8 @@ mod tests {
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!("zz".repeat(32).parse::<ModelDigest>(), Err(IdError::Digest));
         assert_eq!("+f".repeat(32).parse::<ModelDigest>(), Err(IdError::Digest));
-        assert!("12D3KooWGzBvZVkz".parse::<WorkerId>().is_ok());
-        assert_eq!("12D3 KooW".parse::<WorkerId>(), Err(IdError::Worker));
+        assert!("12D3KooWGzBvZVkz".parse::<NodeId>().is_ok());
+        assert_eq!("12D3 KooW".parse::<NodeId>(), Err(IdError::Node));
         assert!("67e55044-10b1-426f-9247-bb680e5fe0c8".parse::<SessionId>().is_ok());
         assert_eq!("67e55044-10b1-426f-9247".parse::<SessionId>(), Err(IdError::Session));
     }

@@ -14,7 +14,7 @@ mod step;
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };
-pub use id::{Attempt, IdError, ModelDigest, ModelId, Precision, SessionId, TokenId, WorkerId};
+pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
 pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};

@@ -1,6 +1,6 @@
 //! The way of a session through the swarm.
 
-use crate::{ShardRange, WorkerId};
+use crate::{NodeId, ShardRange};
 
 /// Hops that do not make a route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum RouteError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hop {
     /// Who.
-    pub worker: WorkerId,
+    pub worker: NodeId,
     /// What of the model; may be less than the worker serves.
     pub shards: ShardRange,
 }

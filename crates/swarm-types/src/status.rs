@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{LayerRange, ModelId, ShardId, WorkerId};
+use crate::{LayerRange, ModelId, NodeId, ShardId};
 
 /// What a replica can do for a session now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -22,11 +22,11 @@ pub enum ReplicaState {
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Replica {
     /// Who.
-    pub worker: WorkerId,
+    pub worker: NodeId,
     /// What it can do now.
     pub state: ReplicaState,
     /// 0 to 100.
-    pub load_percent: u8,
+    pub loaded_percent: u8,
     /// This worker is the node that tells.
     pub local: bool,
     /// Multiaddresses where it listens.
@@ -45,8 +45,8 @@ pub struct Replica {
     pub grpc_address: String,
     /// Sessions open on it.
     pub active_sessions: u32,
-    /// Microseconds to those to whom this worker hands its results, and back.
-    pub round_trips_us: BTreeMap<WorkerId, u32>,
+    /// Round-trip times to the nodes that get this worker's results, in microseconds.
+    pub round_trips_us: BTreeMap<NodeId, u32>,
 }
 
 /// One shard and all who serve it.
@@ -79,7 +79,7 @@ pub struct SwarmStatus {
     /// The swarm's name.
     pub cluster: String,
     /// The node that tells.
-    pub node: WorkerId,
+    pub node: NodeId,
     /// Into how many shards the model is cut.
     pub total_shards: u32,
     /// Shards with a replica that is not offline.
@@ -99,7 +99,7 @@ pub struct SwarmStatus {
 impl SwarmStatus {
     /// Sums up the shards; `shards[i]` is shard i.
     #[must_use]
-    pub fn new(cluster: String, node: WorkerId, shards: Vec<ShardStatus>, revision: u64) -> Self {
+    pub fn new(cluster: String, node: NodeId, shards: Vec<ShardStatus>, revision: u64) -> Self {
         let total_shards = u32::try_from(shards.len()).unwrap_or(u32::MAX);
         let online = shards.iter().filter(|shard| shard.online()).count();
         let discovered_shards = u32::try_from(online).unwrap_or(u32::MAX);
@@ -146,7 +146,7 @@ mod tests {
         Replica {
             worker: worker.parse().expect("valid"),
             state,
-            load_percent: 100,
+            loaded_percent: 100,
             local: false,
             addresses: vec![],
             transport: Some("QUIC"),

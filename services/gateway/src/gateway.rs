@@ -12,7 +12,7 @@ use swarm_process::{
     status_service::{self, SwarmStatusService},
 };
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -93,7 +93,7 @@ impl Gateway {
 
     /// The node's peer id.
     #[must_use]
-    pub fn id(&self) -> &WorkerId {
+    pub fn id(&self) -> &NodeId {
         self.net.id()
     }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use swarm_types::{
-    Hop, ModelDigest, Precision, Replica, ReplicaState, Route, ShardId, ShardRange, ShardStatus, SwarmStatus,
-    WorkerId,
+    Hop, ModelDigest, NodeId, Precision, Replica, ReplicaState, Route, ShardId, ShardRange, ShardStatus,
+    SwarmStatus,
 };
 
 /// What a route must serve, and through whom it may go.
@@ -21,11 +21,11 @@ pub struct RouteWish {
     /// The precision that every hop must compute in. Absent: any, the swarm's own choice first.
     pub precision: Option<Precision>,
     /// Workers not to use at all.
-    pub exclude: BTreeSet<WorkerId>,
+    pub exclude: BTreeSet<NodeId>,
     /// Workers to use only for shards that nobody else has.
-    pub avoid: BTreeSet<WorkerId>,
+    pub avoid: BTreeSet<NodeId>,
     /// Sessions that are known to be on a worker. Its own count arrives later, so the larger one is believed.
-    pub sessions: BTreeMap<WorkerId, u32>,
+    pub sessions: BTreeMap<NodeId, u32>,
 }
 
 impl RouteWish {
@@ -114,7 +114,7 @@ impl Planner<'_> {
     }
 
     /// Takes the best worker for one shard after the other.
-    fn walk(&self, avoid: &BTreeSet<WorkerId>) -> Result<PlannedRoute, RouteProblem> {
+    fn walk(&self, avoid: &BTreeSet<NodeId>) -> Result<PlannedRoute, RouteProblem> {
         let mut hops: Vec<Hop> = Vec::new();
         let mut missing = Vec::new();
         for shard in &self.status.shards {
@@ -129,7 +129,7 @@ impl Planner<'_> {
         }
     }
 
-    fn pick(&self, shard: &ShardStatus, hops: &[Hop], avoid: &BTreeSet<WorkerId>) -> Option<&Replica> {
+    fn pick(&self, shard: &ShardStatus, hops: &[Hop], avoid: &BTreeSet<NodeId>) -> Option<&Replica> {
         let (current, left) = match hops.split_last() {
             Some((current, left)) => (Some(&current.worker), left),
             None => (None, hops),
@@ -175,7 +175,7 @@ impl Planner<'_> {
         let reason = |replica: &Replica| match replica.state {
             ReplicaState::Offline => Missing::Absent,
             _ if !self.fits(replica) => Missing::OtherModel,
-            ReplicaState::Loading => Missing::Loading { percent: replica.load_percent },
+            ReplicaState::Loading => Missing::Loading { percent: replica.loaded_percent },
             ReplicaState::Loaded => Missing::Excluded,
         };
         shard.replicas.iter().map(reason).max().unwrap_or(Missing::Absent)
@@ -235,7 +235,7 @@ mod tests {
 
     const DIGEST: ModelDigest = ModelDigest([1; 32]);
 
-    fn worker(name: &str) -> WorkerId {
+    fn worker(name: &str) -> NodeId {
         format!("12D3{name}").parse().expect("valid")
     }
 
@@ -243,7 +243,7 @@ mod tests {
         Replica {
             worker: worker(name),
             state: ReplicaState::Loaded,
-            load_percent: 100,
+            loaded_percent: 100,
             local: false,
             addresses: vec![],
             transport: Some("QUIC"),
@@ -261,8 +261,8 @@ mod tests {
         Replica { active_sessions, ..loaded(name) }
     }
 
-    fn in_state(name: &str, state: ReplicaState, load_percent: u8) -> Replica {
-        Replica { state, load_percent, ..loaded(name) }
+    fn in_state(name: &str, state: ReplicaState, loaded_percent: u8) -> Replica {
+        Replica { state, loaded_percent, ..loaded(name) }
     }
 
     fn of_model(name: &str, digest: ModelDigest, precision: Precision) -> Replica {

@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{ModelDigest, Precision, Route, SwarmStatus, WorkerId};
+use swarm_types::{ModelDigest, NodeId, Precision, Route, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::Channel;
 
@@ -21,7 +21,7 @@ use crate::route::{Missing, PlannedRoute, RouteProblem, RouteWish, plan_route};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens a gRPC channel to a worker.
-pub type Connect = Arc<dyn Fn(WorkerId) -> BoxFuture<'static, Result<Channel, Refusal>> + Send + Sync>;
+pub type Connect = Arc<dyn Fn(NodeId) -> BoxFuture<'static, Result<Channel, Refusal>> + Send + Sync>;
 
 /// The model whose tokenizer and template the gateway has. A swarm that serves another cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ impl Swarm {
     ///
     /// # Errors
     /// When the worker cannot be reached in time.
-    pub async fn channel(&self, worker: &WorkerId) -> Result<Channel, Refusal> {
+    pub async fn channel(&self, worker: &NodeId) -> Result<Channel, Refusal> {
         match timeout(CONNECT_TIMEOUT, (self.connect)(worker.clone())).await {
             Ok(channel) => channel,
             Err(_) => Err(Refusal::new(RefusalCause::Timeout, "the worker could not be connected in time")),
@@ -119,10 +119,10 @@ impl Swarm {
 /// This gateway's own sessions on each worker: what workers say of themselves is a moment old, and a burst of
 /// requests comes within that moment.
 #[derive(Clone, Default)]
-struct SessionCounts(Arc<Mutex<BTreeMap<WorkerId, u32>>>);
+struct SessionCounts(Arc<Mutex<BTreeMap<NodeId, u32>>>);
 
 impl SessionCounts {
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<WorkerId, u32>> {
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<NodeId, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

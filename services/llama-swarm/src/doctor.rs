@@ -36,7 +36,7 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_RENDEZVOUS", value_name = "MULTIADDR", value_delimiter = ',')]
     rendezvous: Vec<String>,
 
-    /// The model that this machine shall serve a part of.
+    /// The model of which this machine is to serve a part.
     #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
     model: ModelRef,
 

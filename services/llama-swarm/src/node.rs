@@ -67,7 +67,7 @@ pub(crate) mod fixture {
         Replica {
             worker: worker.parse().expect("valid"),
             state,
-            load_percent: 100,
+            loaded_percent: 100,
             local: false,
             addresses: vec![],
             transport: Some("QUIC"),

@@ -9,7 +9,7 @@ use swarm_process::{
     metrics::Registry,
     status_service::{self, SwarmStatusService},
 };
-use swarm_types::WorkerId;
+use swarm_types::NodeId;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -63,7 +63,7 @@ impl Rendezvous {
 
     /// The node's peer id.
     #[must_use]
-    pub fn id(&self) -> &WorkerId {
+    pub fn id(&self) -> &NodeId {
         self.net.id()
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Starts the thread. The receiver resolves when it has ended, which it does early only by a fault of ours.
+    /// Starts the thread. The receiver resolves when it has ended, which it does early only by an internal error.
     pub(crate) fn start(
         engine: Engine,
         batch_tokens: usize,

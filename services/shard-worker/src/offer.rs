@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use swarm_net::{ShardOffer, SwarmNet};
 use swarm_types::{
-    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, ShardRange, ShardStatus, WorkerId,
+    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, ShardStatus,
 };
 use tokio::{
     sync::watch,
@@ -60,9 +60,9 @@ pub(crate) fn offers(
     fixed: &Fixed,
     loading: Loading,
     sessions: usize,
-    round_trips_us: &BTreeMap<WorkerId, u32>,
+    round_trips_us: &BTreeMap<NodeId, u32>,
 ) -> Result<Vec<ShardOffer>, LayersError> {
-    let (load_percent, tokens_per_second, weight_bytes) = match loading {
+    let (loaded_percent, tokens_per_second, weight_bytes) = match loading {
         Loading::Percent(percent) => (percent.min(99), 0.0, 0),
         Loading::Done { tokens_per_second, weight_bytes } => (100, tokens_per_second, weight_bytes),
         Loading::Draining => (100, 0.0, 0),
@@ -82,7 +82,7 @@ pub(crate) fn offers(
                 tokens_per_second,
                 version: env!("CARGO_PKG_VERSION").into(),
                 grpc_address: fixed.grpc_address.clone(),
-                load_percent,
+                loaded_percent,
                 active_sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
                 round_trips_us: round_trips_us.clone(),
             },
@@ -93,10 +93,10 @@ pub(crate) fn offers(
 
 /// How far those are to whom this worker hands its results: the workers of the shard behind its own, and behind the
 /// last shard the nodes that serve none, among them the gateways.
-fn round_trips(net: &SwarmNet, fixed: &Fixed) -> BTreeMap<WorkerId, u32> {
+fn round_trips(net: &SwarmNet, fixed: &Fixed) -> BTreeMap<NodeId, u32> {
     let status = net.status().borrow().clone();
-    let serves = |shard: &ShardStatus, worker: &WorkerId| shard.replicas.iter().any(|r| r.worker == *worker);
-    let is_behind = |worker: &WorkerId| match status.shards.get(fixed.shards.end() as usize) {
+    let serves = |shard: &ShardStatus, worker: &NodeId| shard.replicas.iter().any(|r| r.worker == *worker);
+    let is_behind = |worker: &NodeId| match status.shards.get(fixed.shards.end() as usize) {
         Some(shard) => serves(shard, worker),
         None => !status.shards.iter().any(|shard| serves(shard, worker)),
     };

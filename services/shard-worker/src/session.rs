@@ -8,7 +8,7 @@ use std::{
 use shard_client::{HopSession, HopTrouble};
 use shard_engine::{SessionOptions, StepResult};
 use swarm_proto::{FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop, wire};
-use swarm_types::{Step, StepOutput, WorkerId};
+use swarm_types::{NodeId, Step, StepOutput};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -34,7 +34,7 @@ const BLAME_GRACE: Duration = Duration::from_millis(200);
 /// A `Forward` call.
 pub(crate) struct Call {
     /// The gateway, or the hop above.
-    pub caller: WorkerId,
+    pub caller: NodeId,
     /// The steps that come down to this hop.
     pub from_above: Streaming<wire::ForwardRequest>,
     /// Trouble that goes up.
@@ -43,13 +43,13 @@ pub(crate) struct Call {
 
 /// Where results go.
 enum Below {
-    Hop { worker: WorkerId, session: HopSession, trouble: Box<HopTrouble> },
+    Hop { worker: NodeId, session: HopSession, trouble: Box<HopTrouble> },
     Gateway(Collector),
 }
 
 struct Session {
     server: ShardServer,
-    caller: WorkerId,
+    caller: NodeId,
     open: OpenSession,
     engine: EngineHandle,
     below: Below,
@@ -158,7 +158,7 @@ async fn admit(server: &ShardServer, open: &OpenSession) -> Result<(EngineHandle
 /// Opens the session below and runs its steps.
 async fn drive(
     server: &ShardServer,
-    caller: WorkerId,
+    caller: NodeId,
     open: OpenSession,
     engine: EngineHandle,
     from_above: &mut Streaming<wire::ForwardRequest>,

@@ -9,7 +9,7 @@ use swarm_proto::{
     CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause,
     wire::{self, shard_service_server::ShardService},
 };
-use swarm_types::{ModelDigest, Precision, ShardRange, WorkerId};
+use swarm_types::{ModelDigest, NodeId, Precision, ShardRange};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
@@ -60,7 +60,7 @@ impl ShardServer {
         Self(Arc::new(Inner { net, served, engine, sessions, collectors, metrics }))
     }
 
-    pub(crate) fn id(&self) -> &WorkerId {
+    pub(crate) fn id(&self) -> &NodeId {
         self.0.net.id()
     }
 
@@ -72,7 +72,7 @@ impl ShardServer {
         &self.0.collectors
     }
 
-    pub(crate) async fn channel(&self, worker: &WorkerId) -> Result<Channel, Refusal> {
+    pub(crate) async fn channel(&self, worker: &NodeId) -> Result<Channel, Refusal> {
         let channel = self.0.net.channel(worker).await;
         channel.map_err(|error| Refusal::new(RefusalCause::HopFailed, error.to_string()))
     }
@@ -162,13 +162,13 @@ impl ShardService for ShardServer {
     }
 }
 
-fn caller<T>(request: &Request<T>) -> Result<WorkerId, Status> {
+fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
     let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.0.clone());
     peer.ok_or_else(|| Status::unauthenticated("only peers are served"))
 }
 
 /// The session's part of the trace. What is not known yet is recorded when it is.
-fn session_span(worker: &WorkerId, caller: &WorkerId) -> Span {
+fn session_span(worker: &NodeId, caller: &NodeId) -> Span {
     info_span!(
         "session",
         otel.kind = "server",

@@ -15,7 +15,7 @@ use swarm_process::{
     status_service::{self, SwarmStatusService},
 };
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
-use swarm_types::{LayerRange, LayersError, ModelDigest, ModelId, Precision, WorkerId};
+use swarm_types::{LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -64,7 +64,7 @@ pub enum WorkerError {
     /// A server failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),
-    /// A fault of ours.
+    /// An internal error.
     #[error("the engine has stopped unexpectedly")]
     EngineStopped,
 }
@@ -124,7 +124,7 @@ impl Worker {
 
     /// The worker's peer id.
     #[must_use]
-    pub fn id(&self) -> &WorkerId {
+    pub fn id(&self) -> &NodeId {
         self.net.id()
     }
 

@@ -16,8 +16,8 @@ impl Worker {
         Self(Keypair::generate_ed25519())
     }
 
-    fn id(&self) -> WorkerId {
-        peer::worker_id(&self.0.public().to_peer_id())
+    fn id(&self) -> NodeId {
+        peer::node_id(&self.0.public().to_peer_id())
     }
 
     fn serves(&self, shard: u32, loaded: bool) -> Announcement {
@@ -169,7 +169,7 @@ fn a_crowd_of_strangers_is_not_remembered_without_end() {
     let (mut scene, worker) = (scene(), Worker::new());
     scene.join(&worker, 0, true);
     for n in 0..3000 {
-        let stranger: WorkerId =
+        let stranger: NodeId =
             format!("stranger{}", n + 1_111_111).replace(['0', 'l', 'I', 'O'], "x").parse().unwrap();
         scene.view.heard(&stranger, ShardId(1), Source::Dht, scene.at(n));
     }

@@ -11,7 +11,7 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
-use super::{Node, Peer, SWEEP_EVERY, log, now_ms, worker_id};
+use super::{Node, Peer, SWEEP_EVERY, log, node_id, now_ms};
 use crate::{
     address::{self, Transport},
     behaviour::{self, BehaviourEvent},
@@ -75,7 +75,7 @@ impl Node {
         if self.entries.connected(peer, connection).is_some() {
             tracing::info!(%peer, "entered the swarm");
         }
-        let worker = worker_id(&peer);
+        let worker = node_id(&peer);
         if let Some(known) = self.peers.get_mut(&peer) {
             known.connections.insert(connection, transport);
         } else {
@@ -114,7 +114,7 @@ impl Node {
         let Some(transport) = known.connections.remove(&connection) else { return };
         self.metrics.closed(transport);
         if let Some(best) = known.connections.values().min().copied() {
-            log(self.membership.connected(&worker_id(&peer), best, Instant::now()));
+            log(self.membership.connected(&node_id(&peer), best, Instant::now()));
         } else {
             known.follower.abort();
             self.peers.remove(&peer);
@@ -131,7 +131,7 @@ impl Node {
         self.registry.remove(&peer);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
-        let worker = worker_id(&peer);
+        let worker = node_id(&peer);
         log([lines::disconnected(&worker)]);
         log(self.membership.disconnected(&worker, now));
     }

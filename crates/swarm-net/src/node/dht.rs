@@ -9,7 +9,7 @@ use libp2p::{
 };
 use swarm_types::{Announcement, ShardId};
 
-use super::{Node, log, now_ms, worker_id};
+use super::{Node, log, node_id, now_ms};
 use crate::{
     membership::Source, publisher::RECORD_TTL, queries::Found, records::Subject, registry, signed::Refused,
 };
@@ -80,7 +80,7 @@ impl Node {
         let now = Instant::now();
         for provider in providers.into_iter().filter(|provider| *provider != self.me) {
             self.dialer.learn(provider, &[], RECORD_TTL, now);
-            log(self.membership.heard(&worker_id(&provider), shard, Source::Dht, now));
+            log(self.membership.heard(&node_id(&provider), shard, Source::Dht, now));
         }
         self.dial(now);
     }

@@ -9,7 +9,7 @@ use std::{
 
 use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};
 use swarm_types::{
-    Capabilities, LayerRange, ModelDigest, Precision, ReplicaState, ShardId, SwarmStatus, WorkerId,
+    Capabilities, LayerRange, ModelDigest, NodeId, Precision, ReplicaState, ShardId, SwarmStatus,
 };
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// Waits until a worker's replica of a shard is in a state.
-    pub async fn sees_replica(&self, shard: u32, worker: &WorkerId, state: ReplicaState) -> Duration {
+    pub async fn sees_replica(&self, shard: u32, worker: &NodeId, state: ReplicaState) -> Duration {
         self.sees(&format!("shard {shard} of {worker} {state:?}"), |status| {
             replica_state(status, shard, worker) == Some(state)
         })
@@ -103,7 +103,7 @@ impl Node {
     }
 }
 
-pub fn replica_state(status: &SwarmStatus, shard: u32, worker: &WorkerId) -> Option<ReplicaState> {
+pub fn replica_state(status: &SwarmStatus, shard: u32, worker: &NodeId) -> Option<ReplicaState> {
     let replicas = &status.shards[shard as usize].replicas;
     replicas.iter().find(|replica| replica.worker == *worker).map(|replica| replica.state)
 }
@@ -123,7 +123,7 @@ pub fn offer(total_shards: u32, shard: u32, loaded: bool) -> ShardOffer {
             tokens_per_second: 12.5,
             version: "0.1.0".into(),
             grpc_address: "127.0.0.1:50051".into(),
-            load_percent: if loaded { 100 } else { 0 },
+            loaded_percent: if loaded { 100 } else { 0 },
             active_sessions: 0,
             round_trips_us: std::collections::BTreeMap::new(),
         },

@@ -7,7 +7,7 @@
 use std::{pin::Pin, time::Duration};
 
 use futures::{Stream, future::BoxFuture};
-use swarm_types::{HopTiming, SamplingParams, TargetScore, TokenId, TokenLogprob, WorkerId};
+use swarm_types::{HopTiming, NodeId, SamplingParams, TargetScore, TokenId, TokenLogprob};
 
 /// What the client asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,7 +137,7 @@ pub enum GenerationError {
     #[error("worker {worker} failed and the session could not be moved: {message}")]
     HopFailed {
         /// The worker that failed last.
-        worker: WorkerId,
+        worker: NodeId,
         /// How.
         message: String,
     },
@@ -149,7 +149,7 @@ pub enum GenerationError {
         /// What was waited for.
         message: String,
     },
-    /// A fault of ours.
+    /// An internal error.
     #[error("internal error: {message}")]
     Internal {
         /// For the operator.

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use shard_client::{Collected, HopSession, HopTrouble, collect};
 use swarm_proto::{CollectSession, OpenSession, Refusal, RefusalCause};
-use swarm_types::{ReplicaState, Route, Step, StepOutput, SwarmStatus, WorkerId};
+use swarm_types::{NodeId, ReplicaState, Route, Step, StepOutput, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 
 use super::recovery::Trouble;
@@ -156,8 +156,8 @@ async fn lost_hop(status: &mut watch::Receiver<Arc<SwarmStatus>>, route: &Route)
     }
 }
 
-fn offline_hop(status: &SwarmStatus, route: &Route) -> Option<WorkerId> {
-    let serves = |worker: &WorkerId, shard: usize| {
+fn offline_hop(status: &SwarmStatus, route: &Route) -> Option<NodeId> {
+    let serves = |worker: &NodeId, shard: usize| {
         let replicas = status.shards.get(shard).map_or(&[][..], |shard| &shard.replicas);
         replicas.iter().any(|r| r.worker == *worker && r.state != ReplicaState::Offline)
     };

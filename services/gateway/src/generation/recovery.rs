@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{ModelDigest, Precision, Route, WorkerId};
+use swarm_types::{ModelDigest, NodeId, Precision, Route};
 use tokio::time::Instant;
 
 use super::{GenerationConfig, GenerationError};
@@ -25,19 +25,19 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Trouble {
     /// Whose fault it is, when that is known.
-    pub(super) worker: Option<WorkerId>,
+    pub(super) worker: Option<NodeId>,
     /// What happened.
     pub(super) refusal: Refusal,
 }
 
 impl Trouble {
     /// Trouble with a worker.
-    pub(super) fn at(worker: &WorkerId, refusal: Refusal) -> Self {
+    pub(super) fn at(worker: &NodeId, refusal: Refusal) -> Self {
         Self { worker: Some(worker.clone()), refusal }
     }
 
     /// A worker that does not keep to the protocol.
-    pub(super) fn protocol(worker: &WorkerId, message: impl Into<String>) -> Self {
+    pub(super) fn protocol(worker: &NodeId, message: impl Into<String>) -> Self {
         Self::at(worker, Refusal::new(RefusalCause::Internal, message))
     }
 }
@@ -47,7 +47,7 @@ impl Trouble {
 pub(super) struct Recovery {
     timeout: Duration,
     step_timeout: Duration,
-    strikes: BTreeMap<WorkerId, Strikes>,
+    strikes: BTreeMap<NodeId, Strikes>,
     /// Attempts in a row that brought no token.
     failures: u32,
     /// When the first of the attempts broke that brought nothing at all since.
@@ -116,7 +116,7 @@ impl Recovery {
         Ok(())
     }
 
-    fn strike(&mut self, worker: &WorkerId, now: Instant) {
+    fn strike(&mut self, worker: &NodeId, now: Instant) {
         let strikes = self.strikes.entry(worker.clone()).or_insert(Strikes { count: 0, until: now });
         let hold_off = HOLD_OFF.saturating_mul(2_u32.saturating_pow(strikes.count));
         strikes.count = strikes.count.saturating_add(1);

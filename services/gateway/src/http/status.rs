@@ -13,7 +13,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::{Api, load::LoadMeter, sse};
 
-/// The swarm as this node sees it; to who accepts `text/event-stream`, again on every change, and each second how
+/// The swarm as this node sees it; to a client that accepts `text/event-stream`, again on every change, and each second how
 /// much this gateway has to do.
 pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Response {
     let status = api.generator.status();

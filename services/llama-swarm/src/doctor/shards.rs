@@ -64,7 +64,7 @@ fn lacking(
 ) -> Option<Finding> {
     let (id, command) = (shard.shard_id, command.for_shard(shard.shard_id, model));
     if let Some(replica) = loading {
-        let what = format!("shard {id} is loading on {}: {} %", replica.worker, replica.load_percent);
+        let what = format!("shard {id} is loading on {}: {} %", replica.worker, replica.loaded_percent);
         return Some(Finding::warning(what, "wait; if it does not move, see that worker's log"));
     }
     let offline = shard.replicas.iter().find(|replica| replica.state == ReplicaState::Offline);
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn each_missing_shard_comes_with_the_command_that_starts_it() {
         use ReplicaState::{Loaded, Loading, Offline};
-        let loading = Replica { load_percent: 30, ..replica("bb", Loading) };
+        let loading = Replica { loaded_percent: 30, ..replica("bb", Loading) };
         let found =
             findings(vec![vec![replica("aa", Loaded)], vec![loading], vec![replica("cc", Offline)], vec![]]);
         let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();

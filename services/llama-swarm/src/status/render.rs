@@ -78,7 +78,7 @@ fn shard(shard: &ShardStatus) -> Vec<String> {
 
 fn replica(replica: &Replica) -> String {
     let state = match replica.state {
-        ReplicaState::Loading => format!("LOADING {} %", replica.load_percent),
+        ReplicaState::Loading => format!("LOADING {} %", replica.loaded_percent),
         ReplicaState::Loaded => "LOADED".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
@@ -100,7 +100,7 @@ mod tests {
     fn the_whole_status_has_a_line_a_shard_and_one_more_for_each_of_several_replicas() {
         use ReplicaState::{Loaded, Loading, Offline};
         let local = Replica { local: true, transport: None, ..replica("aa", Loaded) };
-        let loading = Replica { load_percent: 40, ..replica("bb", Loading) };
+        let loading = Replica { loaded_percent: 40, ..replica("bb", Loading) };
         let status = swarm(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
         let expected = "\
 [STATUS] Discovered Shards: 2 of 3

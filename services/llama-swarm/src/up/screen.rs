@@ -23,7 +23,7 @@ impl Stage {
         let replicas = shard.replicas.iter().filter(|replica| replica.state != ReplicaState::Offline);
         let stages = replicas.map(|replica| match replica.state {
             ReplicaState::Loaded => (100, Self::Loaded),
-            _ => (replica.load_percent.min(99), Self::Loading(replica.load_percent)),
+            _ => (replica.loaded_percent.min(99), Self::Loading(replica.loaded_percent)),
         });
         stages.max_by_key(|(percent, _)| *percent).map_or(Self::Missing, |(_, stage)| stage)
     }
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_shard_is_as_far_as_its_furthest_replica_that_is_there() {
         use ReplicaState::{Loaded, Loading, Offline};
-        let loading = |percent| Replica { load_percent: percent, ..replica("aa", Loading) };
+        let loading = |percent| Replica { loaded_percent: percent, ..replica("aa", Loading) };
         let stage = |replicas| Stage::of(&swarm(vec![replicas]).shards[0]);
         assert_eq!(stage(vec![]), Stage::Missing);
         assert_eq!(stage(vec![replica("aa", Offline)]), Stage::Missing);

@@ -13,7 +13,7 @@ use super::{plan::ProcessSpec, process::Process};
 
 /// The first restart comes soon: a crash that is over should not be noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// A process that cannot live is tried no oftener than this.
+/// A process that ends at once is started again at most this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// After living this long, a death counts as the first again.
 const LIVED_WELL: Duration = Duration::from_secs(30);

@@ -19,8 +19,8 @@ use swarm_proto::{
     },
 };
 use swarm_types::{
-    Attempt, Hop, ModelDigest, Precision, Replica, ReplicaState, SamplingParams, SessionId, ShardRange,
-    SwarmStatus, WorkerId,
+    Attempt, Hop, ModelDigest, NodeId, Precision, Replica, ReplicaState, SamplingParams, SessionId,
+    ShardRange, SwarmStatus,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -50,7 +50,7 @@ struct Cli {
 
 /// A worker, and the peer that asks it.
 pub struct Scene {
-    pub worker: WorkerId,
+    pub worker: NodeId,
     pub peer: SwarmNet,
     grpc: SocketAddr,
     shards: ShardRange,
@@ -296,7 +296,7 @@ async fn peer(total_shards: u32, entry: String, below: HopBelow) -> SwarmNet {
 }
 
 struct FakeHop {
-    id: WorkerId,
+    id: NodeId,
     below: HopBelow,
 }
 

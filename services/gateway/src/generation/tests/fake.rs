@@ -18,8 +18,8 @@ use swarm_proto::{
     },
 };
 use swarm_types::{
-    Attempt, HopTiming, LayerRange, ModelDigest, ModelId, Precision, Replica, ReplicaState, SessionId,
-    ShardId, ShardStatus, StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob, WorkerId,
+    Attempt, HopTiming, LayerRange, ModelDigest, ModelId, NodeId, Precision, Replica, ReplicaState,
+    SessionId, ShardId, ShardStatus, StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob,
 };
 use tokio::{
     net::TcpListener,
@@ -44,7 +44,7 @@ pub(super) enum Fault {
     Nothing,
     /// A hop is reported as failed instead of the answer that reaches this position.
     HopFails {
-        worker: WorkerId,
+        worker: NodeId,
         cause: RefusalCause,
         at: u32,
     },
@@ -73,7 +73,7 @@ pub(super) enum Fault {
     },
 }
 
-/// What the fakes saw and shall do.
+/// What the fakes saw and have to do.
 #[derive(Default)]
 struct Script {
     /// One for each attempt, in order; afterwards nothing goes wrong.
@@ -89,7 +89,7 @@ struct Script {
 pub(super) struct FakeSwarm {
     shared: Arc<Shared>,
     status: watch::Sender<Arc<SwarmStatus>>,
-    addresses: BTreeMap<WorkerId, SocketAddr>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
     servers: Vec<AbortHandle>,
 }
 
@@ -105,7 +105,7 @@ impl Shared {
     }
 }
 
-pub(super) fn worker(name: &str) -> WorkerId {
+pub(super) fn worker(name: &str) -> NodeId {
     format!("12D3{name}").parse().expect("valid")
 }
 
@@ -151,7 +151,7 @@ impl FakeSwarm {
         swarm
     }
 
-    async fn serve(&mut self, worker: WorkerId) {
+    async fn serve(&mut self, worker: NodeId) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         self.addresses.insert(worker, listener.local_addr().expect("bound"));
         let service = ShardServiceServer::new(FakeHop(self.shared.clone()));
@@ -175,7 +175,7 @@ impl FakeSwarm {
     /// The gateway's side of it.
     pub(super) fn swarm(&self) -> Swarm {
         let addresses = self.addresses.clone();
-        let connect = move |worker: WorkerId| {
+        let connect = move |worker: NodeId| {
             let address = addresses.get(&worker).copied();
             async move {
                 let unreachable = || Refusal::new(RefusalCause::HopFailed, "cannot be reached");
@@ -213,11 +213,11 @@ impl Drop for FakeSwarm {
     }
 }
 
-fn status(shards: &[Vec<(WorkerId, ReplicaState)>]) -> SwarmStatus {
-    let replica = |(worker, state): &(WorkerId, ReplicaState)| Replica {
+fn status(shards: &[Vec<(NodeId, ReplicaState)>]) -> SwarmStatus {
+    let replica = |(worker, state): &(NodeId, ReplicaState)| Replica {
         worker: worker.clone(),
         state: *state,
-        load_percent: 100,
+        loaded_percent: 100,
         local: false,
         addresses: vec![],
         transport: Some("TCP"),
