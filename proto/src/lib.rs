@@ -11,7 +11,7 @@ mod status;
 
 pub use refusal::{Refusal, RefusalCause};
 pub use shard::{
-    CollectSession, FromHop, HopFailure, OpenSession, StepMessage, ToHop, activations_from_bytes,
+    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, ToHop, activations_from_bytes,
     activations_to_bytes,
 };
 

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use swarm_types::{
-    Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId, ShardRange,
-    Step, StepOutput, TargetScore, TokenId,
+    Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SampledToken, SamplingParams, SessionId,
+    ShardRange, Step, StepKind, StepOutput, TargetScore, TokenId,
 };
 
 use crate::{
@@ -47,17 +47,19 @@ pub struct OpenSession {
 pub enum ToHop {
     /// First message.
     Open(Box<OpenSession>),
-    /// All others.
-    Step(StepMessage),
+    /// What comes between.
+    Step(Step),
+    /// Last message: nobody will come back for the session.
+    End,
 }
 
-/// A step and the route it belongs to.
+/// What comes up a route.
 #[derive(Clone, PartialEq, Debug)]
-pub struct StepMessage {
-    /// The session's attempt when it was sent.
-    pub attempt: Attempt,
-    /// The step.
-    pub step: Step,
+pub enum FromBelow {
+    /// The hop and all below have the session; so many positions are computed on all of them.
+    Opened(u32),
+    /// Last message: a hop cannot go on.
+    Failed(HopFailure),
 }
 
 /// A hop that cannot go on, as it is told up the route.
@@ -81,8 +83,8 @@ pub struct CollectSession {
 /// What the last hop sends to the gateway.
 #[derive(Clone, PartialEq, Debug)]
 pub enum FromHop {
-    /// The last hop will pass on what it gets of this session.
-    Accepted,
+    /// The last hop will pass on what it gets of this session. With what it answered last in an older attempt.
+    Accepted(Option<StepOutput>),
     /// A step has passed the last shard.
     Output(StepOutput),
 }
@@ -94,7 +96,8 @@ impl TryFrom<wire::ForwardRequest> for ToHop {
         match request.message {
             Some(wire::forward_request::Message::Open(open)) => Ok(Self::Open(Box::new(open.try_into()?))),
             Some(wire::forward_request::Message::Step(step)) => Ok(Self::Step(step.try_into()?)),
-            None => Err(WireError::new("message", "must be open or step").into()),
+            Some(wire::forward_request::Message::End(_)) => Ok(Self::End),
+            None => Err(WireError::new("message", "must be open, step or end").into()),
         }
     }
 }
@@ -105,6 +108,32 @@ impl From<ToHop> for wire::ForwardRequest {
             message: Some(match message {
                 ToHop::Open(open) => wire::forward_request::Message::Open((*open).into()),
                 ToHop::Step(step) => wire::forward_request::Message::Step(step.into()),
+                ToHop::End => wire::forward_request::Message::End(wire::EndSession {}),
+            }),
+        }
+    }
+}
+
+impl TryFrom<wire::ForwardResponse> for FromBelow {
+    type Error = WireError;
+
+    fn try_from(response: wire::ForwardResponse) -> Result<Self, WireError> {
+        match response.message {
+            Some(wire::forward_response::Message::Failed(failed)) => Ok(Self::Failed(failed.try_into()?)),
+            Some(wire::forward_response::Message::Opened(opened)) => Ok(Self::Opened(opened.positions)),
+            None => Err(WireError::new("message", "must be opened or failed")),
+        }
+    }
+}
+
+impl From<FromBelow> for wire::ForwardResponse {
+    fn from(message: FromBelow) -> Self {
+        Self {
+            message: Some(match message {
+                FromBelow::Opened(positions) => {
+                    wire::forward_response::Message::Opened(wire::Opened { positions })
+                }
+                FromBelow::Failed(failure) => wire::forward_response::Message::Failed(failure.into()),
             }),
         }
     }
@@ -193,7 +222,7 @@ impl From<Hop> for wire::Hop {
     }
 }
 
-impl TryFrom<wire::Step> for StepMessage {
+impl TryFrom<wire::Step> for Step {
     type Error = WireError;
 
     fn try_from(wire: wire::Step) -> Result<Self, WireError> {
@@ -207,31 +236,43 @@ impl TryFrom<wire::Step> for StepMessage {
         if wire.timings.len() > MAX_HOPS {
             return Err(WireError::new("timings", "more than there can be hops"));
         }
+        if wire.samples as usize > rows {
+            return Err(WireError::new("samples", "at most one for each token"));
+        }
         let tokens = |ids: Vec<u32>| ids.into_iter().map(TokenId).collect();
-        let step = Step {
+        Ok(Self {
+            kind: match wire.kind() {
+                wire::StepKind::Prefill => StepKind::Prefill,
+                wire::StepKind::Decode => StepKind::Decode,
+                wire::StepKind::Unspecified => {
+                    return Err(WireError::new("kind", "must be prefill or decode"));
+                }
+            },
             position: wire.position,
             tokens: tokens(wire.tokens),
             activations: activations_from_bytes(&wire.activations)?,
-            sample: wire.sample,
+            samples: wire.samples,
             targets: tokens(wire.targets),
             timings: convert(wire.timings),
-        };
-        Ok(Self { attempt: attempt(wire.attempt)?, step })
+        })
     }
 }
 
-impl From<StepMessage> for wire::Step {
-    fn from(message: StepMessage) -> Self {
-        let step = message.step;
+impl From<Step> for wire::Step {
+    fn from(step: Step) -> Self {
         let ids = |tokens: Vec<TokenId>| tokens.into_iter().map(|token| token.0).collect();
+        let kind = match step.kind {
+            StepKind::Prefill => wire::StepKind::Prefill,
+            StepKind::Decode => wire::StepKind::Decode,
+        };
         Self {
-            attempt: message.attempt.0,
             position: step.position,
             tokens: ids(step.tokens),
             activations: activations_to_bytes(&step.activations),
-            sample: step.sample,
             targets: ids(step.targets),
             timings: convert(step.timings),
+            kind: kind.into(),
+            samples: step.samples,
         }
     }
 }
@@ -307,26 +348,10 @@ impl FromHop {
     pub fn into_wire(self, attempt: Attempt) -> wire::CollectResponse {
         use wire::collect_response::Message;
         let message = match self {
-            Self::Accepted => Message::Accepted(wire::Accepted {}),
-            Self::Output(output) => output_to_wire(output),
+            Self::Accepted(last) => Message::Accepted(wire::Accepted { last: last.map(Into::into) }),
+            Self::Output(output) => Message::Output(output.into()),
         };
         wire::CollectResponse { attempt: attempt.0, message: Some(message) }
-    }
-}
-
-fn output_to_wire(output: StepOutput) -> wire::collect_response::Message {
-    use wire::collect_response::Message;
-    let (scores, timings) = (convert(output.scores), convert(output.timings));
-    match output.token {
-        Some(token) => Message::Token(wire::SampledToken {
-            position: output.position,
-            token: token.0,
-            logprob: output.logprob,
-            top: convert(output.top),
-            timings,
-            scores,
-        }),
-        None => Message::Progress(wire::Progress { position: output.position, scores, timings }),
     }
 }
 
@@ -336,25 +361,54 @@ impl TryFrom<wire::CollectResponse> for (Attempt, FromHop) {
     fn try_from(wire: wire::CollectResponse) -> Result<Self, WireError> {
         use wire::collect_response::Message;
         let message = match wire.message.ok_or_else(|| WireError::new("message", "is missing"))? {
-            Message::Accepted(_) => FromHop::Accepted,
-            Message::Token(token) => FromHop::Output(StepOutput {
-                position: token.position,
-                token: Some(TokenId(token.token)),
-                logprob: token.logprob.map(logprob).transpose()?,
-                top: try_convert(token.top)?,
-                scores: try_convert(token.scores)?,
-                timings: convert(token.timings),
-            }),
-            Message::Progress(progress) => FromHop::Output(StepOutput {
-                position: progress.position,
-                token: None,
-                logprob: None,
-                top: vec![],
-                scores: try_convert(progress.scores)?,
-                timings: convert(progress.timings),
-            }),
+            Message::Accepted(accepted) => {
+                FromHop::Accepted(accepted.last.map(StepOutput::try_from).transpose()?)
+            }
+            Message::Output(output) => FromHop::Output(output.try_into()?),
         };
         Ok((attempt(wire.attempt)?, message))
+    }
+}
+
+impl From<StepOutput> for wire::Output {
+    fn from(output: StepOutput) -> Self {
+        Self {
+            position: output.position,
+            tokens: convert(output.tokens),
+            scores: convert(output.scores),
+            timings: convert(output.timings),
+        }
+    }
+}
+
+impl TryFrom<wire::Output> for StepOutput {
+    type Error = WireError;
+
+    fn try_from(wire: wire::Output) -> Result<Self, WireError> {
+        Ok(Self {
+            position: wire.position,
+            tokens: try_convert(wire.tokens)?,
+            scores: try_convert(wire.scores)?,
+            timings: convert(wire.timings),
+        })
+    }
+}
+
+impl From<SampledToken> for wire::SampledToken {
+    fn from(sampled: SampledToken) -> Self {
+        Self { token: sampled.token.0, logprob: sampled.logprob, top: convert(sampled.top) }
+    }
+}
+
+impl TryFrom<wire::SampledToken> for SampledToken {
+    type Error = WireError;
+
+    fn try_from(wire: wire::SampledToken) -> Result<Self, WireError> {
+        Ok(Self {
+            token: TokenId(wire.token),
+            logprob: wire.logprob.map(logprob).transpose()?,
+            top: try_convert(wire.top)?,
+        })
     }
 }
 
@@ -374,196 +428,4 @@ impl From<TargetScore> for wire::TargetScore {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use prost::Message;
-    use swarm_types::TokenLogprob;
-
-    use super::*;
-
-    fn open() -> OpenSession {
-        let hop = |start, end| Hop {
-            worker: "12D3KooWa".parse().expect("valid"),
-            shards: ShardRange::new(start, end).expect("valid"),
-        };
-        OpenSession {
-            session: "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().expect("valid"),
-            attempt: Attempt(2),
-            model_digest: ModelDigest([3; 32]),
-            precision: Precision::Exact,
-            total_shards: 8,
-            hop: hop(2, 4),
-            below: vec![hop(4, 8)],
-            prompt_tokens: 5,
-            max_positions: 100,
-            sampling: SamplingParams { seed: 7, ..SamplingParams::greedy() },
-        }
-    }
-
-    fn step() -> StepMessage {
-        let step = Step {
-            position: 9,
-            tokens: vec![TokenId(1), TokenId(2)],
-            activations: vec![0.5, -1.0, f32::MIN_POSITIVE, 3e8],
-            sample: true,
-            targets: vec![TokenId(2)],
-            timings: vec![],
-        };
-        StepMessage { attempt: Attempt(1), step }
-    }
-
-    #[test]
-    fn messages_down_a_route_are_read_back_as_sent() {
-        for message in [ToHop::Open(Box::new(open())), ToHop::Step(step())] {
-            assert_eq!(ToHop::try_from(wire::ForwardRequest::from(message.clone())), Ok(message));
-        }
-    }
-
-    #[test]
-    fn what_breaks_an_invariant_is_refused_by_field() {
-        let refused = |change: fn(&mut wire::OpenSession)| {
-            let mut wrong = wire::OpenSession::from(open());
-            change(&mut wrong);
-            OpenSession::try_from(wrong).expect_err("refused")
-        };
-        assert_eq!(refused(|o| o.protocol_version = 2).cause, RefusalCause::ProtocolVersion);
-        let named = [
-            (refused(|o| o.session_id = "x".into()), "session_id"),
-            (refused(|o| o.attempt = 0), "attempt"),
-            (refused(|o| o.model_digest.clear()), "model_digest"),
-            (refused(|o| o.precision = "half".into()), "precision"),
-            (refused(|o| o.hops.clear()), "hops"),
-            (refused(|o| o.hops[1].first_shard = 5), "hops"),
-            (refused(|o| o.total_shards = 9), "hops"),
-            (refused(|o| o.max_positions = 4), "max_positions"),
-            (refused(|o| o.sampling = None), "sampling"),
-        ];
-        for (refusal, field) in named {
-            assert!(refusal.message.starts_with(field), "{field}: {refusal}");
-        }
-        let wrong = |change: fn(&mut wire::Step)| {
-            let mut wrong = wire::Step::from(step());
-            change(&mut wrong);
-            StepMessage::try_from(wrong).expect_err("refused").field
-        };
-        assert_eq!(wrong(|s| s.tokens.clear()), "tokens");
-        assert_eq!(wrong(|s| s.tokens = vec![0; MAX_STEP_ROWS + 1]), "tokens");
-        assert_eq!(wrong(|s| s.activations = Bytes::from_static(b"abc")), "activations");
-        assert_eq!(wrong(|s| s.targets = vec![1, 2, 3]), "targets");
-    }
-
-    fn sampled() -> StepOutput {
-        let likely = |token, logprob| TokenLogprob { token: TokenId(token), logprob };
-        StepOutput {
-            position: 9,
-            token: Some(TokenId(7)),
-            logprob: Some(-0.5),
-            top: vec![likely(7, -0.5), likely(3, -2.0)],
-            scores: vec![TargetScore { target: likely(1, -3.0), top: vec![] }],
-            timings: vec![],
-        }
-    }
-
-    #[test]
-    fn outputs_are_read_back_as_sent() {
-        let progress = StepOutput { token: None, logprob: None, top: vec![], ..sampled() };
-        for message in [FromHop::Accepted, FromHop::Output(sampled()), FromHop::Output(progress)] {
-            let wire = message.clone().into_wire(Attempt(3));
-            assert_eq!(<(Attempt, FromHop)>::try_from(wire), Ok((Attempt(3), message)));
-        }
-    }
-
-    #[test]
-    fn log_probabilities_that_cannot_be_are_refused_wherever_they_stand() {
-        let read = |change: &dyn Fn(&mut wire::SampledToken)| {
-            let wire::collect_response::Message::Token(mut token) = output_to_wire(sampled()) else {
-                panic!("a token was sampled")
-            };
-            change(&mut token);
-            let message = Some(wire::collect_response::Message::Token(token));
-            <(Attempt, FromHop)>::try_from(wire::CollectResponse { attempt: 1, message })
-        };
-        for wrong in [f32::NAN, f32::INFINITY, 0.01] {
-            let refused = [
-                read(&|token| token.logprob = Some(wrong)),
-                read(&|token| token.top[1].logprob = wrong),
-                read(&|token| token.scores[0].target.as_mut().expect("there").logprob = wrong),
-                read(&|token| token.scores[0].top = vec![wire::TokenLogprob { token: 1, logprob: wrong }]),
-            ];
-            assert!(refused.iter().all(|r| r.as_ref().is_err_and(|error| error.field == "logprob")));
-        }
-        let rounded = read(&|token| token.logprob = Some(1e-6));
-        let (_, FromHop::Output(output)) = rounded.expect("rounding is forgiven") else {
-            panic!("an output")
-        };
-        assert_eq!(output.logprob, Some(0.0));
-    }
-
-    proptest! {
-        #[test]
-        fn failures_and_wishes_are_read_back_as_sent(
-            number in 0u128..u128::MAX,
-            attempt in 1u32..,
-            cause in 0..RefusalCause::ALL.len(),
-            message in ".{0,40}",
-        ) {
-            let id = format!("{number:032x}");
-            let session = [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-");
-            let collect = CollectSession { session: session.parse().expect("a UUID"), attempt: Attempt(attempt) };
-            prop_assert_eq!(CollectSession::try_from(wire::CollectRequest::from(collect.clone())), Ok(collect));
-            let refusal = Refusal::new(RefusalCause::ALL[cause], message);
-            let failure = HopFailure { worker: "12D3KooWa".parse().expect("valid"), refusal };
-            prop_assert_eq!(HopFailure::try_from(wire::HopFailed::from(failure.clone())), Ok(failure));
-        }
-
-        #[test]
-        fn arbitrary_failures_and_wishes_are_refused_or_converted_but_never_panic(
-            bytes in proptest::collection::vec(any::<u8>(), 0..128),
-            text in ".{0,40}",
-            numbers in any::<(u32, u32, i32)>(),
-        ) {
-            if let Ok(failed) = wire::HopFailed::decode(bytes.as_slice()) {
-                let _ = HopFailure::try_from(failed);
-            }
-            if let Ok(collect) = wire::CollectRequest::decode(bytes.as_slice()) {
-                let _ = CollectSession::try_from(collect);
-            }
-            let (protocol_version, attempt, code) = numbers;
-            let collect = wire::CollectRequest { protocol_version, session_id: text.clone(), attempt };
-            prop_assert!(CollectSession::try_from(collect).is_err(), "no UUID has these characters alone");
-            let failed = wire::HopFailed { code, cause: text.clone(), message: text, worker: "aa".into() };
-            let failure = HopFailure::try_from(failed);
-            prop_assert!(failure.is_ok(), "an unknown cause or code is the nearest known one");
-        }
-
-        #[test]
-        fn arbitrary_bytes_are_refused_or_converted_but_never_panic(
-            bytes in proptest::collection::vec(any::<u8>(), 0..256),
-        ) {
-            if let Ok(request) = wire::ForwardRequest::decode(bytes.as_slice()) {
-                let _ = ToHop::try_from(request);
-            }
-            if let Ok(response) = wire::CollectResponse::decode(bytes.as_slice()) {
-                let _ = <(Attempt, FromHop)>::try_from(response);
-            }
-        }
-
-        #[test]
-        fn a_damaged_message_never_panics(at in any::<usize>(), to in any::<u8>()) {
-            let mut bytes = wire::ForwardRequest::from(ToHop::Open(Box::new(open()))).encode_to_vec();
-            let at = at % bytes.len();
-            bytes[at] = to;
-            if let Ok(request) = wire::ForwardRequest::decode(bytes.as_slice()) {
-                let _ = ToHop::try_from(request);
-            }
-        }
-
-        #[test]
-        fn activations_keep_every_bit(values in proptest::collection::vec(any::<u32>(), 0..64)) {
-            let values: Vec<f32> = values.into_iter().map(f32::from_bits).collect();
-            let back = activations_from_bytes(&activations_to_bytes(&values)).expect("whole numbers");
-            let bits = |list: &[f32]| list.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            prop_assert_eq!(bits(&back), bits(&values));
-        }
-    }
-}
+mod tests;

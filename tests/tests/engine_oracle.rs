@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use shard_engine::{DeviceChoice, Engine, EngineConfig, SessionOptions, StepResult};
+use shard_engine::{DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
 use swarm_tests::real_model;
-use swarm_types::{Precision, SamplingParams, SessionId, ShardRange, Step, StepOutput, TokenId};
+use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepOutput, TokenId};
 
 fn cases(reference: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle.json");
@@ -33,46 +33,46 @@ async fn engine(precision: Precision) -> Engine {
     Engine::load(config, |_| ()).expect("loaded")
 }
 
-fn session() -> SessionId {
-    "00000000-0000-4000-8000-000000000001".parse().expect("a UUID")
-}
-
-fn open(engine: &mut Engine) {
-    engine.close(&session());
-    let options = SessionOptions {
+fn open(engine: &mut Engine) -> Slot {
+    let options = SlotOptions {
         shards: engine.info().shards,
         prompt_tokens: 0,
         max_positions: 2000,
         sampling: Some(SamplingParams { top_logprobs: Some(5), ..SamplingParams::greedy() }),
     };
-    engine.open(session(), options).expect("opened");
+    engine.open(options).expect("opened")
 }
 
-fn run(engine: &mut Engine, step: Step) -> StepOutput {
-    match engine.run(vec![(session(), step)]).pop().expect("one result").expect("computed") {
+fn run(engine: &mut Engine, slot: Slot, step: Step) -> StepOutput {
+    match engine.run(&[(slot, step)]).pop().expect("one result").expect("computed") {
         StepResult::Output(output) => output,
         StepResult::Activations(_) => panic!("all shards are here"),
     }
 }
 
+/// A step that samples from its last row.
+fn step(position: u32, tokens: &[TokenId]) -> Step {
+    Step { position, tokens: tokens.to_vec(), samples: 1, ..Step::default() }
+}
+
 /// Sends a prompt in chunks, then each sampled token, until `count` are there or `end` was sampled.
 fn generate(engine: &mut Engine, prompt: &[TokenId], chunk: usize, count: usize) -> Vec<StepOutput> {
-    open(engine);
+    let slot = open(engine);
     let (mut position, mut outputs, mut next) = (0, vec![], None);
     for tokens in prompt.chunks(chunk) {
-        let step = Step { position, tokens: tokens.to_vec(), sample: true, ..Step::default() };
-        position = step.end();
-        next = Some(run(engine, step));
+        let output = run(engine, slot, step(position, tokens));
+        position = output.position;
+        next = Some(output);
     }
     while let Some(output) = next.take() {
-        let token = output.token.expect("sampled");
+        let token = output.tokens[0].token;
+        position = output.position;
         outputs.push(output);
         if outputs.len() < count && token != TokenId(2) {
-            let step = Step { position, tokens: vec![token], sample: true, ..Step::default() };
-            position = step.end();
-            next = Some(run(engine, step));
+            next = Some(run(engine, slot, step(position, &[token])));
         }
     }
+    engine.close(slot);
     outputs
 }
 
@@ -83,14 +83,15 @@ async fn exact_gives_the_references_tokens_and_log_probabilities() {
     for case in cases("f32") {
         let expected = tokens(&case["tokens"]);
         let outputs = generate(&mut engine, &tokens(&case["prompt_tokens"]), 512, 48);
-        let got: Vec<TokenId> = outputs.iter().filter_map(|output| output.token).collect();
+        let got: Vec<TokenId> = outputs.iter().map(|output| output.tokens[0].token).collect();
         assert_eq!(got, expected, "case {}", case["name"]);
         let steps = case["logprob_steps"].as_array().expect("steps").iter();
         for (step, reference) in steps.zip(case["logprobs"].as_array().expect("logprobs")) {
             let output = &outputs[step.as_u64().expect("a step") as usize];
             for top in reference["top5"].as_array().expect("five") {
                 let id = top[0].as_u64().expect("an id") as u32;
-                let ours = output.top.iter().find(|ours| ours.token.0 == id).expect("the same five");
+                let ours =
+                    output.tokens[0].top.iter().find(|ours| ours.token.0 == id).expect("the same five");
                 let difference = (f64::from(ours.logprob) - top[1].as_f64().expect("a number")).abs();
                 assert!(difference < 1e-3, "case {} step {step} token {id}: {difference}", case["name"]);
                 largest = largest.max(difference);
@@ -106,15 +107,14 @@ async fn fast_agrees_with_the_quantised_reference() {
     let (mut agreed, mut all) = (0, 0);
     for case in cases("q8_1") {
         let (prompt, expected) = (tokens(&case["prompt_tokens"]), tokens(&case["tokens"]));
-        open(&mut engine);
-        let mut output = run(&mut engine, Step { tokens: prompt, sample: true, ..Step::default() });
+        let slot = open(&mut engine);
+        let mut output = run(&mut engine, slot, step(0, &prompt));
         for token in expected {
             all += 1;
-            agreed += usize::from(output.token == Some(token));
-            let step =
-                Step { position: output.position, tokens: vec![token], sample: true, ..Step::default() };
-            output = run(&mut engine, step);
+            agreed += usize::from(output.tokens[0].token == token);
+            output = run(&mut engine, slot, step(output.position, &[token]));
         }
+        engine.close(slot);
     }
     eprintln!("{agreed} of {all} tokens agree");
     assert!(agreed * 100 >= all * 95, "{agreed} of {all}");
@@ -126,7 +126,8 @@ async fn a_prompt_of_1500_tokens_gives_the_same_in_one_chunk_and_in_many() {
     let words = tokens(&cases("f32")[3]["prompt_tokens"]);
     let prompt: Vec<TokenId> = words.into_iter().cycle().take(1500).collect();
     let bits = |outputs: Vec<StepOutput>| {
-        outputs.iter().map(|o| (o.token, o.logprob.map(f32::to_bits))).collect::<Vec<_>>()
+        let bits = |output: &StepOutput| (output.tokens[0].token, output.tokens[0].logprob.map(f32::to_bits));
+        outputs.iter().map(bits).collect::<Vec<_>>()
     };
     let one = bits(generate(&mut engine, &prompt, 1500, 8));
     for chunk in [128, 97] {

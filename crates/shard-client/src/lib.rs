@@ -6,7 +6,7 @@ use std::{fmt::Display, time::Duration};
 
 use swarm_process::trace;
 use swarm_proto::{
-    CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop,
+    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, ToHop,
     wire::{self, shard_service_client::ShardServiceClient},
 };
 use swarm_types::{Attempt, NodeId, Step, StepOutput};
@@ -22,6 +22,8 @@ const STEPS_WAITING: usize = 4;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hop that takes no step for so long is not alive.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Hops end within milliseconds. One that does not is left to its lease.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn client(channel: Channel) -> ShardServiceClient<Channel> {
     ShardServiceClient::new(channel)
@@ -55,14 +57,14 @@ fn refusal(status: Status) -> Refusal {
     }
 }
 
-/// A session on a hop and all hops below it. Dropping it ends the session there.
+/// A session on a hop and all hops below it. When it is dropped without [`Self::end`] they keep its cache for a while,
+/// for a newer attempt.
 #[derive(Debug)]
 pub struct HopSession {
     steps: mpsc::Sender<wire::ForwardRequest>,
-    attempt: Attempt,
 }
 
-/// What is told up the route: that a hop cannot go on.
+/// What is told up the route: where the session stands, and that a hop cannot go on.
 #[derive(Debug)]
 pub struct HopTrouble {
     worker: NodeId,
@@ -70,19 +72,19 @@ pub struct HopTrouble {
 }
 
 impl HopSession {
-    /// Opens the session on the hop that `open` is for. Whether the hop accepts it is told by [`HopTrouble`]: steps
-    /// may be sent at once.
+    /// Opens the session on the hop that `open` is for. Whether the hop accepts it is told by [`HopTrouble`]: the steps
+    /// of a session that is new may be sent at once.
     ///
     /// # Errors
     /// When the hop does not answer.
     pub async fn open(channel: Channel, open: OpenSession) -> Result<(Self, HopTrouble), Refusal> {
-        let (attempt, worker) = (open.attempt, open.hop.worker.clone());
+        let worker = open.hop.worker.clone();
         let (steps, waiting) = mpsc::channel(STEPS_WAITING);
         let first = ToHop::Open(Box::new(open)).into();
         steps.try_send(first).map_err(|_| Refusal::new(RefusalCause::Internal, "a new channel is full"))?;
         let mut client = client(channel);
         let answers = in_time(client.forward(request(ReceiverStream::new(waiting)))).await?.into_inner();
-        Ok((Self { steps, attempt }, HopTrouble { worker, answers }))
+        Ok((Self { steps }, HopTrouble { worker, answers }))
     }
 
     /// Sends a step down; waits while the hop has enough of them.
@@ -92,11 +94,23 @@ impl HopSession {
     /// step because of its size; it is not sent then.
     pub async fn send(&self, step: Step) -> Result<(), Refusal> {
         check_size(&step)?;
-        let message = ToHop::Step(StepMessage { attempt: self.attempt, step });
-        match timeout(SEND_TIMEOUT, self.steps.send(message.into())).await {
+        match timeout(SEND_TIMEOUT, self.steps.send(ToHop::Step(step).into())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Refusal::new(RefusalCause::HopFailed, "the stream to the hop has ended")),
             Err(_) => Err(Refusal::new(RefusalCause::Timeout, "the hop takes no steps")),
+        }
+    }
+
+    /// Ends the session on this hop and all below, and waits until they have freed its cache; a few seconds at most.
+    pub async fn end(self, mut trouble: HopTrouble) {
+        let ended = async {
+            if self.steps.send(ToHop::End.into()).await.is_ok() {
+                drop(self.steps);
+                while let Ok(Some(_)) = trouble.answers.message().await {}
+            }
+        };
+        if timeout(END_TIMEOUT, ended).await.is_err() {
+            tracing::debug!(worker = %trouble.worker, "the hop did not end the session in time");
         }
     }
 }
@@ -123,24 +137,45 @@ fn largest_size(step: &Step) -> usize {
 }
 
 impl HopTrouble {
-    /// Resolves when this hop or one below it cannot go on. Cancel-safe.
-    pub async fn next(&mut self) -> HopFailure {
+    /// The next news from this hop and those below; after `Failed` there are none. Cancel-safe.
+    pub async fn next(&mut self) -> FromBelow {
         let refusal = match self.answers.message().await {
-            Ok(Some(wire::ForwardResponse { failed: Some(failed) })) => match HopFailure::try_from(failed) {
-                Ok(failure) => return failure,
+            Ok(Some(response)) => match response.try_into() {
+                Ok(news) => return news,
                 Err(error) => broken(error),
             },
-            Ok(Some(_)) => broken("failed: is missing"),
             Ok(None) => Refusal::new(RefusalCause::HopFailed, "the hop ended the session"),
             Err(status) => refusal(status),
         };
-        HopFailure { worker: self.worker.clone(), refusal }
+        FromBelow::Failed(HopFailure { worker: self.worker.clone(), refusal })
+    }
+
+    /// Resolves when this hop or one below it cannot go on. Cancel-safe.
+    pub async fn failure(&mut self) -> HopFailure {
+        loop {
+            if let FromBelow::Failed(failure) = self.next().await {
+                return failure;
+            }
+        }
+    }
+
+    /// Resolves when all hops have the session: how many positions every one of them has computed. Cancel-safe.
+    ///
+    /// # Errors
+    /// When a hop cannot go on.
+    pub async fn opened(&mut self) -> Result<u32, HopFailure> {
+        match self.next().await {
+            FromBelow::Opened(positions) => Ok(positions),
+            FromBelow::Failed(failure) => Err(failure),
+        }
     }
 }
 
-/// The tokens of one session, from the last hop. Dropping it ends the session there.
+/// The tokens of one session, from the last hop. Dropping it breaks the session there.
 #[derive(Debug)]
 pub struct Collected {
+    /// What the last hop answered in an older attempt, in case it was lost on the way.
+    pub last: Option<StepOutput>,
     attempt: Attempt,
     messages: Streaming<wire::CollectResponse>,
 }
@@ -159,7 +194,7 @@ pub async fn collect(channel: Channel, session: CollectSession) -> Result<Collec
     };
     let (messages, first) = in_time(opened).await?;
     match first.map(<(Attempt, FromHop)>::try_from).transpose().map_err(broken)? {
-        Some((_, FromHop::Accepted)) => Ok(Collected { attempt, messages }),
+        Some((_, FromHop::Accepted(last))) => Ok(Collected { last, attempt, messages }),
         _ => Err(Refusal::new(RefusalCause::HopFailed, "the last hop did not accept the session")),
     }
 }
@@ -183,16 +218,17 @@ impl Collected {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::{HopTiming, TokenId};
+    use swarm_types::{HopTiming, StepKind, TokenId};
 
     use super::*;
 
     fn step(rows: usize, hidden: usize) -> Step {
         Step {
+            kind: StepKind::Decode,
             position: u32::MAX,
             tokens: vec![TokenId(u32::MAX); rows],
             activations: vec![0.5; rows * hidden],
-            sample: true,
+            samples: u32::MAX,
             targets: vec![TokenId(u32::MAX); rows],
             timings: vec![
                 HopTiming { queue: Duration::MAX, compute: Duration::MAX, batch_rows: u32::MAX };

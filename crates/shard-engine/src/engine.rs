@@ -1,10 +1,8 @@
-//! The engine: holds layers and sessions, runs batches.
+//! The engine: holds layers and slots, runs batches.
 
 use std::collections::HashMap;
 
-use swarm_types::{
-    LayerRange, ModelDigest, Precision, SamplingParams, SessionId, ShardRange, Step, StepOutput,
-};
+use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput};
 
 use crate::{
     EngineConfig, EngineError,
@@ -14,11 +12,11 @@ use crate::{
     linear::Arithmetic,
     matmul::Threads,
     rope::Rope,
-    session::Session,
+    slot::{Slot, SlotOptions, SlotState},
     source::TensorSource,
 };
 
-/// Some layers of a model in memory, and the sessions that run through them.
+/// Some layers of a model in memory, and the slots that run through them.
 #[derive(Debug)]
 pub struct Engine {
     info: ModelInfo,
@@ -29,7 +27,9 @@ pub struct Engine {
     arithmetic: Arithmetic,
     rope: Rope,
     weights: Weights,
-    sessions: HashMap<SessionId, Session>,
+    slots: HashMap<Slot, SlotState>,
+    /// The key of the next slot; none is given twice.
+    next_slot: u64,
 }
 
 /// What an engine holds.
@@ -62,19 +62,6 @@ pub struct ModelInfo {
     pub device: String,
 }
 
-/// How a session runs here.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// The shards it runs, of those the engine holds.
-    pub shards: ShardRange,
-    /// Positions below this are prompt.
-    pub prompt_tokens: u32,
-    /// Upper bound of its positions; the cache for them is set aside.
-    pub max_positions: u32,
-    /// Needed where its shards end with the last.
-    pub sampling: Option<SamplingParams>,
-}
-
 /// What comes out of a step.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StepResult {
@@ -102,13 +89,13 @@ struct Weights {
     head: Option<Head>,
 }
 
-/// A session taken out of the table for the time of a pass.
-struct Member {
+/// A slot taken out of the table for the time of a pass.
+struct Member<'a> {
     /// Where its result goes.
     place: usize,
-    id: SessionId,
-    session: Session,
-    step: Step,
+    slot: Slot,
+    state: SlotState,
+    step: &'a Step,
 }
 
 impl Part {
@@ -206,7 +193,8 @@ impl Engine {
             arithmetic,
             rope,
             weights,
-            sessions: HashMap::new(),
+            slots: HashMap::new(),
+            next_slot: 0,
         })
     }
 
@@ -216,10 +204,10 @@ impl Engine {
         &self.info
     }
 
-    /// Sessions open now.
+    /// Slots open now.
     #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// Bytes of cache set aside for them.
@@ -228,18 +216,49 @@ impl Engine {
         self.kv_used
     }
 
-    /// Where a session stands.
+    /// Rows that a slot has passed: where its next step begins at the latest.
     #[must_use]
-    pub fn position(&self, session: &SessionId) -> Option<u32> {
-        self.sessions.get(session).map(|session| session.position)
+    pub fn position(&self, slot: Slot) -> Option<u32> {
+        self.slots.get(&slot).map(|state| state.position)
     }
 
-    /// Opens a session and sets its cache aside.
+    /// Opens a slot and sets its cache aside.
     ///
     /// # Errors
-    /// When the engine does not hold the shards, the session is too long or there already, or the cache is full.
-    pub fn open(&mut self, id: SessionId, options: SessionOptions) -> Result<(), EngineError> {
-        let SessionOptions { shards, prompt_tokens, max_positions, sampling } = options;
+    /// When the engine does not hold the shards, the session is too long, or the cache is full.
+    pub fn open(&mut self, options: SlotOptions) -> Result<Slot, EngineError> {
+        let state = self.new_state(options)?;
+        self.kv_used += state.reserved;
+        Ok(self.hold(state))
+    }
+
+    /// The same cache under a new key, and the position it stands at. Whoever has the old key can do nothing any more,
+    /// not even with a step that waits already.
+    ///
+    /// # Errors
+    /// When the slot is not open.
+    pub fn take_over(&mut self, slot: Slot) -> Result<(Slot, u32), EngineError> {
+        let state = self.slots.remove(&slot).ok_or(EngineError::UnknownSlot)?;
+        let position = state.position;
+        Ok((self.hold(state), position))
+    }
+
+    /// Frees a slot's cache. A slot that is not open is none to close.
+    pub fn close(&mut self, slot: Slot) {
+        if let Some(state) = self.slots.remove(&slot) {
+            self.kv_used -= state.reserved;
+        }
+    }
+
+    fn hold(&mut self, state: SlotState) -> Slot {
+        let slot = Slot(self.next_slot);
+        self.next_slot += 1;
+        self.slots.insert(slot, state);
+        slot
+    }
+
+    fn new_state(&self, options: SlotOptions) -> Result<SlotState, EngineError> {
+        let SlotOptions { shards, max_positions, .. } = options;
         if !self.info.shards.contains(shards) {
             let reason = format!("{shards} asked for, {} held", self.info.shards);
             return Err(EngineError::invalid("shards", reason));
@@ -248,10 +267,22 @@ impl Engine {
             let reason = format!("{max_positions} is over the context of {}", self.info.context_length);
             return Err(EngineError::invalid("max_positions", reason));
         }
-        if self.sessions.contains_key(&id) {
-            return Err(EngineError::invalid("session_id", "the session is open already"));
-        }
         let Part { layers, embeds, samples } = Part::of(shards, self.total_shards, self.info.total_layers)?;
+        let held = self.info.layers.start();
+        Ok(SlotState {
+            options,
+            blocks: (layers.start() - held) as usize..(layers.end() - held) as usize,
+            embeds,
+            samples,
+            caches: layers.iter().map(|_| Default::default()).collect(),
+            position: 0,
+            history: Default::default(),
+            reserved: self.room_for(max_positions, layers)?,
+        })
+    }
+
+    /// Bytes of cache for so many positions, if they are free.
+    fn room_for(&self, max_positions: u32, layers: LayerRange) -> Result<u64, EngineError> {
         let needed = self.hyper.kv_bytes_per_position(layers).saturating_mul(max_positions.into());
         if needed > self.kv_bytes {
             // Another time would be no better.
@@ -265,42 +296,19 @@ impl Engine {
         if needed > free {
             return Err(EngineError::Full { needed, free, total: self.kv_bytes });
         }
-        self.kv_used += needed;
-        let held = self.info.layers.start();
-        let session = Session {
-            shards,
-            blocks: (layers.start() - held) as usize..(layers.end() - held) as usize,
-            embeds,
-            samples,
-            caches: layers.iter().map(|_| Default::default()).collect(),
-            position: 0,
-            prompt_tokens,
-            max_positions,
-            sampling,
-            history: Default::default(),
-            reserved: needed,
-        };
-        self.sessions.insert(id, session);
-        Ok(())
+        Ok(needed)
     }
 
-    /// Ends a session and frees its cache. A session that is not open is none to end.
-    pub fn close(&mut self, session: &SessionId) {
-        if let Some(session) = self.sessions.remove(session) {
-            self.kv_used -= session.reserved;
-        }
-    }
-
-    /// Runs steps of different sessions as one batch; the results come in the same order. What is wrong with one step
-    /// does not touch the others.
-    pub fn run(&mut self, batch: Vec<(SessionId, Step)>) -> Vec<Result<StepResult, EngineError>> {
+    /// Runs steps of different slots as one batch; the results come in the same order. What is wrong with one step
+    /// does not touch the others. A step that begins below its slot's position first takes the slot back there.
+    pub fn run(&mut self, batch: &[(Slot, Step)]) -> Vec<Result<StepResult, EngineError>> {
         let mut results: Vec<Option<Result<StepResult, EngineError>>> = Vec::with_capacity(batch.len());
-        let mut groups: Vec<Vec<Member>> = vec![];
-        for (place, (id, step)) in batch.into_iter().enumerate() {
-            match self.take(place, id, step) {
+        let mut groups: Vec<Vec<Member<'_>>> = vec![];
+        for (place, (slot, step)) in batch.iter().enumerate() {
+            match self.take(place, *slot, step) {
                 Ok(member) => {
                     results.push(None);
-                    match groups.iter_mut().find(|group| group[0].session.shards == member.session.shards) {
+                    match groups.iter_mut().find(|group| group[0].shards() == member.shards()) {
                         Some(group) => group.push(member),
                         None => groups.push(vec![member]),
                     }
@@ -316,58 +324,60 @@ impl Engine {
         results.into_iter().map(|result| result.expect("every step was refused or in a group")).collect()
     }
 
-    /// Takes a session out of the table, if its step can be computed. So a session's second step in one batch finds
-    /// no session and is refused.
-    fn take(&mut self, place: usize, id: SessionId, step: Step) -> Result<Member, EngineError> {
-        let session = self.sessions.get(&id).ok_or_else(|| EngineError::UnknownSession(id.clone()))?;
-        session.check(&step, &self.hyper)?;
-        let session = self.sessions.remove(&id).ok_or_else(|| EngineError::UnknownSession(id.clone()))?;
-        Ok(Member { place, id, session, step })
+    /// Takes a slot out of the table, if its step can be computed. So a slot's second step in one batch finds no slot
+    /// and is refused.
+    fn take<'a>(&mut self, place: usize, slot: Slot, step: &'a Step) -> Result<Member<'a>, EngineError> {
+        let state = self.slots.get(&slot).ok_or(EngineError::UnknownSlot)?;
+        state.check(step, &self.hyper)?;
+        let mut state = self.slots.remove(&slot).ok_or(EngineError::UnknownSlot)?;
+        state.truncate(step.position, self.hyper.kv_width());
+        Ok(Member { place, slot, state, step })
     }
 
-    fn run_group(&mut self, mut group: Vec<Member>) -> Vec<(usize, Result<StepResult, EngineError>)> {
+    fn run_group(&mut self, mut group: Vec<Member<'_>>) -> Vec<(usize, Result<StepResult, EngineError>)> {
         let outcomes = self.compute(&mut group).unwrap_or_else(|error| {
             let reason = error.to_string();
-            let failed = |_: &Member| Err(candle_core::Error::msg(&reason).into());
+            let failed = |_: &Member<'_>| Err(candle_core::Error::msg(&reason).into());
             group.iter().map(failed).collect()
         });
         let mut results = Vec::with_capacity(group.len());
         for (mut member, outcome) in group.into_iter().zip(outcomes) {
             match &outcome {
-                Ok(_) => member.session.advance(&member.step),
-                Err(_) => member.session.roll_back(self.hyper.kv_width()),
+                Ok(_) => member.state.advance(member.step),
+                // What a failed step left behind goes.
+                Err(_) => member.state.truncate(member.step.position, self.hyper.kv_width()),
             }
-            self.sessions.insert(member.id, member.session);
+            self.slots.insert(member.slot, member.state);
             results.push((member.place, outcome));
         }
         results
     }
 
-    /// One outcome for each member; no session has advanced yet.
-    fn compute(&self, group: &mut [Member]) -> Result<Vec<Outcome>, candle_core::Error> {
+    /// One outcome for each member; no slot has advanced yet.
+    fn compute(&self, group: &mut [Member<'_>]) -> Result<Vec<Outcome>, candle_core::Error> {
         let positions: Vec<u32> = group.iter().flat_map(|m| m.step.position..m.step.end()).collect();
         let rotation = self.rope.at(&positions);
         let pass =
             Pass { hyper: &self.hyper, arithmetic: &self.arithmetic, rope: &self.rope, rotation: &rotation };
         let mut x = self.first_rows(group)?;
-        let blocks = group[0].session.blocks.clone();
+        let blocks = group[0].state.blocks.clone();
         for (layer, block) in self.weights.blocks[blocks].iter().enumerate() {
             let rows = |member| rows_of(member, layer, self.hyper.kv_width());
             let mut sessions: Vec<Rows<'_>> = group.iter_mut().map(rows).collect();
             block.forward(&mut x, &mut sessions, &pass)?;
         }
         match &self.weights.head {
-            Some(head) if group[0].session.samples => self.outputs(head, group, &x),
+            Some(head) if group[0].state.samples => self.outputs(head, group, &x),
             _ => Ok(self.activations(group, &x)),
         }
     }
 
     /// `[rows][hidden]` of all members: embedded tokens, or the activations that came.
-    fn first_rows(&self, group: &[Member]) -> Result<Vec<f32>, candle_core::Error> {
+    fn first_rows(&self, group: &[Member<'_>]) -> Result<Vec<f32>, candle_core::Error> {
         let mut x = vec![];
         for member in group {
             match &self.weights.embedding {
-                Some(embedding) if member.session.embeds => x.extend(embedding.rows(&member.step.tokens)?),
+                Some(embedding) if member.state.embeds => x.extend(embedding.rows(&member.step.tokens)?),
                 _ => x.extend_from_slice(&member.step.activations),
             }
         }
@@ -377,40 +387,45 @@ impl Engine {
     /// Each member with its own rows of `x`.
     fn split<'a>(
         &self,
-        group: &'a [Member],
+        group: &'a [Member<'a>],
         mut x: &'a [f32],
-    ) -> impl Iterator<Item = (&'a Member, &'a [f32])> {
+    ) -> impl Iterator<Item = (&'a Member<'a>, &'a [f32])> {
         let hidden = self.hyper.hidden;
         group.iter().map(move |member| {
-            let (own, rest) = x.split_at(member.step.tokens.len() * hidden);
+            let (own, rest) = x.split_at(member.step.rows() * hidden);
             x = rest;
             (member, own)
         })
     }
 
-    fn activations(&self, group: &[Member], x: &[f32]) -> Vec<Outcome> {
+    fn activations(&self, group: &[Member<'_>], x: &[f32]) -> Vec<Outcome> {
         let outcome = |(_, own): (_, &[f32])| {
             check_finite("activations", own).map(|()| StepResult::Activations(own.to_vec()))
         };
         self.split(group, x).map(outcome).collect()
     }
 
-    fn outputs(&self, head: &Head, group: &[Member], x: &[f32]) -> Result<Vec<Outcome>, candle_core::Error> {
+    fn outputs(
+        &self,
+        head: &Head,
+        group: &mut [Member<'_>],
+        x: &[f32],
+    ) -> Result<Vec<Outcome>, candle_core::Error> {
         let hidden = self.hyper.hidden;
         let (mut rows, mut owners, mut outputs) = (vec![], vec![], vec![]);
         for (number, (member, own)) in self.split(group, x).enumerate() {
-            for row in Session::rows_of_interest(&member.step) {
+            for row in SlotState::rows_of_interest(member.step) {
                 rows.extend_from_slice(&own[row * hidden..(row + 1) * hidden]);
                 owners.push((number, row));
             }
-            outputs.push(check_finite("activations", own).map(|()| empty_output(&member.step)));
+            outputs.push(check_finite("activations", own).map(|()| empty_output(member.step)));
         }
         head.logits(&rows, &self.arithmetic, |place, logits| {
             let (number, row) = owners[place];
-            let Member { session, step, .. } = &group[number];
+            let Member { state, step, .. } = &mut group[number];
             if let Ok(output) = &mut outputs[number] {
                 match check_finite("logits", logits) {
-                    Ok(()) => session.read_logits(step, row, logits, output),
+                    Ok(()) => state.read_logits(step, row, logits, output),
                     Err(error) => outputs[number] = Err(error),
                 }
             }
@@ -419,13 +434,19 @@ impl Engine {
     }
 }
 
+impl Member<'_> {
+    fn shards(&self) -> ShardRange {
+        self.state.options.shards
+    }
+}
+
 /// What became of one step.
 type Outcome = Result<StepResult, EngineError>;
 
-/// A member's rows in a layer of its session, counted from the session's first.
-fn rows_of(member: &mut Member, layer: usize, kv_width: usize) -> Rows<'_> {
-    let limit = member.session.max_positions as usize * kv_width;
-    Rows { count: member.step.tokens.len(), cache: &mut member.session.caches[layer], limit }
+/// A member's rows in a layer of its slot, counted from the slot's first.
+fn rows_of<'a>(member: &'a mut Member<'_>, layer: usize, kv_width: usize) -> Rows<'a> {
+    let limit = member.state.options.max_positions as usize * kv_width;
+    Rows { count: member.step.rows(), cache: &mut member.state.caches[layer], limit }
 }
 
 /// What leaves the engine must mean something: otherwise the next hop is blamed, or a token is made of nothing.
@@ -434,12 +455,5 @@ fn check_finite(what: &'static str, numbers: &[f32]) -> Result<(), EngineError> 
 }
 
 fn empty_output(step: &Step) -> StepOutput {
-    StepOutput {
-        position: step.end(),
-        token: None,
-        logprob: None,
-        top: vec![],
-        scores: vec![],
-        timings: vec![],
-    }
+    StepOutput { position: step.end(), tokens: vec![], scores: vec![], timings: vec![] }
 }

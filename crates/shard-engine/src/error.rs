@@ -1,7 +1,5 @@
 //! What can go wrong, by how a caller treats it.
 
-use swarm_types::SessionId;
-
 /// A model that cannot be loaded, or a step that cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -29,9 +27,9 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The session is not open here.
-    #[error("session {0} is not open on this worker")]
-    UnknownSession(SessionId),
+    /// The slot was closed, or is computing a step already.
+    #[error("the session is not open on this worker")]
+    UnknownSlot,
     /// All memory for caches is taken.
     #[error("the cache is full: the session needs {needed} bytes, {free} of {total} are free")]
     Full {

@@ -19,9 +19,10 @@ mod linear;
 mod matmul;
 mod rope;
 mod sampler;
-mod session;
+mod slot;
 mod source;
 
 pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};
-pub use engine::{Engine, ModelInfo, SessionOptions, StepResult};
+pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;
+pub use slot::{Slot, SlotOptions};

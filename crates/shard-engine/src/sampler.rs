@@ -1,21 +1,43 @@
 //! From logits to a token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use swarm_types::{SamplingParams, TokenId, TokenLogprob};
 
-/// The tokens seen, as far as penalties look at them.
-#[derive(Clone, Debug, Default)]
+/// The tokens seen, as far as penalties look at them: position after position, so that the last can be unseen.
+#[derive(Debug, Default)]
 pub(crate) struct History {
-    /// How often a token was seen, and how often of these generated.
+    /// In order, and whether it was generated.
+    tokens: Vec<(TokenId, bool)>,
+    /// How often a token was seen, and how often of these generated. Never (0, 0).
     counts: BTreeMap<TokenId, (u32, u32)>,
 }
 
 impl History {
+    /// How many tokens were seen.
+    pub(crate) fn len(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
     pub(crate) fn add(&mut self, token: TokenId, generated: bool) {
         let (seen, made) = self.counts.entry(token).or_default();
         *seen += 1;
         *made += u32::from(generated);
+        self.tokens.push((token, generated));
+    }
+
+    /// Unsees what came after the first `count` tokens.
+    pub(crate) fn truncate(&mut self, count: u32) {
+        while self.len() > count {
+            let Some((token, generated)) = self.tokens.pop() else { return };
+            let Entry::Occupied(mut entry) = self.counts.entry(token) else { continue };
+            let (seen, made) = entry.get_mut();
+            *seen -= 1;
+            *made -= u32::from(generated);
+            if *seen == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -215,6 +237,20 @@ mod tests {
         assert_eq!(greedy(|p| p.frequency_penalty = 0.6, &history), 2);
         assert_eq!(greedy(|p| p.logit_bias = BTreeMap::from([(TokenId(3), 50.0)]), &history), 3);
         assert_eq!(greedy(|p| p.logit_bias = BTreeMap::from([(TokenId(99), 50.0)]), &history), 1);
+    }
+
+    #[test]
+    fn a_history_that_goes_back_is_as_if_the_rest_had_never_been() {
+        let seen = |tokens: &[u32]| {
+            let mut history = History::default();
+            (0..).zip(tokens).for_each(|(place, token)| history.add(TokenId(*token), place >= 2));
+            history
+        };
+        let mut history = seen(&[1, 2, 1, 3, 3, 2]);
+        for (count, left) in [(6, &[1, 2, 1, 3, 3, 2][..]), (4, &[1, 2, 1, 3]), (2, &[1, 2]), (0, &[])] {
+            history.truncate(count);
+            assert_eq!((history.len(), &history.counts), (count, &seen(left).counts));
+        }
     }
 
     #[test]

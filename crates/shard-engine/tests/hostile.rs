@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, StepResult};
 use swarm_types::{Precision, ShardRange, Step, TokenId};
 
-use crate::support::{Model, PROMPT, params, session, step};
+use crate::support::{Model, PROMPT, params, step};
 
 /// A header with these hyper-parameters, a small embedding, and nothing behind it.
 fn header(numbers: &[(&str, u32)]) -> Writer {
@@ -119,30 +119,30 @@ fn a_norm_that_is_not_finite_is_refused() {
 #[test]
 fn a_step_that_comes_out_as_nothing_fails_alone_and_can_be_sent_again() {
     let mut route = Model::new(&TinyModel::default()).shards(3);
-    let hidden = route.0[0].info().hidden;
+    let hidden = route.engines[0].info().hidden;
     let with = |value: f32, rows: usize| vec![value; hidden * rows];
     for hop in [1, 2] {
-        let engine = &mut route.0[hop];
-        let options = |engine: &Engine| shard_engine::SessionOptions {
+        let engine = &mut route.engines[hop];
+        let options = |engine: &Engine| shard_engine::SlotOptions {
             shards: engine.info().shards,
             prompt_tokens: 1,
             max_positions: 100,
             sampling: Some(params()),
         };
-        (1..=3).for_each(|id| engine.open(session(id), options(engine)).expect("opened"));
+        let slots: Vec<_> = (0..3).map(|_| engine.open(options(engine)).expect("opened")).collect();
         let good = Step { activations: with(0.5, 13), ..step(0, &PROMPT) };
         let huge = Step { activations: with(3e38, 13), ..step(0, &PROMPT) };
         // Not even a step that asks for nothing may leave its mark in the cache.
-        let silent = Step { sample: false, ..huge.clone() };
-        let batch = vec![(session(1), huge), (session(2), good.clone()), (session(3), silent)];
-        let mut results = engine.run(batch).into_iter();
+        let silent = Step { samples: 0, ..huge.clone() };
+        let batch = [(slots[0], huge), (slots[1], good.clone()), (slots[2], silent)];
+        let mut results = engine.run(&batch).into_iter();
         let mut next = || results.next().expect("three");
         assert!(matches!(next(), Err(EngineError::NotFinite(_))));
         let expected = next().expect("not touched by its company");
         assert!(matches!(next(), Err(EngineError::NotFinite(_))));
-        for id in [1, 3] {
-            assert_eq!(engine.position(&session(id)), Some(0));
-            let again = engine.run(vec![(session(id), good.clone())]).pop().expect("one");
+        for slot in [slots[0], slots[2]] {
+            assert_eq!(engine.position(slot), Some(0));
+            let again = engine.run(&[(slot, good.clone())]).pop().expect("one");
             assert_eq!(again.expect("as if nothing had been"), expected);
         }
     }
@@ -153,18 +153,19 @@ fn a_damaged_weight_is_blamed_on_the_hop_that_holds_it() {
     let hidden = 64;
     let model = damaged("token_embd.weight", 7 * hidden + 3);
     let mut route = model.shards(2);
-    route.open(&session(1), &params());
-    route.open(&session(2), &params());
-    let batch = vec![(session(1), step(0, &[1, 7])), (session(2), step(0, &[1, 2]))];
-    let results = route.0[0].run(batch);
+    route.open(1, &params());
+    route.open(2, &params());
+    let batch = [(route.slot(0, 1), step(0, &[1, 7])), (route.slot(0, 2), step(0, &[1, 2]))];
+    let results = route.engines[0].run(&batch);
     assert!(matches!(results[0], Err(EngineError::NotFinite("activations"))), "{:?}", results[0]);
     let Ok(StepResult::Activations(activations)) = &results[1] else { panic!("{:?}", results[1]) };
 
     // The head is the embedding: its logits are damaged too.
     let step = Step { activations: activations.clone(), ..step(0, &[1, 2]) };
-    let silent = Step { sample: false, ..step.clone() };
-    let scored = Step { targets: vec![TokenId(2)], sample: false, ..step.clone() };
-    let mut last = |step: Step| route.0[1].run(vec![(session(2), step)]).pop().expect("one");
+    let silent = Step { samples: 0, ..step.clone() };
+    let scored = Step { targets: vec![TokenId(2)], samples: 0, ..step.clone() };
+    let slot = route.slot(1, 2);
+    let mut last = |step: Step| route.engines[1].run(&[(slot, step)]).pop().expect("one");
     assert!(matches!(last(step), Err(EngineError::NotFinite("logits"))));
     assert!(matches!(last(scored), Err(EngineError::NotFinite("logits"))));
     assert!(last(silent).is_ok());

@@ -5,10 +5,10 @@ mod support;
 use candle_core::{Device, IndexOp, Tensor, quantized::gguf_file};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
 use gguf::tiny::TinyModel;
-use shard_engine::{Engine, EngineConfig, EngineError, SessionOptions};
-use swarm_types::{SamplingParams, SessionId, ShardRange, Step, TokenId};
+use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions};
+use swarm_types::{SamplingParams, ShardRange, Step, TokenId};
 
-use crate::support::{Model, PROMPT, Route, params, session, step};
+use crate::support::{Model, PROMPT, Route, params, sampled, step};
 
 fn architectures() -> [TinyModel; 4] {
     [
@@ -23,9 +23,9 @@ fn architectures() -> [TinyModel; 4] {
 fn shards_and_chunks_do_not_change_a_bit() {
     for tiny in architectures() {
         let model = Model::new(&tiny);
-        let expected = model.shards(1).generate(&session(1), &params(), PROMPT.len());
+        let expected = model.shards(1).generate(1, &params(), PROMPT.len());
         for (shards, chunk) in [(1, 1), (1, 7), (2, 4), (3, 13), (8, 5)] {
-            let got = model.shards(shards).generate(&session(1), &params(), chunk);
+            let got = model.shards(shards).generate(1, &params(), chunk);
             assert_eq!(got, expected, "{} in {shards} shards, chunks of {chunk}", tiny.architecture);
         }
     }
@@ -36,19 +36,19 @@ fn company_does_not_change_a_bit() {
     let model = Model::new(&TinyModel::default());
     let mut route = model.shards(2);
     let seeds: Vec<SamplingParams> = (0..7).map(|seed| SamplingParams { seed, ..params() }).collect();
-    let alone: Vec<_> = seeds.iter().map(|p| route.generate(&session(1), p, 5)).collect();
+    let alone: Vec<_> = seeds.iter().map(|p| route.generate(1, p, 5)).collect();
 
-    let ids: Vec<SessionId> = (10..17).map(session).collect();
-    ids.iter().zip(&seeds).for_each(|(id, params)| route.open(id, params));
+    let ids: Vec<u32> = (10..17).collect();
+    ids.iter().zip(&seeds).for_each(|(id, params)| route.open(*id, params));
     // The sessions start one after the other, so that prompts and single tokens meet in one batch.
     let mut states: Vec<(u32, Vec<u32>)> = ids.iter().map(|_| (0, PROMPT.to_vec())).collect();
     let mut seen = vec![vec![]; ids.len()];
     for round in 0..18 {
         let active: Vec<usize> = (0..ids.len()).filter(|n| *n <= round && seen[*n].len() < 12).collect();
-        let batch = active.iter().map(|n| (ids[*n].clone(), step(states[*n].0, &states[*n].1))).collect();
+        let batch = active.iter().map(|n| (ids[*n], step(states[*n].0, &states[*n].1))).collect();
         for (n, output) in active.iter().zip(route.run(batch)) {
-            let token = output.token.expect("sampled").0;
-            seen[*n].push((token, output.logprob.expect("asked for").to_bits()));
+            let (token, bits) = sampled(&output).pop().expect("sampled");
+            seen[*n].push((token, bits));
             states[*n] = (output.position, vec![token]);
         }
     }
@@ -58,18 +58,18 @@ fn company_does_not_change_a_bit() {
 #[test]
 fn more_shards_than_layers_do_not_change_a_bit() {
     let model = Model::new(&TinyModel { layers: 5, ..TinyModel::default() });
-    let expected = model.shards(1).generate(&session(1), &params(), 13);
-    assert_eq!(model.shards(8).generate(&session(1), &params(), 4), expected);
+    let expected = model.shards(1).generate(1, &params(), 13);
+    assert_eq!(model.shards(8).generate(1, &params(), 4), expected);
     let part = |start, end| {
         let shards = ShardRange::new(start, end).expect("valid");
         Engine::load(model.config(shards, 8), |_| ()).expect("loaded")
     };
     // Shards 5 to 7 have no layers; only the last of them samples.
-    let mut route = Route(vec![part(0, 5), part(5, 7), part(7, 8)]);
-    assert_eq!(route.generate(&session(1), &params(), 7), expected);
-    assert_eq!((route.0[1].info().weight_bytes, route.0[1].info().bytes_read), (0, 0));
-    let mut route = Route(vec![part(0, 4), part(4, 8)]);
-    assert_eq!(route.generate(&session(1), &params(), 1), expected);
+    let mut route = Route::new(vec![part(0, 5), part(5, 7), part(7, 8)]);
+    assert_eq!(route.generate(1, &params(), 7), expected);
+    assert_eq!((route.engines[1].info().weight_bytes, route.engines[1].info().bytes_read), (0, 0));
+    let mut route = Route::new(vec![part(0, 4), part(4, 8)]);
+    assert_eq!(route.generate(1, &params(), 1), expected);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
     let model = Model::new(&TinyModel { hidden: 128, heads: 4, ..TinyModel::default() });
     let run = |threads, chunk| {
         let config = EngineConfig { threads, ..model.whole() };
-        Route(vec![Engine::load(config, |_| ()).expect("loaded")]).generate(&session(1), &params(), chunk)
+        Route::new(vec![Engine::load(config, |_| ()).expect("loaded")]).generate(1, &params(), chunk)
     };
     assert_eq!(run(3, 13), run(1, 4));
 }
@@ -117,10 +117,11 @@ fn log_probabilities_equal_those_of_candles_own_models() {
         let expected = reference(&model, tiny.architecture, &PROMPT);
         let mut route = model.shards(8);
         let greedy = SamplingParams { top_logprobs: Some(20), ..SamplingParams::greedy() };
-        route.open(&session(1), &greedy);
-        let output = route.run(vec![(session(1), step(0, &PROMPT))]).pop().expect("an output");
-        assert_eq!(output.top.len(), 20);
-        for top in &output.top {
+        route.open(1, &greedy);
+        let output = route.run(vec![(1, step(0, &PROMPT))]).pop().expect("an output");
+        let top = &output.tokens[0].top;
+        assert_eq!(top.len(), 20);
+        for top in top {
             let reference = expected[top.token.0 as usize];
             assert!((top.logprob - reference).abs() < 1e-3, "{}: {top:?} for {reference}", tiny.architecture);
         }
@@ -132,12 +133,12 @@ fn targets_are_scored_in_any_chunks() {
     let model = Model::new(&TinyModel::default());
     let scores = |chunk: usize| {
         let mut route = model.shards(2);
-        route.open(&session(1), &params());
+        route.open(1, &params());
         let (mut scores, mut position) = (vec![], 0);
         for tokens in PROMPT.chunks(chunk) {
             let next = PROMPT[position + 1..].iter().take(tokens.len()).map(|id| TokenId(*id)).collect();
             let step = Step { targets: next, ..step(position as u32, tokens) };
-            scores.extend(route.run(vec![(session(1), step)]).pop().expect("an output").scores);
+            scores.extend(route.run(vec![(1, step)]).pop().expect("an output").scores);
             position += tokens.len();
         }
         scores
@@ -164,23 +165,81 @@ fn the_cache_is_bounded_and_given_back() {
     // One layer, two key and value heads of 16: 256 bytes a position.
     let mut engine = Engine::load(EngineConfig { kv_bytes: 256 * 150, ..config }, |_| ()).expect("loaded");
     let options =
-        SessionOptions { shards: engine.info().shards, prompt_tokens: 1, max_positions: 100, sampling: None };
-    engine.open(session(1), options.clone()).expect("there is room");
-    let refused = engine.open(session(2), options.clone());
+        SlotOptions { shards: engine.info().shards, prompt_tokens: 1, max_positions: 100, sampling: None };
+    let slot = engine.open(options.clone()).expect("there is room");
+    let refused = engine.open(options.clone());
     assert!(matches!(refused, Err(EngineError::Full { needed: 25_600, free: 12_800, .. })), "{refused:?}");
-    engine.close(&session(1));
-    engine.close(&session(1));
-    assert_eq!(engine.kv_bytes_used(), 0);
-    engine.open(session(2), options).expect("there is room again");
+    let (slot, position) = engine.take_over(slot).expect("open");
+    assert_eq!((position, engine.slots(), engine.kv_bytes_used()), (0, 1, 25_600), "the same cache");
+    engine.close(slot);
+    engine.close(slot);
+    assert_eq!((engine.slots(), engine.kv_bytes_used()), (0, 0));
+    engine.open(options).expect("there is room again");
+}
+
+#[test]
+fn a_slot_that_goes_back_gives_the_same_bits_again() {
+    let model = Model::new(&TinyModel::default());
+    let mut route = model.shards(2);
+    let expected = route.generate(1, &params(), PROMPT.len());
+    route.open(1, &params());
+    let mut first = sampled(&route.run(vec![(1, step(0, &PROMPT))])[0]);
+    let end = PROMPT.len() as u32;
+    // Other tokens than the first time, then back to where the prompt ends.
+    for (position, token) in (end..).zip([3, 3, 7]) {
+        route.run(vec![(1, step(position, &[token]))]);
+    }
+    for position in (end..).take(expected.len() - 1) {
+        let token = first[first.len() - 1].0;
+        first.extend(sampled(&route.run(vec![(1, step(position, &[token]))])[0]));
+    }
+    assert_eq!(first, expected, "penalties have forgotten the other tokens too");
+}
+
+#[test]
+fn tokens_of_several_rows_are_those_of_one_row_after_the_other() {
+    let model = Model::new(&TinyModel::default());
+    let mut route = model.shards(3);
+    route.open(1, &params());
+    let mut alone = vec![];
+    for (position, token) in (0..).zip(&PROMPT) {
+        alone.extend(sampled(&route.run(vec![(1, step(position, &[*token]))])[0]));
+    }
+    route.close(1);
+    for samples in [0, 1, 2, PROMPT.len()] {
+        route.open(1, &params());
+        let step = Step { samples: samples as u32, ..step(0, &PROMPT) };
+        let output = &route.run(vec![(1, step)])[0];
+        assert_eq!(sampled(output), alone[PROMPT.len() - samples..], "the last {samples} rows");
+        route.close(1);
+    }
+}
+
+#[test]
+fn who_has_the_old_key_of_a_slot_can_do_nothing_any_more() {
+    let model = Model::new(&TinyModel::default());
+    let mut engine = Engine::load(model.whole(), |_| ()).expect("loaded");
+    let shards = engine.info().shards;
+    let options = SlotOptions { shards, prompt_tokens: 2, max_positions: 9, sampling: Some(params()) };
+    let old = engine.open(options).expect("opened");
+    engine.run(&[(old, step(0, &[1, 2]))]).pop().expect("one").expect("computed");
+    let (new, position) = engine.take_over(old).expect("open");
+    assert_eq!(position, 2);
+    let results = engine.run(&[(old, step(2, &[9])), (new, step(2, &[3]))]);
+    assert!(matches!(results[0], Err(EngineError::UnknownSlot)), "{:?}", results[0]);
+    assert!(results[1].is_ok(), "{:?}", results[1]);
+    assert!(matches!(engine.take_over(old), Err(EngineError::UnknownSlot)));
+    engine.close(old);
+    assert_eq!(engine.position(new), Some(3));
 }
 
 #[test]
 fn wrong_steps_are_refused_by_field_and_leave_others_alone() {
     let model = Model::new(&TinyModel::default());
     let mut route = model.shards(2);
-    route.open(&session(1), &params());
-    route.open(&session(2), &params());
-    let hidden = route.0[1].info().hidden;
+    route.open(1, &params());
+    route.open(2, &params());
+    let hidden = route.engines[1].info().hidden;
     let good = |position| Step { activations: vec![0.5; hidden], ..step(position, &[1]) };
     let wrong = [
         ("position", Step { position: 5, ..good(0) }),
@@ -191,18 +250,22 @@ fn wrong_steps_are_refused_by_field_and_leave_others_alone() {
         ("activations", Step { activations: vec![f32::NAN; hidden], ..good(0) }),
         ("activations", Step { activations: vec![f32::INFINITY; hidden], ..good(0) }),
         ("targets", Step { targets: vec![TokenId(1); 2], ..good(0) }),
+        ("samples", Step { samples: 2, ..good(0) }),
     ];
     for (place, (field, step)) in wrong.into_iter().enumerate() {
         let position = place as u32;
-        let mut results = route.0[1].run(vec![(session(1), step), (session(2), good(position))]);
+        let (first, second) = (route.slot(1, 1), route.slot(1, 2));
+        let mut results = route.engines[1].run(&[(first, step), (second, good(position))]);
         assert!(results.pop().expect("two").is_ok());
         match results.pop().expect("two") {
             Err(EngineError::Invalid { field: named, .. }) => assert_eq!(named, field),
             other => panic!("{field} was not refused: {other:?}"),
         }
     }
-    let twice = route.0[1].run(vec![(session(1), good(0)), (session(1), good(1)), (session(9), good(0))]);
+    let (slot, closed) = (route.slot(1, 1), route.slot(1, 2));
+    route.engines[1].close(closed);
+    let twice = route.engines[1].run(&[(slot, good(0)), (slot, good(1)), (closed, good(0))]);
     assert!(twice[0].is_ok());
-    assert!(matches!(twice[1], Err(EngineError::UnknownSession(_))), "one step of a session in a batch");
-    assert!(matches!(twice[2], Err(EngineError::UnknownSession(_))));
+    assert!(matches!(twice[1], Err(EngineError::UnknownSlot)), "one step of a slot in a batch");
+    assert!(matches!(twice[2], Err(EngineError::UnknownSlot)));
 }

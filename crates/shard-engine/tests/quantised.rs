@@ -7,7 +7,7 @@ use gguf::{Dtype, tiny::TinyModel};
 use shard_engine::{Engine, EngineConfig};
 use swarm_types::{Precision, SamplingParams};
 
-use crate::support::{Model, PROMPT, Route, params, session, step};
+use crate::support::{Model, PROMPT, Route, params, step};
 
 /// Every quantised type that candle reads.
 const TYPES: [(Dtype, GgmlDType); 12] = [
@@ -33,7 +33,7 @@ fn tiny() -> TinyModel {
 
 fn route(model: &Model, precision: Precision) -> Route {
     let config = EngineConfig { precision, ..model.whole() };
-    Route(vec![Engine::load(config, |_| ()).expect("loaded")])
+    Route::new(vec![Engine::load(config, |_| ()).expect("loaded")])
 }
 
 #[test]
@@ -41,13 +41,13 @@ fn a_row_of_quantised_products_gets_the_same_bits_in_every_company() {
     for (dtype, ggml) in TYPES {
         let model = Model::quantised(&tiny(), dtype, ggml);
         let mut fast = route(&model, Precision::Fast);
-        let expected = fast.generate(&session(1), &params(), 1);
+        let expected = fast.generate(1, &params(), 1);
         for chunk in [2, 4, 7, 13] {
-            let got = fast.generate(&session(1), &params(), chunk);
+            let got = fast.generate(1, &params(), chunk);
             assert_eq!(got, expected, "{dtype:?} in chunks of {chunk}");
         }
         let mut fresh = route(&model, Precision::Fast);
-        assert_eq!(fresh.generate(&session(1), &params(), 13), expected, "{dtype:?} loaded again");
+        assert_eq!(fresh.generate(1, &params(), 13), expected, "{dtype:?} loaded again");
     }
 }
 
@@ -58,8 +58,8 @@ fn quantised_products_are_near_those_of_the_dequantised_weights() {
         let model = Model::quantised(&tiny(), dtype, ggml);
         let first = |precision| {
             let mut route = route(&model, precision);
-            route.open(&session(1), &top);
-            route.run(vec![(session(1), step(0, &PROMPT))]).pop().expect("an output").top
+            route.open(1, &top);
+            route.run(vec![(1, step(0, &PROMPT))]).pop().expect("an output").tokens.remove(0).top
         };
         let (exact, fast) = (first(Precision::Exact), first(Precision::Fast));
         let near = |exact: &swarm_types::TokenLogprob| {
@@ -76,6 +76,6 @@ fn quantised_products_are_near_those_of_the_dequantised_weights() {
 #[test]
 fn quantised_weights_are_held_as_they_are_stored() {
     let model = Model::quantised(&tiny(), Dtype::Q4K, GgmlDType::Q4K);
-    let bytes = |precision| route(&model, precision).0[0].info().weight_bytes;
+    let bytes = |precision| route(&model, precision).engines[0].info().weight_bytes;
     assert!(bytes(Precision::Fast) * 5 < bytes(Precision::Exact));
 }

@@ -15,6 +15,7 @@ use support::{QUIC, QUIC_AND_TCP, TCP, config};
 use swarm_net::{Identity, NetConfig, NetError, PeerInfo, Role, SwarmNet, peer_server};
 use swarm_proto::wire::{
     CollectRequest, CollectResponse, ForwardRequest, ForwardResponse, HopFailed, Step, forward_request,
+    forward_response,
     shard_service_client::ShardServiceClient,
     shard_service_server::{ShardService, ShardServiceServer},
 };
@@ -45,7 +46,7 @@ impl ShardService for Echo {
             };
             let message = "x".repeat(step.activations.len());
             let failed = HopFailed { worker: caller.to_string(), message, ..HopFailed::default() };
-            Ok(ForwardResponse { failed: Some(failed) })
+            Ok(ForwardResponse { message: Some(forward_response::Message::Failed(failed)) })
         });
         Ok(Response::new(answers.boxed()))
     }
@@ -87,7 +88,7 @@ async fn exchange(channel: Channel, bytes: usize, count: usize) -> Vec<String> {
     let mut answers = ShardServiceClient::new(channel).forward(requests).await.unwrap().into_inner();
     let mut callers = vec![];
     while let Some(answer) = answers.message().await.unwrap() {
-        let answer = answer.failed.unwrap();
+        let Some(forward_response::Message::Failed(answer)) = answer.message else { panic!("{answer:?}") };
         assert_eq!(answer.message.len(), bytes);
         callers.push(answer.worker);
     }

@@ -19,7 +19,7 @@ pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
-pub use step::{HopTiming, Step, StepOutput, TargetScore, TokenLogprob};
+pub use step::{HopTiming, SampledToken, Step, StepKind, StepOutput, TargetScore, TokenLogprob};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -4,17 +4,29 @@ use std::time::Duration;
 
 use crate::TokenId;
 
+/// What a step is part of. It decides who goes first, never what comes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StepKind {
+    /// A piece of what is known already: the prompt, or all tokens of a session that is rebuilt.
+    #[default]
+    Prefill,
+    /// The newest token, and perhaps guesses of those behind it: somebody waits for what comes next.
+    Decode,
+}
+
 /// One pass of some tokens through a hop.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Step {
-    /// Position of the first row, from 0.
+    /// What it is part of.
+    pub kind: StepKind,
+    /// Position of the first row, from 0. At or below where the session stands: what lies above is dropped.
     pub position: u32,
     /// The rows' tokens, at least one.
     pub tokens: Vec<TokenId>,
     /// f32 `[tokens, hidden]`, row after row; empty on the way to the first hop.
     pub activations: Vec<f32>,
-    /// Sample a token from the last row.
-    pub sample: bool,
+    /// Sample a token from each of the last so many rows.
+    pub samples: u32,
     /// For row i, the token to score under that row; none or up to one a row.
     pub targets: Vec<TokenId>,
     /// One entry for each hop passed so far.
@@ -22,6 +34,18 @@ pub struct Step {
 }
 
 impl Step {
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether a token is sampled from this row, counted from the first.
+    #[must_use]
+    pub fn samples_row(&self, row: usize) -> bool {
+        row < self.rows() && self.rows() - row <= self.samples as usize
+    }
+
     /// Position after the last row.
     #[must_use]
     pub fn end(&self) -> u32 {
@@ -58,17 +82,24 @@ pub struct TargetScore {
     pub top: Vec<TokenLogprob>,
 }
 
-/// What the last hop says of a step.
+/// A token that was picked, and what is said about it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct StepOutput {
-    /// Position after the step's rows; the place of the sampled token, if there is one.
-    pub position: u32,
-    /// Set when the step asked to sample.
-    pub token: Option<TokenId>,
-    /// Log-probability of `token`, when the session asks for log-probabilities.
+pub struct SampledToken {
+    /// Which.
+    pub token: TokenId,
+    /// Its log-probability, when the session asks for log-probabilities.
     pub logprob: Option<f32>,
     /// The likeliest at its place, likeliest first.
     pub top: Vec<TokenLogprob>,
+}
+
+/// What the last hop says of a step.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepOutput {
+    /// Position after the step's rows; the place of the last sampled token, if there is one.
+    pub position: u32,
+    /// One for each row that was to be sampled, in their order.
+    pub tokens: Vec<SampledToken>,
     /// One for each target of the step.
     pub scores: Vec<TargetScore>,
     /// One entry for each hop of the route.

@@ -54,6 +54,11 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
 
+    /// Seconds that a session's cache is kept after its stream broke, so that a newer attempt can go on with it; 0 keeps
+    /// none. Kept caches make room as soon as it is wanted.
+    #[arg(long, env = "LLAMA_SWARM_SESSION_LEASE", default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    pub session_lease: Duration,
+
     /// TCP port of health, reflection and SwarmService; `GET /metrics` as well.
     #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,

@@ -2,9 +2,13 @@
 //!
 //! Knows its layers and the next hop; text, OpenAI's JSON and how a route is chosen are none of its business.
 
-mod collectors;
 mod config;
 mod engine_thread;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod host;
+mod load;
 mod metrics;
 mod offer;
 mod queues;
@@ -15,4 +19,5 @@ mod spent;
 mod worker;
 
 pub use config::{ByteSize, Config};
-pub use worker::{Worker, WorkerError};
+pub use error::WorkerError;
+pub use worker::Worker;

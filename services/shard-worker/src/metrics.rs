@@ -36,6 +36,10 @@ pub(crate) struct Metrics {
     pub send_seconds: Histogram,
     /// Sessions open now.
     pub sessions: Gauge,
+    /// Caches of sessions whose stream broke, kept for a newer attempt.
+    pub leases: Gauge,
+    /// How often a newer attempt went on with a kept cache.
+    pub taken_over: Counter,
     /// Bytes of cache set aside.
     pub kv_bytes: Gauge<i64, std::sync::atomic::AtomicI64>,
     /// Bytes of weights held.
@@ -53,6 +57,8 @@ impl Metrics {
             queue_seconds: times(),
             send_seconds: times(),
             sessions: Gauge::default(),
+            leases: Gauge::default(),
+            taken_over: Counter::default(),
             kv_bytes: Gauge::default(),
             weight_bytes: Gauge::default(),
         };
@@ -68,6 +74,10 @@ impl Metrics {
         let sending = "Time handing a step on, to the hop below or to the gateway";
         registry.register("step_send_seconds", sending, metrics.send_seconds.clone());
         registry.register("sessions", "Sessions open now", metrics.sessions.clone());
+        let leases = "Caches kept for sessions whose stream broke (--session-lease)";
+        registry.register("sessions_leased", leases, metrics.leases.clone());
+        let taken_over = "Sessions that went on with their kept cache";
+        registry.register("sessions_taken_over", taken_over, metrics.taken_over.clone());
         registry.register("kv_cache_bytes", "Bytes of cache set aside", metrics.kv_bytes.clone());
         registry.register("weight_bytes", "Bytes of weights held", metrics.weight_bytes.clone());
         metrics

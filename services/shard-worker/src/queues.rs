@@ -1,12 +1,36 @@
 //! Steps that wait for the engine, and which of them it runs next.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
-use crate::engine_thread::Waiting;
+use shard_engine::{Slot, StepResult};
+use swarm_proto::Refusal;
+use swarm_types::{HopTiming, Step, StepKind};
+use tokio::sync::oneshot;
+use tracing::Span;
+
+/// Where an answer goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// A step that waits for its turn.
+pub(crate) struct Waiting {
+    pub slot: Slot,
+    pub step: Step,
+    pub since: Instant,
+    pub span: Span,
+    pub answer: Answer<Computed>,
+}
+
+/// A step that has passed the engine.
+pub(crate) struct Computed {
+    /// As it was sent.
+    pub step: Step,
+    pub result: StepResult,
+    pub timing: HopTiming,
+}
 
 /// The steps of all sessions.
 pub(crate) struct Queues {
-    /// Single tokens in the making: they go first.
+    /// Tokens in the making: they go first.
     decode: VecDeque<Waiting>,
     /// Pieces of prompts.
     prefill: VecDeque<Waiting>,
@@ -24,7 +48,10 @@ impl Queues {
     }
 
     pub(crate) fn push(&mut self, waiting: Waiting) {
-        let queue = if waiting.step.tokens.len() == 1 { &mut self.decode } else { &mut self.prefill };
+        let queue = match waiting.step.kind {
+            StepKind::Decode => &mut self.decode,
+            StepKind::Prefill => &mut self.prefill,
+        };
         queue.push_back(waiting);
     }
 
@@ -35,7 +62,7 @@ impl Queues {
         for queue in [&mut self.decode, &mut self.prefill] {
             let mut taken = 0;
             while let Some(first) = queue.front() {
-                let more = first.step.tokens.len();
+                let more = first.step.rows();
                 if taken > 0 && rows + more > self.batch_tokens {
                     break;
                 }
@@ -49,45 +76,50 @@ impl Queues {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use swarm_types::{Attempt, Step, TokenId};
-    use tokio::sync::oneshot;
-    use tracing::Span;
+    use StepKind::{Decode, Prefill};
+    use swarm_types::TokenId;
 
     use super::*;
-
-    fn step(rows: usize) -> Waiting {
-        Waiting {
-            session: "00000000-0000-4000-8000-000000000001".parse().expect("a UUID"),
-            attempt: Attempt::FIRST,
-            step: Step { tokens: vec![TokenId(0); rows], ..Step::default() },
-            since: Instant::now(),
-            span: Span::none(),
-            answer: oneshot::channel().0,
-        }
-    }
+    use crate::fixture::slots;
 
     /// The rows of each step of each batch until nothing waits.
-    fn batches(budget: usize, rows: &[usize]) -> Vec<Vec<usize>> {
+    fn batches(budget: usize, steps: &[(StepKind, usize)]) -> Vec<Vec<usize>> {
         let mut queues = Queues::new(budget);
-        rows.iter().for_each(|rows| queues.push(step(*rows)));
+        let slot = slots(1)[0];
+        for (kind, rows) in steps {
+            queues.push(Waiting {
+                slot,
+                step: Step { kind: *kind, tokens: vec![TokenId(0); *rows], ..Step::default() },
+                since: Instant::now(),
+                span: Span::none(),
+                answer: oneshot::channel().0,
+            });
+        }
         let mut batches = vec![];
         while !queues.is_empty() {
-            batches.push(queues.next_batch().iter().map(|waiting| waiting.step.tokens.len()).collect());
+            batches.push(queues.next_batch().iter().map(|waiting| waiting.step.rows()).collect());
         }
         batches
     }
 
     #[test]
     fn tokens_go_before_prompts_and_a_batch_keeps_its_budget() {
-        assert_eq!(batches(8, &[4, 1, 3, 1, 2]), [vec![1, 1, 4], vec![3, 2]]);
-        assert_eq!(batches(2, &[1, 1, 1]), [vec![1, 1], vec![1]]);
+        let mixed = [(Prefill, 4), (Decode, 1), (Prefill, 3), (Decode, 1), (Prefill, 2)];
+        assert_eq!(batches(8, &mixed), [vec![1, 1, 4], vec![3, 2]]);
+        assert_eq!(batches(2, &[(Decode, 1); 3]), [vec![1, 1], vec![1]]);
+    }
+
+    #[test]
+    fn what_a_step_is_counts_and_not_its_length() {
+        let mixed = [(Prefill, 1), (Decode, 5), (Prefill, 2), (Decode, 1)];
+        assert_eq!(batches(7, &mixed), [vec![5, 1, 1], vec![2]]);
     }
 
     #[test]
     fn a_piece_of_a_prompt_is_in_every_batch_however_busy_the_worker_is() {
-        assert_eq!(batches(4, &[1, 1, 1, 1, 1, 4, 4]), [vec![1, 1, 1, 1, 4], vec![1, 4]]);
-        assert_eq!(batches(4, &[9, 9, 1]), [vec![1, 9], vec![9]], "also one that is larger than the budget");
+        let busy: Vec<_> = [(Decode, 1); 5].into_iter().chain([(Prefill, 4), (Prefill, 4)]).collect();
+        assert_eq!(batches(4, &busy), [vec![1, 1, 1, 1, 4], vec![1, 4]]);
+        let large = [(Prefill, 9), (Prefill, 9), (Decode, 1)];
+        assert_eq!(batches(4, &large), [vec![1, 9], vec![9]], "also one that is larger than the budget");
     }
 }

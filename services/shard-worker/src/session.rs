@@ -1,23 +1,26 @@
 //! One session on this hop, from its first message to its end.
 
 use std::{
-    error::Error,
+    pin::{Pin, pin},
     time::{Duration, Instant},
 };
 
+use futures::{Stream, StreamExt};
 use shard_client::{HopSession, HopTrouble};
-use shard_engine::{SessionOptions, StepResult};
-use swarm_proto::{FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop, wire};
+use shard_engine::{Slot, SlotOptions, StepResult};
+use swarm_proto::{FromBelow, HopFailure, OpenSession, Refusal, RefusalCause, ToHop};
 use swarm_types::{NodeId, Step, StepOutput};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use tonic::{Code, Status, Streaming};
 use tracing::{Span, field::display};
 
 use crate::{
-    collectors::Collector, engine_thread::EngineHandle, sessions::Place, shard_service::ShardServer,
+    engine_thread::EngineHandle,
+    host::Host,
+    queues::Computed,
+    sessions::{Collector, Entered, Place},
     spent::Spent,
 };
 
@@ -35,10 +38,21 @@ const BLAME_GRACE: Duration = Duration::from_millis(200);
 pub(crate) struct Call {
     /// The gateway, or the hop above.
     pub caller: NodeId,
-    /// The steps that come down to this hop.
-    pub from_above: Streaming<wire::ForwardRequest>,
-    /// Trouble that goes up.
-    pub above: mpsc::Sender<Result<wire::ForwardResponse, Status>>,
+    /// What comes down to this hop.
+    pub from_above: Above,
+    /// What goes up.
+    pub above: mpsc::Sender<FromBelow>,
+}
+
+pub(crate) type Above = Pin<Box<dyn Stream<Item = FromAbove> + Send>>;
+
+/// What comes down.
+pub(crate) enum FromAbove {
+    Message(ToHop),
+    /// No message that could be read.
+    Wrong(Refusal),
+    /// The stream broke.
+    Broken,
 }
 
 /// Where results go.
@@ -47,31 +61,41 @@ enum Below {
     Gateway(Collector),
 }
 
-struct Session {
-    server: ShardServer,
+struct Session<'a> {
+    host: &'a Host,
     caller: NodeId,
     open: OpenSession,
+    place: &'a Place,
     engine: EngineHandle,
+    slot: Slot,
+    /// What the slot had computed when this attempt came.
+    positions: u32,
+    above: mpsc::Sender<FromBelow>,
     below: Below,
     spent: Spent,
 }
 
-/// How a session ended.
+/// How a session's stream ended.
 enum End {
-    /// The caller ended or left it, or a newer attempt took over: nobody wants to hear of it.
-    Quiet,
+    /// The session is over. What is below is told by whoever gets this.
+    Over(Below),
+    /// The stream broke, its caller has left or a newer attempt took over: nobody is there to hear of it.
+    Broken,
     /// This hop refused it.
     Refused(HopFailure),
     /// It cannot go on below.
     FailedBelow(HopFailure),
 }
 
-/// Runs the session that a `Forward` call opens, and tells trouble up. The cache is freed when this returns.
-pub(crate) async fn serve(server: ShardServer, mut call: Call) {
-    let failure = match run(&server, &mut call).await {
-        End::Quiet => return,
+/// Runs the session that a `Forward` call opens, and tells trouble up. The cache is freed when the session is over or
+/// refused; otherwise it is leased.
+pub(crate) async fn serve(host: Host, call: Call) {
+    let above = call.above.clone();
+    let failure = match run(&host, call).await {
+        End::Over(Below::Hop { session, trouble, .. }) => return session.end(*trouble).await,
+        End::Over(Below::Gateway(_)) | End::Broken => return,
         End::Refused(failure) => {
-            server.refused(&failure);
+            host.refused(&failure);
             failure
         }
         End::FailedBelow(failure) => {
@@ -79,109 +103,100 @@ pub(crate) async fn serve(server: ShardServer, mut call: Call) {
             failure
         }
     };
-    let failed = wire::ForwardResponse { failed: Some(failure.into()) };
     // The caller may be gone, which is an answer too.
-    let _ = timeout(COLLECT_TIMEOUT, call.above.send(Ok(failed))).await;
+    let _ = timeout(COLLECT_TIMEOUT, above.send(FromBelow::Failed(failure))).await;
 }
 
-async fn run(server: &ShardServer, call: &mut Call) -> End {
+async fn run(host: &Host, mut call: Call) -> End {
     let open = match first_message(&mut call.from_above).await {
         Ok(Some(open)) => open,
-        Ok(None) => return End::Quiet,
-        Err(refusal) => return refused_by(server, refusal),
+        Ok(None) => return End::Broken,
+        Err(refusal) => return refused_by(host, refusal),
     };
     Span::current()
         .record("llama_swarm.session", display(&open.session))
         .record("llama_swarm.attempt", i64::from(open.attempt.0))
         .record("llama_swarm.shards", display(open.hop.shards));
-    // Not to be cancelled: what the engine has opened must be closed.
-    let (engine, place) = match admit(server, &open).await {
-        Ok(admitted) => admitted,
-        Err(refusal) => return refused_by(server, refusal),
+    let entered = host.admit(&open).and_then(|engine| {
+        let entered = host.sessions().enter(&open.session, open.attempt)?;
+        Ok((engine, entered))
+    });
+    let (engine, Entered { place, collector, inherited }) = match entered {
+        Ok(entered) => entered,
+        Err(refusal) => return refused_by(host, refusal),
     };
-    let (session, attempt) = (open.session.clone(), open.attempt);
-    let steps = drive(server, call.caller.clone(), open, engine.clone(), &mut call.from_above);
-    let end = tokio::select! {
-        end = steps => end,
-        () = call.above.closed() => End::Quiet,
-        () = place.superseded.cancelled() => End::Quiet,
+    // Not to be cancelled: what the engine has opened must be held by the place, or closed.
+    let end = match host.slot(&engine, options(&open), inherited).await {
+        Err(refusal) => refused_by(host, refusal),
+        Ok((held, positions)) => {
+            let slot = held.slot;
+            if !place.hold(held) {
+                engine.close(slot).await;
+                return End::Broken;
+            }
+            let Call { caller, mut from_above, above } = call;
+            let steps = async {
+                let (engine, above, spent) = (engine.clone(), above.clone(), Spent::new());
+                let below = open_below(host, &open, collector).await?;
+                let place = &place;
+                let mut session =
+                    Session { host, caller, open, place, engine, slot, positions, above, below, spent };
+                session.steps(&mut from_above).await?;
+                Ok(session.below)
+            };
+            tokio::select! {
+                ended = steps => ended.map_or_else(|end| end, End::Over),
+                () = above.closed() => End::Broken,
+                () = place.superseded.cancelled() => End::Broken,
+            }
+        }
     };
-    engine.close(session, attempt).await;
+    if matches!(end, End::Over(_) | End::Refused(_))
+        && let Some(slot) = place.end()
+    {
+        engine.close(slot).await;
+    }
     end
 }
 
-fn refused_by(server: &ShardServer, refusal: Refusal) -> End {
-    End::Refused(HopFailure { worker: server.id().clone(), refusal })
+fn refused_by(host: &Host, refusal: Refusal) -> End {
+    End::Refused(HopFailure { worker: host.id().clone(), refusal })
 }
 
 /// The first message; none when the caller has left.
-async fn first_message(
-    from_above: &mut Streaming<wire::ForwardRequest>,
-) -> Result<Option<OpenSession>, Refusal> {
+async fn first_message(from_above: &mut Above) -> Result<Option<OpenSession>, Refusal> {
     let invalid = |message: &str| Refusal::new(RefusalCause::InvalidArgument, message);
-    let first = match timeout(OPEN_WITHIN, from_above.message()).await {
-        Ok(Ok(first)) => first.ok_or_else(|| invalid("message: the first must be open, got none"))?,
-        Ok(Err(status)) => return unreadable(&status).map_or(Ok(None), Err),
-        Err(_) => return Err(Refusal::new(RefusalCause::Timeout, "the first message did not come in time")),
-    };
-    match ToHop::try_from(first)? {
-        ToHop::Open(open) => Ok(Some(*open)),
-        ToHop::Step(_) => Err(invalid("message: the first must be open, got a step")),
+    match timeout(OPEN_WITHIN, from_above.next()).await {
+        Ok(Some(FromAbove::Message(ToHop::Open(open)))) => Ok(Some(*open)),
+        Ok(Some(FromAbove::Message(ToHop::Step(_)))) => {
+            Err(invalid("message: the first must be open, got a step"))
+        }
+        Ok(Some(FromAbove::Message(ToHop::End))) => Err(invalid("message: the first must be open, got end")),
+        Ok(Some(FromAbove::Wrong(refusal))) => Err(refusal),
+        Ok(Some(FromAbove::Broken)) => Ok(None),
+        Ok(None) => Err(invalid("message: the first must be open, got none")),
+        Err(_) => Err(Refusal::new(RefusalCause::Timeout, "the first message did not come in time")),
     }
 }
 
-/// A message that is too large or is none is refused; that the stream broke is no news to its caller.
-fn unreadable(status: &Status) -> Option<Refusal> {
-    let wrong = match status.code() {
-        Code::OutOfRange => true,
-        // A stream that was reset has this code too, and says so as the cause.
-        Code::Internal => status.source().is_none(),
-        _ => false,
-    };
-    wrong.then(|| Refusal::new(RefusalCause::InvalidArgument, format!("message: {}", status.message())))
-}
-
-/// Opens the session in the engine.
-async fn admit(server: &ShardServer, open: &OpenSession) -> Result<(EngineHandle, Place), Refusal> {
-    let engine = server.admit(open)?;
-    let place = server.sessions().enter(&open.session, open.attempt)?;
-    let options = SessionOptions {
+fn options(open: &OpenSession) -> SlotOptions {
+    SlotOptions {
         shards: open.hop.shards,
         prompt_tokens: open.prompt_tokens,
         max_positions: open.max_positions,
         sampling: Some(open.sampling.clone()),
-    };
-    engine.open(open.session.clone(), open.attempt, options).await?;
-    Ok((engine, place))
-}
-
-/// Opens the session below and runs its steps.
-async fn drive(
-    server: &ShardServer,
-    caller: NodeId,
-    open: OpenSession,
-    engine: EngineHandle,
-    from_above: &mut Streaming<wire::ForwardRequest>,
-) -> End {
-    match open_below(server, &open).await {
-        Ok(below) => {
-            let server = server.clone();
-            Session { server, caller, open, engine, below, spent: Spent::new() }.run(from_above).await
-        }
-        Err(end) => end,
     }
 }
 
-async fn open_below(server: &ShardServer, open: &OpenSession) -> Result<Below, End> {
+async fn open_below(host: &Host, open: &OpenSession, collector: Option<Collector>) -> Result<Below, End> {
     let Some((next, rest)) = open.below.split_first() else {
-        let collector = server.collectors().take(&open.session, open.attempt);
         let missing = "no gateway collects this session: open Collect first";
-        let refused = || refused_by(server, Refusal::new(RefusalCause::UnknownSession, missing));
+        let refused = || refused_by(host, Refusal::new(RefusalCause::UnknownSession, missing));
         return collector.map(Below::Gateway).ok_or_else(refused);
     };
     let worker = next.worker.clone();
     let opened = async {
-        let channel = server.channel(&worker).await?;
+        let channel = host.channel(&worker).await?;
         let open = OpenSession { hop: next.clone(), below: rest.to_vec(), ..open.clone() };
         HopSession::open(channel, open).await
     };
@@ -191,36 +206,40 @@ async fn open_below(server: &ShardServer, open: &OpenSession) -> Result<Below, E
     }
 }
 
-impl Session {
-    async fn run(mut self, from_above: &mut Streaming<wire::ForwardRequest>) -> End {
+impl Session<'_> {
+    /// Passes steps until the caller says that the session is over.
+    async fn steps(&mut self, from_above: &mut Above) -> Result<(), End> {
+        if let Below::Gateway(_) = self.below {
+            tell_opened(&self.above, self.positions).await?;
+        }
         loop {
             let message = tokio::select! {
-                message = from_above.message() => message,
-                trouble = self.below.trouble() => return trouble.map_or(End::Quiet, End::FailedBelow),
-                () = sleep(IDLE) => return self.idle(),
+                biased; // That the session is over matters more than who left after it.
+                message = from_above.next() => message,
+                news = self.below.news() => {
+                    tell_opened(&self.above, self.positions.min(news?)).await?;
+                    continue;
+                }
+                () = sleep(IDLE) => return Err(self.idle()),
             };
-            let step = match message {
-                Ok(Some(message)) => self.step_of(message),
-                // The end and the break of the stream free the session alike.
-                Ok(None) => return End::Quiet,
-                Err(status) => match unreadable(&status) {
-                    Some(refusal) => Err(refusal),
-                    None => return End::Quiet,
-                },
+            let refused = match message {
+                Some(FromAbove::Message(ToHop::Step(step))) => {
+                    self.pass(step).await?;
+                    continue;
+                }
+                Some(FromAbove::Message(ToHop::End)) => return Ok(()),
+                None | Some(FromAbove::Broken) => return Err(End::Broken),
+                Some(FromAbove::Message(ToHop::Open(_))) => {
+                    Refusal::new(RefusalCause::InvalidArgument, "message: open came twice")
+                }
+                Some(FromAbove::Wrong(refusal)) => refusal,
             };
-            let passed = match step {
-                Ok(Some(step)) => self.pass(step).await,
-                Ok(None) => Ok(()),
-                Err(refusal) => Err(self.wrong_step(refusal)),
-            };
-            if let Err(end) = passed {
-                return end;
-            }
+            return Err(self.wrong_step(refused));
         }
     }
 
     fn refused(&self, refusal: Refusal) -> End {
-        refused_by(&self.server, refusal)
+        refused_by(self.host, refusal)
     }
 
     fn idle(&self) -> End {
@@ -239,46 +258,19 @@ impl Session {
         End::Refused(HopFailure { worker: self.caller.clone(), refusal })
     }
 
-    /// The step of a message; none when it is of an older attempt.
-    fn step_of(&self, message: wire::ForwardRequest) -> Result<Option<Step>, Refusal> {
-        match ToHop::try_from(message)? {
-            ToHop::Step(StepMessage { attempt, step }) if attempt == self.open.attempt => Ok(Some(step)),
-            ToHop::Step(StepMessage { attempt, .. }) if attempt < self.open.attempt => {
-                tracing::debug!(%attempt, "dropped a step of an older attempt");
-                self.server.dropped();
-                Ok(None)
-            }
-            ToHop::Step(StepMessage { attempt, .. }) => {
-                let message = format!("attempt: {attempt} is not the session's {}", self.open.attempt);
-                Err(Refusal::new(RefusalCause::StaleAttempt, message))
-            }
-            ToHop::Open(_) => Err(Refusal::new(RefusalCause::InvalidArgument, "message: open came twice")),
-        }
-    }
-
     /// Computes a step and hands the result on.
-    async fn pass(&mut self, mut step: Step) -> Result<(), End> {
-        let mut passed = Step {
-            position: step.position,
-            tokens: step.tokens.clone(),
-            activations: vec![],
-            sample: step.sample,
-            targets: step.targets.clone(),
-            timings: std::mem::take(&mut step.timings),
-        };
-        let computed = self.engine.step(self.open.session.clone(), self.open.attempt, step).await;
-        let (result, timing) = computed.map_err(|refusal| self.wrong_step(refusal))?;
-        self.spent.computed(&passed, timing);
-        passed.timings.push(timing);
+    async fn pass(&mut self, step: Step) -> Result<(), End> {
+        let computed = self.engine.step(self.slot, step).await;
+        let Computed { mut step, result, timing } = computed.map_err(|refusal| self.wrong_step(refusal))?;
+        self.spent.computed(&step, timing);
+        step.timings.push(timing);
         let sending = Instant::now();
         match result {
-            StepResult::Activations(activations) => self.send_down(Step { activations, ..passed }).await?,
-            StepResult::Output(output) => {
-                self.answer(StepOutput { timings: passed.timings, ..output }).await?
-            }
+            StepResult::Activations(activations) => self.send_down(Step { activations, ..step }).await?,
+            StepResult::Output(output) => self.answer(StepOutput { timings: step.timings, ..output }).await?,
         }
         let took = sending.elapsed();
-        self.server.sent(took);
+        self.host.sent(took);
         self.spent.sent(took);
         Ok(())
     }
@@ -287,18 +279,26 @@ impl Session {
         let Below::Hop { worker, session, trouble } = &mut self.below else {
             return Err(self.misplaced());
         };
-        let refusal = tokio::select! {
-            sent = session.send(step) => match sent {
-                Ok(()) => return Ok(()),
-                Err(refusal) => refusal,
-            },
-            failure = trouble.next() => return Err(End::FailedBelow(failure)),
+        let mut sending = pin!(session.send(step));
+        let refusal = loop {
+            tokio::select! {
+                sent = &mut sending => match sent {
+                    Ok(()) => return Ok(()),
+                    Err(refusal) => break refusal,
+                },
+                news = trouble.next() => match news {
+                    FromBelow::Opened(positions) => {
+                        tell_opened(&self.above, self.positions.min(positions)).await?;
+                    }
+                    FromBelow::Failed(failure) => return Err(End::FailedBelow(failure)),
+                },
+            }
         };
         if refusal.cause == RefusalCause::InvalidArgument {
             // Too large for whichever hop, so it is not that one's fault.
-            return Err(self.refused(refusal));
+            return Err(refused_by(self.host, refusal));
         }
-        let named = timeout(BLAME_GRACE, trouble.next()).await;
+        let named = timeout(BLAME_GRACE, trouble.failure()).await;
         let unnamed = |_| HopFailure { worker: worker.clone(), refusal };
         Err(End::FailedBelow(named.unwrap_or_else(unnamed)))
     }
@@ -307,11 +307,13 @@ impl Session {
         let Below::Gateway(collector) = &self.below else {
             return Err(self.misplaced());
         };
-        let message = FromHop::Output(output).into_wire(self.open.attempt);
-        match timeout(COLLECT_TIMEOUT, collector.send(Ok(message))).await {
+        if !output.tokens.is_empty() {
+            self.place.answers(&output);
+        }
+        match timeout(COLLECT_TIMEOUT, collector.send(output)).await {
             Ok(Ok(())) => Ok(()),
-            // The gateway has left: the session is over.
-            Ok(Err(_)) => Err(End::Quiet),
+            // The gateway has left, or lost its connection.
+            Ok(Err(_)) => Err(End::Broken),
             Err(_) => Err(self.refused(Refusal::new(RefusalCause::Timeout, "the gateway takes no answers"))),
         }
     }
@@ -321,14 +323,23 @@ impl Session {
     }
 }
 
+/// Tells the caller where the session stands, from this hop down.
+async fn tell_opened(above: &mpsc::Sender<FromBelow>, positions: u32) -> Result<(), End> {
+    above.send(FromBelow::Opened(positions)).await.map_err(|_| End::Broken)
+}
+
 impl Below {
-    /// Resolves when the session cannot go on below; `None` when the gateway has just left.
-    async fn trouble(&mut self) -> Option<HopFailure> {
+    /// Resolves when all hops below have the session, with the positions that they have, and when it cannot go on
+    /// below: there a hop has failed, or the gateway has just left.
+    async fn news(&mut self) -> Result<u32, End> {
         match self {
-            Self::Hop { trouble, .. } => Some(trouble.next().await),
+            Self::Hop { trouble, .. } => match trouble.next().await {
+                FromBelow::Opened(positions) => Ok(positions),
+                FromBelow::Failed(failure) => Err(End::FailedBelow(failure)),
+            },
             Self::Gateway(collector) => {
                 collector.closed().await;
-                None
+                Err(End::Broken)
             }
         }
     }

@@ -1,25 +1,117 @@
-//! Which sessions run here, so that there are not too many, a newer attempt ends the older, and a drain can wait.
+//! The one table of what this worker knows of sessions: the newest attempt, the gateway that waits for its tokens, the
+//! stream that runs, and the slot with its cache.
+//!
+//! What is stale is decided here and nowhere else ([`Table::begin`]). A slot outlives its stream when that broke: under a
+//! lease, bounded in time and number, and in bytes since it counts as used cache, for a newer attempt to take over. The
+//! table owns slots but cannot free them: whoever takes one out closes it in the engine.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use shard_engine::{Slot, SlotOptions};
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Attempt, SessionId};
-use tokio::sync::watch;
+use swarm_types::{Attempt, SessionId, StepOutput};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-/// The running sessions. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Sessions {
-    running: Arc<Mutex<HashMap<SessionId, (Attempt, CancellationToken)>>>,
-    count: watch::Sender<usize>,
-    draining: watch::Sender<bool>,
-    limit: usize,
+/// Answers that wait for the network; the gateway has only a few steps under way.
+const ANSWERS_WAITING: usize = 16;
+/// The gateway opens `Forward` right after `Collect` was accepted.
+const FORWARD_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where a session's answers go.
+pub(crate) type Collector = mpsc::Sender<StepOutput>;
+
+/// How much the table holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Sessions that run; as many caches may be leased, and twice as many gateways may wait.
+    pub sessions: usize,
+    /// How long a cache outlives a broken stream.
+    pub lease: Duration,
 }
 
-/// A session's place; given back when dropped.
+/// All sessions. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Sessions {
+    table: Arc<Mutex<Table>>,
+    running: watch::Sender<usize>,
+    leased: watch::Sender<usize>,
+    draining: watch::Sender<bool>,
+    /// Something has to be let go at another time than before.
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Table {
+    entries: HashMap<SessionId, Entry>,
+    bounds: Bounds,
+}
+
+/// A session whose gateway waits, whose stream runs, or whose cache is leased.
+#[derive(Debug)]
+struct Entry {
+    /// The newest that was heard of, by whichever call.
+    attempt: Attempt,
+    /// `Collect` has come for it.
+    collected: bool,
+    /// `Forward` has come for it.
+    forwarded: bool,
+    /// The gateway that waits for `Forward`, and until when.
+    collector: Option<(Collector, Instant)>,
+    cache: Cache,
+}
+
+#[derive(Debug)]
+enum Cache {
+    Nothing,
+    /// By a stream, which the token ends. Its slot is there once the engine has opened it.
+    InUse(CancellationToken, Option<Held>),
+    Leased(Held, Instant),
+}
+
+/// A slot and what it is good for.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Held {
+    pub slot: Slot,
+    /// Only a session that is used in the same way may take it over.
+    pub options: SlotOptions,
+    /// The last answer with a token, on the last hop.
+    pub last: Option<StepOutput>,
+}
+
+/// The two calls that an attempt makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Collect,
+    Forward,
+}
+
+/// What a gateway that collects is given.
+#[derive(Debug)]
+pub(crate) struct Collecting {
+    pub answers: mpsc::Receiver<StepOutput>,
+    /// The last answer of an older attempt.
+    pub last: Option<StepOutput>,
+}
+
+/// What a stream that enters is given.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    pub place: Place,
+    /// The gateway that waits for the session's tokens here.
+    pub collector: Option<Collector>,
+    /// The cache of an older attempt. It is the place's again once it is held.
+    pub inherited: Option<Held>,
+}
+
+/// A stream's place. When it is dropped without [`Place::end`], the cache is leased.
 #[derive(Debug)]
 pub(crate) struct Place {
     sessions: Sessions,
@@ -30,94 +122,279 @@ pub(crate) struct Place {
 }
 
 impl Sessions {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
-            running: Arc::default(),
-            count: watch::Sender::new(0),
+            table: Arc::new(Mutex::new(Table { entries: HashMap::new(), bounds })),
+            running: watch::Sender::new(0),
+            leased: watch::Sender::new(0),
             draining: watch::Sender::new(false),
-            limit,
+            changed: Arc::default(),
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<SessionId, (Attempt, CancellationToken)>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many run, now and on every change.
-    pub(crate) fn count(&self) -> watch::Receiver<usize> {
-        self.count.subscribe()
+    /// How many streams run, now and on every change.
+    pub(crate) fn running(&self) -> watch::Receiver<usize> {
+        self.running.subscribe()
     }
 
-    /// From now on new sessions are refused.
+    /// How many caches are leased, now and on every change.
+    pub(crate) fn leased(&self) -> watch::Receiver<usize> {
+        self.leased.subscribe()
+    }
+
+    /// From now on new streams are refused.
     pub(crate) fn drain(&self) {
         self.draining.send_replace(true);
     }
 
-    /// A place for a session, taking over from an older attempt of it.
-    pub(crate) fn enter(&self, session: &SessionId, attempt: Attempt) -> Result<Place, Refusal> {
+    /// Notes a gateway; forgotten when its session does not come in time.
+    pub(crate) fn collect(&self, session: SessionId, attempt: Attempt) -> Result<Collecting, Refusal> {
+        let (collector, answers) = mpsc::channel(ANSWERS_WAITING);
+        let mut table = self.table();
+        table.begin(&session, attempt, Call::Collect)?;
+        let entry = table.entries.entry(session).or_insert_with(|| Entry::new(attempt));
+        entry.collected = true;
+        entry.collector = Some((collector, Instant::now() + FORWARD_WITHIN));
+        let last = match &entry.cache {
+            Cache::Leased(held, _) => held.last.clone(),
+            Cache::Nothing | Cache::InUse(..) => None,
+        };
+        self.told(table);
+        Ok(Collecting { answers, last })
+    }
+
+    /// A place for a stream, taking over from an older attempt of its session.
+    pub(crate) fn enter(&self, session: &SessionId, attempt: Attempt) -> Result<Entered, Refusal> {
         if *self.draining.borrow() {
             return Err(Refusal::new(RefusalCause::NotReady, "the worker is draining: use another replica"));
         }
-        let mut running = self.running();
-        match running.get(session) {
-            Some((current, _)) if *current >= attempt => {
-                let message = format!("attempt {attempt} is not newer than {current}");
-                return Err(Refusal::new(RefusalCause::StaleAttempt, message));
-            }
-            Some((_, older)) => older.cancel(),
-            None if running.len() >= self.limit => {
-                let message = format!("all {} sessions are taken (--max-sessions)", self.limit);
-                return Err(Refusal::new(RefusalCause::Full, message));
-            }
-            None => {}
-        }
         let superseded = CancellationToken::new();
-        running.insert(session.clone(), (attempt, superseded.clone()));
-        self.count.send_replace(running.len());
-        Ok(Place { sessions: self.clone(), session: session.clone(), attempt, superseded })
+        let mut table = self.table();
+        table.begin(session, attempt, Call::Forward)?;
+        let entry = table.entries.entry(session.clone()).or_insert_with(|| Entry::new(attempt));
+        entry.forwarded = true;
+        let collector = entry.collector.take().map(|(collector, _)| collector);
+        let cache = std::mem::replace(&mut entry.cache, Cache::InUse(superseded.clone(), None));
+        self.told(table);
+        let place = Place { sessions: self.clone(), session: session.clone(), attempt, superseded };
+        Ok(Entered { place, collector, inherited: cache.into_held() })
+    }
+
+    /// The leased cache that was left first, taken out because its memory is wanted.
+    pub(crate) fn evict(&self) -> Option<Slot> {
+        let mut table = self.table();
+        let slot = table.evict_oldest();
+        self.count(table);
+        slot
+    }
+
+    /// Lets go what is over its time or its bounds: slots to close, and when to look again. Gateways that waited in vain
+    /// are let go by the way.
+    pub(crate) fn let_go(&self, now: Instant) -> (Vec<Slot>, Option<Instant>) {
+        let mut table = self.table();
+        let slots = table.let_go(now);
+        let next = table.next_time();
+        self.count(table);
+        (slots, next)
+    }
+
+    /// Resolves when [`Self::let_go`] is wanted earlier than it said.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Something may have to be let go earlier than was known.
+    fn told(&self, table: MutexGuard<'_, Table>) {
+        self.count(table);
+        self.changed.notify_one();
+    }
+
+    /// Tells how many there are; the table is not locked any more then.
+    fn count(&self, table: MutexGuard<'_, Table>) {
+        let (running, leased) = table.counts();
+        drop(table);
+        let set = |count: usize| move |now: &mut usize| std::mem::replace(now, count) != count;
+        self.running.send_if_modified(set(running));
+        self.leased.send_if_modified(set(leased));
+    }
+}
+
+impl Table {
+    /// Whether a call may begin. One of a newer attempt ends the stream of the older and leases its cache; one that is
+    /// not newer, or comes a second time, is stale.
+    fn begin(&mut self, session: &SessionId, attempt: Attempt, call: Call) -> Result<(), Refusal> {
+        self.drop_closed();
+        let lease = self.bounds.lease;
+        if let Some(entry) = self.entries.get_mut(session) {
+            entry.advance_to(attempt, call, lease)?;
+        }
+        let known = self.entries.get(session);
+        match call {
+            Call::Collect if known.is_none() && self.waiting() >= 2 * self.bounds.sessions => {
+                Err(Refusal::new(RefusalCause::Full, "too many sessions wait for their first step"))
+            }
+            Call::Forward if self.counts().0 >= self.bounds.sessions => {
+                let message = format!("all {} sessions are taken (--max-sessions)", self.bounds.sessions);
+                Err(Refusal::new(RefusalCause::Full, message))
+            }
+            Call::Collect | Call::Forward => Ok(()),
+        }
+    }
+
+    /// Forgets gateways that have left.
+    fn drop_closed(&mut self) {
+        for entry in self.entries.values_mut() {
+            if entry.collector.as_ref().is_some_and(|(collector, _)| collector.is_closed()) {
+                entry.collector = None;
+            }
+        }
+        self.drop_empty();
+    }
+
+    fn drop_empty(&mut self) {
+        self.entries.retain(|_, entry| entry.collector.is_some() || !matches!(entry.cache, Cache::Nothing));
+    }
+
+    fn waiting(&self) -> usize {
+        self.entries.values().filter(|entry| entry.collector.is_some()).count()
+    }
+
+    /// Streams that run, and caches that are leased.
+    fn counts(&self) -> (usize, usize) {
+        let count = |wanted: fn(&Cache) -> bool| self.entries.values().filter(|e| wanted(&e.cache)).count();
+        (count(|cache| matches!(cache, Cache::InUse(..))), count(|cache| matches!(cache, Cache::Leased(..))))
+    }
+
+    fn leases(&self) -> impl Iterator<Item = (&SessionId, Instant)> {
+        self.entries.iter().filter_map(|(session, entry)| match &entry.cache {
+            Cache::Leased(_, until) => Some((session, *until)),
+            Cache::Nothing | Cache::InUse(..) => None,
+        })
+    }
+
+    fn evict_oldest(&mut self) -> Option<Slot> {
+        let oldest = self.leases().min_by_key(|(_, until)| *until)?.0.clone();
+        let entry = self.entries.get_mut(&oldest)?;
+        let cache = std::mem::replace(&mut entry.cache, Cache::Nothing);
+        self.drop_empty();
+        cache.into_held().map(|held| held.slot)
+    }
+
+    fn let_go(&mut self, now: Instant) -> Vec<Slot> {
+        for entry in self.entries.values_mut() {
+            if entry.collector.as_ref().is_some_and(|(_, until)| *until <= now) {
+                entry.collector = None;
+            }
+        }
+        let mut slots = vec![];
+        while self.leases().any(|(_, until)| until <= now) || self.counts().1 > self.bounds.sessions {
+            slots.extend(self.evict_oldest());
+        }
+        self.drop_empty();
+        slots
+    }
+
+    /// When something is over next.
+    fn next_time(&self) -> Option<Instant> {
+        let collectors = self.entries.values().filter_map(|entry| Some(entry.collector.as_ref()?.1));
+        collectors.chain(self.leases().map(|(_, until)| until)).min()
+    }
+}
+
+impl Entry {
+    fn new(attempt: Attempt) -> Self {
+        Self { attempt, collected: false, forwarded: false, collector: None, cache: Cache::Nothing }
+    }
+
+    fn advance_to(&mut self, attempt: Attempt, call: Call, lease: Duration) -> Result<(), Refusal> {
+        let came = match call {
+            Call::Collect => self.collected,
+            Call::Forward => self.forwarded,
+        };
+        if attempt < self.attempt || (attempt == self.attempt && came) {
+            let message = format!("attempt {attempt} is not newer than {}", self.attempt);
+            return Err(Refusal::new(RefusalCause::StaleAttempt, message));
+        }
+        if attempt > self.attempt {
+            let cache = std::mem::replace(&mut self.cache, Cache::Nothing).leased(lease);
+            *self = Self { cache, ..Self::new(attempt) };
+        }
+        Ok(())
+    }
+}
+
+impl Cache {
+    fn into_held(self) -> Option<Held> {
+        match self {
+            Self::Nothing => None,
+            Self::InUse(_, held) => held,
+            Self::Leased(held, _) => Some(held),
+        }
+    }
+
+    /// Not in use any more.
+    fn leased(self, lease: Duration) -> Self {
+        match self {
+            Self::InUse(stream, held) => {
+                stream.cancel();
+                held.map_or(Self::Nothing, |held| Self::Leased(held, Instant::now() + lease))
+            }
+            Self::Nothing | Self::Leased(..) => self,
+        }
+    }
+}
+
+impl Place {
+    /// Gives the place its slot. False when a newer attempt has taken over meanwhile: then the slot is the caller's.
+    pub(crate) fn hold(&self, held: Held) -> bool {
+        match self.sessions.table().cache_of(self) {
+            Some(Cache::InUse(_, place)) => {
+                *place = Some(held);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps an answer until the next, in case it is lost on the way.
+    pub(crate) fn answers(&self, output: &StepOutput) {
+        if let Some(Cache::InUse(_, Some(held))) = self.sessions.table().cache_of(self) {
+            held.last = Some(output.clone());
+        }
+    }
+
+    /// The session is over, nobody will come back for it. Gives the slot to close.
+    pub(crate) fn end(self) -> Option<Slot> {
+        let mut table = self.sessions.table();
+        let cache = std::mem::replace(table.cache_of(&self)?, Cache::Nothing);
+        table.drop_empty();
+        self.sessions.told(table);
+        cache.into_held().map(|held| held.slot)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut running = self.sessions.running();
-        if running.get(&self.session).is_some_and(|(attempt, _)| *attempt == self.attempt) {
-            running.remove(&self.session);
-            self.sessions.count.send_replace(running.len());
-        }
+        let mut table = self.sessions.table();
+        let lease = table.bounds.lease;
+        let Some(cache) = table.cache_of(self) else { return };
+        *cache = std::mem::replace(cache, Cache::Nothing).leased(lease);
+        table.drop_empty();
+        self.sessions.told(table);
+    }
+}
+
+impl Table {
+    /// The cache of the session, if the place's attempt is still the newest.
+    fn cache_of(&mut self, place: &Place) -> Option<&mut Cache> {
+        let entry = self.entries.get_mut(&place.session)?;
+        (entry.attempt == place.attempt).then_some(&mut entry.cache)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session(number: u32) -> SessionId {
-        format!("00000000-0000-4000-8000-{number:012}").parse().expect("a UUID")
-    }
-
-    #[test]
-    fn a_newer_attempt_takes_over_and_an_older_one_is_refused() {
-        let sessions = Sessions::new(1);
-        let first = sessions.enter(&session(1), Attempt(1)).expect("there is room");
-        assert_eq!(sessions.enter(&session(2), Attempt(1)).expect_err("full").cause, RefusalCause::Full);
-        let second = sessions.enter(&session(1), Attempt(2)).expect("newer");
-        assert!(first.superseded.is_cancelled() && !second.superseded.is_cancelled());
-        let stale = sessions.enter(&session(1), Attempt(1)).expect_err("older");
-        assert_eq!(stale.cause, RefusalCause::StaleAttempt);
-        drop(first);
-        assert_eq!(*sessions.count().borrow(), 1, "the newer attempt keeps its place");
-        drop(second);
-        assert_eq!(*sessions.count().borrow(), 0);
-    }
-
-    #[test]
-    fn while_draining_nobody_enters() {
-        let sessions = Sessions::new(1);
-        sessions.drain();
-        assert_eq!(
-            sessions.enter(&session(1), Attempt(1)).expect_err("draining").cause,
-            RefusalCause::NotReady
-        );
-    }
-}
+mod tests;

@@ -1,148 +1,55 @@
-//! `ShardService`: `Forward` and `Collect` for authenticated peers.
+//! `ShardService`: `Forward` and `Collect` for authenticated peers, between wire and domain.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{error::Error, pin::Pin};
 
-use futures::Stream;
-use swarm_net::{PeerInfo, SwarmNet};
+use futures::{Stream, StreamExt, stream};
+use swarm_net::PeerInfo;
 use swarm_process::trace;
 use swarm_proto::{
-    CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause,
+    CollectSession, FromBelow, FromHop, Refusal, RefusalCause, ToHop,
     wire::{self, shard_service_server::ShardService},
 };
-use swarm_types::{ModelDigest, NodeId, Precision, ShardRange};
-use tokio::sync::{mpsc, watch};
+use swarm_types::NodeId;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
-    collectors::{Collectors, FORWARD_WITHIN},
-    engine_thread::EngineHandle,
-    metrics::Metrics,
-    session::{self, Call},
-    sessions::Sessions,
+    host::Host,
+    session::{self, Call, FromAbove},
 };
 
-/// What sessions must fit.
-#[derive(Clone, Debug)]
-pub(crate) struct Served {
-    pub shards: ShardRange,
-    pub total_shards: u32,
-    pub digest: ModelDigest,
-    pub precision: Precision,
-}
+/// The name that health checks ask for to know whether sessions can be taken.
+pub(crate) const NAME: &str = "swarm.v1.ShardService";
+/// At most `opened` and `failed` are ever sent up.
+const NEWS_WAITING: usize = 2;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct ShardServer(Arc<Inner>);
+pub(crate) struct ShardServer(pub(crate) Host);
 
-struct Inner {
-    net: SwarmNet,
-    served: Served,
-    /// There once the layers are loaded.
-    engine: watch::Receiver<Option<EngineHandle>>,
-    sessions: Sessions,
-    collectors: Collectors,
-    metrics: Metrics,
-}
-
-impl ShardServer {
-    pub(crate) fn new(
-        net: SwarmNet,
-        served: Served,
-        engine: watch::Receiver<Option<EngineHandle>>,
-        sessions: Sessions,
-        metrics: Metrics,
-        max_sessions: usize,
-    ) -> Self {
-        // As many again may be waiting for their first step.
-        let collectors = Collectors::new(2 * max_sessions, FORWARD_WITHIN);
-        Self(Arc::new(Inner { net, served, engine, sessions, collectors, metrics }))
-    }
-
-    pub(crate) fn id(&self) -> &NodeId {
-        self.0.net.id()
-    }
-
-    pub(crate) fn sessions(&self) -> &Sessions {
-        &self.0.sessions
-    }
-
-    pub(crate) fn collectors(&self) -> &Collectors {
-        &self.0.collectors
-    }
-
-    pub(crate) async fn channel(&self, worker: &NodeId) -> Result<Channel, Refusal> {
-        let channel = self.0.net.channel(worker).await;
-        channel.map_err(|error| Refusal::new(RefusalCause::HopFailed, error.to_string()))
-    }
-
-    /// A step's result was handed on.
-    pub(crate) fn sent(&self, took: Duration) {
-        self.0.metrics.send_seconds.observe(took.as_secs_f64());
-    }
-
-    /// Counts a failure that began here; those of hops below are counted there.
-    pub(crate) fn refused(&self, failure: &HopFailure) {
-        let HopFailure { worker, refusal } = failure;
-        self.0.metrics.refused(refusal.cause);
-        Span::current()
-            .record("otel.status_code", "ERROR")
-            .record("otel.status_description", refusal.message.as_str())
-            .record("error.type", refusal.cause.as_str());
-        tracing::warn!(%worker, cause = %refusal.cause, error = %refusal, "session refused");
-    }
-
-    /// Counts a step of an older attempt, which is not answered.
-    pub(crate) fn dropped(&self) {
-        self.0.metrics.refused(RefusalCause::StaleAttempt);
-    }
-
-    /// The engine, if the session fits what is served here.
-    pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
-        let Served { shards, total_shards, digest, precision } = &self.0.served;
-        if open.hop.worker != *self.id() {
-            let message = format!("hops: this is worker {}, not {}", self.id(), open.hop.worker);
-            return Err(Refusal::new(RefusalCause::InvalidArgument, message));
-        }
-        if open.model_digest != *digest || open.precision != *precision {
-            let message = format!(
-                "model: this worker serves {digest} in {precision}, the session needs {} in {}",
-                open.model_digest, open.precision
-            );
-            return Err(Refusal::new(RefusalCause::Model, message));
-        }
-        if open.total_shards != *total_shards || !shards.contains(open.hop.shards) {
-            let message = format!(
-                "hops: this worker serves shards {shards} of {total_shards}, the session needs {} of {}",
-                open.hop.shards, open.total_shards
-            );
-            return Err(Refusal::new(RefusalCause::Shards, message));
-        }
-        let engine = self.0.engine.borrow().clone();
-        engine.ok_or_else(|| Refusal::new(RefusalCause::NotReady, "the shard is still loading"))
-    }
-}
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl ShardService for ShardServer {
-    type ForwardStream = ReceiverStream<Result<wire::ForwardResponse, Status>>;
-    type CollectStream = Pin<Box<dyn Stream<Item = Result<wire::CollectResponse, Status>> + Send>>;
+    type ForwardStream = Answers<wire::ForwardResponse>;
+    type CollectStream = Answers<wire::CollectResponse>;
 
     async fn forward(
         &self,
         request: Request<Streaming<wire::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let caller = caller(&request)?;
-        let span = session_span(self.id(), &caller);
+        let span = session_span(self.0.id(), &caller);
         let trace = trace::Caller::of(request.metadata());
         trace.follow(&span);
-        // One message at most is ever sent up.
-        let (above, trouble) = mpsc::channel(1);
-        let call = Call { caller, from_above: request.into_inner(), above };
+        let (above, news) = mpsc::channel(NEWS_WAITING);
+        let call = Call { caller, from_above: from_above(request.into_inner()), above };
         // The hop below gets the generation's context, not ours: sessions are siblings in the trace.
-        tokio::spawn(trace.pass_on(session::serve(self.clone(), call)).instrument(span));
-        Ok(Response::new(ReceiverStream::new(trouble)))
+        tokio::spawn(trace.pass_on(session::serve(self.0.clone(), call)).instrument(span));
+        let answers = ReceiverStream::new(news).map(|news: FromBelow| Ok(news.into()));
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn collect(
@@ -150,16 +57,34 @@ impl ShardService for ShardServer {
         request: Request<wire::CollectRequest>,
     ) -> Result<Response<Self::CollectStream>, Status> {
         let collect = CollectSession::try_from(request.into_inner());
-        let added = collect.and_then(|collect| {
-            let attempt = collect.attempt;
-            Ok((attempt, self.collectors().add(collect)?))
+        let collecting = collect.and_then(|CollectSession { session, attempt }| {
+            Ok((attempt, self.0.sessions().collect(session, attempt)?))
         });
-        let (attempt, (collector, answers)) =
-            added.inspect_err(|refusal| self.0.metrics.refused(refusal.cause))?;
-        let accepted = collector.try_send(Ok(FromHop::Accepted.into_wire(attempt)));
-        accepted.map_err(|_| Status::internal("a new channel is full"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+        let (attempt, collecting) = collecting.inspect_err(|refusal| self.0.count(refusal))?;
+        let accepted = stream::iter([FromHop::Accepted(collecting.last)]);
+        let answers = accepted.chain(ReceiverStream::new(collecting.answers).map(FromHop::Output));
+        Ok(Response::new(answers.map(move |answer| Ok(answer.into_wire(attempt))).boxed()))
     }
+}
+
+/// What comes down a `Forward` stream.
+fn from_above(messages: Streaming<wire::ForwardRequest>) -> Pin<Box<dyn Stream<Item = FromAbove> + Send>> {
+    let read = |message: Result<wire::ForwardRequest, Status>| match message {
+        Ok(message) => ToHop::try_from(message).map_or_else(FromAbove::Wrong, FromAbove::Message),
+        Err(status) => unreadable(&status).map_or(FromAbove::Broken, FromAbove::Wrong),
+    };
+    messages.map(read).boxed()
+}
+
+/// A message that is too large or is none is refused; that the stream broke is no news to its caller.
+fn unreadable(status: &Status) -> Option<Refusal> {
+    let wrong = match status.code() {
+        Code::OutOfRange => true,
+        // A stream that was reset has this code too, and says so as the cause.
+        Code::Internal => status.source().is_none(),
+        _ => false,
+    };
+    wrong.then(|| Refusal::new(RefusalCause::InvalidArgument, format!("message: {}", status.message())))
 }
 
 fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_types::{HopTiming, Step};
+use swarm_types::{HopTiming, Step, StepKind};
 use tracing::{Span, field::Empty, info_span};
 
 /// Sums of a session's steps, told in the session's span when this is dropped, however the session ends.
@@ -11,7 +11,7 @@ pub(crate) struct Spent {
     session: Span,
     sums: Sums,
     phase: Phase,
-    /// The step that was just computed is the prompt's last: the first that samples.
+    /// The step that was just computed is the prompt's last: the one that samples.
     prompt_ends: bool,
     decoding: bool,
 }
@@ -44,13 +44,16 @@ impl Spent {
 
     /// A step has passed the engine.
     pub(crate) fn computed(&mut self, step: &Step, timing: HopTiming) {
+        if step.kind == StepKind::Decode {
+            self.decode();
+        }
         for sums in [&mut self.sums, &mut self.phase.sums] {
             sums.queue += timing.queue;
             sums.compute += timing.compute;
             sums.steps += 1;
-            sums.rows += step.tokens.len() as i64;
+            sums.rows += step.rows() as i64;
         }
-        self.prompt_ends = step.sample && !self.decoding;
+        self.prompt_ends = step.kind == StepKind::Prefill && step.samples > 0;
     }
 
     /// Its result was handed on.
@@ -61,6 +64,12 @@ impl Spent {
         if self.prompt_ends {
             let Sums { queue, compute, send, rows, .. } = self.sums;
             tracing::debug!(rows, ?queue, ?compute, ?send, "prompt passed");
+            self.decode();
+        }
+    }
+
+    fn decode(&mut self) {
+        if !self.decoding {
             self.decoding = true;
             self.phase = Phase::new(&self.session, "decode");
         }

@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64};
 
 use gguf::{GgufError, Header};
-use model_hub::HubError;
 use prometheus_client::metrics::gauge::Gauge;
 use shard_client::MAX_MESSAGE_BYTES;
-use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, FAST_THREADS_VARIABLE};
+use shard_engine::{DeviceChoice, FAST_THREADS_VARIABLE};
 use swarm_net::{NetError, PeerListener, Role, ShardOffer, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
@@ -15,59 +14,20 @@ use swarm_process::{
     status_service::{self, SwarmStatusService},
 };
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
-use swarm_types::{LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision};
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use swarm_types::{LayerRange, ModelDigest, ModelId, NodeId, Precision};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 
 use crate::{
-    Config,
-    engine_thread::{EngineHandle, measure_speed},
+    Config, WorkerError,
+    host::{Host, Served},
+    load::Load,
     metrics::Metrics,
     offer::{Fixed, Loading, announce, grpc_address, offers},
-    sessions::Sessions,
-    shard_service::{Served, ShardServer},
+    sessions::{Bounds, Sessions},
+    shard_service::{self, ShardServer},
 };
-
-/// The name that health checks ask for to know whether sessions can be taken.
-const SHARD_SERVICE: &str = "swarm.v1.ShardService";
-
-/// A worker that cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The model's file cannot be had.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// The model's file cannot be read.
-    #[error("model {path}: {source}")]
-    Model {
-        /// Which file.
-        path: String,
-        /// What is wrong with it.
-        source: GgufError,
-    },
-    /// The shards do not exist.
-    #[error("--shard-id or --total-shards: {0}")]
-    Shards(#[from] LayersError),
-    /// The layers cannot be loaded.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The network does not start or go on.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A port or file.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// A server failed.
-    #[error("gRPC server: {0}")]
-    Grpc(#[from] tonic::transport::Error),
-    /// An internal error.
-    #[error("the engine has stopped unexpectedly")]
-    EngineStopped,
-}
 
 /// A worker whose ports are open.
 pub struct Worker {
@@ -149,29 +109,24 @@ impl Worker {
         let metrics = register(&registry, &self.net);
         registry.show_swarm(self.net.status());
         show_limits(&registry, &self.config);
-        let sessions = Sessions::new(self.config.max_sessions as usize);
+        let sessions = Sessions::new(bounds(&self.config));
         let (loading, percent) = watch::channel(Loading::Percent(0));
         let (engine, loaded) = watch::channel(None);
         let health = self.public.health();
-        health.set(SHARD_SERVICE, false).await;
+        health.set(shard_service::NAME, false).await;
         health.set(status_service::NAME, true).await;
 
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
-        let server = ShardServer::new(
-            self.net.clone(),
-            self.served(),
-            loaded,
-            sessions.clone(),
-            metrics.clone(),
-            self.config.max_sessions as usize,
-        );
+        let host = Host::new(self.net.clone(), self.served(), loaded, sessions.clone(), metrics.clone());
+        let keeper = tokio::spawn(host.clone().keep_leases());
+        let server = ShardServer(host);
         let mut peers = tokio::spawn(serve_peers(server, self.net.clone(), self.peers, stop.clone()));
         let mut public = tokio::spawn(serve_public(self.public, registry, self.net.clone(), stop.clone()));
         let announcer =
-            tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.count()));
+            tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.running()));
         let load = Load { config: self.config.clone(), model: self.model, metrics: metrics.clone() };
-        let gauge = tokio::spawn(count_sessions(sessions.count(), metrics));
+        let gauge = tokio::spawn(count_sessions(sessions.running(), sessions.leased(), metrics));
         let compute = async {
             let ended = load.run(&loading, &engine, &health).await?;
             let _ = ended.await;
@@ -188,10 +143,11 @@ impl Worker {
         let _ = announcer.await;
         if ended.is_ok() {
             let draining =
-                offers(&self.fixed, Loading::Draining, *sessions.count().borrow(), &BTreeMap::new())?;
+                offers(&self.fixed, Loading::Draining, *sessions.running().borrow(), &BTreeMap::new())?;
             drain(&self.config, &self.net, draining, &sessions, &health).await;
         }
         gauge.abort();
+        keeper.abort();
         self.net.leave().await;
         ended
     }
@@ -213,6 +169,10 @@ fn register(registry: &Registry, net: &SwarmNet) -> Metrics {
         metrics = Some(Metrics::register(registry));
     });
     metrics.expect("the closure has run")
+}
+
+fn bounds(config: &Config) -> Bounds {
+    Bounds { sessions: config.max_sessions as usize, lease: config.session_lease }
 }
 
 /// What `kv_cache_bytes` and `sessions` are measured by.
@@ -299,10 +259,20 @@ async fn serve_public(
     public.serve(&[status_service::NAME], routes, stop).await
 }
 
-async fn count_sessions(mut count: watch::Receiver<usize>, metrics: Metrics) {
+async fn count_sessions(
+    mut running: watch::Receiver<usize>,
+    mut leased: watch::Receiver<usize>,
+    metrics: Metrics,
+) {
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     loop {
-        metrics.sessions.set(i64::try_from(*count.borrow_and_update()).unwrap_or(i64::MAX));
-        if count.changed().await.is_err() {
+        metrics.sessions.set(number(*running.borrow_and_update()));
+        metrics.leases.set(number(*leased.borrow_and_update()));
+        let changed = tokio::select! {
+            changed = running.changed() => changed,
+            changed = leased.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }
@@ -317,76 +287,12 @@ async fn drain(
     health: &Health,
 ) {
     sessions.drain();
-    health.set(SHARD_SERVICE, false).await;
+    health.set(shard_service::NAME, false).await;
     // Nobody plans a route through shards that are not loaded; to announce nothing would end the sessions that run.
     net.announce(draining);
-    let mut count = sessions.count();
+    let mut count = sessions.running();
     let idle = count.wait_for(|count| *count == 0);
     if tokio::time::timeout(config.drain_timeout, idle).await.is_err() {
         tracing::warn!(timeout = ?config.drain_timeout, "sessions are cut off: they did not finish in time");
     }
-}
-
-/// The way from a file to a running engine.
-struct Load {
-    config: Config,
-    model: PathBuf,
-    metrics: Metrics,
-}
-
-impl Load {
-    /// Loads and starts the engine; the result resolves when it stops.
-    async fn run(
-        self,
-        loading: &watch::Sender<Loading>,
-        engine: &watch::Sender<Option<EngineHandle>>,
-        health: &Health,
-    ) -> Result<oneshot::Receiver<()>, WorkerError> {
-        let config = EngineConfig {
-            model: self.model,
-            shards: self.config.shard_id,
-            total_shards: self.config.net.total_shards,
-            precision: self.config.precision,
-            device: self.config.device,
-            kv_bytes: self.config.kv_memory.0,
-            threads: self.config.thread_count(),
-        };
-        let progress = loading.clone();
-        let load = move || {
-            let mut loaded = Engine::load(config, |percent| {
-                progress.send_if_modified(|now| {
-                    let new = Loading::Percent(percent);
-                    std::mem::replace(now, new) != new
-                });
-            })?;
-            let speed = measure_speed(&mut loaded)?;
-            Ok::<_, EngineError>((loaded, speed))
-        };
-        let (loaded, tokens_per_second) = on_own_thread(load).await??;
-        let info = loaded.info().clone();
-        self.metrics.weight_bytes.set(info.weight_bytes);
-        let (handle, ended) = EngineHandle::start(loaded, self.config.batch_tokens as usize, self.metrics);
-        engine.send_replace(Some(handle));
-        health.set(SHARD_SERVICE, true).await;
-        loading.send_replace(Loading::Done { tokens_per_second, weight_bytes: info.weight_bytes });
-        tracing::info!(
-            layers = %info.layers,
-            weight_mib = info.weight_bytes >> 20,
-            read_mib = info.bytes_read >> 20,
-            tokens_per_second,
-            "shards loaded"
-        );
-        Ok(ended)
-    }
-}
-
-/// Runs long work on a thread that nobody waits for: the runtime would wait for its own before the process can end.
-async fn on_own_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, WorkerError> {
-    let (answer, done) = oneshot::channel();
-    // Nobody is interested any more when the worker ends meanwhile.
-    let run = move || drop(answer.send(work()));
-    std::thread::Builder::new().name("load".into()).spawn(run)?;
-    done.await.map_err(|_| WorkerError::EngineStopped)
 }

@@ -11,7 +11,7 @@ use support::{
     CONTEXT, Collecting, Forwarding, HIDDEN, HopBelow, POSITION_BYTES, Scene, soon, step, step_below,
 };
 use swarm_proto::{
-    HopFailure, RefusalCause, activations_to_bytes,
+    FromBelow, HopFailure, RefusalCause, activations_to_bytes,
     wire::{self, forward_request::Message},
 };
 use swarm_types::ReplicaState::{Loading, Offline};
@@ -26,7 +26,7 @@ async fn answers_two_tokens(scene: &Scene, number: u32) {
 
 /// The session answers a step with a token.
 async fn goes_on(forwarding: &Forwarding, collecting: &mut Collecting, position: u32, tokens: &[u32]) {
-    forwarding.send(step(1, position, tokens)).await;
+    forwarding.send(step(position, tokens)).await;
     let (next, token) = collecting.answer().await.expect("the session runs");
     assert_eq!((next, token.is_some()), (position + tokens.len() as u32, true));
 }
@@ -37,7 +37,7 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
     let scene = Scene::start("0", 1, &format!("--kv-memory {}", 2 * POSITION_BYTES * (CONTEXT - 1))).await;
     type Change = fn(&mut wire::OpenSession);
     let cases: [(&str, Change, RefusalCause, &str); 10] = [
-        ("version", |o| o.protocol_version = 2, ProtocolVersion, "protocol_version"),
+        ("version", |o| o.protocol_version = 1, ProtocolVersion, "protocol_version"),
         ("digest", |o| o.model_digest = "00".repeat(32), Model, "model"),
         ("precision", |o| o.precision = "fast".into(), Model, "model"),
         (
@@ -60,7 +60,7 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
         assert_eq!((refusal.cause, &worker), (cause, &scene.worker), "{name}: {refusal}");
         assert!(refusal.message.starts_with(message), "{name}: {refusal}");
     }
-    let mut early = scene.forward([Message::Step(step(1, 0, &[5]))]).await;
+    let mut early = scene.forward([Message::Step(step(0, &[5]))]).await;
     let refusal = early.failure().await.refusal;
     assert!(refusal.cause == InvalidArgument && refusal.message.contains("must be open"), "{refusal}");
     assert_eq!(scene.refused(InvalidArgument).await, 6);
@@ -80,24 +80,24 @@ async fn wrong_step(scene: &Scene, number: u32, mut step: wire::Step, change: St
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_step_to_the_first_hop_is_its_senders_fault() {
     let scene = Scene::start("0", 1, "").await;
-    let cases: [(&str, StepChange); 7] = [
+    let cases: [(&str, StepChange); 9] = [
         ("tokens", |s| s.tokens.clear()),
         ("tokens", |s| s.tokens = vec![5; 5000]),
         ("tokens", |s| s.tokens = vec![u32::MAX]),
         ("position", |s| s.position = 1),
         ("position", |s| s.tokens = vec![5; 17]),
         ("targets", |s| s.targets = vec![5; 3]),
+        ("samples", |s| s.samples = 3),
+        ("kind", |s| s.kind = 0),
         ("activations", |s| s.activations = vec![0; 4].into()),
     ];
     for (number, (field, change)) in (1..).zip(cases) {
-        let HopFailure { worker, refusal } = wrong_step(&scene, number, step(1, 0, &[5, 6]), change).await;
+        let HopFailure { worker, refusal } = wrong_step(&scene, number, step(0, &[5, 6]), change).await;
         assert_eq!((refusal.cause, &worker), (RefusalCause::InvalidArgument, &scene.worker), "{refusal}");
         assert!(refusal.message.starts_with(field), "{field}: {refusal}");
     }
-    let newer = wrong_step(&scene, 50, step(1, 0, &[5]), |s| s.attempt = 2).await.refusal;
-    assert_eq!(newer.cause, RefusalCause::StaleAttempt, "{newer}");
     let (mut twice, _collecting) = scene.session(51, 1).await;
-    twice.open_again(scene.opening(51, 1)).await;
+    twice.say(Message::Open(scene.opening(51, 1))).await;
     assert_eq!(twice.failure().await.refusal.cause, RefusalCause::InvalidArgument);
     answers_two_tokens(&scene, 99).await;
 }
@@ -113,21 +113,20 @@ async fn a_wrong_step_further_down_is_the_fault_of_the_hop_above() {
         ("position", |s| s.position = 3),
     ];
     for (number, (field, change)) in (1..).zip(cases) {
-        let HopFailure { worker, refusal } =
-            wrong_step(&scene, number, step_below(1, 0, &[5, 6]), change).await;
+        let HopFailure { worker, refusal } = wrong_step(&scene, number, step_below(0, &[5, 6]), change).await;
         assert_eq!((refusal.cause, &worker), (RefusalCause::HopFailed, scene.peer.id()), "{refusal}");
         assert!(refusal.message.contains(field), "{field}: {refusal}");
     }
     assert_eq!(scene.refused(RefusalCause::HopFailed).await, 5);
     let (forwarding, mut collecting) = scene.session(99, 1).await;
-    forwarding.send(step_below(1, 0, &[5, 6])).await;
+    forwarding.send(step_below(0, &[5, 6])).await;
     assert!(matches!(collecting.answer().await, Some((2, Some(_)))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_too_large_or_is_none_is_refused_first_and_later() {
     let scene = Scene::start("0", 1, "").await;
-    let large = || wire::Step { activations: vec![0; 17 << 20].into(), ..step(1, 0, &[5]) };
+    let large = || wire::Step { activations: vec![0; 17 << 20].into(), ..step(0, &[5]) };
     let first = scene.forward([Message::Step(large())]).await.failure().await.refusal;
     let (mut forwarding, mut collecting) = scene.session(1, 1).await;
     goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
@@ -143,7 +142,8 @@ async fn a_message_that_is_too_large_or_is_none_is_refused_first_and_later() {
     let codec = tonic_prost::ProstCodec::<wire::Replica, wire::ForwardResponse>::default();
     let call = grpc.streaming(Request::new(nonsense), path, codec).await;
     let told = soon(call.unwrap().into_inner().message()).await.unwrap().unwrap();
-    let none = HopFailure::try_from(told.failed.unwrap()).unwrap().refusal;
+    let FromBelow::Failed(none) = told.try_into().unwrap() else { panic!("it is no message") };
+    let none = none.refusal;
 
     for refusal in [&first, &later, &none] {
         assert_eq!(refusal.cause, RefusalCause::InvalidArgument, "{refusal}");
@@ -160,17 +160,18 @@ async fn the_cache_is_free_again_however_a_session_ends() {
         let open = scene.opening(number, attempt);
         wire::OpenSession { max_positions: CONTEXT, ..open }
     };
-    for (number, end) in (1..).zip(["half-close", "drop Forward", "drop Collect", "refusal"]) {
+    for (number, end) in (1..).zip(["end", "half-close", "drop Forward", "drop Collect", "refusal"]) {
         let (forwarding, mut collecting) = scene.session_with(whole(number, 1), number).await;
         goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
         scene.runs(1).await;
         let full = scene.session(100 + number, 1).await.0.failure().await.refusal;
         assert_eq!(full.cause, RefusalCause::Full, "{full}");
         match end {
+            "end" => forwarding.end().await,
             "half-close" => forwarding.close().await,
             "drop Forward" => drop(forwarding),
             "drop Collect" => drop(collecting),
-            _ => forwarding.send(step(1, 0, &[])).await,
+            _ => forwarding.send(step(0, &[])).await,
         }
         scene.runs(0).await;
     }
@@ -179,20 +180,63 @@ async fn the_cache_is_free_again_however_a_session_ends() {
     let (second, mut takes_over) = scene.session_with(whole(9, 2), 9).await;
     first.ended().await;
     assert_eq!(collecting.answer().await, None);
-    second.send(step(2, 0, &[5, 6])).await;
+    second.send(step(0, &[5, 6])).await;
     assert!(takes_over.answer().await.is_some());
     let stale = scene.forward([Message::Open(whole(9, 1))]).await.failure().await.refusal;
     assert_eq!(stale.cause, RefusalCause::StaleAttempt);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_step_of_an_older_attempt_is_dropped_and_counted() {
+async fn a_session_whose_stream_broke_goes_on_where_it_stood() {
     let scene = Scene::start("0", 1, "").await;
-    let (forwarding, mut collecting) = scene.session(1, 2).await;
-    forwarding.send(step(1, 0, &[9, 9, 9])).await;
-    forwarding.send(step(2, 0, &[5, 6])).await;
-    assert!(matches!(collecting.answer().await, Some((2, Some(_)))), "the first answer is to the second");
-    assert_eq!(scene.refused(RefusalCause::StaleAttempt).await, 1);
+    let undisturbed = {
+        let (forwarding, mut collecting) = scene.session(1, 1).await;
+        goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+        forwarding.send(step(2, &[7])).await;
+        let answer = collecting.answer().await;
+        forwarding.end().await;
+        answer
+    };
+    assert_eq!((scene.metric("kv_cache_bytes").await, scene.metric("rows_total").await), (0, 3));
+
+    let (mut forwarding, mut collecting) = scene.session(2, 1).await;
+    assert_eq!(forwarding.opened().await, 0, "a session that is new");
+    goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+    drop((forwarding, collecting));
+    scene.runs(0).await;
+    assert!(scene.metric("kv_cache_bytes").await > 0, "its cache is kept");
+    let (mut forwarding, mut collecting) = scene.session(2, 2).await;
+    assert!(matches!(collecting.last, Some((2, Some(_)))), "its last answer too: {:?}", collecting.last);
+    assert_eq!(forwarding.opened().await, 2);
+    forwarding.send(step(2, &[7])).await;
+    assert_eq!(collecting.answer().await, undisturbed);
+    assert_eq!(scene.metric("rows_total").await, 6, "nothing was computed twice");
+    // It may go back, but never ahead.
+    forwarding.send(step(1, &[6, 7])).await;
+    assert_eq!(collecting.answer().await, undisturbed);
+    forwarding.send(step(4, &[8])).await;
+    let refusal = forwarding.failure().await.refusal;
+    assert!(refusal.message.contains("the session stands at 3"), "{refusal}");
+    assert_eq!(scene.metric("sessions_taken_over_total").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_used_in_another_way_begins_again_and_a_lease_ends() {
+    let scene = Scene::start("0", 1, "--session-lease 0.05").await;
+    let (forwarding, mut collecting) = scene.session(1, 1).await;
+    goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+    let longer = wire::OpenSession { max_positions: 17, ..scene.opening(1, 2) };
+    let (mut second, _collecting) = scene.session_with(longer, 1).await;
+    assert_eq!(second.opened().await, 0);
+    drop(second);
+    let freed = async {
+        while scene.metric("kv_cache_bytes").await + scene.metric("sessions_leased").await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(freed).await;
+    let (mut third, _collecting) = scene.session(1, 3).await;
+    assert_eq!(third.opened().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,7 +257,7 @@ async fn a_failure_below_is_told_with_its_own_cause_and_name() {
         for number in 1..=20 {
             // The steps are under way while the hop below refuses, and none of them must hide why.
             let open = wire::OpenSession { max_positions: 100, ..scene.opening(number, 1) };
-            let steps = (0..10).map(|n| Message::Step(step(1, 2 * n, &[5, 6])));
+            let steps = (0..10).map(|n| Message::Step(step(2 * n, &[5, 6])));
             let mut forwarding = scene.forward([Message::Open(open)].into_iter().chain(steps)).await;
             let HopFailure { worker, refusal } = forwarding.failure().await;
             assert_eq!((refusal.cause, &worker), (cause, scene.peer.id()), "{refusal}");

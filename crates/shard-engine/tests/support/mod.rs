@@ -3,15 +3,15 @@
 // Each test file uses its own part of this.
 #![allow(dead_code)]
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use candle_core::{
     Device, Tensor,
     quantized::{GgmlDType, QTensor},
 };
 use gguf::{Dtype, Header, TensorInfo, tiny::TinyModel, write::Writer};
-use shard_engine::{DeviceChoice, Engine, EngineConfig, SessionOptions, StepResult};
-use swarm_types::{HopTiming, Precision, SamplingParams, SessionId, ShardRange, Step, StepOutput, TokenId};
+use shard_engine::{DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
+use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepOutput, TokenId};
 use tempfile::TempDir;
 
 pub(crate) const PROMPT: [u32; 13] = [5, 9, 200, 31, 77, 5, 5, 120, 64, 33, 250, 17, 8];
@@ -88,79 +88,98 @@ impl Model {
             let shards = ShardRange::new(shard, shard + 1).expect("valid");
             Engine::load(self.config(shards, total), |_| ()).expect("loaded")
         };
-        Route((0..total).map(load).collect())
+        Route::new((0..total).map(load).collect())
     }
 }
 
-/// Engines that together hold a model.
-pub(crate) struct Route(pub(crate) Vec<Engine>);
+/// Engines that together hold a model, and the slots on each of them by the number of their session.
+pub(crate) struct Route {
+    pub(crate) engines: Vec<Engine>,
+    slots: BTreeMap<u32, Vec<Slot>>,
+}
 
 impl Route {
-    pub(crate) fn open(&mut self, id: &SessionId, params: &SamplingParams) {
-        for engine in &mut self.0 {
-            let options = SessionOptions {
+    pub(crate) fn new(engines: Vec<Engine>) -> Self {
+        Self { engines, slots: BTreeMap::new() }
+    }
+
+    pub(crate) fn open(&mut self, session: u32, params: &SamplingParams) {
+        let open = |engine: &mut Engine| {
+            let options = SlotOptions {
                 shards: engine.info().shards,
                 prompt_tokens: PROMPT.len() as u32,
                 max_positions: 100,
                 sampling: Some(params.clone()),
             };
-            engine.open(id.clone(), options).expect("opened");
-        }
+            engine.open(options).expect("opened")
+        };
+        let slots = self.engines.iter_mut().map(open).collect();
+        assert!(self.slots.insert(session, slots).is_none(), "session {session} is open already");
+    }
+
+    pub(crate) fn close(&mut self, session: u32) {
+        let slots = self.slots.remove(&session).expect("open");
+        self.engines.iter_mut().zip(slots).for_each(|(engine, slot)| engine.close(slot));
+    }
+
+    /// A session's slot on one of the engines.
+    pub(crate) fn slot(&self, engine: usize, session: u32) -> Slot {
+        self.slots[&session][engine]
     }
 
     /// Sends steps of several sessions through all shards as one batch.
-    pub(crate) fn run(&mut self, mut steps: Vec<(SessionId, Step)>) -> Vec<StepOutput> {
-        let last = self.0.len() - 1;
-        for engine in &mut self.0[..last] {
-            let results = engine.run(steps.clone());
-            for ((_, step), result) in steps.iter_mut().zip(results) {
+    pub(crate) fn run(&mut self, steps: Vec<(u32, Step)>) -> Vec<StepOutput> {
+        let (sessions, mut steps): (Vec<u32>, Vec<Step>) = steps.into_iter().unzip();
+        let mut outputs = vec![];
+        for hop in 0..self.engines.len() {
+            let slots = sessions.iter().map(|session| self.slot(hop, *session));
+            let batch: Vec<(Slot, Step)> = slots.zip(steps.iter().cloned()).collect();
+            for (step, result) in steps.iter_mut().zip(self.engines[hop].run(&batch)) {
                 match result.expect("computed") {
                     StepResult::Activations(x) => step.activations = x,
-                    StepResult::Output(_) => panic!("only the last shard has outputs"),
+                    StepResult::Output(output) => outputs.push(output),
                 }
             }
         }
-        let outputs = self.0[last].run(steps).into_iter().map(|result| match result.expect("computed") {
-            StepResult::Output(output) => output,
-            StepResult::Activations(_) => panic!("the last shard has outputs"),
-        });
-        outputs.collect()
+        assert_eq!(outputs.len(), steps.len(), "the last shard has outputs, and no other");
+        outputs
     }
 
     /// Prompt in chunks, then generated tokens; with the bits of their log-probabilities.
     pub(crate) fn generate(
         &mut self,
-        id: &SessionId,
+        session: u32,
         params: &SamplingParams,
         chunk: usize,
     ) -> Vec<(u32, u32)> {
-        self.open(id, params);
+        self.open(session, params);
         let mut seen = vec![];
         let mut position = 0;
         let mut output = None;
         for tokens in PROMPT.chunks(chunk) {
-            output = self.run(vec![(id.clone(), step(position, tokens))]).pop();
+            output = self.run(vec![(session, step(position, tokens))]).pop();
             position += tokens.len() as u32;
         }
         for _ in 0..12 {
-            let sampled = output.expect("an output");
-            let token = sampled.token.expect("sampled");
-            seen.push((token.0, sampled.logprob.expect("asked for").to_bits()));
-            output = self.run(vec![(id.clone(), step(position, &[token.0]))]).pop();
+            let (token, bits) = sampled(&output.expect("an output")).pop().expect("sampled");
+            seen.push((token, bits));
+            output = self.run(vec![(session, step(position, &[token]))]).pop();
             position += 1;
         }
-        self.0.iter_mut().for_each(|engine| engine.close(id));
+        self.close(session);
         seen
     }
 }
 
-pub(crate) fn step(position: u32, tokens: &[u32]) -> Step {
-    let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
-    Step { position, tokens, sample: true, timings: Vec::<HopTiming>::new(), ..Step::default() }
+/// The sampled tokens with the bits of their log-probabilities.
+pub(crate) fn sampled(output: &StepOutput) -> Vec<(u32, u32)> {
+    output.tokens.iter().map(|s| (s.token.0, s.logprob.expect("asked for").to_bits())).collect()
 }
 
-pub(crate) fn session(number: u32) -> SessionId {
-    format!("00000000-0000-4000-8000-{number:012}").parse().expect("a UUID")
+/// A step that samples from its last row.
+pub(crate) fn step(position: u32, tokens: &[u32]) -> Step {
+    let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
+    Step { position, tokens, samples: 1, ..Step::default() }
 }
 
 pub(crate) fn params() -> SamplingParams {

@@ -81,13 +81,19 @@ impl Account {
         Self { span, attempts: 0, tokens: 0, phase: None }
     }
 
-    /// An attempt begins with all tokens so far as its prompt.
-    pub(super) fn begins(&mut self, attempt: Attempt, route: &Route, tokens: usize) {
+    /// An attempt begins.
+    pub(super) fn begins(&mut self, attempt: Attempt, route: &Route) {
         self.attempts = attempt.0;
         let phase = Phase::new(&self.span, "prefill", attempt);
-        phase.span.record("llama_swarm.rows", tokens as i64);
         phase.span.record("llama_swarm.hops", route.hops().len() as i64);
         self.phase = Some(phase);
+    }
+
+    /// So many tokens are its prompt: all that its hops do not have yet.
+    pub(super) fn prefills(&mut self, tokens: usize) {
+        if let Some(phase) = &self.phase {
+            phase.span.record("llama_swarm.rows", tokens as i64);
+        }
     }
 
     /// The attempt broke.

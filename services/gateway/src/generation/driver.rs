@@ -2,13 +2,14 @@
 //!
 //! The driver's state is the list of tokens: with it a session can be rebuilt on any route and goes on as if nothing
 //! had happened, because what is sampled depends on tokens, positions and the seed only. So a lost hop means: a new
-//! route, all tokens so far as one prompt, and on. Nothing is reported twice.
+//! route, as many tokens as its hops do not have yet as one prompt, and on. Nothing is reported twice.
 
 use std::{ops::Range, time::Instant};
 
 use swarm_proto::OpenSession;
 use swarm_types::{
-    Attempt, Precision, Route, SessionId, Step, StepOutput, TargetScore, TokenId, TokenLogprob,
+    Attempt, HopTiming, Precision, Route, SampledToken, SessionId, Step, StepKind, StepOutput, TargetScore,
+    TokenId,
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
 use tracing::{debug, warn};
@@ -43,6 +44,8 @@ pub(super) struct Driver {
     /// When the last token came.
     last_token_at: Option<Instant>,
     recovery: Recovery,
+    /// The attempt that came to its end: its hops are freed when the client was told.
+    finished: Option<Pipeline>,
 }
 
 /// What a new driver is told.
@@ -60,6 +63,14 @@ pub(super) struct Assignment {
     pub(super) _running: Counted,
     /// Tells its trace.
     pub(super) account: Account,
+}
+
+/// How an attempt begins.
+enum Resume {
+    /// With the token at this position.
+    At(usize),
+    /// It has nothing left to do.
+    Finished(FinishReason),
 }
 
 /// Why an attempt did not come to its end.
@@ -89,6 +100,7 @@ impl Driver {
             scored: 0,
             asked_at: None,
             last_token_at: None,
+            finished: None,
             precision,
             given,
         }
@@ -115,13 +127,14 @@ impl Driver {
         if let Some(end) = end {
             self.given.outlet.end(end).await;
         }
+        if let Some(pipeline) = self.finished.take() {
+            pipeline.end().await;
+        }
     }
 
     /// `None` when nobody is interested any more.
     async fn generate(&mut self, first: Reserved) -> Option<Result<FinishReason, GenerationError>> {
-        let nothing_to_score =
-            self.given.request.score_prompt.is_none() || self.given.request.prompt.len() < 2;
-        if self.given.request.max_tokens == 0 && nothing_to_score {
+        if self.given.request.max_tokens == 0 && self.scores_wanted() == 0 {
             return Some(Ok(FinishReason::Length));
         }
         let mut reserved = first;
@@ -145,18 +158,58 @@ impl Driver {
     /// One route, from the first token to the end or to trouble.
     async fn attempt(&mut self, reserved: &Reserved) -> Result<FinishReason, Interruption> {
         let open = self.open_session(reserved);
-        self.given.account.begins(self.attempt, reserved.route(), self.tokens.len());
+        self.given.account.begins(self.attempt, reserved.route());
         let mut pipeline =
             Pipeline::open(&self.given.swarm, reserved.route(), open, self.given.config.step_timeout).await?;
-        let mut output = self.prefill(&mut pipeline).await?;
+        let ended = self.drive(&mut pipeline).await;
+        match &ended {
+            Ok(_) => self.finished = Some(pipeline),
+            Err(Interruption::Trouble(_)) => pipeline.leave(),
+            Err(Interruption::ClientGone) => drop(pipeline),
+        }
+        ended
+    }
+
+    async fn drive(&mut self, pipeline: &mut Pipeline) -> Result<FinishReason, Interruption> {
+        let begin = match self.resume(pipeline).await? {
+            Resume::At(position) => position,
+            Resume::Finished(reason) => return Ok(reason),
+        };
+        self.given.account.prefills(self.tokens.len() - begin);
+        let mut output = self.prefill(pipeline, begin).await?;
         loop {
             if let Some(reason) = self.take_token(output).await? {
                 return Ok(reason);
             }
             let position = self.tokens.len() - 1;
-            self.send(&mut pipeline, position..position + 1).await?;
-            output = self.next(&mut pipeline).await?;
+            self.send(pipeline, StepKind::Decode, position..position + 1).await?;
+            output = self.next(pipeline).await?;
         }
+    }
+
+    /// Where this attempt goes on: behind what all hops have kept of the one before, and what is still to be reported.
+    async fn resume(&mut self, pipeline: &mut Pipeline) -> Result<Resume, Interruption> {
+        if self.attempt == Attempt::FIRST {
+            // No hop has anything yet, so there is nothing to wait for.
+            return Ok(Resume::At(0));
+        }
+        let kept = pipeline.opened().await? as usize;
+        let scored = self.scored == self.scores_wanted();
+        if let Some(lost) = pipeline.last_answer()
+            && lost.position as usize == self.tokens.len()
+            && scored
+            && let Some(reason) = self.take_token(lost).await?
+        {
+            return Ok(Resume::Finished(reason));
+        }
+        debug!(kept, tokens = self.tokens.len(), "the hops have the session");
+        let begin = kept.min(self.tokens.len() - 1);
+        Ok(Resume::At(if scored { begin } else { begin.min(self.scored) }))
+    }
+
+    /// Prompt tokens that are scored: all but the first, which has none before it.
+    fn scores_wanted(&self) -> usize {
+        self.given.request.score_prompt.map_or(0, |_| self.given.request.prompt.len() - 1)
     }
 
     fn open_session(&self, reserved: &Reserved) -> OpenSession {
@@ -179,14 +232,20 @@ impl Driver {
         }
     }
 
-    /// Sends all tokens so far in chunks; gives the answer to the last.
-    async fn prefill(&mut self, pipeline: &mut Pipeline) -> Result<StepOutput, Interruption> {
-        let (end, chunk) = (self.tokens.len(), self.given.config.prefill_chunk as usize);
-        for start in (0..end).step_by(chunk) {
+    /// Sends the tokens from `begin` on in chunks; gives the answer to the last.
+    async fn prefill(&mut self, pipeline: &mut Pipeline, begin: usize) -> Result<StepOutput, Interruption> {
+        let end = self.tokens.len();
+        // When all hops have what was there before, the newest token is as any other that is generated.
+        let newest = begin + 1 == end && begin >= self.given.request.prompt.len();
+        let kind = if newest { StepKind::Decode } else { StepKind::Prefill };
+        let mut start = begin;
+        while start < end {
             if pipeline.under_way() >= MAX_CHUNKS_UNDER_WAY {
                 self.next(pipeline).await?;
             }
-            self.send(pipeline, start..end.min(start + chunk)).await?;
+            let chunk = start..self.chunk_end(start);
+            start = chunk.end;
+            self.send(pipeline, kind, chunk).await?;
         }
         while pipeline.under_way() > 1 {
             self.next(pipeline).await?;
@@ -194,24 +253,35 @@ impl Driver {
         self.next(pipeline).await
     }
 
-    async fn send(&mut self, pipeline: &mut Pipeline, rows: Range<usize>) -> Result<(), Interruption> {
+    /// A chunk's scores were reported all or not at all, so one ends where those that were reported end.
+    fn chunk_end(&self, start: usize) -> usize {
+        let end = self.tokens.len().min(start + self.given.config.prefill_chunk as usize);
+        if start < self.scored { end.min(self.scored) } else { end }
+    }
+
+    async fn send(
+        &mut self,
+        pipeline: &mut Pipeline,
+        kind: StepKind,
+        rows: Range<usize>,
+    ) -> Result<(), Interruption> {
         let sample = rows.end == self.tokens.len() && self.given.request.max_tokens > 0;
         if sample {
             self.asked_at.get_or_insert_with(Instant::now);
         }
         let step = Step {
+            kind,
             position: count(rows.start),
             tokens: self.tokens.get(rows.clone()).unwrap_or_default().to_vec(),
-            sample,
+            samples: u32::from(sample),
             targets: self.targets(rows),
             ..Step::default()
         };
-        debug!(position = step.position, rows = step.tokens.len(), "step sent");
+        debug!(position = step.position, rows = step.rows(), "step sent");
         Ok(pipeline.send(step).await?)
     }
 
-    /// The prompt tokens to score under these rows. Chunks begin at the same places in every attempt, so a chunk's
-    /// scores were reported all or not at all.
+    /// The prompt tokens to score under these rows, if they were not reported yet.
     fn targets(&self, rows: Range<usize>) -> Vec<TokenId> {
         if self.given.request.score_prompt.is_none() || rows.start < self.scored {
             return vec![];
@@ -242,8 +312,9 @@ impl Driver {
     }
 
     /// Reports the sampled token. Some reason when it was the last.
-    async fn take_token(&mut self, output: StepOutput) -> Result<Option<FinishReason>, Interruption> {
-        let Some(token) = output.token else { return Ok(Some(FinishReason::Length)) };
+    async fn take_token(&mut self, mut output: StepOutput) -> Result<Option<FinishReason>, Interruption> {
+        let Some(sampled) = output.tokens.pop() else { return Ok(Some(FinishReason::Length)) };
+        let token = sampled.token;
         if self.given.request.end_tokens.contains(&token) {
             return Ok(Some(FinishReason::End));
         }
@@ -253,7 +324,7 @@ impl Driver {
         if self.tokens.len() == self.given.request.prompt.len() + 1 {
             self.given.metrics.first_token(self.given.started_at.elapsed());
         }
-        let token = self.generated(token, output);
+        let token = self.generated(sampled, output.timings);
         self.given.account.token(&token, self.given.started_at.elapsed());
         if let Some(last) = self.last_token_at.replace(Instant::now()) {
             self.given.metrics.decoded(&token, last.elapsed());
@@ -263,15 +334,15 @@ impl Driver {
         Ok((self.tokens.len() >= room).then_some(FinishReason::Length))
     }
 
-    fn generated(&mut self, token: TokenId, output: StepOutput) -> GeneratedToken {
+    fn generated(&mut self, sampled: SampledToken, hops: Vec<HopTiming>) -> GeneratedToken {
         let wanted = self.given.request.sampling.top_logprobs;
-        let mut top: Vec<TokenLogprob> = output.top;
+        let SampledToken { token, logprob, mut top } = sampled;
         top.truncate(wanted.unwrap_or(0) as usize);
         GeneratedToken {
             token,
-            logprob: output.logprob.filter(|_| wanted.is_some()),
+            logprob: logprob.filter(|_| wanted.is_some()),
             top,
-            hops: output.timings,
+            hops,
             round_trip: self.asked_at.take().map(|asked| asked.elapsed()).unwrap_or_default(),
         }
     }

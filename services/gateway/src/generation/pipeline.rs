@@ -16,23 +16,29 @@ use crate::swarm::Swarm;
 /// When a stream ends without a name, the hop that failed is usually named on the other stream a moment later.
 const BLAME_GRACE: Duration = Duration::from_millis(200);
 
-/// A session's streams on one route. Dropping it ends the session on every hop.
+/// A session's streams on one route. Dropping it ends the session on every hop, unless it was left.
 pub(super) struct Pipeline {
     route: Route,
-    hops: HopSession,
-    trouble: HopTrouble,
-    collected: Collected,
+    /// There until the pipeline ends.
+    streams: Option<Streams>,
     status: watch::Receiver<Arc<SwarmStatus>>,
     step_timeout: Duration,
     /// Steps that were sent and not answered, oldest first.
     under_way: VecDeque<Expected>,
 }
 
+/// What a session speaks through.
+struct Streams {
+    hops: HopSession,
+    trouble: HopTrouble,
+    collected: Collected,
+}
+
 /// What the answer to a step must look like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Expected {
     position: u32,
-    sampled: bool,
+    sampled: usize,
     scores: usize,
 }
 
@@ -65,13 +71,39 @@ impl Pipeline {
         let (hops, trouble) = forward.await.map_err(|refusal| Trouble::at(first, refusal))?;
         Ok(Self {
             route: route.clone(),
-            hops,
-            trouble,
-            collected,
+            streams: Some(Streams { hops, trouble, collected }),
             status: swarm.status(),
             step_timeout,
             under_way: VecDeque::new(),
         })
+    }
+
+    /// How many positions every hop of the route has computed already, once all have the session.
+    pub(super) async fn opened(&mut self) -> Result<u32, Trouble> {
+        let Streams { trouble, .. } = streams(&mut self.streams);
+        let opened = tokio::select! {
+            opened = trouble.opened() => opened,
+            trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
+            () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
+        };
+        opened.map_err(|failure| Trouble::at(&failure.worker, failure.refusal))
+    }
+
+    /// What the last hop answered last in an older attempt, in case it was lost on the way.
+    pub(super) fn last_answer(&mut self) -> Option<StepOutput> {
+        streams(&mut self.streams).collected.last.take()
+    }
+
+    /// The session is over: returns when its hops have freed their caches, or soon.
+    pub(super) async fn end(mut self) {
+        if let Some(streams) = self.streams.take() {
+            streams.end().await;
+        }
+    }
+
+    /// Breaks the attempt: the hops keep their caches for the next one.
+    pub(super) fn leave(mut self) {
+        self.streams = None;
     }
 
     /// How many steps were sent and not answered.
@@ -81,10 +113,12 @@ impl Pipeline {
 
     /// Sends a step down the route.
     pub(super) async fn send(&mut self, step: Step) -> Result<(), Trouble> {
-        let expected = Expected { position: step.end(), sampled: step.sample, scores: step.targets.len() };
+        let expected =
+            Expected { position: step.end(), sampled: step.samples as usize, scores: step.targets.len() };
+        let Streams { hops, trouble, .. } = streams(&mut self.streams);
         let sent = tokio::select! {
-            sent = self.hops.send(step) => sent,
-            failure = self.trouble.next() => return Err(Trouble::at(&failure.worker, failure.refusal)),
+            sent = hops.send(step) => sent,
+            failure = trouble.failure() => return Err(Trouble::at(&failure.worker, failure.refusal)),
             trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
             () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
         };
@@ -99,10 +133,11 @@ impl Pipeline {
     /// The answer to the oldest step under way.
     pub(super) async fn next(&mut self) -> Result<StepOutput, Trouble> {
         let last = self.route.last().worker.clone();
+        let Streams { collected, trouble, .. } = streams(&mut self.streams);
         let output = tokio::select! {
             biased; // What was answered before a hop failed is good.
-            output = self.collected.next() => output,
-            failure = self.trouble.next() => return Err(Trouble::at(&failure.worker, failure.refusal)),
+            output = collected.next() => output,
+            failure = trouble.failure() => return Err(Trouble::at(&failure.worker, failure.refusal)),
             trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
             () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
         };
@@ -115,19 +150,17 @@ impl Pipeline {
 
     fn checked(&mut self, output: StepOutput) -> Result<StepOutput, String> {
         let expected = self.under_way.pop_front().ok_or("an answer to no step")?;
-        let got = Expected {
-            position: output.position,
-            sampled: output.token.is_some(),
-            scores: output.scores.len(),
-        };
+        let got =
+            Expected { position: output.position, sampled: output.tokens.len(), scores: output.scores.len() };
         if got == expected { Ok(output) } else { Err(format!("expected {expected:?}, got {got:?}")) }
     }
 
     /// The trouble that a hop is told of on the way up, if that arrives in time; else the given one.
     async fn blame(&mut self, otherwise: Trouble) -> Trouble {
+        let Streams { trouble, .. } = streams(&mut self.streams);
         let named = async {
             tokio::select! {
-                failure = self.trouble.next() => Trouble::at(&failure.worker, failure.refusal),
+                failure = trouble.failure() => Trouble::at(&failure.worker, failure.refusal),
                 trouble = lost_hop(&mut self.status, &self.route) => trouble,
             }
         };
@@ -137,6 +170,27 @@ impl Pipeline {
     fn no_answer(&self) -> Trouble {
         let message = format!("no answer to a step within {} s", self.step_timeout.as_secs_f32());
         Trouble { worker: None, refusal: Refusal::new(RefusalCause::Timeout, message) }
+    }
+}
+
+fn streams(streams: &mut Option<Streams>) -> &mut Streams {
+    streams.as_mut().expect("they are taken only from a pipeline that ends")
+}
+
+impl Streams {
+    /// `Collect` stays until `Forward` has ended, so that the last hop sees an end and no break.
+    async fn end(self) {
+        self.hops.end(self.trouble).await;
+        drop(self.collected);
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (Some(streams), Ok(runtime)) = (self.streams.take(), runtime) {
+            runtime.spawn(streams.end());
+        }
     }
 }
 

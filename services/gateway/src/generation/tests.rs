@@ -169,6 +169,40 @@ async fn a_lost_hop_is_replaced_and_the_continuation_is_the_same() {
 }
 
 #[tokio::test]
+async fn what_the_hops_have_kept_is_not_computed_again() {
+    // Prompt of six, chunks of four: the step that reaches nine is the fourth token's.
+    let first = [(0, 4), (4, 2), (6, 1), (7, 1)];
+    let cases = [
+        (Fault::Breaks { at: 9 }, 400, &[(8, 1), (9, 1), (10, 1), (11, 1), (12, 1)][..]),
+        (Fault::Breaks { at: 9 }, 5, &[(5, 4), (9, 1), (10, 1), (11, 1), (12, 1)]),
+        (Fault::Breaks { at: 9 }, 0, &[(0, 4), (4, 4), (8, 1), (9, 1), (10, 1), (11, 1), (12, 1)]),
+        // It was computed, and its answer comes with the next attempt.
+        (Fault::LosesAnswer { at: 9 }, 400, &[(8, 1), (9, 1), (10, 1), (11, 1), (12, 1)]),
+    ];
+    for (fault, keep, then) in cases {
+        let fakes = FakeSwarm::start(&[&["a"]], [fault.clone()]).await;
+        fakes.keep(keep);
+        let outcome = run(&fakes, request(6, 8)).await;
+        continued_to_the_end(&outcome, 6, 8);
+        assert_eq!(fakes.steps(), [&first[..], then].concat(), "{fault:?}, {keep} kept");
+        assert_eq!(fakes.opened().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn scores_are_reported_once_whatever_the_hops_have_kept() {
+    for keep in [0, 3, 6, 11, 400] {
+        let faults = [Fault::Breaks { at: 9 }, Fault::LosesAnswer { at: 12 }, Fault::LosesAnswer { at: 14 }];
+        let fakes = FakeSwarm::start(&[&["a"]], faults).await;
+        fakes.keep(keep);
+        let outcome = run(&fakes, GenerationRequest { score_prompt: Some(1), ..request(13, 4) }).await;
+        continued_to_the_end(&outcome, 13, 4);
+        let targets: Vec<_> = outcome.scores.iter().map(|score| score.target.token).collect();
+        assert_eq!(targets, prompt(13)[1..], "{keep} kept");
+    }
+}
+
+#[tokio::test]
 async fn a_hop_that_goes_offline_is_left_at_once() {
     let fakes = FakeSwarm::start(&[&["a"], &["b1", "b2"]], [Fault::Silent { at: 9 }]).await;
     let mut stream = generator(&fakes, config()).start(request(6, 8)).await.expect("starts");

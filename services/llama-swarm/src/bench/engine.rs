@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use shard_engine::{Engine, EngineConfig, EngineError, SessionOptions, StepResult};
-use swarm_types::{SamplingParams, SessionId, ShardRange, Step, TokenId};
+use shard_engine::{Engine, EngineConfig, EngineError, Slot, SlotOptions, StepResult};
+use swarm_types::{SamplingParams, ShardRange, Step, StepKind, TokenId};
 
 use super::{
     figures::{median, rate},
@@ -157,41 +157,41 @@ impl Run {
         let mut tokens = self.prefill(&sessions, prompt_tokens)?;
         let prefilled = started.elapsed();
         for position in prompt_tokens..prompt_tokens + max_tokens - 1 {
-            let step =
-                |token: &TokenId| Step { position, tokens: vec![*token], sample: true, ..Step::default() };
-            let steps = sessions.iter().zip(&tokens).map(|((id, _), token)| (id.clone(), step(token)));
-            tokens = sampled(self.engine.run(steps.collect()))?;
+            let kind = StepKind::Decode;
+            let step = |token: &TokenId| Step {
+                kind,
+                position,
+                tokens: vec![*token],
+                samples: 1,
+                ..Step::default()
+            };
+            let steps = sessions.iter().zip(&tokens).map(|((slot, _), token)| (*slot, step(token)));
+            tokens = sampled(self.engine.run(&steps.collect::<Vec<_>>()))?;
         }
         let decoded = started.elapsed() - prefilled;
-        for (id, _) in &sessions {
-            self.engine.close(id);
+        for (slot, _) in &sessions {
+            self.engine.close(*slot);
         }
         Ok((prefilled, decoded))
     }
 
-    fn open(
-        &mut self,
-        batch: usize,
-        prompt_tokens: u32,
-        max_tokens: u32,
-    ) -> Result<Vec<(SessionId, Vec<u32>)>> {
+    fn open(&mut self, batch: usize, prompt_tokens: u32, max_tokens: u32) -> Result<Vec<(Slot, Vec<u32>)>> {
         let open = |_| {
             self.sessions += 1;
-            let id: SessionId = format!("00000000-0000-4000-8000-{:012x}", self.sessions).parse()?;
-            let options = SessionOptions {
+            let options = SlotOptions {
                 shards: ShardRange::new(0, 1)?,
                 prompt_tokens,
                 max_positions: prompt_tokens + max_tokens,
                 sampling: Some(SamplingParams::greedy()),
             };
-            self.engine.open(id.clone(), options)?;
-            Ok((id, prompt(self.sessions, prompt_tokens)))
+            let slot = self.engine.open(options)?;
+            Ok((slot, prompt(self.sessions, prompt_tokens)))
         };
         (0..batch).map(open).collect()
     }
 
     /// Runs all prompts in chunks, those of all sessions together; gives each session's first token.
-    fn prefill(&mut self, sessions: &[(SessionId, Vec<u32>)], prompt_tokens: u32) -> Result<Vec<TokenId>> {
+    fn prefill(&mut self, sessions: &[(Slot, Vec<u32>)], prompt_tokens: u32) -> Result<Vec<TokenId>> {
         let chunk = (PREFILL_ROWS / sessions.len()).max(1);
         let mut position = 0;
         loop {
@@ -200,12 +200,12 @@ impl Run {
                 Step {
                     position: position as u32,
                     tokens: rows.copied().map(TokenId).collect(),
-                    sample: position + chunk >= prompt.len(),
+                    samples: u32::from(position + chunk >= prompt.len()),
                     ..Step::default()
                 }
             };
-            let steps = sessions.iter().map(|(id, prompt)| (id.clone(), step(prompt))).collect();
-            let results = self.engine.run(steps);
+            let steps: Vec<_> = sessions.iter().map(|(slot, prompt)| (*slot, step(prompt))).collect();
+            let results = self.engine.run(&steps);
             position += chunk;
             if position >= prompt_tokens as usize {
                 return sampled(results);
@@ -217,7 +217,9 @@ impl Run {
 
 fn sampled(results: Vec<Result<StepResult, EngineError>>) -> Result<Vec<TokenId>> {
     let token = |result: Result<_, EngineError>| match result {
-        Ok(StepResult::Output(output)) => output.token.context("the engine sampled no token"),
+        Ok(StepResult::Output(output)) => {
+            output.tokens.first().map(|sampled| sampled.token).context("the engine sampled no token")
+        }
         Ok(StepResult::Activations(_)) => Err(anyhow!("the engine did not reach the last layer")),
         Err(error) => Err(error.into()),
     };

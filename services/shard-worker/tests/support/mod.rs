@@ -10,7 +10,7 @@ use gguf::tiny::TinyModel;
 use shard_worker::{Config, Worker, WorkerError};
 use swarm_net::{Identity, NetConfig, Role, SwarmNet, peer_server};
 use swarm_proto::{
-    HopFailure, OpenSession, Refusal, RefusalCause,
+    FromBelow, HopFailure, OpenSession, Refusal, RefusalCause,
     wire::{
         self, ForwardRequest,
         forward_request::Message,
@@ -152,14 +152,16 @@ impl Scene {
 
     pub async fn collect(&self, session: u32, attempt: u32) -> Collecting {
         let request = wire::CollectRequest {
-            protocol_version: 1,
+            protocol_version: swarm_types::PROTOCOL_VERSION,
             session_id: session_id(session).to_string(),
             attempt,
         };
         let mut answers = soon(self.client().await.collect(request)).await.unwrap().into_inner();
         let first = soon(answers.message()).await.unwrap().unwrap();
-        assert!(matches!(first.message, Some(wire::collect_response::Message::Accepted(_))), "{first:?}");
-        Collecting(answers)
+        let Some(wire::collect_response::Message::Accepted(wire::Accepted { last })) = first.message else {
+            panic!("{first:?}")
+        };
+        Collecting { last: last.map(told), answers }
     }
 
     /// Makes the call and sends these messages; its end of the stream stays open.
@@ -169,7 +171,7 @@ impl Scene {
             steps.try_send(ForwardRequest { message: Some(message) }).unwrap();
         }
         let call = self.client().await.forward(ReceiverStream::new(waiting)).await;
-        Forwarding { steps, trouble: call.unwrap().into_inner() }
+        Forwarding { steps, news: call.unwrap().into_inner() }
     }
 
     /// A session that runs, opened as it should be.
@@ -194,7 +196,12 @@ impl Scene {
 
     /// How often the worker has refused for this cause.
     pub async fn refused(&self, cause: RefusalCause) -> u64 {
-        let line = format!("llama_swarm_sessions_refused_total{{cause=\"{cause}\"}} ");
+        self.metric(&format!("sessions_refused_total{{cause=\"{cause}\"}}")).await
+    }
+
+    /// One number of the worker's; 0 when it was never told.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let line = format!("llama_swarm_{name} ");
         let metrics = self.metrics().await;
         metrics.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
@@ -213,51 +220,81 @@ impl Scene {
 /// A `Forward` call.
 pub struct Forwarding {
     steps: mpsc::Sender<ForwardRequest>,
-    trouble: Streaming<wire::ForwardResponse>,
+    news: Streaming<wire::ForwardResponse>,
 }
 
 impl Forwarding {
     pub async fn send(&self, step: wire::Step) {
-        // The worker may have ended the call already, which its answer tells.
-        let _ = soon(self.steps.send(ForwardRequest { message: Some(Message::Step(step)) })).await;
+        self.say(Message::Step(step)).await;
     }
 
-    pub async fn open_again(&self, open: wire::OpenSession) {
-        soon(self.steps.send(ForwardRequest { message: Some(Message::Open(open)) })).await.unwrap();
+    /// The worker may have ended the call already, which its answer tells.
+    pub async fn say(&self, message: Message) {
+        let _ = soon(self.steps.send(ForwardRequest { message: Some(message) })).await;
     }
 
-    /// Ends this end of the call and waits until the worker has ended its own.
+    /// Says that the session is over and waits until the worker has ended its own end of the call.
+    pub async fn end(mut self) {
+        self.say(Message::End(wire::EndSession {})).await;
+        self.ended().await;
+    }
+
+    /// Ends this end of the call without that, and waits until the worker has ended its own.
     pub async fn close(self) {
-        let Self { steps, mut trouble } = self;
+        let Self { steps, news } = self;
         drop(steps);
-        assert_eq!(soon(trouble.message()).await.unwrap(), None);
+        let mut half = Self { steps: mpsc::channel(1).0, news };
+        half.ended().await;
+    }
+
+    /// Where the worker and all below it stand.
+    pub async fn opened(&mut self) -> u32 {
+        match self.next().await.expect("the session opens") {
+            FromBelow::Opened(positions) => positions,
+            FromBelow::Failed(failure) => panic!("{failure:?}"),
+        }
     }
 
     /// Why the worker ended the session.
     pub async fn failure(&mut self) -> HopFailure {
-        let told = soon(self.trouble.message()).await.unwrap().expect("the session failed");
-        HopFailure::try_from(told.failed.unwrap()).unwrap()
+        loop {
+            if let FromBelow::Failed(failure) = self.next().await.expect("the session failed") {
+                return failure;
+            }
+        }
     }
 
     /// Waits until the worker has ended the session without a word.
     pub async fn ended(&mut self) {
-        assert_eq!(soon(self.trouble.message()).await.unwrap(), None);
+        while let Some(news) = self.next().await {
+            assert!(matches!(news, FromBelow::Opened(_)), "{news:?}");
+        }
+    }
+
+    async fn next(&mut self) -> Option<FromBelow> {
+        soon(self.news.message()).await.unwrap().map(|news| news.try_into().unwrap())
     }
 }
 
 /// A `Collect` call.
-pub struct Collecting(Streaming<wire::CollectResponse>);
+pub struct Collecting {
+    /// What the worker answered last to an older attempt.
+    pub last: Option<(u32, Option<u32>)>,
+    answers: Streaming<wire::CollectResponse>,
+}
 
 impl Collecting {
     /// The next answer's position, and its token if there is one; nothing at the end.
     pub async fn answer(&mut self) -> Option<(u32, Option<u32>)> {
-        use wire::collect_response::Message::{Accepted, Progress, Token};
-        match soon(self.0.message()).await.unwrap()?.message.unwrap() {
-            Token(token) => Some((token.position, Some(token.token))),
-            Progress(progress) => Some((progress.position, None)),
-            Accepted(_) => panic!("accepted twice"),
+        match soon(self.answers.message()).await.unwrap()?.message.unwrap() {
+            wire::collect_response::Message::Output(output) => Some(told(output)),
+            wire::collect_response::Message::Accepted(_) => panic!("accepted twice"),
         }
     }
+}
+
+fn told(output: wire::Output) -> (u32, Option<u32>) {
+    (output.position, output.tokens.first().map(|sampled| sampled.token))
 }
 
 pub fn session_id(number: u32) -> SessionId {
@@ -265,14 +302,15 @@ pub fn session_id(number: u32) -> SessionId {
 }
 
 /// A step to a first hop.
-pub fn step(attempt: u32, position: u32, tokens: &[u32]) -> wire::Step {
-    wire::Step { attempt, position, tokens: tokens.to_vec(), sample: true, ..wire::Step::default() }
+pub fn step(position: u32, tokens: &[u32]) -> wire::Step {
+    let kind = wire::StepKind::Prefill.into();
+    wire::Step { kind, position, tokens: tokens.to_vec(), samples: 1, ..wire::Step::default() }
 }
 
 /// A step to a hop further down.
-pub fn step_below(attempt: u32, position: u32, tokens: &[u32]) -> wire::Step {
+pub fn step_below(position: u32, tokens: &[u32]) -> wire::Step {
     let activations = swarm_proto::activations_to_bytes(&vec![0.5; tokens.len() * HIDDEN]);
-    wire::Step { activations, ..step(attempt, position, tokens) }
+    wire::Step { activations, ..step(position, tokens) }
 }
 
 pub async fn soon<T>(event: impl Future<Output = T>) -> T {
@@ -316,7 +354,8 @@ impl ShardService for FakeHop {
             HopBelow::Mumbles => failed.worker = "nobody!".into(),
             HopBelow::Silent => std::future::pending().await,
         }
-        let told = wire::ForwardResponse { failed: Some(failed) };
+        let message = Some(wire::forward_response::Message::Failed(failed));
+        let told = wire::ForwardResponse { message };
         Ok(Response::new(Box::pin(futures::stream::iter([Ok(told)]))))
     }
 

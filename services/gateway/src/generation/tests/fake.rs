@@ -11,7 +11,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use swarm_proto::{
-    CollectSession, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, StepMessage, ToHop,
+    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, ToHop,
     wire::{
         self,
         shard_service_server::{ShardService, ShardServiceServer},
@@ -19,7 +19,8 @@ use swarm_proto::{
 };
 use swarm_types::{
     Attempt, HopTiming, LayerRange, ModelDigest, ModelId, NodeId, Precision, Replica, ReplicaState,
-    SessionId, ShardId, ShardStatus, StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob,
+    SampledToken, SessionId, ShardId, ShardStatus, Step, StepOutput, SwarmStatus, TargetScore, TokenId,
+    TokenLogprob,
 };
 use tokio::{
     net::TcpListener,
@@ -48,8 +49,12 @@ pub(super) enum Fault {
         cause: RefusalCause,
         at: u32,
     },
-    /// All streams end without a word at this position.
+    /// All streams end without a word at this position, before it is computed.
     Breaks {
+        at: u32,
+    },
+    /// They end when it is computed, and the answer is lost.
+    LosesAnswer {
         at: u32,
     },
     /// From this position on there is no answer.
@@ -78,6 +83,10 @@ pub(super) enum Fault {
 struct Script {
     /// One for each attempt, in order; afterwards nothing goes wrong.
     faults: VecDeque<Fault>,
+    /// Positions that the hops still have in a later attempt, at most; none: they have forgotten all.
+    keep: Option<u32>,
+    /// What was computed of each session, and the last answer with a token.
+    kept: HashMap<SessionId, (Vec<TokenId>, Option<StepOutput>)>,
     opened: Vec<OpenSession>,
     /// `(position, rows)` of every step.
     steps: Vec<(u32, usize)>,
@@ -158,6 +167,11 @@ impl FakeSwarm {
         let server = Server::builder().add_service(service);
         let task = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         self.servers.push(task.abort_handle());
+    }
+
+    /// The hops keep their caches when a stream breaks, but no more than so many positions.
+    pub(super) fn keep(&self, positions: u32) {
+        self.shared.script().keep = Some(positions);
     }
 
     /// Tells the gateway another state of one worker.
@@ -255,7 +269,10 @@ impl ShardService for FakeHop {
             return Err(Refusal::new(cause, message).into());
         }
         let (answers, stream) = mpsc::channel(64);
-        answers.try_send(Ok(FromHop::Accepted.into_wire(collect.attempt))).expect("room for the first");
+        let keeps = script.keep.is_some();
+        let last = script.kept.get(&collect.session).filter(|_| keeps).and_then(|(_, last)| last.clone());
+        let accepted = FromHop::Accepted(last).into_wire(collect.attempt);
+        answers.try_send(Ok(accepted)).expect("room for the first");
         script.collectors.insert((collect.session, collect.attempt), answers);
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -273,14 +290,18 @@ impl ShardService for FakeHop {
         script.opened.push((*open).clone());
         let fault = script.faults.pop_front().unwrap_or(Fault::Nothing);
         let answers = script.collectors.remove(&(open.session.clone(), open.attempt));
+        let (mut history, _) = script.kept.get(&open.session).cloned().unwrap_or_default();
+        history.truncate(script.keep.unwrap_or(0) as usize);
         drop(script);
         let answers = answers.ok_or_else(|| Status::not_found("nobody collects"))?;
         let (trouble, up) = mpsc::channel(4);
+        let opened = FromBelow::Opened(history.len() as u32).into();
+        trouble.try_send(Ok(opened)).expect("room for the first");
         let shared = self.0.clone();
         shared.open_sessions.send_modify(|open| *open += 1);
         tokio::spawn(async move {
             let session = FakeSession { shared: shared.clone(), open: *open, fault, answers, trouble };
-            session.run(steps).await;
+            session.run(history, steps).await;
             shared.open_sessions.send_modify(|open| *open -= 1);
         });
         Ok(Response::new(ReceiverStream::new(up).boxed()))
@@ -298,15 +319,18 @@ struct FakeSession {
 
 impl FakeSession {
     /// Ends when the gateway ends it, or by its fault.
-    async fn run(self, mut steps: Streaming<wire::ForwardRequest>) {
-        let (mut history, mut held_back) = (Vec::new(), VecDeque::new());
+    async fn run(self, mut history: Vec<TokenId>, mut steps: Streaming<wire::ForwardRequest>) {
+        let mut held_back = VecDeque::new();
         while let Ok(Some(message)) = steps.message().await {
-            let Ok(ToHop::Step(StepMessage { attempt, step })) = ToHop::try_from(message) else { return };
-            assert_eq!((attempt, step.position as usize), (self.open.attempt, history.len()));
-            self.shared.script().steps.push((step.position, step.tokens.len()));
+            let Ok(ToHop::Step(step)) = ToHop::try_from(message) else { return };
+            assert!(step.position as usize <= history.len(), "{step:?} leaves a gap");
+            if matches!(self.fault, Fault::Breaks { at } if step.end() >= at) {
+                return;
+            }
+            history.truncate(step.position as usize);
             history.extend_from_slice(&step.tokens);
-            let end_of_prompt = step.sample;
-            held_back.push_back(self.output(&step, &history));
+            let end_of_prompt = step.samples > 0;
+            held_back.push_back(self.compute(&step, &history));
             if let Fault::HoldsBack { steps: most } = self.fault
                 && !end_of_prompt
             {
@@ -335,16 +359,26 @@ impl FakeSession {
         script.most_held_back = script.most_held_back.max(waiting + usize::from(more));
     }
 
-    fn output(&self, step: &swarm_types::Step, history: &[TokenId]) -> StepOutput {
+    fn compute(&self, step: &Step, history: &[TokenId]) -> StepOutput {
+        let output = self.output(step, history);
+        let mut script = self.shared.script();
+        script.steps.push((step.position, step.rows()));
+        let last = Some(output.clone()).filter(|output| !output.tokens.is_empty());
+        script.kept.insert(self.open.session.clone(), (history.to_vec(), last));
+        output
+    }
+
+    fn output(&self, step: &Step, history: &[TokenId]) -> StepOutput {
         let top = self.open.sampling.top_logprobs;
         let logprob = |token| TokenLogprob { token, logprob: score(token) };
         let alternatives = || (0..top.unwrap_or(0)).map(|n| logprob(TokenId(n))).collect::<Vec<_>>();
-        let token = step.sample.then(|| next_token(history));
+        let sampled = || {
+            let token = next_token(history);
+            SampledToken { token, logprob: top.map(|_| score(token)), top: alternatives() }
+        };
         StepOutput {
             position: step.end(),
-            token,
-            logprob: token.filter(|_| top.is_some()).map(score),
-            top: if step.sample { alternatives() } else { vec![] },
+            tokens: (0..step.samples).map(|_| sampled()).collect(),
             scores: step
                 .targets
                 .iter()
@@ -360,15 +394,16 @@ impl FakeSession {
         match &self.fault {
             Fault::HopFails { worker, cause, at } if position >= *at => {
                 let refusal = Refusal::new(*cause, "prompt_tokens: as the test has it");
-                let failed = HopFailure { worker: worker.clone(), refusal }.into();
-                self.trouble.send(Ok(wire::ForwardResponse { failed: Some(failed) })).await.ok()?;
+                let failed = HopFailure { worker: worker.clone(), refusal };
+                self.trouble.send(Ok(FromBelow::Failed(failed).into())).await.ok()?;
                 return None;
             }
-            Fault::Breaks { at } if position >= *at => return None,
+            Fault::LosesAnswer { at } if position >= *at => return None,
             Fault::Silent { at } if position >= *at => return Some(()),
             Fault::WrongPosition { at } if position >= *at => output.position += 1,
             Fault::Stale => {
-                let stale = StepOutput { token: output.token.map(|_| TokenId(7)), ..output.clone() };
+                let mut stale = output.clone();
+                stale.tokens.iter_mut().for_each(|sampled| sampled.token = TokenId(7));
                 self.collected(stale, Attempt(self.open.attempt.0 - 1)).await?;
             }
             _ => {}

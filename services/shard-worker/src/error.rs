@@ -1,0 +1,43 @@
+//! Why a worker cannot start or go on.
+
+use std::io;
+
+use gguf::GgufError;
+use model_hub::HubError;
+use shard_engine::EngineError;
+use swarm_net::NetError;
+use swarm_types::LayersError;
+
+/// A worker that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The model's file cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The model's file cannot be read.
+    #[error("model {path}: {source}")]
+    Model {
+        /// Which file.
+        path: String,
+        /// What is wrong with it.
+        source: GgufError,
+    },
+    /// The shards do not exist.
+    #[error("--shard-id or --total-shards: {0}")]
+    Shards(#[from] LayersError),
+    /// The layers cannot be loaded.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The network does not start or go on.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A port or file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A server failed.
+    #[error("gRPC server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// An internal error.
+    #[error("the engine has stopped unexpectedly")]
+    EngineStopped,
+}

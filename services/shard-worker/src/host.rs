@@ -1,0 +1,165 @@
+//! What all sessions of a worker stand on: who it is, what it serves, its engine, and its way to other hops.
+
+use std::{sync::Arc, time::Duration};
+
+use shard_engine::SlotOptions;
+use swarm_net::SwarmNet;
+use swarm_proto::{HopFailure, OpenSession, Refusal, RefusalCause};
+use swarm_types::{ModelDigest, NodeId, Precision, ShardRange};
+use tokio::{sync::watch, time::Instant};
+use tonic::transport::Channel;
+use tracing::Span;
+
+use crate::{
+    engine_thread::{EngineHandle, OpenSlot},
+    metrics::Metrics,
+    sessions::{Held, Sessions},
+};
+
+/// What sessions must fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub shards: ShardRange,
+    pub total_shards: u32,
+    pub digest: ModelDigest,
+    pub precision: Precision,
+}
+
+/// The ground of all sessions. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Host(Arc<Inner>);
+
+struct Inner {
+    net: SwarmNet,
+    served: Served,
+    /// There once the layers are loaded.
+    engine: watch::Receiver<Option<EngineHandle>>,
+    sessions: Sessions,
+    metrics: Metrics,
+}
+
+impl Host {
+    pub(crate) fn new(
+        net: SwarmNet,
+        served: Served,
+        engine: watch::Receiver<Option<EngineHandle>>,
+        sessions: Sessions,
+        metrics: Metrics,
+    ) -> Self {
+        Self(Arc::new(Inner { net, served, engine, sessions, metrics }))
+    }
+
+    pub(crate) fn id(&self) -> &NodeId {
+        self.0.net.id()
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    pub(crate) async fn channel(&self, worker: &NodeId) -> Result<Channel, Refusal> {
+        let channel = self.0.net.channel(worker).await;
+        channel.map_err(|error| Refusal::new(RefusalCause::HopFailed, error.to_string()))
+    }
+
+    /// A step's result was handed on.
+    pub(crate) fn sent(&self, took: Duration) {
+        self.0.metrics.send_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a failure that began here; those of hops below are counted there.
+    pub(crate) fn refused(&self, failure: &HopFailure) {
+        let HopFailure { worker, refusal } = failure;
+        self.count(refusal);
+        Span::current()
+            .record("otel.status_code", "ERROR")
+            .record("otel.status_description", refusal.message.as_str())
+            .record("error.type", refusal.cause.as_str());
+        tracing::warn!(%worker, cause = %refusal.cause, error = %refusal, "session refused");
+    }
+
+    pub(crate) fn count(&self, refusal: &Refusal) {
+        self.0.metrics.refused(refusal.cause);
+    }
+
+    /// The engine, if the session fits what is served here.
+    pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
+        let Served { shards, total_shards, digest, precision } = &self.0.served;
+        if open.hop.worker != *self.id() {
+            let message = format!("hops: this is worker {}, not {}", self.id(), open.hop.worker);
+            return Err(Refusal::new(RefusalCause::InvalidArgument, message));
+        }
+        if open.model_digest != *digest || open.precision != *precision {
+            let message = format!(
+                "model: this worker serves {digest} in {precision}, the session needs {} in {}",
+                open.model_digest, open.precision
+            );
+            return Err(Refusal::new(RefusalCause::Model, message));
+        }
+        if open.total_shards != *total_shards || !shards.contains(open.hop.shards) {
+            let message = format!(
+                "hops: this worker serves shards {shards} of {total_shards}, the session needs {} of {}",
+                open.hop.shards, open.total_shards
+            );
+            return Err(Refusal::new(RefusalCause::Shards, message));
+        }
+        let engine = self.0.engine.borrow().clone();
+        engine.ok_or_else(|| Refusal::new(RefusalCause::NotReady, "the shard is still loading"))
+    }
+
+    /// A slot for a session: the one it had, where it is used in the same way, or a new one. Leased caches make room.
+    pub(crate) async fn slot(
+        &self,
+        engine: &EngineHandle,
+        options: SlotOptions,
+        inherited: Option<Held>,
+    ) -> Result<(Held, u32), Refusal> {
+        if let Some(held) = inherited {
+            if held.options == options
+                && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot).await
+            {
+                self.0.metrics.taken_over.inc();
+                tracing::debug!(positions, "went on with the session's cache");
+                return Ok((Held { slot, ..held }, positions));
+            }
+            engine.close(held.slot).await;
+        }
+        let OpenSlot { slot, positions } = self.new_slot(engine, &options).await?;
+        Ok((Held { slot, options, last: None }, positions))
+    }
+
+    async fn new_slot(&self, engine: &EngineHandle, options: &SlotOptions) -> Result<OpenSlot, Refusal> {
+        loop {
+            match engine.open(options.clone()).await {
+                Err(refusal) if refusal.cause == RefusalCause::Full => match self.0.sessions.evict() {
+                    Some(slot) => engine.close(slot).await,
+                    None => return Err(refusal),
+                },
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Frees the caches whose lease is over, as long as the worker runs.
+    pub(crate) async fn keep_leases(self) {
+        loop {
+            let (slots, next) = self.0.sessions.let_go(Instant::now());
+            let engine = self.0.engine.borrow().clone();
+            if let Some(engine) = engine {
+                for slot in slots {
+                    engine.close(slot).await;
+                }
+            }
+            let over = async {
+                match next {
+                    Some(time) => tokio::time::sleep_until(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => {}
+                () = self.0.sessions.changed() => {}
+            }
+        }
+    }
+}

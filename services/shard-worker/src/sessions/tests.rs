@@ -1,0 +1,159 @@
+//! Attempts one after the other, at once, and late; leases within their bounds.
+
+use swarm_types::{SampledToken, TokenId};
+
+use super::*;
+use crate::fixture::{options, slots};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+fn session(number: u32) -> SessionId {
+    format!("00000000-0000-4000-8000-{number:012}").parse().expect("a UUID")
+}
+
+fn table(sessions: usize) -> Sessions {
+    Sessions::new(Bounds { sessions, lease: LEASE })
+}
+
+fn held(slot: Slot) -> Held {
+    Held { slot, options: options(), last: None }
+}
+
+/// A stream that runs with this slot.
+fn runs(sessions: &Sessions, number: u32, attempt: u32, slot: Slot) -> Place {
+    let place = sessions.enter(&session(number), Attempt(attempt)).expect("there is room").place;
+    assert!(place.hold(held(slot)), "nobody else has it");
+    place
+}
+
+fn counts(sessions: &Sessions) -> (usize, usize) {
+    (*sessions.running().borrow(), *sessions.leased().borrow())
+}
+
+fn output(token: u32) -> StepOutput {
+    let sampled = SampledToken { token: TokenId(token), logprob: None, top: vec![] };
+    StepOutput { position: 3, tokens: vec![sampled], scores: vec![], timings: vec![] }
+}
+
+fn cause<T: std::fmt::Debug>(refused: Result<T, Refusal>) -> RefusalCause {
+    refused.expect_err("refused").cause
+}
+
+#[test]
+fn a_newer_attempt_takes_over_and_an_older_one_is_refused() {
+    let (sessions, slots) = (table(1), slots(1));
+    let first = runs(&sessions, 1, 1, slots[0]);
+    assert_eq!(cause(sessions.enter(&session(2), Attempt(1))), RefusalCause::Full);
+    let second = sessions.enter(&session(1), Attempt(2)).expect("newer");
+    assert!(first.superseded.is_cancelled() && !second.place.superseded.is_cancelled());
+    assert_eq!(second.inherited, Some(held(slots[0])), "with what it had");
+    assert!(!first.hold(held(slots[0])), "the older holds nothing any more");
+    for stale in [1, 2] {
+        assert_eq!(cause(sessions.enter(&session(1), Attempt(stale))), RefusalCause::StaleAttempt);
+    }
+    drop(first);
+    assert_eq!(counts(&sessions), (1, 0), "the newer attempt keeps its place");
+    assert_eq!(second.place.end(), None, "it was not given its slot yet");
+    assert_eq!(counts(&sessions), (0, 0));
+}
+
+#[test]
+fn a_stream_that_breaks_leaves_its_cache_and_one_that_ends_gives_it_back() {
+    let (sessions, slots) = (table(2), slots(2));
+    drop(runs(&sessions, 1, 1, slots[0]));
+    let ended = runs(&sessions, 2, 1, slots[1]);
+    assert_eq!(counts(&sessions), (1, 1));
+    assert_eq!(ended.end(), Some(slots[1]));
+    let again = sessions.enter(&session(1), Attempt(2)).expect("newer");
+    assert_eq!(again.inherited, Some(held(slots[0])));
+    assert_eq!(counts(&sessions), (1, 0));
+    assert_eq!(sessions.enter(&session(2), Attempt(1)).expect("nothing is known of it").inherited, None);
+}
+
+#[tokio::test]
+async fn a_lease_ends_by_time_by_number_or_when_its_memory_is_wanted() {
+    let (sessions, slots) = (table(2), slots(4));
+    for (number, slot) in (1..).zip(&slots[..3]) {
+        drop(runs(&sessions, number, 1, *slot));
+    }
+    let (over, next) = sessions.let_go(Instant::now());
+    assert_eq!(over, [slots[0]], "three are one too many");
+    let next = next.expect("two are left").duration_since(Instant::now());
+    assert!(next > LEASE / 2 && next <= LEASE, "{next:?}");
+    assert_eq!(sessions.evict(), Some(slots[1]), "the one that was left first");
+    assert_eq!(sessions.let_go(Instant::now() + LEASE).0, [slots[2]]);
+    assert_eq!((counts(&sessions), sessions.evict()), ((0, 0), None));
+    let busy = runs(&sessions, 4, 1, slots[3]);
+    assert_eq!(sessions.let_go(Instant::now() + 10 * LEASE), (vec![], None), "who runs is left alone");
+    drop(busy);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_what_is_to_be_let_go_hears_of_a_new_lease() {
+    let (sessions, slots) = (table(1), slots(1));
+    let place = runs(&sessions, 1, 1, slots[0]);
+    let (_, next) = sessions.let_go(Instant::now());
+    assert_eq!(next, None);
+    sessions.changed().await;
+    let waiting = tokio::spawn({
+        let sessions = sessions.clone();
+        async move { sessions.changed().await }
+    });
+    drop(place);
+    waiting.await.expect("it is told");
+    assert!(sessions.let_go(Instant::now()).1.is_some());
+}
+
+#[tokio::test]
+async fn a_gateway_whose_session_does_not_come_is_let_go() {
+    let sessions = table(1);
+    let mut collecting = sessions.collect(session(1), Attempt(1)).expect("there is room");
+    let (_, next) = sessions.let_go(Instant::now());
+    sessions.let_go(next.expect("it does not wait for ever"));
+    assert!(collecting.answers.recv().await.is_none(), "its stream ends");
+    assert!(sessions.collect(session(1), Attempt(1)).is_ok(), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn only_the_newest_attempt_is_waited_for_and_not_by_too_many() {
+    let sessions = table(1);
+    let mut first = sessions.collect(session(1), Attempt(1)).expect("there is room");
+    assert_eq!(cause(sessions.collect(session(1), Attempt(1))), RefusalCause::StaleAttempt);
+    let _other = sessions.collect(session(2), Attempt(1)).expect("twice as many as may run");
+    assert_eq!(cause(sessions.collect(session(3), Attempt(1))), RefusalCause::Full);
+    let _second = sessions.collect(session(1), Attempt(2)).expect("newer, it takes the place of the older");
+    assert!(first.answers.recv().await.is_none(), "the older attempt's stream ends");
+    assert_eq!(cause(sessions.enter(&session(1), Attempt(1))), RefusalCause::StaleAttempt);
+    let entered = sessions.enter(&session(1), Attempt(2)).expect("it is waited for");
+    assert!(entered.collector.is_some());
+}
+
+#[test]
+fn a_gateway_that_has_left_takes_no_place() {
+    let sessions = table(1);
+    for number in 1..10 {
+        drop(sessions.collect(session(number), Attempt(1)).expect("the others have left"));
+    }
+}
+
+#[test]
+fn a_gateway_that_comes_back_gets_the_answer_that_may_have_been_lost() {
+    let (sessions, slots) = (table(1), slots(1));
+    let place = runs(&sessions, 1, 1, slots[0]);
+    place.answers(&output(7));
+    place.answers(&output(8));
+    let collecting = sessions.collect(session(1), Attempt(2)).expect("newer");
+    assert!(place.superseded.is_cancelled(), "the older attempt is over, although its stream has not broken");
+    assert_eq!(collecting.last, Some(output(8)));
+    place.answers(&output(9));
+    drop(place);
+    let entered = sessions.enter(&session(1), Attempt(2)).expect("it follows");
+    assert_eq!(entered.inherited.and_then(|held| held.last), Some(output(8)), "late answers do not count");
+}
+
+#[test]
+fn while_draining_nobody_enters() {
+    let sessions = table(1);
+    sessions.drain();
+    assert_eq!(cause(sessions.enter(&session(1), Attempt(1))), RefusalCause::NotReady);
+}
