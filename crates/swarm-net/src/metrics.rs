@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{address::Transport, signed::Refused};
+use crate::{directory::signed::Refused, transport::address::Transport};
 
 /// Counters of one node. Cheap to clone.
 #[derive(Clone, Debug)]

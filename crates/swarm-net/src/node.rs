@@ -30,25 +30,24 @@ use tokio::{
 
 use crate::{
     Identity, NetError, Role, ShardOffer,
-    activity::Activity,
-    address::{self, Transport},
-    announcer::{Announcer, Reach},
     behaviour::{self, Behaviour},
+    calls::{describe::Description, links::Links, stream::PeerStream, streams::Streams},
+    command::Command,
     config::Settings,
-    describe::Description,
-    dialer::Dialer,
-    entry::Entries,
-    lines::Line,
-    links::Links,
-    membership::Membership,
+    directory::{
+        announcer::{Announcer, Reach},
+        publisher::Publisher,
+        queries::Queries,
+        records::{Keys, RecordFilter},
+        registrations::Registrations,
+    },
     metrics::Metrics,
-    publisher::Publisher,
-    queries::Queries,
-    records::{Keys, RecordFilter},
-    registry::Registry,
-    stream::PeerStream,
-    streams::{OpenRequest, Streams},
-    transport,
+    peers::{dialer::Dialer, entry::Entries, lines::Line, membership::Membership},
+    transport::{
+        self,
+        activity::Activity,
+        address::{self, Transport},
+    },
 };
 
 mod connections;
@@ -69,17 +68,6 @@ const FAREWELL: Duration = Duration::from_millis(30);
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);
 /// Descriptions that wait for the loop.
 const DESCRIPTIONS: usize = 64;
-
-/// What handles ask of the node.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Open a stream to a connected peer.
-    Open(PeerId, OpenRequest),
-    /// Reach a peer, if it is known. Answers whether it is connected.
-    Connect(PeerId, oneshot::Sender<bool>),
-    /// Leave the swarm and end.
-    Leave(oneshot::Sender<()>),
-}
 
 /// What a node is made of.
 pub(crate) struct Setup {
@@ -117,7 +105,7 @@ pub(crate) struct Node {
     announcer: Announcer,
     dialer: Dialer,
     entries: Entries,
-    registry: Registry,
+    registrations: Registrations,
     queries: Queries,
     publisher: Publisher,
     filter: RecordFilter,
@@ -179,7 +167,7 @@ impl Node {
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
             entries: Entries::new(settings.entries, now),
-            registry: Registry::new(&settings.cluster),
+            registrations: Registrations::new(&settings.cluster),
             queries: Queries::new(keys.clone(), metrics.clone(), now),
             publisher: Publisher::new(metrics.clone()),
             filter: RecordFilter::new(keys.clone(), me),
@@ -299,7 +287,7 @@ impl Node {
     fn on_tick(&mut self, now: Instant) {
         self.dial(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registry.tick(client, now);
+            self.registrations.tick(client, now);
         }
         let missing = || self.membership.unrecorded();
         self.queries.tick(&mut self.swarm.behaviour_mut().kad, missing, now);
@@ -343,7 +331,7 @@ impl Node {
         }
         let (now, texts) = (Instant::now(), told.iter().map(ToString::to_string).collect::<Vec<_>>());
         self.announcer.moved(texts.clone(), now);
-        self.registry.addresses_changed(now);
+        self.registrations.addresses_changed(now);
         if !self.offers.borrow().is_empty() {
             self.publisher.changed(now);
         }
@@ -366,7 +354,7 @@ impl Node {
         self.swarm.behaviour_mut().close();
         self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registry.leave(client);
+            self.registrations.leave(client);
         }
         let _ = timeout(FAREWELL, self.drain()).await;
         for (peer, state) in self.peers.drain() {

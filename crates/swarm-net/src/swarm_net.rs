@@ -14,11 +14,12 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    Descriptions, Identity, NetConfig, NetError, PeerListener, ShardOffer,
+    Descriptions, Identity, NetConfig, NetError, PeerListener, Role, ShardOffer,
+    calls::links::Links,
+    command::Command,
     config::Settings,
-    links::Links,
     metrics::Metrics,
-    node::{Command, Ends, Node, Setup},
+    node::{Ends, Node, Setup},
     peer,
 };
 
@@ -30,27 +31,6 @@ const INCOMING_STREAMS: usize = 1024;
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// Leaving is bounded in the loop as well.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
-
-/// What kind of node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Serves shards.
-    Worker,
-    /// Is there to enter by.
-    Rendezvous,
-    /// Asks.
-    Gateway,
-}
-
-impl Role {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::Rendezvous => "rendezvous",
-            Self::Gateway => "gateway",
-        }
-    }
-}
 
 /// A node of the swarm. Cheap to clone; the node leaves the swarm when the last clone is dropped.
 #[derive(Clone, Debug)]

@@ -13,12 +13,13 @@ use tokio::sync::oneshot;
 
 use super::{Node, Peer, SWEEP_EVERY, log, node_id, now_ms};
 use crate::{
-    address::{self, Transport},
     behaviour::{self, BehaviourEvent},
-    describe::Follower,
-    heartbeat::Sign,
-    lines,
-    membership::TOMBSTONE,
+    calls::describe::Follower,
+    peers::{lines, membership::TOMBSTONE},
+    transport::{
+        address::{self, Transport},
+        heartbeat::Sign,
+    },
 };
 
 /// A stranger that does not say within this that it belongs here is sent away.
@@ -57,7 +58,7 @@ impl Node {
                 self.on_identified(peer_id, &info);
             }
             BehaviourEvent::Kad(event) => self.on_dht(event),
-            BehaviourEvent::RendezvousClient(event) => self.on_registry(event),
+            BehaviourEvent::RendezvousClient(event) => self.on_registrations(event),
             BehaviourEvent::Heartbeat(Sign::Silent { peer, connection }) => self.on_closed(peer, connection),
             BehaviourEvent::Heartbeat(Sign::RoundTrip { peer, time }) => {
                 self.links.answered(&peer, time);
@@ -128,7 +129,7 @@ impl Node {
         self.links.remove(&peer);
         self.dialer.disconnected(&peer, TOMBSTONE, now);
         self.entries.disconnected(&peer, now);
-        self.registry.remove(&peer);
+        self.registrations.remove(&peer);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
         let worker = node_id(&peer);
@@ -151,7 +152,7 @@ impl Node {
             self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
         }
         if self.entries.contains(&peer) && info.protocols.contains(&rendezvous::PROTOCOL_NAME) {
-            self.registry.add(peer, now);
+            self.registrations.add(peer, now);
         }
         if news {
             self.queries.hurry(now);

@@ -11,7 +11,8 @@ use swarm_types::{Announcement, ShardId};
 
 use super::{Node, log, node_id, now_ms};
 use crate::{
-    membership::Source, publisher::RECORD_TTL, queries::Found, records::Subject, registry, signed::Refused,
+    directory::{publisher::RECORD_TTL, queries::Found, records::Subject, registrations, signed::Refused},
+    peers::membership::Source,
 };
 
 impl Node {
@@ -90,14 +91,14 @@ impl Node {
         self.metrics.refused(refused);
     }
 
-    pub(super) fn on_registry(&mut self, event: client::Event) {
+    pub(super) fn on_registrations(&mut self, event: client::Event) {
         let now = Instant::now();
-        for (peer, addresses) in self.registry.on_event(event, now) {
-            self.dialer.learn(peer, &addresses, registry::TTL, now);
+        for (peer, addresses) in self.registrations.on_event(event, now) {
+            self.dialer.learn(peer, &addresses, registrations::TTL, now);
         }
         self.dial(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registry.tick(client, now);
+            self.registrations.tick(client, now);
         }
     }
 }

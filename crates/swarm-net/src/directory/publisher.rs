@@ -8,7 +8,7 @@ use std::{
 
 use libp2p::kad::{PutRecordError, PutRecordResult, QueryId, Quorum, Record, RecordKey};
 
-use crate::{metrics::Metrics, records::Kad};
+use crate::{directory::records::Kad, metrics::Metrics};
 
 /// Life of a record. Dead workers' records are gone after it; the living renew theirs.
 pub(crate) const RECORD_TTL: Duration = Duration::from_secs(60);

@@ -12,8 +12,8 @@ use std::{
 use swarm_types::{Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
 
 use crate::{
-    address::Transport,
-    lines::{self, Line},
+    peers::lines::{self, Line},
+    transport::address::Transport,
 };
 
 /// How long an OFFLINE replica stays in the list, so that people see what is missing.

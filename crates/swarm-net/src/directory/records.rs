@@ -15,8 +15,8 @@ use libp2p::{
 use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, ModelDigest, NodeId, ShardId};
 
 use crate::{
+    directory::signed::{self, Refused},
     peer,
-    signed::{self, Refused},
 };
 
 /// Replicas of one shard that others can find through the DHT.
@@ -233,7 +233,7 @@ mod tests {
     use libp2p::identity::Keypair;
 
     use super::*;
-    use crate::signed::tests::announcement;
+    use crate::directory::signed::tests::announcement;
 
     struct Fixture {
         keys: Keys,

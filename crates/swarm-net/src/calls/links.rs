@@ -19,7 +19,13 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower::service_fn;
 
-use crate::{NetError, metrics::Metrics, node::Command, peer, stream::PeerStream, streams::OpenRequest};
+use crate::{
+    NetError,
+    calls::{stream::PeerStream, streams::OpenRequest},
+    command::Command,
+    metrics::Metrics,
+    peer,
+};
 
 /// HTTP/2's window for one call: a step of a long prompt fits in, so one round trip does not throttle it.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;

@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-use crate::{address, config::EntryAddress, dialer::backoff};
+use crate::{config::EntryAddress, peers::dialer::backoff, transport::address};
 
 /// Before an entry is tried again that led to another swarm, or by a name to this node itself.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(30);

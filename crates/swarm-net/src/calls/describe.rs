@@ -19,12 +19,14 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     NetError,
-    dialer::backoff,
-    links::Links,
+    calls::links::Links,
+    directory::{
+        records::Keys,
+        signed::{self, Refused},
+    },
     metrics::Metrics,
     peer,
-    records::Keys,
-    signed::{self, Refused},
+    peers::dialer::backoff,
 };
 
 /// A peer that describes itself without end is heard this often.

@@ -9,7 +9,7 @@ use std::{
 use libp2p::identity::Keypair;
 use swarm_types::{Announcement, Capabilities, NodeId, ShardId};
 
-use crate::{publisher::RECORD_TTL, records::Keys, signed};
+use crate::directory::{publisher::RECORD_TTL, records::Keys, signed};
 
 /// Load changes with every session; peers hear of it at most this often.
 const DESCRIBE_EVERY: Duration = Duration::from_millis(200);
@@ -127,7 +127,7 @@ impl Announcer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{peer, signed::tests::announcement};
+    use crate::{directory::signed::tests::announcement, peer};
 
     fn offer(shard: u32) -> ShardOffer {
         let capabilities = announcement(&Keypair::generate_ed25519(), shard, 1).capabilities;

@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::{Multiaddr, PeerId};
 
-use crate::address::{self, Transport};
+use crate::transport::address::{self, Transport};
 
 /// Two nodes that learn of each other at the same moment would both dial. The one with the larger id waits for
 /// the other's connection this long.

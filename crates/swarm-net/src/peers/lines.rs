@@ -3,7 +3,7 @@
 use libp2p::Multiaddr;
 use swarm_types::{NodeId, ShardId, ShardStatus, SwarmStatus};
 
-use crate::address::Transport;
+use crate::transport::address::Transport;
 
 /// One line of the log.
 pub(crate) type Line = String;

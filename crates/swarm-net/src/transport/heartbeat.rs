@@ -23,7 +23,7 @@ use libp2p::{
 };
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::{
+use crate::transport::{
     activity::Activity,
     address::{self, Transport},
 };
