@@ -19,7 +19,7 @@ use libp2p::{
     swarm::{self, ConnectionId, SwarmEvent},
 };
 use swarm_proto::wire::DescribeResponse;
-use swarm_types::{NodeId, SwarmStatus};
+use swarm_types::{NodeId, SwarmStatus, Transport};
 use tokio::{
     runtime::Handle,
     select,
@@ -43,11 +43,7 @@ use crate::{
     },
     metrics::Metrics,
     peers::{dialer::Dialer, entry::Entries, lines::Line, membership::Membership},
-    transport::{
-        self,
-        activity::Activity,
-        address::{self, Transport},
-    },
+    transport::{self, activity::Activity, address},
 };
 
 mod connections;
@@ -310,7 +306,7 @@ impl Node {
             let keys = announcements.iter().map(|told| self.keys.shard(told.shard_id));
             let records = keys.zip(values.iter().cloned()).collect();
             let models: HashSet<_> =
-                announcements.iter().map(|told| self.keys.model(told.capabilities.model_digest)).collect();
+                announcements.iter().map(|told| self.keys.model(told.model.digest)).collect();
             self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, models, now);
         }
         self.announcer.told(now);

@@ -71,12 +71,9 @@ pub(crate) fn offers(
         Ok(ShardOffer {
             shard_id,
             loaded: matches!(loading, Loading::Done { .. }),
+            model: fixed.model.clone(),
             capabilities: Capabilities {
                 layers: LayerRange::for_shard(shard_id, fixed.total_shards, fixed.total_layers)?,
-                total_shards: fixed.total_shards,
-                model_digest: fixed.model.digest,
-                model_name: fixed.model.name.clone(),
-                precision: fixed.model.precision,
                 device: fixed.device.clone(),
                 memory_bytes: fixed.kv_bytes.saturating_add(weight_bytes),
                 tokens_per_second,

@@ -9,6 +9,7 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use swarm_types::Transport;
 use tokio::sync::oneshot;
 
 use super::{Node, Peer, SWEEP_EVERY, log, node_id, now_ms};
@@ -16,10 +17,7 @@ use crate::{
     behaviour::{self, BehaviourEvent},
     calls::describe::Follower,
     peers::{lines, membership::TOMBSTONE},
-    transport::{
-        address::{self, Transport},
-        heartbeat::Sign,
-    },
+    transport::{address, heartbeat::Sign},
 };
 
 /// A stranger that does not say within this that it belongs here is sent away.

@@ -8,8 +8,9 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use swarm_types::Transport;
 
-use crate::transport::address::{self, Transport};
+use crate::transport::address;
 
 /// Two nodes that learn of each other at the same moment would both dial. The one with the larger id waits for
 /// the other's connection this long.

@@ -1,9 +1,7 @@
 //! What a node logs of the swarm. Operators and their tools know these lines to the word.
 
 use libp2p::Multiaddr;
-use swarm_types::{NodeId, ShardId, ShardStatus, SwarmStatus};
-
-use crate::transport::address::Transport;
+use swarm_types::{NodeId, ShardId, ShardStatus, SwarmStatus, Transport};
 
 /// One line of the log.
 pub(crate) type Line = String;

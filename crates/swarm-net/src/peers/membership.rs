@@ -9,12 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarm_types::{Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
-
-use crate::{
-    peers::lines::{self, Line},
-    transport::address::Transport,
+use swarm_types::{
+    Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
+
+use crate::peers::lines::{self, Line};
 
 /// How long an OFFLINE replica stays in the list, so that people see what is missing.
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(5 * 60);
@@ -79,7 +78,7 @@ impl Peer {
             PeerState::Described(over) => (ReplicaState::Loading, Some(over)),
             _ => (ReplicaState::Offline, None),
         };
-        Replica { state, transport: transport.map(Transport::name), ..replica(announcement) }
+        Replica { state, transport, ..replica(announcement) }
     }
 }
 
@@ -236,25 +235,14 @@ impl Membership {
 
 /// A replica on this node, from what it says of itself.
 fn replica(told: &Announcement) -> Replica {
-    let can = &told.capabilities;
     Replica {
         worker: told.peer_id.clone(),
         state: if told.shard_loaded { ReplicaState::Loaded } else { ReplicaState::Loading },
-        loaded_percent: can.loaded_percent,
         local: false,
         addresses: told.addresses.clone(),
         transport: None,
-        model: swarm_types::ModelId {
-            name: can.model_name.clone(),
-            digest: can.model_digest,
-            precision: can.precision,
-        },
-        layers: can.layers,
-        device: can.device.clone(),
-        version: can.version.clone(),
-        grpc_address: can.grpc_address.clone(),
-        active_sessions: can.active_sessions,
-        round_trips_us: can.round_trips_us.clone(),
+        model: told.model.clone(),
+        capabilities: told.capabilities.clone(),
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
 /// A shard without its sessions: they come and go with every request, which is no news.
 fn idle(shard: &ShardStatus) -> ShardStatus {
     let mut shard = shard.clone();
-    shard.replicas.iter_mut().for_each(|replica| replica.active_sessions = 0);
+    shard.replicas.iter_mut().for_each(|replica| replica.capabilities.active_sessions = 0);
     shard
 }
 
@@ -77,31 +77,39 @@ fn shard(shard: &ShardStatus) -> Vec<String> {
 }
 
 fn replica(replica: &Replica) -> String {
+    let can = &replica.capabilities;
     let state = match replica.state {
-        ReplicaState::Loading => format!("LOADING {} %", replica.loaded_percent),
+        ReplicaState::Loading => format!("LOADING {} %", can.loaded_percent),
         ReplicaState::Loaded => "LOADED".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
-    let mut words = vec![state, replica.worker.to_string(), format!("layers {}", replica.layers)];
-    words.push(replica.device.clone());
-    words.extend(replica.transport.map(str::to_owned));
-    if replica.active_sessions > 0 {
-        words.push(format!("{} sessions", replica.active_sessions));
+    let mut words = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
+    words.push(can.device.clone());
+    words.extend(replica.transport.map(|transport| transport.to_string()));
+    if can.active_sessions > 0 {
+        words.push(format!("{} sessions", can.active_sessions));
     }
     words.join("  ")
 }
 
 #[cfg(test)]
 mod tests {
+    use swarm_types::{
+        Capabilities,
+        fixture::{capabilities, replica, status},
+    };
+
     use super::*;
-    use crate::node::fixture::{replica, swarm};
 
     #[test]
     fn the_whole_status_has_a_line_a_shard_and_one_more_for_each_of_several_replicas() {
         use ReplicaState::{Loaded, Loading, Offline};
         let local = Replica { local: true, transport: None, ..replica("aa", Loaded) };
-        let loading = Replica { loaded_percent: 40, ..replica("bb", Loading) };
-        let status = swarm(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
+        let loading = Replica {
+            capabilities: Capabilities { loaded_percent: 40, ..capabilities() },
+            ..replica("bb", Loading)
+        };
+        let status = status(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
         let expected = "\
 [STATUS] Discovered Shards: 2 of 3
 [STATUS] Shard Online Status:
@@ -118,8 +126,8 @@ mod tests {
     #[test]
     fn a_change_shows_only_what_is_different_from_old_to_new() {
         use ReplicaState::Loaded;
-        let old = swarm(vec![vec![replica("aa", Loaded)], vec![]]);
-        let new = swarm(vec![vec![replica("aa", Loaded)], vec![replica("bb", Loaded)]]);
+        let old = status(vec![vec![replica("aa", Loaded)], vec![]]);
+        let new = status(vec![vec![replica("aa", Loaded)], vec![replica("bb", Loaded)]]);
         let expected = "\
 [STATUS] Discovered Shards: 1 → 2
 [STATUS] Shard Online Status:
