@@ -274,8 +274,8 @@ impl Node {
     fn on_description(&mut self, description: Description) {
         let current = self.peers.get(&description.peer).is_some_and(|peer| peer.epoch == description.epoch);
         if current {
-            let worker = node_id(&description.peer);
-            let lines = self.membership.described(&worker, description.announcements);
+            let node = node_id(&description.peer);
+            let lines = self.membership.described(&node, description.announcements);
             log(lines);
         }
     }

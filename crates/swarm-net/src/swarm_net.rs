@@ -109,9 +109,9 @@ impl SwarmNet {
     ///
     /// # Errors
     /// When the peer cannot be reached within a few seconds.
-    pub async fn channel(&self, worker: &NodeId) -> Result<Channel, NetError> {
-        let not_connected = || NetError::NotConnected(worker.clone());
-        let peer = peer::peer_id(worker).ok_or_else(not_connected)?;
+    pub async fn channel(&self, node: &NodeId) -> Result<Channel, NetError> {
+        let not_connected = || NetError::NotConnected(node.clone());
+        let peer = peer::peer_id(node).ok_or_else(not_connected)?;
         if !self.links.contains(&peer) {
             let connected = timeout(CONNECT_WITHIN, self.connect(peer)).await;
             if !connected.map_err(|_| not_connected())?? {

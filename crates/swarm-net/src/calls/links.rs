@@ -50,14 +50,13 @@ pub fn peer_server() -> Server {
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
     commands: mpsc::WeakSender<Command>,
-    channels: Arc<Mutex<HashMap<PeerId, Link>>>,
+    channels: Arc<Mutex<HashMap<PeerId, Arc<Link>>>>,
     metrics: Metrics,
 }
 
-type Link = Arc<Peer>;
-
+/// The way to one peer.
 #[derive(Debug, Default)]
-struct Peer {
+struct Link {
     /// Made at the first call, shared by all.
     channel: OnceCell<Channel>,
     /// Smoothed, in µs; 0 before the first was measured.
@@ -111,7 +110,7 @@ impl Links {
         Ok(channel.clone())
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Link>> {
+    fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Link>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -119,7 +118,7 @@ impl Links {
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
 /// connected.
 async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
-    let worker = peer::node_id(&peer);
+    let node = peer::node_id(&peer);
     let open = service_fn(move |_: Uri| {
         let links = links.clone();
         async move { open_stream(links, peer).await.map(TokioIo::new) }
@@ -129,8 +128,8 @@ async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
         .initial_connection_window_size(CONNECTION_WINDOW);
     match timeout(OPEN_WITHIN, endpoint.connect_with_connector(open)).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(NetError::Stream { worker, message: with_sources(&error) }),
-        Err(_) => Err(NetError::Timeout { worker, within: OPEN_WITHIN }),
+        Ok(Err(error)) => Err(NetError::Stream { node, message: with_sources(&error) }),
+        Err(_) => Err(NetError::Timeout { node, within: OPEN_WITHIN }),
     }
 }
 

@@ -11,7 +11,7 @@ use swarm_types::{Announcement, Capabilities, ModelId, NodeId, ShardId};
 
 use crate::directory::{publisher::RECORD_TTL, records::Keys, signed};
 
-/// Load changes with every session; peers hear of it at most this often.
+/// How busy a worker is changes with every session; peers hear of it at most this often.
 const DESCRIBE_EVERY: Duration = Duration::from_millis(200);
 
 /// A shard that this node serves. Who it is, where, and of how many shards, the network adds.
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn load_is_told_to_peers_now_and_then_all_else_to_everyone_at_once() {
+    fn how_busy_a_worker_is_goes_to_peers_now_and_then_all_else_to_everyone_at_once() {
         let (mut announcer, start) = (announcer(), Instant::now());
         assert_eq!(announcer.offer(vec![offer(1)], start), Reach::Everyone);
         assert!(announcer.is_due(start));

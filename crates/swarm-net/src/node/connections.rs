@@ -74,16 +74,16 @@ impl Node {
         if self.entries.connected(peer, connection).is_some() {
             tracing::info!(%peer, "entered the swarm");
         }
-        let worker = node_id(&peer);
+        let node = node_id(&peer);
         if let Some(known) = self.peers.get_mut(&peer) {
             known.connections.insert(connection, transport);
         } else {
             let address = address::dialable(address).unwrap_or_else(|| address.clone());
-            log(lines::connected(&worker, transport, &address));
+            log(lines::connected(&node, transport, &address));
             self.welcome(peer, connection, transport, now);
         }
         let best = self.peers[&peer].connections.values().min().copied().unwrap_or(transport);
-        log(self.membership.connected(&worker, best, now));
+        log(self.membership.connected(&node, best, now));
     }
 
     /// The first connection to a peer.
@@ -130,9 +130,9 @@ impl Node {
         self.registrations.remove(&peer);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
-        let worker = node_id(&peer);
-        log([lines::disconnected(&worker)]);
-        log(self.membership.disconnected(&worker, now));
+        let node = node_id(&peer);
+        log([lines::disconnected(&node)]);
+        log(self.membership.disconnected(&node, now));
     }
 
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {

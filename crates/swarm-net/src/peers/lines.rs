@@ -17,18 +17,18 @@ pub(crate) fn discovered(shard: ShardId, worker: &NodeId) -> Line {
 }
 
 /// A peer is connected.
-pub(crate) fn connected(worker: &NodeId, transport: Transport, address: &Multiaddr) -> [Line; 4] {
+pub(crate) fn connected(node: &NodeId, transport: Transport, address: &Multiaddr) -> [Line; 4] {
     [
         "[CONNECT] ✓✓✓ CONNECTED TO PEER ✓✓✓".into(),
-        format!("[CONNECT]   Peer ID: {worker}"),
+        format!("[CONNECT]   Peer ID: {node}"),
         format!("[CONNECT]   Transport: {}", transport.name()),
         format!("[CONNECT]   Address: {address}"),
     ]
 }
 
 /// A peer is not connected any more.
-pub(crate) fn disconnected(worker: &NodeId) -> Line {
-    format!("[CONNECT] ✗ Connection lost to peer: {worker}")
+pub(crate) fn disconnected(node: &NodeId) -> Line {
+    format!("[CONNECT] ✗ Connection lost to peer: {node}")
 }
 
 /// What is different between two statuses of the same node.
