@@ -25,7 +25,7 @@ mod swarm_net;
 mod transport;
 
 pub use calls::{
-    describe::Descriptions,
+    describe::{DescribeServer, Descriptions},
     links::peer_server,
     stream::{PeerInfo, PeerListener, PeerStream},
 };

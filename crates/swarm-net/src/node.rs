@@ -11,14 +11,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::transport::{ListenerId, TransportError},
     swarm::{self, ConnectionId, SwarmEvent},
 };
-use swarm_proto::wire::DescribeResponse;
 use swarm_types::{NodeId, SwarmStatus, Transport};
 use tokio::{
     runtime::Handle,
@@ -31,7 +29,12 @@ use tokio::{
 use crate::{
     Identity, NetError, Role, ShardOffer,
     behaviour::{self, Behaviour},
-    calls::{describe::Description, links::Links, stream::PeerStream, streams::Streams},
+    calls::{
+        describe::{Described, Description},
+        links::Links,
+        stream::PeerStream,
+        streams::Streams,
+    },
     command::Command,
     config::Settings,
     directory::{
@@ -82,7 +85,7 @@ pub(crate) struct Setup {
 /// What a node tells its handles.
 pub(crate) struct Ends {
     pub(crate) status: watch::Receiver<Arc<SwarmStatus>>,
-    pub(crate) description: watch::Receiver<Arc<DescribeResponse>>,
+    pub(crate) description: watch::Receiver<Arc<Description>>,
     pub(crate) addresses: watch::Receiver<Vec<String>>,
 }
 
@@ -116,10 +119,10 @@ pub(crate) struct Node {
     services: Handle,
     commands: mpsc::Receiver<Command>,
     offers: watch::Receiver<Vec<ShardOffer>>,
-    heard: mpsc::Receiver<Description>,
-    hearing: mpsc::Sender<Description>,
+    heard: mpsc::Receiver<Described>,
+    hearing: mpsc::Sender<Described>,
     status: watch::Sender<Arc<SwarmStatus>>,
-    description: watch::Sender<Arc<DescribeResponse>>,
+    description: watch::Sender<Arc<Description>>,
     addresses: watch::Sender<Vec<String>>,
 }
 
@@ -201,7 +204,7 @@ impl Node {
                     None => break None,
                 },
                 Ok(()) = self.offers.changed() => self.on_offers(),
-                Some(description) = self.heard.recv() => self.on_description(description),
+                Some(described) = self.heard.recv() => self.on_described(described),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
             self.publish_status();
@@ -271,12 +274,10 @@ impl Node {
     }
 
     /// A peer has described itself.
-    fn on_description(&mut self, description: Description) {
-        let current = self.peers.get(&description.peer).is_some_and(|peer| peer.epoch == description.epoch);
+    fn on_described(&mut self, described: Described) {
+        let current = self.peers.get(&described.peer).is_some_and(|peer| peer.epoch == described.epoch);
         if current {
-            let node = node_id(&description.peer);
-            let lines = self.membership.described(&node, description.announcements);
-            log(lines);
+            log(self.membership.described(&node_id(&described.peer), described.announcements));
         }
     }
 
@@ -408,12 +409,8 @@ fn cause(error: TransportError<io::Error>) -> String {
     }
 }
 
-fn describe(role: Role, announcements: Vec<Vec<u8>>) -> DescribeResponse {
-    DescribeResponse {
-        role: role.name().into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        announcements: announcements.into_iter().map(Bytes::from).collect(),
-    }
+fn describe(role: Role, announcements: Vec<Vec<u8>>) -> Description {
+    Description { role: Some(role), announcements: announcements.into_iter().map(Into::into).collect() }
 }
 
 fn log(lines: impl IntoIterator<Item = Line>) {

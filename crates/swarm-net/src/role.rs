@@ -1,4 +1,4 @@
-//! Roles of nodes.
+//! What kinds of nodes there are.
 
 /// What kind of node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,6 +12,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role that is called so; none when this version does not know it.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Worker, Self::Rendezvous, Self::Gateway].into_iter().find(|role| role.name() == name)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",

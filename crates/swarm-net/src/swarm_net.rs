@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
-use swarm_proto::wire::{DescribeResponse, peer_service_server::PeerServiceServer};
 use swarm_types::{NodeId, SwarmStatus};
 use tokio::{
     runtime::{self, Handle},
@@ -14,8 +13,8 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    Descriptions, Identity, NetConfig, NetError, PeerListener, Role, ShardOffer,
-    calls::links::Links,
+    DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, Role, ShardOffer,
+    calls::{describe::Description, links::Links},
     command::Command,
     config::Settings,
     metrics::Metrics,
@@ -39,7 +38,7 @@ pub struct SwarmNet {
     commands: mpsc::Sender<Command>,
     offers: Arc<watch::Sender<Vec<ShardOffer>>>,
     status: watch::Receiver<Arc<SwarmStatus>>,
-    description: watch::Receiver<Arc<DescribeResponse>>,
+    description: watch::Receiver<Arc<Description>>,
     addresses: watch::Receiver<Vec<String>>,
     links: Links,
     metrics: Metrics,
@@ -130,7 +129,7 @@ impl SwarmNet {
 
     /// `PeerService`, by which peers learn what this node serves.
     #[must_use]
-    pub fn peer_service(&self) -> PeerServiceServer<Descriptions> {
+    pub fn peer_service(&self) -> DescribeServer {
         Descriptions::server(self.description.clone())
     }
 

@@ -119,7 +119,7 @@ impl PeerService for Impostor {
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
         let announcements = self.0.iter().cloned().map(Into::into).collect();
-        let description = DescribeResponse { role: "worker".into(), version: String::new(), announcements };
+        let description = DescribeResponse { role: "worker".into(), announcements };
         Ok(Response::new(futures::stream::iter([Ok(description)]).chain(futures::stream::pending()).boxed()))
     }
 }
