@@ -26,7 +26,7 @@ mod transport;
 
 pub use calls::{
     describe::{DescribeServer, Descriptions},
-    links::peer_server,
+    links::{RoundTrip, peer_server},
     stream::{PeerInfo, PeerListener, PeerStream},
 };
 pub use config::NetConfig;

@@ -277,6 +277,9 @@ impl Node {
     fn on_described(&mut self, described: Described) {
         let current = self.peers.get(&described.peer).is_some_and(|peer| peer.epoch == described.epoch);
         if current {
+            if let Some(role) = described.role {
+                self.links.described(&described.peer, role);
+            }
             log(self.membership.described(&node_id(&described.peer), described.announcements));
         }
     }

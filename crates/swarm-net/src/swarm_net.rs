@@ -13,7 +13,7 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, Role, ShardOffer,
+    DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, Role, RoundTrip, ShardOffer,
     calls::{describe::Description, links::Links},
     command::Command,
     config::Settings,
@@ -120,11 +120,11 @@ impl SwarmNet {
         self.links.channel(peer).await
     }
 
-    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
+    /// How far the connected peers are, those where that was measured.
     #[must_use]
-    pub fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
+    pub fn round_trips(&self) -> BTreeMap<NodeId, RoundTrip> {
         let measured = self.links.round_trips().into_iter();
-        measured.map(|(peer, time)| (peer::node_id(&peer), time)).collect()
+        measured.map(|(peer, round_trip)| (peer::node_id(&peer), round_trip)).collect()
     }
 
     /// `PeerService`, by which peers learn what this node serves.

@@ -88,6 +88,8 @@ pub(crate) struct Described {
     pub(crate) peer: PeerId,
     /// The connection's number, so that what arrives late is recognised.
     pub(crate) epoch: u64,
+    /// Absent when it is one that this version does not know.
+    pub(crate) role: Option<Role>,
     pub(crate) announcements: Vec<Announcement>,
 }
 
@@ -125,8 +127,10 @@ impl Follower {
         let mut descriptions = call.await.map_err(|_| FollowError::Silent)??.into_inner();
         while let Some(description) = descriptions.message().await? {
             *failures = 0;
-            let announcements = self.check(&description.into());
-            let heard = Described { peer: self.peer, epoch: self.epoch, announcements };
+            let description = Description::from(description);
+            let announcements = self.check(&description);
+            let (peer, epoch, role) = (self.peer, self.epoch, description.role);
+            let heard = Described { peer, epoch, role, announcements };
             if self.heard.send(heard).await.is_err() {
                 break;
             }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower::service_fn;
 
 use crate::{
-    NetError,
+    NetError, Role,
     calls::{stream::PeerStream, streams::OpenRequest},
     command::Command,
     metrics::Metrics,
@@ -61,6 +61,17 @@ struct Link {
     channel: OnceCell<Channel>,
     /// Smoothed, in µs; 0 before the first was measured.
     round_trip_us: AtomicU32,
+    /// As the peer described itself.
+    role: OnceLock<Role>,
+}
+
+/// How far a peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoundTrip {
+    /// What kind of node it is, once it has said so.
+    pub role: Option<Role>,
+    /// From a message to its answer.
+    pub time: Duration,
 }
 
 impl Links {
@@ -94,12 +105,23 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
-    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
-    pub(crate) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
+    /// A peer has said what kind of node it is. It stays that while it is connected.
+    pub(crate) fn described(&self, peer: &PeerId, role: Role) {
+        if let Some(link) = self.channels().get(peer) {
+            link.role.get_or_init(|| role);
+        }
+    }
+
+    /// How far the connected peers are, those where that was measured.
+    pub(crate) fn round_trips(&self) -> Vec<(PeerId, RoundTrip)> {
         let channels = self.channels();
-        let all = channels.iter().map(|(peer, link)| (*peer, link.round_trip_us.load(Ordering::Relaxed)));
-        let measured = all.filter(|(_, micros)| *micros > 0);
-        measured.map(|(peer, micros)| (peer, Duration::from_micros(micros.into()))).collect()
+        let all =
+            channels.iter().map(|(peer, link)| (*peer, link, link.round_trip_us.load(Ordering::Relaxed)));
+        let measured = all.filter(|(_, _, micros)| *micros > 0);
+        let round_trip = |(peer, link, micros): (_, &Arc<Link>, u32)| {
+            (peer, RoundTrip { role: link.role.get().copied(), time: Duration::from_micros(micros.into()) })
+        };
+        measured.map(round_trip).collect()
     }
 
     /// The channel to a connected peer.
