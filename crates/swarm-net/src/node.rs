@@ -3,7 +3,7 @@
 //! What to do is decided in the modules it calls; here events are handed to them and their answers carried out.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io,
     net::TcpListener,
     ops::ControlFlow,
@@ -309,9 +309,7 @@ impl Node {
         if dht {
             let keys = announcements.iter().map(|told| self.keys.shard(told.shard_id));
             let records = keys.zip(values.iter().cloned()).collect();
-            let models: HashSet<_> =
-                announcements.iter().map(|told| self.keys.model(told.model.digest)).collect();
-            self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, models, now);
+            self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, now);
         }
         self.announcer.told(now);
         self.description.send_replace(Arc::new(describe(self.role, values)));

@@ -11,7 +11,7 @@ use swarm_types::{Announcement, ShardId};
 
 use super::{Node, log, node_id, now_ms};
 use crate::{
-    directory::{publisher::RECORD_TTL, queries::Found, records::Subject, registrations, signed::Refused},
+    directory::{publisher::RECORD_TTL, queries::Found, registrations, signed::Refused},
     peers::membership::Source,
 };
 
@@ -31,8 +31,7 @@ impl Node {
                 let provider = record.provider;
                 let store = self.swarm.behaviour_mut().kad.store_mut();
                 match self.filter.provide(store, record) {
-                    Ok(Subject::Shard(shard)) => self.on_providers(shard, [provider]),
-                    Ok(Subject::Model(_)) => {}
+                    Ok(shard) => self.on_providers(shard, [provider]),
                     Err(refused) => self.refuse(provider, &refused),
                 }
             }
