@@ -11,6 +11,7 @@ mod layers;
 mod route;
 mod sampling;
 mod status;
+pub mod status_words;
 mod step;
 mod transport;
 

@@ -1,7 +1,7 @@
 //! What a node logs of the swarm. Operators and their tools know these lines to the word.
 
 use libp2p::Multiaddr;
-use swarm_types::{NodeId, ShardId, ShardStatus, SwarmStatus, Transport};
+use swarm_types::{NodeId, ShardId, SwarmStatus, Transport, status_words as words};
 
 /// One line of the log.
 pub(crate) type Line = String;
@@ -33,43 +33,15 @@ pub(crate) fn disconnected(node: &NodeId) -> Line {
 
 /// What is different between two statuses of the same node.
 pub(crate) fn changes(before: &SwarmStatus, now: &SwarmStatus) -> Vec<Line> {
-    let mut lines = vec![];
-    if before.discovered_shards != now.discovered_shards {
-        lines.push(format!(
-            "[STATUS] Discovered Shards: {} → {}",
-            before.discovered_shards, now.discovered_shards
-        ));
+    let mut lines: Vec<Line> = words::discovered_now(before, now).into_iter().collect();
+    if words::shards_changed(before, now) {
+        lines.push(words::SHARDS.into());
+        lines.extend(now.shards.iter().map(words::shard));
     }
-    if before.shards.iter().map(mark).ne(now.shards.iter().map(mark)) {
-        lines.push("[STATUS] Shard Online Status:".into());
-        lines.extend(
-            now.shards.iter().map(|shard| format!("[STATUS]   Shard {}: {}", shard.shard_id, mark(shard))),
-        );
-    }
-    if before.pipeline_complete != now.pipeline_complete {
-        lines.push(turned("Pipeline Complete", now.pipeline_complete));
-    }
-    if before.swarm_ready != now.swarm_ready {
-        lines.push(turned("Swarm Ready", now.swarm_ready));
-    }
+    lines.extend(words::answers_now(before, now));
     if now.swarm_ready && !before.swarm_ready {
         let ready = "[SHARD_LOADED] ✓✓✓ All required shards are now LOADED - swarm ready for inference ✓✓✓";
         lines.push(ready.into());
     }
     lines
-}
-
-fn turned(what: &str, yes: bool) -> Line {
-    let (before, now) = if yes { ("✗ NO", "✓ YES") } else { ("✓ YES", "✗ NO") };
-    format!("[STATUS] {what}: {before} → {now}")
-}
-
-fn mark(shard: &ShardStatus) -> &'static str {
-    if shard.replicas.iter().any(|replica| replica.local) {
-        "★ LOCAL"
-    } else if shard.online() {
-        "✓ ONLINE"
-    } else {
-        "✗ OFFLINE"
-    }
 }

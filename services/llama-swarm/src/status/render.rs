@@ -1,17 +1,12 @@
 //! A swarm's status in the words of the log.
 
-use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus};
+use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus, status_words as words};
 
 /// The whole status, one line a shard.
 pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
-    let (discovered, total) = (status.discovered_shards, status.total_shards);
-    let mut lines = vec![
-        format!("[STATUS] Discovered Shards: {discovered} of {total}"),
-        "[STATUS] Shard Online Status:".into(),
-    ];
+    let mut lines = vec![words::discovered(status), words::SHARDS.into()];
     lines.extend(status.shards.iter().flat_map(shard));
-    lines.push(format!("[STATUS] Pipeline Complete: {}", yes_no(status.pipeline_complete)));
-    lines.push(format!("[STATUS] Swarm Ready: {}", yes_no(status.swarm_ready)));
+    lines.extend(words::answers(status));
     if let Some(model) = &status.model {
         lines.push(format!("[STATUS] Model: {} ({})", model.name, model.precision));
     }
@@ -23,26 +18,14 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
     if old.total_shards != new.total_shards {
         return whole(new);
     }
-    let mut lines = vec![];
-    if old.discovered_shards != new.discovered_shards {
-        lines.push(format!(
-            "[STATUS] Discovered Shards: {} → {}",
-            old.discovered_shards, new.discovered_shards
-        ));
-    }
+    let mut lines: Vec<String> = words::discovered_now(old, new).into_iter().collect();
     let shards = old.shards.iter().zip(&new.shards);
     let changed: Vec<_> = shards.filter(|(old, new)| shard(&idle(old)) != shard(&idle(new))).collect();
     if !changed.is_empty() {
-        lines.push("[STATUS] Shard Online Status:".into());
+        lines.push(words::SHARDS.into());
         lines.extend(changed.into_iter().flat_map(|(_, new)| shard(new)));
     }
-    let facts = [
-        ("Pipeline Complete", old.pipeline_complete, new.pipeline_complete),
-        ("Swarm Ready", old.swarm_ready, new.swarm_ready),
-    ];
-    for (name, old, new) in facts.into_iter().filter(|(_, old, new)| old != new) {
-        lines.push(format!("[STATUS] {name}: {} → {}", yes_no(old), yes_no(new)));
-    }
+    lines.extend(words::answers_now(old, new));
     lines
 }
 
@@ -53,19 +36,9 @@ fn idle(shard: &ShardStatus) -> ShardStatus {
     shard
 }
 
-fn yes_no(yes: bool) -> &'static str {
-    if yes { "✓ YES" } else { "✗ NO" }
-}
-
 /// One line, and one more for every further replica.
 fn shard(shard: &ShardStatus) -> Vec<String> {
-    let local = shard.replicas.iter().any(|replica| replica.local);
-    let state = match (local, shard.online()) {
-        (true, _) => "★ LOCAL",
-        (false, true) => "✓ ONLINE",
-        (false, false) => "✗ OFFLINE",
-    };
-    let head = format!("[STATUS]   Shard {}: {state}", shard.shard_id);
+    let head = words::shard(shard);
     match shard.replicas.as_slice() {
         [] => vec![format!("{head}  no worker found yet")],
         [only] => vec![format!("{head}  {}", replica(only))],
@@ -83,13 +56,20 @@ fn replica(replica: &Replica) -> String {
         ReplicaState::Loaded => "LOADED".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
-    let mut words = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
-    words.push(can.device.clone());
-    words.extend(replica.transport.map(|transport| transport.to_string()));
-    if can.active_sessions > 0 {
-        words.push(format!("{} sessions", can.active_sessions));
+    let mut facts = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
+    facts.push(can.device.clone());
+    facts.extend(replica.transport.map(|transport| transport.to_string()));
+    let here = replica.state != ReplicaState::Offline;
+    if here && can.memory_bytes > 0 {
+        facts.push(format!("{} MiB", can.memory_bytes >> 20));
     }
-    words.join("  ")
+    if here && can.tokens_per_second > 0.0 {
+        facts.push(format!("{:.1} tokens/s", can.tokens_per_second));
+    }
+    if can.active_sessions > 0 {
+        facts.push(format!("{} sessions", can.active_sessions));
+    }
+    facts.join("  ")
 }
 
 #[cfg(test)]
@@ -105,17 +85,15 @@ mod tests {
     fn the_whole_status_has_a_line_a_shard_and_one_more_for_each_of_several_replicas() {
         use ReplicaState::{Loaded, Loading, Offline};
         let local = Replica { local: true, transport: None, ..replica("aa", Loaded) };
-        let loading = Replica {
-            capabilities: Capabilities { loaded_percent: 40, ..capabilities() },
-            ..replica("bb", Loading)
-        };
+        let still = Capabilities { loaded_percent: 40, tokens_per_second: 0.0, ..capabilities() };
+        let loading = Replica { capabilities: still, ..replica("bb", Loading) };
         let status = status(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
         let expected = "\
 [STATUS] Discovered Shards: 2 of 3
 [STATUS] Shard Online Status:
-[STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu
+[STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu  1024 MiB  12.5 tokens/s
 [STATUS]   Shard 1: ✓ ONLINE  2 replicas
-[STATUS]     LOADING 40 %  bb  layers 0..4  cpu  QUIC
+[STATUS]     LOADING 40 %  bb  layers 0..4  cpu  QUIC  1024 MiB
 [STATUS]     OFFLINE  cc  layers 0..4  cpu  QUIC
 [STATUS]   Shard 2: ✗ OFFLINE  no worker found yet
 [STATUS] Pipeline Complete: ✗ NO
@@ -131,7 +109,7 @@ mod tests {
         let expected = "\
 [STATUS] Discovered Shards: 1 → 2
 [STATUS] Shard Online Status:
-[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 0..4  cpu  QUIC
+[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 0..4  cpu  QUIC  1024 MiB  12.5 tokens/s
 [STATUS] Pipeline Complete: ✗ NO → ✓ YES
 [STATUS] Swarm Ready: ✗ NO → ✓ YES";
         assert_eq!(changes(&old, &new).join("\n"), expected);
