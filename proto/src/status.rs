@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use swarm_types::{
-    LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica, ReplicaState, ShardId, ShardStatus,
-    SwarmStatus,
+    Capabilities, LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica, ReplicaState, ShardId,
+    ShardStatus, SwarmStatus, Transport,
 };
 
 use crate::{WireError, parse, wire};
@@ -33,21 +33,24 @@ impl From<&ShardStatus> for wire::ShardStatus {
 
 impl From<&Replica> for wire::Replica {
     fn from(replica: &Replica) -> Self {
+        let can = &replica.capabilities;
         Self {
             worker: replica.worker.to_string(),
             state: wire::ReplicaState::from(replica.state).into(),
-            loaded_percent: replica.loaded_percent.into(),
+            loaded_percent: can.loaded_percent.into(),
             local: replica.local,
             addresses: replica.addresses.clone(),
-            transport: replica.transport.unwrap_or_default().into(),
+            transport: replica.transport.map_or("", Transport::name).into(),
             model: Some((&replica.model).into()),
-            first_layer: replica.layers.start(),
-            end_layer: replica.layers.end(),
-            device: replica.device.clone(),
-            version: replica.version.clone(),
-            grpc_address: replica.grpc_address.clone(),
-            active_sessions: replica.active_sessions,
-            round_trips_us: replica.round_trips_us.iter().map(|(peer, us)| (peer.to_string(), *us)).collect(),
+            first_layer: can.layers.start(),
+            end_layer: can.layers.end(),
+            device: can.device.clone(),
+            version: can.version.clone(),
+            grpc_address: can.grpc_address.clone(),
+            active_sessions: can.active_sessions,
+            round_trips_us: can.round_trips_us.iter().map(|(node, us)| (node.to_string(), *us)).collect(),
+            memory_bytes: can.memory_bytes,
+            tokens_per_second: can.tokens_per_second,
         }
     }
 }
@@ -108,23 +111,37 @@ impl TryFrom<wire::Replica> for Replica {
     type Error = WireError;
 
     fn try_from(wire: wire::Replica) -> Result<Self, WireError> {
+        let state = wire.state().try_into()?;
         let loaded_percent = u8::try_from(wire.loaded_percent).ok().filter(|percent| *percent <= 100);
-        Ok(Self {
-            worker: parse("worker", &wire.worker)?,
-            state: wire.state().try_into()?,
-            loaded_percent: loaded_percent.ok_or_else(|| WireError::new("loaded_percent", "above 100"))?,
-            local: wire.local,
-            transport: transport(&wire.transport)?,
-            model: wire.model.ok_or_else(|| WireError::new("model", "missing"))?.try_into()?,
+        let capabilities = Capabilities {
             layers: LayerRange::new(wire.first_layer, wire.end_layer)
                 .map_err(|error| WireError::new("first_layer", error))?,
-            addresses: wire.addresses,
             device: wire.device,
+            memory_bytes: wire.memory_bytes,
+            tokens_per_second: speed(wire.tokens_per_second)?,
             version: wire.version,
             grpc_address: wire.grpc_address,
+            loaded_percent: loaded_percent.ok_or_else(|| WireError::new("loaded_percent", "above 100"))?,
             active_sessions: wire.active_sessions,
             round_trips_us: round_trips(wire.round_trips_us)?,
+        };
+        Ok(Self {
+            worker: parse("worker", &wire.worker)?,
+            state,
+            local: wire.local,
+            addresses: wire.addresses,
+            transport: transport(&wire.transport)?,
+            model: wire.model.ok_or_else(|| WireError::new("model", "missing"))?.try_into()?,
+            capabilities,
         })
+    }
+}
+
+fn speed(tokens_per_second: f32) -> Result<f32, WireError> {
+    if tokens_per_second.is_finite() && tokens_per_second >= 0.0 {
+        Ok(tokens_per_second)
+    } else {
+        Err(WireError::new("tokens_per_second", "negative or no number"))
     }
 }
 
@@ -135,13 +152,8 @@ fn round_trips(wire: HashMap<String, u32>) -> Result<BTreeMap<NodeId, u32>, Wire
     wire.into_iter().map(|(peer, us)| Ok((parse("round_trips_us", &peer)?, us))).collect()
 }
 
-fn transport(name: &str) -> Result<Option<&'static str>, WireError> {
-    match name {
-        "" => Ok(None),
-        "QUIC" => Ok(Some("QUIC")),
-        "TCP" => Ok(Some("TCP")),
-        other => Err(WireError::new("transport", format!("unknown: {other:?}"))),
-    }
+fn transport(name: &str) -> Result<Option<Transport>, WireError> {
+    if name.is_empty() { Ok(None) } else { parse("transport", name).map(Some) }
 }
 
 impl TryFrom<wire::ReplicaState> for ReplicaState {
@@ -173,31 +185,22 @@ impl TryFrom<wire::ModelInfo> for ModelId {
 mod tests {
     use proptest::{collection::vec, prelude::*};
     use prost::Message;
-    use swarm_types::{ModelDigest, Precision};
+    use swarm_types::{ModelDigest, Precision, fixture};
 
     use super::*;
 
     fn status() -> SwarmStatus {
-        let replica = Replica {
-            worker: "12D3KooWa".parse().expect("valid"),
-            state: ReplicaState::Loaded,
-            loaded_percent: 100,
-            local: false,
-            addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
-            transport: Some("QUIC"),
-            model: ModelId { name: "tiny".into(), digest: ModelDigest([3; 32]), precision: Precision::Fast },
-            layers: LayerRange::new(0, 4).expect("valid"),
-            device: "cpu".into(),
-            version: "0.1.0".into(),
-            grpc_address: "127.0.0.1:50051".into(),
+        let capabilities = Capabilities {
             active_sessions: 2,
             round_trips_us: [("12D3KooWb".parse().expect("valid"), 210)].into(),
+            ..fixture::capabilities()
         };
-        let shards = vec![
-            ShardStatus { shard_id: ShardId(0), replicas: vec![replica] },
-            ShardStatus { shard_id: ShardId(1), replicas: vec![] },
-        ];
-        SwarmStatus::new("llama-cluster".into(), "12D3KooWb".parse().expect("valid"), shards, 7)
+        let replica = Replica {
+            addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
+            capabilities,
+            ..fixture::replica("12D3KooWa", ReplicaState::Loaded)
+        };
+        fixture::status(vec![vec![replica], vec![]])
     }
 
     #[test]
@@ -219,23 +222,26 @@ mod tests {
         assert_eq!(field(|s| s.shards[0].replicas[0].model = None), "model");
         assert_eq!(field(|s| s.shards[0].replicas[0].transport = "pigeon".into()), "transport");
         assert_eq!(field(|s| s.shards[0].replicas[0].first_layer = 5), "first_layer");
+        assert_eq!(field(|s| s.shards[0].replicas[0].tokens_per_second = f32::NAN), "tokens_per_second");
     }
 
     fn replica(text: &str, number: u32) -> Replica {
         let states = [ReplicaState::Loading, ReplicaState::Loaded, ReplicaState::Offline];
         let (first, more) = (number >> 8, number & 3);
-        Replica {
-            state: states[number as usize % 3],
-            loaded_percent: (number % 101) as u8,
-            local: number.is_multiple_of(2),
-            addresses: vec![text.to_owned(); more as usize],
-            transport: [None, Some("QUIC"), Some("TCP")][number as usize % 3],
-            model: ModelId::new(text, ModelDigest([number as u8; 32]), Precision::Exact),
+        let capabilities = Capabilities {
             layers: LayerRange::new(first, first + more).expect("not reversed"),
             device: text.into(),
+            loaded_percent: (number % 101) as u8,
             active_sessions: number,
-            round_trips_us: Default::default(),
-            ..status().shards[0].replicas[0].clone()
+            ..fixture::capabilities()
+        };
+        Replica {
+            local: number.is_multiple_of(2),
+            addresses: vec![text.to_owned(); more as usize],
+            transport: [None, Some(Transport::Quic), Some(Transport::Tcp)][number as usize % 3],
+            model: ModelId::new(text, ModelDigest([number as u8; 32]), Precision::Exact),
+            capabilities,
+            ..fixture::replica("12D3KooWa", states[number as usize % 3])
         }
     }
 

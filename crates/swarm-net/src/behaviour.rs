@@ -14,13 +14,13 @@ use libp2p::{
 
 use crate::{
     NetError, Role,
-    activity::Activity,
-    guard::Guard,
-    heartbeat::Heartbeat,
-    publisher::RECORD_TTL,
-    records::{self, Kad, Keys},
-    registry,
-    streams::Streams,
+    calls::streams::Streams,
+    directory::{
+        publisher::RECORD_TTL,
+        records::{self, Kad, Keys},
+        registrations,
+    },
+    transport::{activity::Activity, guard::Guard, heartbeat::Heartbeat},
 };
 
 /// A question that nobody answers ends here.
@@ -48,7 +48,7 @@ pub(crate) struct Behaviour {
     pub(crate) kad: Kad,
     pub(crate) streams: Streams,
     heartbeat: Heartbeat,
-    pub(crate) rendezvous_client: registry::Client,
+    pub(crate) rendezvous_client: registrations::Client,
     rendezvous_server: Toggle<server::Behaviour>,
 }
 
@@ -138,7 +138,7 @@ fn kad(key: &Keypair, keys: &Keys) -> Result<Kad, NetError> {
 fn server_config() -> server::Config {
     server::Config::default()
         .with_min_ttl(MIN_REGISTRATION_S)
-        .with_max_ttl(2 * registry::TTL.as_secs())
+        .with_max_ttl(2 * registrations::TTL.as_secs())
         .with_max_registration_per_peer(2)
         .with_max_registration_total(MAX_REGISTRATIONS)
         .with_max_stored_cookies(MAX_REGISTRATIONS)

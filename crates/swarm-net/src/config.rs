@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use swarm_types::MAX_SHARDS;
 
-use crate::{NetError, Role, address, identity::Identity};
+use crate::{NetError, Role, identity::Identity, transport::address};
 
 /// Nodes of one name on one machine whose identities are kept.
 const MAX_SAME_NAME: u32 = 64;

@@ -44,18 +44,18 @@ pub enum NetError {
     #[error("peer {0} is not connected")]
     NotConnected(NodeId),
     /// The peer is there but gives no stream.
-    #[error("peer {worker} refused a stream: {message}")]
+    #[error("peer {node} refused a stream: {message}")]
     Stream {
         /// Which peer.
-        worker: NodeId,
+        node: NodeId,
         /// Why.
         message: String,
     },
     /// Nothing happened for too long.
-    #[error("peer {worker} did not answer within {} ms", within.as_millis())]
+    #[error("peer {node} did not answer within {} ms", within.as_millis())]
     Timeout {
         /// Which peer.
-        worker: NodeId,
+        node: NodeId,
         /// The bound.
         within: Duration,
     },

@@ -12,8 +12,9 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use swarm_types::Transport;
 
-use crate::{address::Transport, signed::Refused};
+use crate::directory::signed::Refused;
 
 /// Counters of one node. Cheap to clone.
 #[derive(Clone, Debug)]

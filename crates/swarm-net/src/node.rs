@@ -3,7 +3,7 @@
 //! What to do is decided in the modules it calls; here events are handed to them and their answers carried out.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io,
     net::TcpListener,
     ops::ControlFlow,
@@ -11,15 +11,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::transport::{ListenerId, TransportError},
     swarm::{self, ConnectionId, SwarmEvent},
 };
-use swarm_proto::wire::DescribeResponse;
-use swarm_types::{NodeId, SwarmStatus};
+use swarm_types::{NodeId, SwarmStatus, Transport};
 use tokio::{
     runtime::Handle,
     select,
@@ -30,25 +28,25 @@ use tokio::{
 
 use crate::{
     Identity, NetError, Role, ShardOffer,
-    activity::Activity,
-    address::{self, Transport},
-    announcer::{Announcer, Reach},
     behaviour::{self, Behaviour},
+    calls::{
+        describe::{Described, Description},
+        links::Links,
+        stream::PeerStream,
+        streams::Streams,
+    },
+    command::Command,
     config::Settings,
-    describe::Description,
-    dialer::Dialer,
-    entry::Entries,
-    lines::Line,
-    links::Links,
-    membership::Membership,
+    directory::{
+        announcer::{Announcer, Reach},
+        publisher::Publisher,
+        queries::Queries,
+        records::{Keys, RecordFilter},
+        registrations::Registrations,
+    },
     metrics::Metrics,
-    publisher::Publisher,
-    queries::Queries,
-    records::{Keys, RecordFilter},
-    registry::Registry,
-    stream::PeerStream,
-    streams::{OpenRequest, Streams},
-    transport,
+    peers::{dialer::Dialer, entry::Entries, lines::Line, membership::Membership},
+    transport::{self, activity::Activity, address},
 };
 
 mod connections;
@@ -70,17 +68,6 @@ const LEAVE_WITHIN: Duration = Duration::from_millis(300);
 /// Descriptions that wait for the loop.
 const DESCRIPTIONS: usize = 64;
 
-/// What handles ask of the node.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Open a stream to a connected peer.
-    Open(PeerId, OpenRequest),
-    /// Reach a peer, if it is known. Answers whether it is connected.
-    Connect(PeerId, oneshot::Sender<bool>),
-    /// Leave the swarm and end.
-    Leave(oneshot::Sender<()>),
-}
-
 /// What a node is made of.
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
@@ -98,7 +85,7 @@ pub(crate) struct Setup {
 /// What a node tells its handles.
 pub(crate) struct Ends {
     pub(crate) status: watch::Receiver<Arc<SwarmStatus>>,
-    pub(crate) description: watch::Receiver<Arc<DescribeResponse>>,
+    pub(crate) description: watch::Receiver<Arc<Description>>,
     pub(crate) addresses: watch::Receiver<Vec<String>>,
 }
 
@@ -117,7 +104,7 @@ pub(crate) struct Node {
     announcer: Announcer,
     dialer: Dialer,
     entries: Entries,
-    registry: Registry,
+    registrations: Registrations,
     queries: Queries,
     publisher: Publisher,
     filter: RecordFilter,
@@ -132,10 +119,10 @@ pub(crate) struct Node {
     services: Handle,
     commands: mpsc::Receiver<Command>,
     offers: watch::Receiver<Vec<ShardOffer>>,
-    heard: mpsc::Receiver<Description>,
-    hearing: mpsc::Sender<Description>,
+    heard: mpsc::Receiver<Described>,
+    hearing: mpsc::Sender<Described>,
     status: watch::Sender<Arc<SwarmStatus>>,
-    description: watch::Sender<Arc<DescribeResponse>>,
+    description: watch::Sender<Arc<Description>>,
     addresses: watch::Sender<Vec<String>>,
 }
 
@@ -179,7 +166,7 @@ impl Node {
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
             entries: Entries::new(settings.entries, now),
-            registry: Registry::new(&settings.cluster),
+            registrations: Registrations::new(&settings.cluster),
             queries: Queries::new(keys.clone(), metrics.clone(), now),
             publisher: Publisher::new(metrics.clone()),
             filter: RecordFilter::new(keys.clone(), me),
@@ -217,7 +204,7 @@ impl Node {
                     None => break None,
                 },
                 Ok(()) = self.offers.changed() => self.on_offers(),
-                Some(description) = self.heard.recv() => self.on_description(description),
+                Some(described) = self.heard.recv() => self.on_described(described),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
             self.publish_status();
@@ -287,19 +274,20 @@ impl Node {
     }
 
     /// A peer has described itself.
-    fn on_description(&mut self, description: Description) {
-        let current = self.peers.get(&description.peer).is_some_and(|peer| peer.epoch == description.epoch);
+    fn on_described(&mut self, described: Described) {
+        let current = self.peers.get(&described.peer).is_some_and(|peer| peer.epoch == described.epoch);
         if current {
-            let worker = node_id(&description.peer);
-            let lines = self.membership.described(&worker, description.announcements);
-            log(lines);
+            if let Some(role) = described.role {
+                self.links.described(&described.peer, role);
+            }
+            log(self.membership.described(&node_id(&described.peer), described.announcements));
         }
     }
 
     fn on_tick(&mut self, now: Instant) {
         self.dial(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registry.tick(client, now);
+            self.registrations.tick(client, now);
         }
         let missing = || self.membership.unrecorded();
         self.queries.tick(&mut self.swarm.behaviour_mut().kad, missing, now);
@@ -321,9 +309,7 @@ impl Node {
         if dht {
             let keys = announcements.iter().map(|told| self.keys.shard(told.shard_id));
             let records = keys.zip(values.iter().cloned()).collect();
-            let models: HashSet<_> =
-                announcements.iter().map(|told| self.keys.model(told.capabilities.model_digest)).collect();
-            self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, models, now);
+            self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, now);
         }
         self.announcer.told(now);
         self.description.send_replace(Arc::new(describe(self.role, values)));
@@ -343,7 +329,7 @@ impl Node {
         }
         let (now, texts) = (Instant::now(), told.iter().map(ToString::to_string).collect::<Vec<_>>());
         self.announcer.moved(texts.clone(), now);
-        self.registry.addresses_changed(now);
+        self.registrations.addresses_changed(now);
         if !self.offers.borrow().is_empty() {
             self.publisher.changed(now);
         }
@@ -366,7 +352,7 @@ impl Node {
         self.swarm.behaviour_mut().close();
         self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registry.leave(client);
+            self.registrations.leave(client);
         }
         let _ = timeout(FAREWELL, self.drain()).await;
         for (peer, state) in self.peers.drain() {
@@ -424,12 +410,8 @@ fn cause(error: TransportError<io::Error>) -> String {
     }
 }
 
-fn describe(role: Role, announcements: Vec<Vec<u8>>) -> DescribeResponse {
-    DescribeResponse {
-        role: role.name().into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        announcements: announcements.into_iter().map(Bytes::from).collect(),
-    }
+fn describe(role: Role, announcements: Vec<Vec<u8>>) -> Description {
+    Description { role: Some(role), announcements: announcements.into_iter().map(Into::into).collect() }
 }
 
 fn log(lines: impl IntoIterator<Item = Line>) {

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
-use swarm_proto::wire::{DescribeResponse, peer_service_server::PeerServiceServer};
 use swarm_types::{NodeId, SwarmStatus};
 use tokio::{
     runtime::{self, Handle},
@@ -14,11 +13,12 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    Descriptions, Identity, NetConfig, NetError, PeerListener, ShardOffer,
+    DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, Role, RoundTrip, ShardOffer,
+    calls::{describe::Description, links::Links},
+    command::Command,
     config::Settings,
-    links::Links,
     metrics::Metrics,
-    node::{Command, Ends, Node, Setup},
+    node::{Ends, Node, Setup},
     peer,
 };
 
@@ -31,27 +31,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// Leaving is bounded in the loop as well.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What kind of node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Serves shards.
-    Worker,
-    /// Is there to enter by.
-    Rendezvous,
-    /// Asks.
-    Gateway,
-}
-
-impl Role {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::Rendezvous => "rendezvous",
-            Self::Gateway => "gateway",
-        }
-    }
-}
-
 /// A node of the swarm. Cheap to clone; the node leaves the swarm when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct SwarmNet {
@@ -59,7 +38,7 @@ pub struct SwarmNet {
     commands: mpsc::Sender<Command>,
     offers: Arc<watch::Sender<Vec<ShardOffer>>>,
     status: watch::Receiver<Arc<SwarmStatus>>,
-    description: watch::Receiver<Arc<DescribeResponse>>,
+    description: watch::Receiver<Arc<Description>>,
     addresses: watch::Receiver<Vec<String>>,
     links: Links,
     metrics: Metrics,
@@ -129,9 +108,9 @@ impl SwarmNet {
     ///
     /// # Errors
     /// When the peer cannot be reached within a few seconds.
-    pub async fn channel(&self, worker: &NodeId) -> Result<Channel, NetError> {
-        let not_connected = || NetError::NotConnected(worker.clone());
-        let peer = peer::peer_id(worker).ok_or_else(not_connected)?;
+    pub async fn channel(&self, node: &NodeId) -> Result<Channel, NetError> {
+        let not_connected = || NetError::NotConnected(node.clone());
+        let peer = peer::peer_id(node).ok_or_else(not_connected)?;
         if !self.links.contains(&peer) {
             let connected = timeout(CONNECT_WITHIN, self.connect(peer)).await;
             if !connected.map_err(|_| not_connected())?? {
@@ -141,16 +120,16 @@ impl SwarmNet {
         self.links.channel(peer).await
     }
 
-    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
+    /// How far the connected peers are, those where that was measured.
     #[must_use]
-    pub fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
+    pub fn round_trips(&self) -> BTreeMap<NodeId, RoundTrip> {
         let measured = self.links.round_trips().into_iter();
-        measured.map(|(peer, time)| (peer::node_id(&peer), time)).collect()
+        measured.map(|(peer, round_trip)| (peer::node_id(&peer), round_trip)).collect()
     }
 
     /// `PeerService`, by which peers learn what this node serves.
     #[must_use]
-    pub fn peer_service(&self) -> PeerServiceServer<Descriptions> {
+    pub fn peer_service(&self) -> DescribeServer {
         Descriptions::server(self.description.clone())
     }
 

@@ -14,7 +14,14 @@ use libp2p::{
     noise, quic, tcp, yamux,
 };
 
-use crate::{NetError, activity::Activity, address, fresh_port::FreshPort};
+use self::{activity::Activity, fresh_port::FreshPort};
+use crate::NetError;
+
+pub(crate) mod activity;
+pub(crate) mod address;
+mod fresh_port;
+pub(crate) mod guard;
+pub(crate) mod heartbeat;
 
 /// A silent peer is gone after this. The keep-alive that is sent last starts the time again, so at worst it takes both
 /// together until a killed process is noticed: 1.6 s, which leaves a loaded machine some of the two seconds promised.

@@ -20,7 +20,7 @@ use swarm_proto::wire::{
     peer_service_client::PeerServiceClient,
     peer_service_server::{PeerService, PeerServiceServer},
 };
-use swarm_types::ReplicaState::Loaded;
+use swarm_types::{Announcement, ReplicaState::Loaded, ShardId, fixture};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
@@ -81,11 +81,10 @@ async fn records_that_nobody_signed_are_refused_by_cause_and_the_swarm_goes_on()
 
     let key = |shard: &str| RecordKey::new(&format!("/llama-cluster/test/shard/{shard}"));
     // Everything is right but the signature: what the worker says of itself, with another shard.
-    let forged = serde_json::json!({
-        "peer_id": victim.net.id(), "shard_id": 1, "shard_loaded": true, "addresses": [],
-        "capabilities": offer(2, 1, true).capabilities, "sequence": 9, "expires_at_ms": u64::MAX / 2,
-        "signature": "00".repeat(64),
-    });
+    let (peer_id, shard_id) = (victim.net.id().clone(), ShardId(1));
+    let unsigned = Announcement { peer_id, shard_id, total_shards: 2, ..fixture::announcement() }.to_json();
+    let mut forged: serde_json::Value = serde_json::from_slice(&unsigned).unwrap();
+    forged["signature"] = "00".repeat(64).into();
     let records = [
         Record::new(key("1"), b"not JSON".to_vec()),
         Record::new(key("2"), b"a shard that does not exist".to_vec()),
@@ -120,7 +119,7 @@ impl PeerService for Impostor {
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
         let announcements = self.0.iter().cloned().map(Into::into).collect();
-        let description = DescribeResponse { role: "worker".into(), version: String::new(), announcements };
+        let description = DescribeResponse { role: "worker".into(), announcements };
         Ok(Response::new(futures::stream::iter([Ok(description)]).chain(futures::stream::pending()).boxed()))
     }
 }
@@ -166,7 +165,7 @@ async fn nodes_of_another_swarm_or_another_cut_do_not_mix() {
     worker.net.metrics(&mut counters);
     let other = NetConfig { cluster: "other".into(), ..config(2, Some(&worker)) };
     let other = Node::start(other, Role::Worker, Identity::ephemeral()).await;
-    other.net.announce(vec![offer(2, 1, true)]);
+    other.net.announce(vec![offer(1, true)]);
     let mut others_counters = Registry::default();
     other.net.metrics(&mut others_counters);
     let cut = Node::worker(4, 1, Some(&worker)).await;

@@ -69,10 +69,10 @@ async fn echo_node(listen: &str, entry: Option<&SwarmNet>) -> SwarmNet {
 }
 
 /// The channel to a node that is just being found.
-async fn channel(net: &SwarmNet, worker: &NodeId) -> Channel {
+async fn channel(net: &SwarmNet, node: &NodeId) -> Channel {
     let start = Instant::now();
     loop {
-        match net.channel(worker).await {
+        match net.channel(node).await {
             Ok(channel) => return channel,
             Err(error) if start.elapsed() > Duration::from_secs(20) => panic!("no channel: {error}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -183,8 +183,8 @@ async fn a_peer_that_is_not_there_is_refused_in_bounded_time() {
     let node = echo_node(QUIC_AND_TCP, None).await;
     let stranger = Identity::ephemeral().id().clone();
     let start = Instant::now();
-    for worker in [&stranger, node.id(), &"22".parse().unwrap()] {
-        let refused = node.channel(worker).await;
+    for absent in [&stranger, node.id(), &"22".parse().unwrap()] {
+        let refused = node.channel(absent).await;
         assert!(matches!(refused, Err(NetError::NotConnected(_))), "{refused:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(4));

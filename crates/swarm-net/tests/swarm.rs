@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 use support::{Node, QUIC, QUIC_AND_TCP, TCP, WorkerProcess, config, offer, replica_state};
 use swarm_net::{Identity, NetConfig, Role};
-use swarm_types::ReplicaState::{Loaded, Loading, Offline};
+use swarm_types::{
+    NodeId, ReplicaState,
+    ReplicaState::{Loaded, Loading, Offline},
+    Transport,
+};
 
 /// A killed worker must be seen OFFLINE within this; the machine that tests may be busy.
 const DEATH: Duration = Duration::from_millis(2500);
@@ -23,7 +27,7 @@ async fn a_newcomer_is_discovered_connected_and_seen_loaded_by_everyone() {
 
     let start = Instant::now();
     let third = Node::start(config(3, Some(&rendezvous)), Role::Worker, Identity::ephemeral()).await;
-    third.net.announce(vec![offer(3, 2, false)]);
+    third.net.announce(vec![offer(2, false)]);
     for node in [&first, &second, &gateway, &rendezvous] {
         node.sees_replica(2, third.net.id(), Loading).await;
     }
@@ -31,7 +35,7 @@ async fn a_newcomer_is_discovered_connected_and_seen_loaded_by_everyone() {
     assert!(!gateway.net.status().borrow().swarm_ready);
 
     let start = Instant::now();
-    third.net.announce(vec![offer(3, 2, true)]);
+    third.net.announce(vec![offer(2, true)]);
     for node in [&first, &second, &third, &gateway, &rendezvous] {
         node.sees("swarm ready", |status| status.swarm_ready && status.pipeline_complete).await;
     }
@@ -39,7 +43,7 @@ async fn a_newcomer_is_discovered_connected_and_seen_loaded_by_everyone() {
     let status = third.net.status().borrow().clone();
     let own = &status.shards[2].replicas[0];
     assert!(own.local && own.transport.is_none());
-    assert_eq!(status.shards[0].replicas[0].transport, Some("QUIC"));
+    assert_eq!(status.shards[0].replicas[0].transport, Some(Transport::Quic));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +95,7 @@ async fn who_has_left_does_not_come_back_for_a_moment() {
         }
         let watched = others.iter().map(|other| states_of(other, 1, &id));
         // Its last words go to the DHT, where questions and answers are still under way when it leaves.
-        leaves.net.announce(vec![offer(2, 1, false)]);
+        leaves.net.announce(vec![offer(1, false)]);
         let (states, ()) = tokio::join!(futures::future::join_all(watched), leaves.net.leave());
         for states in states {
             let gone = states.iter().position(|state| *state == Offline).unwrap();
@@ -101,9 +105,9 @@ async fn who_has_left_does_not_come_back_for_a_moment() {
 }
 
 /// The states of a replica one after the other, until it has been OFFLINE for longer than a silent peer would be kept.
-async fn states_of(node: &Node, shard: u32, worker: &swarm_types::NodeId) -> Vec<swarm_types::ReplicaState> {
+async fn states_of(node: &Node, shard: u32, worker: &NodeId) -> Vec<ReplicaState> {
     let mut status = node.net.status();
-    let mut states: Vec<swarm_types::ReplicaState> = vec![];
+    let mut states: Vec<ReplicaState> = vec![];
     loop {
         let state = replica_state(&status.borrow_and_update(), shard, worker).unwrap();
         if states.last() != Some(&state) {
@@ -146,7 +150,7 @@ async fn a_worker_that_hangs_is_offline_within_two_seconds_and_back_when_it_goes
         let worker = WorkerProcess::start(&observer, listen, &file);
         observer.sees_replica(1, &id, Loaded).await;
         let transport = observer.net.status().borrow().shards[1].replicas[0].transport;
-        assert_eq!(transport, Some(if listen == TCP { "TCP" } else { "QUIC" }));
+        assert_eq!(transport, Some(if listen == TCP { Transport::Tcp } else { Transport::Quic }));
         worker.freeze();
         let offline = observer.sees_replica(1, &id, Offline).await;
         println!("{listen}: hang → OFFLINE: {offline:?}");
@@ -173,7 +177,7 @@ async fn a_restarted_rendezvous_is_entered_again_whoever_it_is_now() {
     let rendezvous = start(Identity::ephemeral()).await;
     let by_host_and_port = NetConfig { rendezvous: vec![format!("127.0.0.1:{port}")], ..config(2, None) };
     let worker = Node::start(by_host_and_port.clone(), Role::Worker, Identity::ephemeral()).await;
-    worker.net.announce(vec![offer(2, 0, true)]);
+    worker.net.announce(vec![offer(0, true)]);
     rendezvous.sees_replica(0, worker.net.id(), Loaded).await;
     rendezvous.net.leave().await;
     drop(rendezvous);
@@ -182,7 +186,7 @@ async fn a_restarted_rendezvous_is_entered_again_whoever_it_is_now() {
     let took = restarted.sees_replica(0, worker.net.id(), Loaded).await;
     println!("restarted rendezvous sees the worker after {took:?}");
     let newcomer = Node::start(by_host_and_port, Role::Worker, Identity::ephemeral()).await;
-    newcomer.net.announce(vec![offer(2, 1, true)]);
+    newcomer.net.announce(vec![offer(1, true)]);
     worker.sees_replica(1, newcomer.net.id(), Loaded).await;
 }
 

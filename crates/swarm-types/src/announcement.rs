@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LayerRange, LayersError, ModelDigest, NodeId, Precision, ShardId, layers::MAX_SHARDS};
+use crate::{LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision, ShardId, layers::MAX_SHARDS};
 
 /// A larger announcement is refused unread.
 pub const MAX_ANNOUNCEMENT_BYTES: usize = 8 * 1024;
@@ -37,6 +37,7 @@ pub enum AnnouncementError {
 
 /// A worker serves a shard. A worker that serves several makes one announcement for each.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(from = "Json", into = "Json")]
 pub struct Announcement {
     /// Who serves it.
     pub peer_id: NodeId,
@@ -46,6 +47,10 @@ pub struct Announcement {
     pub shard_loaded: bool,
     /// Multiaddresses where the worker listens.
     pub addresses: Vec<String>,
+    /// Into how many shards the worker takes the model to be cut.
+    pub total_shards: u32,
+    /// What it serves a shard of.
+    pub model: ModelId,
     /// What it can do.
     pub capabilities: Capabilities,
     /// Grows with every announcement of this worker, also over its restarts; the larger wins.
@@ -54,19 +59,11 @@ pub struct Announcement {
     pub expires_at_ms: u64,
 }
 
-/// What a worker can do.
+/// What a worker can do with a shard. A field more here is a field more in the announcement and in `/v1/swarm`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Capabilities {
     /// Layers of this shard.
     pub layers: LayerRange,
-    /// Into how many shards the worker takes the model to be cut.
-    pub total_shards: u32,
-    /// Which model file.
-    pub model_digest: ModelDigest,
-    /// Its name, for people.
-    pub model_name: String,
-    /// How it is computed.
-    pub precision: Precision,
     /// For example `cpu`.
     pub device: String,
     /// Bytes of memory for weights and caches.
@@ -86,6 +83,71 @@ pub struct Capabilities {
     /// or gateways if this is the last shard.
     #[serde(default)]
     pub round_trips_us: BTreeMap<NodeId, u32>,
+}
+
+/// An announcement as JSON, where the model and the cut are told among the capabilities.
+#[derive(Serialize, Deserialize)]
+struct Json {
+    peer_id: NodeId,
+    shard_id: ShardId,
+    shard_loaded: bool,
+    addresses: Vec<String>,
+    capabilities: JsonCapabilities,
+    sequence: u64,
+    expires_at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JsonCapabilities {
+    total_shards: u32,
+    #[serde(flatten, with = "JsonModel")]
+    model: ModelId,
+    #[serde(flatten)]
+    other: Capabilities,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ModelId")]
+struct JsonModel {
+    #[serde(rename = "model_digest")]
+    digest: ModelDigest,
+    #[serde(rename = "model_name")]
+    name: String,
+    precision: Precision,
+}
+
+impl From<Announcement> for Json {
+    fn from(told: Announcement) -> Self {
+        Self {
+            peer_id: told.peer_id,
+            shard_id: told.shard_id,
+            shard_loaded: told.shard_loaded,
+            addresses: told.addresses,
+            capabilities: JsonCapabilities {
+                total_shards: told.total_shards,
+                model: told.model,
+                other: told.capabilities,
+            },
+            sequence: told.sequence,
+            expires_at_ms: told.expires_at_ms,
+        }
+    }
+}
+
+impl From<Json> for Announcement {
+    fn from(json: Json) -> Self {
+        Self {
+            peer_id: json.peer_id,
+            shard_id: json.shard_id,
+            shard_loaded: json.shard_loaded,
+            addresses: json.addresses,
+            total_shards: json.capabilities.total_shards,
+            model: json.capabilities.model,
+            capabilities: json.capabilities.other,
+            sequence: json.sequence,
+            expires_at_ms: json.expires_at_ms,
+        }
+    }
 }
 
 impl Announcement {
@@ -110,8 +172,7 @@ impl Announcement {
     }
 
     fn check(&self) -> Result<(), AnnouncementError> {
-        let capabilities = &self.capabilities;
-        let total_shards = capabilities.total_shards;
+        let (capabilities, total_shards) = (&self.capabilities, self.total_shards);
         if !(1..=MAX_SHARDS).contains(&total_shards) {
             return Err(LayersError::TotalShards(total_shards).into());
         }
@@ -131,7 +192,7 @@ impl Announcement {
             return Err(AnnouncementError::TooLong("addresses"));
         }
         let texts = [
-            ("model_name", &capabilities.model_name),
+            ("model_name", &self.model.name),
             ("device", &capabilities.device),
             ("version", &capabilities.version),
             ("grpc_address", &capabilities.grpc_address),
@@ -149,32 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn announcement() -> Announcement {
-        Announcement {
-            peer_id: "12D3KooWGzBvZVkz".parse().expect("valid"),
-            shard_id: ShardId(3),
-            shard_loaded: true,
-            addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
-            capabilities: Capabilities {
-                layers: LayerRange::new(12, 16).expect("valid"),
-                total_shards: 8,
-                model_digest: ModelDigest([7; 32]),
-                model_name: "tiny".into(),
-                precision: Precision::Exact,
-                device: "cpu".into(),
-                memory_bytes: 1 << 30,
-                tokens_per_second: 12.5,
-                version: "0.1.0".into(),
-                grpc_address: "127.0.0.1:50051".into(),
-                loaded_percent: 100,
-                active_sessions: 0,
-                round_trips_us: BTreeMap::new(),
-            },
-            sequence: 4,
-            expires_at_ms: 1_800_000_000_000,
-        }
-    }
+    use crate::fixture::announcement;
 
     #[test]
     fn an_announcement_is_read_back_as_written() {
@@ -186,6 +222,24 @@ mod tests {
     }
 
     #[test]
+    fn the_model_is_told_among_the_capabilities() {
+        let json: serde_json::Value = serde_json::from_slice(&announcement().to_json()).expect("JSON");
+        let told = &json["capabilities"];
+        assert_eq!((&told["model_name"], &told["precision"]), (&"tiny".into(), &"exact".into()));
+        assert_eq!(told["model_digest"].as_str().map(str::len), Some(64));
+        assert_eq!((&told["total_shards"], &told["loaded_percent"]), (&8.into(), &100.into()));
+        assert_eq!(json["model"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn an_older_workers_announcement_is_read() {
+        let json = String::from_utf8(announcement().to_json()).expect("UTF-8");
+        let older = json.replace("loaded_percent", "load_percent").replace(",\"round_trips_us\":{}", "");
+        assert_ne!(older, json);
+        assert_eq!(Announcement::from_json(older.as_bytes()), Ok(announcement()));
+    }
+
+    #[test]
     fn wrong_announcements_are_refused_by_cause() {
         let refusal = |change: fn(&mut Announcement)| {
             let mut wrong = announcement();
@@ -194,7 +248,7 @@ mod tests {
         };
         let out_of_range = LayersError::ShardOutOfRange { shard: 8, total_shards: 8 };
         assert_eq!(refusal(|a| a.shard_id = ShardId(8)), out_of_range.into());
-        assert_eq!(refusal(|a| a.capabilities.total_shards = 0), LayersError::TotalShards(0).into());
+        assert_eq!(refusal(|a| a.total_shards = 0), LayersError::TotalShards(0).into());
         assert_eq!(
             refusal(|a| a.capabilities.loaded_percent = 101),
             AnnouncementError::OutOfRange("loaded_percent")

@@ -4,12 +4,16 @@
 //! DHT). A value that exists keeps its rules: a [`Route`] covers every shard, a [`ShardRange`] is not empty.
 
 mod announcement;
+#[cfg(any(test, feature = "test-support"))]
+pub mod fixture;
 mod id;
 mod layers;
 mod route;
 mod sampling;
 mod status;
+pub mod status_words;
 mod step;
+mod transport;
 
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
@@ -20,6 +24,7 @@ pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 pub use step::{HopTiming, SampledToken, Step, StepKind, StepOutput, TargetScore, TokenLogprob};
+pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
 pub const PROTOCOL_VERSION: u32 = 2;

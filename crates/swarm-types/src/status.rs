@@ -1,10 +1,8 @@
 //! The swarm as one node sees it.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
-use crate::{LayerRange, ModelId, NodeId, ShardId};
+use crate::{Capabilities, ModelId, NodeId, ShardId, Transport};
 
 /// What a replica can do for a session now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -25,28 +23,17 @@ pub struct Replica {
     pub worker: NodeId,
     /// What it can do now.
     pub state: ReplicaState,
-    /// 0 to 100.
-    pub loaded_percent: u8,
     /// This worker is the node that tells.
     pub local: bool,
     /// Multiaddresses where it listens.
     pub addresses: Vec<String>,
-    /// `QUIC` or `TCP`; absent when local or offline.
-    pub transport: Option<&'static str>,
+    /// Of the connection to it; absent when local or offline.
+    pub transport: Option<Transport>,
     /// What it serves a shard of.
     pub model: ModelId,
-    /// Layers of this shard.
-    pub layers: LayerRange,
-    /// For example `cpu`.
-    pub device: String,
-    /// Version of its software.
-    pub version: String,
-    /// `host:port` of its TCP gRPC service.
-    pub grpc_address: String,
-    /// Sessions open on it.
-    pub active_sessions: u32,
-    /// Round-trip times to the nodes that get this worker's results, in microseconds.
-    pub round_trips_us: BTreeMap<NodeId, u32>,
+    /// What it said last of what it can do.
+    #[serde(flatten)]
+    pub capabilities: Capabilities,
 }
 
 /// One shard and all who serve it.
@@ -140,37 +127,15 @@ fn served_model(shards: &[ShardStatus]) -> Option<ModelId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ModelDigest, Precision};
+    use crate::{ModelDigest, fixture};
 
     fn replica(worker: &str, digest: u8, state: ReplicaState) -> Replica {
-        Replica {
-            worker: worker.parse().expect("valid"),
-            state,
-            loaded_percent: 100,
-            local: false,
-            addresses: vec![],
-            transport: Some("QUIC"),
-            model: ModelId {
-                name: "m".into(),
-                digest: ModelDigest([digest; 32]),
-                precision: Precision::Exact,
-            },
-            layers: LayerRange::new(0, 1).expect("valid"),
-            device: "cpu".into(),
-            version: "0.1.0".into(),
-            grpc_address: String::new(),
-            active_sessions: 0,
-            round_trips_us: BTreeMap::new(),
-        }
+        let model = ModelId { digest: ModelDigest([digest; 32]), ..fixture::model() };
+        Replica { model, ..fixture::replica(worker, state) }
     }
 
     fn status(shards: Vec<Vec<Replica>>) -> SwarmStatus {
-        let shards = shards
-            .into_iter()
-            .enumerate()
-            .map(|(id, replicas)| ShardStatus { shard_id: ShardId(id as u32), replicas })
-            .collect();
-        SwarmStatus::new("c".into(), "12D3".parse().expect("valid"), shards, 1)
+        fixture::status(shards)
     }
 
     #[test]
@@ -199,5 +164,18 @@ mod tests {
             vec![replica("cc", 1, Loaded), replica("dd", 2, Loaded), replica("ee", 2, Loaded)],
         ];
         assert_eq!(status(shards).model.expect("ready").digest, ModelDigest([2; 32]));
+    }
+
+    #[test]
+    fn a_replica_is_shown_as_one_object() {
+        let json = serde_json::to_value(fixture::replica("aa", ReplicaState::Loaded)).expect("JSON");
+        let expected = serde_json::json!({
+            "worker": "aa", "state": "LOADED", "local": false, "addresses": [], "transport": "QUIC",
+            "model": {"name": "tiny", "digest": "07".repeat(32), "precision": "exact"},
+            "layers": {"start": 0, "end": 4}, "device": "cpu", "version": "0.1.0", "grpc_address": "127.0.0.1:50051",
+            "memory_bytes": 1 << 30, "tokens_per_second": 12.5, "loaded_percent": 100, "active_sessions": 0,
+            "round_trips_us": {},
+        });
+        assert_eq!(json, expected);
     }
 }

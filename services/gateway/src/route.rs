@@ -162,7 +162,7 @@ impl Planner<'_> {
 
     fn sessions(&self, replica: &Replica) -> u32 {
         let ours = self.wish.sessions.get(&replica.worker).copied().unwrap_or(0);
-        ours.max(replica.active_sessions)
+        ours.max(replica.capabilities.active_sessions)
     }
 
     /// How many shards in a row, from this one on, the replica's worker could run.
@@ -175,7 +175,7 @@ impl Planner<'_> {
         let reason = |replica: &Replica| match replica.state {
             ReplicaState::Offline => Missing::Absent,
             _ if !self.fits(replica) => Missing::OtherModel,
-            ReplicaState::Loading => Missing::Loading { percent: replica.loaded_percent },
+            ReplicaState::Loading => Missing::Loading { percent: replica.capabilities.loaded_percent },
             ReplicaState::Loaded => Missing::Excluded,
         };
         shard.replicas.iter().map(reason).max().unwrap_or(Missing::Absent)
@@ -229,7 +229,7 @@ fn sentence(missing: Missing, shards: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::{LayerRange, ModelId};
+    use swarm_types::{Capabilities, ModelId, fixture, fixture::status};
 
     use super::*;
 
@@ -240,39 +240,21 @@ mod tests {
     }
 
     fn loaded(name: &str) -> Replica {
-        Replica {
-            worker: worker(name),
-            state: ReplicaState::Loaded,
-            loaded_percent: 100,
-            local: false,
-            addresses: vec![],
-            transport: Some("QUIC"),
-            model: ModelId { name: "m".into(), digest: DIGEST, precision: Precision::Exact },
-            layers: LayerRange::new(0, 1).expect("valid"),
-            device: "cpu".into(),
-            version: "0.1.0".into(),
-            grpc_address: String::new(),
-            active_sessions: 0,
-            round_trips_us: std::collections::BTreeMap::new(),
-        }
+        of_model(name, DIGEST, Precision::Exact)
     }
 
     fn busy(name: &str, active_sessions: u32) -> Replica {
-        Replica { active_sessions, ..loaded(name) }
+        Replica { capabilities: Capabilities { active_sessions, ..fixture::capabilities() }, ..loaded(name) }
     }
 
     fn in_state(name: &str, state: ReplicaState, loaded_percent: u8) -> Replica {
-        Replica { state, loaded_percent, ..loaded(name) }
+        let capabilities = Capabilities { loaded_percent, ..fixture::capabilities() };
+        Replica { state, capabilities, ..loaded(name) }
     }
 
     fn of_model(name: &str, digest: ModelDigest, precision: Precision) -> Replica {
-        Replica { model: ModelId { name: "m".into(), digest, precision }, ..loaded(name) }
-    }
-
-    fn status(shards: Vec<Vec<Replica>>) -> SwarmStatus {
-        let shards = (0..).zip(shards);
-        let shards = shards.map(|(id, replicas)| ShardStatus { shard_id: ShardId(id), replicas }).collect();
-        SwarmStatus::new("c".into(), worker("Gateway"), shards, 1)
+        let model = ModelId { digest, precision, ..fixture::model() };
+        Replica { model, ..fixture::replica(worker(name).as_str(), ReplicaState::Loaded) }
     }
 
     /// The route as text: `a:0-1 b:2`.

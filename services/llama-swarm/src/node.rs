@@ -55,35 +55,3 @@ pub(crate) async fn watch(channel: Channel) -> Result<impl Stream<Item = Result<
 fn client(channel: Channel) -> SwarmServiceClient<Channel> {
     SwarmServiceClient::new(channel).max_decoding_message_size(MAX_STATUS_BYTES)
 }
-
-/// Swarms for the tests of whoever reads a status.
-#[cfg(test)]
-pub(crate) mod fixture {
-    use swarm_types::{
-        LayerRange, ModelDigest, ModelId, Precision, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus,
-    };
-
-    pub(crate) fn replica(worker: &str, state: ReplicaState) -> Replica {
-        Replica {
-            worker: worker.parse().expect("valid"),
-            state,
-            loaded_percent: 100,
-            local: false,
-            addresses: vec![],
-            transport: Some("QUIC"),
-            model: ModelId { name: "tiny".into(), digest: ModelDigest([1; 32]), precision: Precision::Exact },
-            layers: LayerRange::new(0, 4).expect("valid"),
-            device: "cpu".into(),
-            version: "0.1.0".into(),
-            grpc_address: String::new(),
-            active_sessions: 0,
-            round_trips_us: std::collections::BTreeMap::new(),
-        }
-    }
-
-    pub(crate) fn swarm(shards: Vec<Vec<Replica>>) -> SwarmStatus {
-        let shards =
-            (0..).map(ShardId).zip(shards).map(|(shard_id, replicas)| ShardStatus { shard_id, replicas });
-        SwarmStatus::new("c".into(), "12D3".parse().expect("valid"), shards.collect(), 1)
-    }
-}

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use swarm_net::{ShardOffer, SwarmNet};
+use swarm_net::{Role, RoundTrip, ShardOffer, SwarmNet};
 use swarm_types::{
-    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, ShardStatus,
+    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, SwarmStatus,
 };
 use tokio::{
     sync::watch,
@@ -71,12 +71,9 @@ pub(crate) fn offers(
         Ok(ShardOffer {
             shard_id,
             loaded: matches!(loading, Loading::Done { .. }),
+            model: fixed.model.clone(),
             capabilities: Capabilities {
                 layers: LayerRange::for_shard(shard_id, fixed.total_shards, fixed.total_layers)?,
-                total_shards: fixed.total_shards,
-                model_digest: fixed.model.digest,
-                model_name: fixed.model.name.clone(),
-                precision: fixed.model.precision,
                 device: fixed.device.clone(),
                 memory_bytes: fixed.kv_bytes.saturating_add(weight_bytes),
                 tokens_per_second,
@@ -92,16 +89,19 @@ pub(crate) fn offers(
 }
 
 /// How far those are to whom this worker hands its results: the workers of the shard behind its own, and behind the
-/// last shard the nodes that serve none, among them the gateways.
-fn round_trips(net: &SwarmNet, fixed: &Fixed) -> BTreeMap<NodeId, u32> {
-    let status = net.status().borrow().clone();
-    let serves = |shard: &ShardStatus, worker: &NodeId| shard.replicas.iter().any(|r| r.worker == *worker);
-    let is_behind = |worker: &NodeId| match status.shards.get(fixed.shards.end() as usize) {
-        Some(shard) => serves(shard, worker),
-        None => !status.shards.iter().any(|shard| serves(shard, worker)),
+/// last shard the gateways.
+fn round_trips(
+    measured: BTreeMap<NodeId, RoundTrip>,
+    status: &SwarmStatus,
+    shards: ShardRange,
+) -> BTreeMap<NodeId, u32> {
+    let next = status.shards.get(shards.end() as usize);
+    let is_behind = |node: &NodeId, role: Option<Role>| match next {
+        Some(shard) => shard.replicas.iter().any(|replica| replica.worker == *node),
+        None => role == Some(Role::Gateway),
     };
-    let behind = net.round_trips().into_iter().filter(|(worker, _)| is_behind(worker));
-    let micros = behind.map(|(worker, time)| (worker, u32::try_from(time.as_micros()).unwrap_or(u32::MAX)));
+    let behind = measured.into_iter().filter(|(node, to)| is_behind(node, to.role));
+    let micros = behind.map(|(node, to)| (node, u32::try_from(to.time.as_micros()).unwrap_or(u32::MAX)));
     micros.take(MAX_ROUND_TRIPS).collect()
 }
 
@@ -117,7 +117,8 @@ pub(crate) async fn announce(
     measured.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let (now, count) = (*loading.borrow_and_update(), *sessions.borrow_and_update());
-        match offers(&fixed, now, count, &round_trips(&net, &fixed)) {
+        let round_trips = round_trips(net.round_trips(), &net.status().borrow(), fixed.shards);
+        match offers(&fixed, now, count, &round_trips) {
             Ok(offers) => net.announce(offers),
             Err(error) => tracing::error!(%error, "the shards cannot be announced"),
         }
@@ -138,7 +139,32 @@ pub(crate) async fn announce(
 
 #[cfg(test)]
 mod tests {
+    use swarm_types::{
+        ReplicaState,
+        fixture::{replica, status},
+    };
+
     use super::*;
+
+    #[test]
+    fn a_worker_tells_how_far_those_are_that_get_its_results() {
+        let loaded = |worker: &str| vec![replica(worker, ReplicaState::Loaded)];
+        let status = status(vec![loaded("aa"), loaded("bb"), loaded("cc")]);
+        let to = |role, micros| RoundTrip { role, time: Duration::from_micros(micros) };
+        let node = |name: &str| name.parse::<NodeId>().expect("valid");
+        let measured = BTreeMap::from([
+            (node("aa"), to(Some(Role::Worker), 10)),
+            (node("bb"), to(Some(Role::Worker), 20)),
+            (node("gateway"), to(Some(Role::Gateway), 30)),
+            (node("rendezvous"), to(Some(Role::Rendezvous), 40)),
+            (node("unknown"), to(None, 50)),
+        ]);
+        let told = |shards: &str| round_trips(measured.clone(), &status, shards.parse().expect("valid"));
+        assert_eq!(told("0"), [(node("bb"), 20)].into());
+        assert_eq!(told("1"), BTreeMap::new(), "nothing measured to its worker yet");
+        assert_eq!(told("2"), [(node("gateway"), 30)].into());
+        assert_eq!(told("0-2"), [(node("gateway"), 30)].into());
+    }
 
     #[test]
     fn a_grpc_port_on_all_addresses_is_told_with_a_host_that_others_can_use() {

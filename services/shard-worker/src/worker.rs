@@ -78,7 +78,7 @@ impl Worker {
             addresses.write(file)?;
         }
         warn_of_threads(&config);
-        tracing::info!(worker = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
+        tracing::info!(peer = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
         Ok(Self { config, model, net, peers, public, fixed })
     }
 

@@ -293,7 +293,7 @@ async fn a_worker_that_ends_lets_its_sessions_finish_and_takes_no_others() {
     goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
     scene.stop();
     let draining = scene.sees(|replica| replica.state == Loading).await;
-    assert_eq!(draining.loaded_percent, 100, "it is there, for those who use it");
+    assert_eq!(draining.capabilities.loaded_percent, 100, "it is there, for those who use it");
     let refusal = scene.session(2, 1).await.0.failure().await.refusal;
     assert_eq!(refusal.cause, RefusalCause::NotReady, "{refusal}");
     goes_on(&forwarding, &mut collecting, 2, &[7]).await;

@@ -9,16 +9,15 @@ use libp2p::{
         dial_opts::{DialOpts, PeerCondition},
     },
 };
+use swarm_types::Transport;
 use tokio::sync::oneshot;
 
 use super::{Node, Peer, SWEEP_EVERY, log, node_id, now_ms};
 use crate::{
-    address::{self, Transport},
     behaviour::{self, BehaviourEvent},
-    describe::Follower,
-    heartbeat::Sign,
-    lines,
-    membership::TOMBSTONE,
+    calls::describe::Follower,
+    peers::{lines, membership::TOMBSTONE},
+    transport::{address, heartbeat::Sign},
 };
 
 /// A stranger that does not say within this that it belongs here is sent away.
@@ -57,7 +56,7 @@ impl Node {
                 self.on_identified(peer_id, &info);
             }
             BehaviourEvent::Kad(event) => self.on_dht(event),
-            BehaviourEvent::RendezvousClient(event) => self.on_registry(event),
+            BehaviourEvent::RendezvousClient(event) => self.on_registrations(event),
             BehaviourEvent::Heartbeat(Sign::Silent { peer, connection }) => self.on_closed(peer, connection),
             BehaviourEvent::Heartbeat(Sign::RoundTrip { peer, time }) => {
                 self.links.answered(&peer, time);
@@ -75,16 +74,16 @@ impl Node {
         if self.entries.connected(peer, connection).is_some() {
             tracing::info!(%peer, "entered the swarm");
         }
-        let worker = node_id(&peer);
+        let node = node_id(&peer);
         if let Some(known) = self.peers.get_mut(&peer) {
             known.connections.insert(connection, transport);
         } else {
             let address = address::dialable(address).unwrap_or_else(|| address.clone());
-            log(lines::connected(&worker, transport, &address));
+            log(lines::connected(&node, transport, &address));
             self.welcome(peer, connection, transport, now);
         }
         let best = self.peers[&peer].connections.values().min().copied().unwrap_or(transport);
-        log(self.membership.connected(&worker, best, now));
+        log(self.membership.connected(&node, best, now));
     }
 
     /// The first connection to a peer.
@@ -128,12 +127,12 @@ impl Node {
         self.links.remove(&peer);
         self.dialer.disconnected(&peer, TOMBSTONE, now);
         self.entries.disconnected(&peer, now);
-        self.registry.remove(&peer);
+        self.registrations.remove(&peer);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
-        let worker = node_id(&peer);
-        log([lines::disconnected(&worker)]);
-        log(self.membership.disconnected(&worker, now));
+        let node = node_id(&peer);
+        log([lines::disconnected(&node)]);
+        log(self.membership.disconnected(&node, now));
     }
 
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
@@ -151,7 +150,7 @@ impl Node {
             self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
         }
         if self.entries.contains(&peer) && info.protocols.contains(&rendezvous::PROTOCOL_NAME) {
-            self.registry.add(peer, now);
+            self.registrations.add(peer, now);
         }
         if news {
             self.queries.hurry(now);

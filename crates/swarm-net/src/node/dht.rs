@@ -11,7 +11,8 @@ use swarm_types::{Announcement, ShardId};
 
 use super::{Node, log, node_id, now_ms};
 use crate::{
-    membership::Source, publisher::RECORD_TTL, queries::Found, records::Subject, registry, signed::Refused,
+    directory::{publisher::RECORD_TTL, queries::Found, registrations, signed::Refused},
+    peers::membership::Source,
 };
 
 impl Node {
@@ -30,8 +31,7 @@ impl Node {
                 let provider = record.provider;
                 let store = self.swarm.behaviour_mut().kad.store_mut();
                 match self.filter.provide(store, record) {
-                    Ok(Subject::Shard(shard)) => self.on_providers(shard, [provider]),
-                    Ok(Subject::Model(_)) => {}
+                    Ok(shard) => self.on_providers(shard, [provider]),
                     Err(refused) => self.refuse(provider, &refused),
                 }
             }
@@ -90,14 +90,14 @@ impl Node {
         self.metrics.refused(refused);
     }
 
-    pub(super) fn on_registry(&mut self, event: client::Event) {
+    pub(super) fn on_registrations(&mut self, event: client::Event) {
         let now = Instant::now();
-        for (peer, addresses) in self.registry.on_event(event, now) {
-            self.dialer.learn(peer, &addresses, registry::TTL, now);
+        for (peer, addresses) in self.registrations.on_event(event, now) {
+            self.dialer.learn(peer, &addresses, registrations::TTL, now);
         }
         self.dial(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registry.tick(client, now);
+            self.registrations.tick(client, now);
         }
     }
 }

@@ -8,9 +8,7 @@ use std::{
 };
 
 use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};
-use swarm_types::{
-    Capabilities, LayerRange, ModelDigest, NodeId, Precision, ReplicaState, ShardId, SwarmStatus,
-};
+use swarm_types::{Capabilities, NodeId, ReplicaState, ShardId, SwarmStatus, fixture};
 use tokio::{task::JoinHandle, time::timeout};
 
 /// Nothing here takes this long, even on a busy machine.
@@ -64,7 +62,7 @@ impl Node {
     /// A worker with one loaded shard.
     pub async fn worker(total_shards: u32, shard: u32, entry: Option<&Self>) -> Self {
         let node = Self::start(config(total_shards, entry), Role::Worker, Identity::ephemeral()).await;
-        node.net.announce(vec![offer(total_shards, shard, true)]);
+        node.net.announce(vec![offer(shard, true)]);
         node
     }
 
@@ -73,7 +71,7 @@ impl Node {
         let listen = listen.split(',').map(str::to_owned).collect();
         let config = NetConfig { listen, ..config(2, None) };
         let node = Self::start(config, Role::Worker, Identity::ephemeral()).await;
-        node.net.announce(vec![offer(2, 0, true)]);
+        node.net.announce(vec![offer(0, true)]);
         node
     }
 
@@ -108,26 +106,10 @@ pub fn replica_state(status: &SwarmStatus, shard: u32, worker: &NodeId) -> Optio
     replicas.iter().find(|replica| replica.worker == *worker).map(|replica| replica.state)
 }
 
-pub fn offer(total_shards: u32, shard: u32, loaded: bool) -> ShardOffer {
-    ShardOffer {
-        shard_id: ShardId(shard),
-        loaded,
-        capabilities: Capabilities {
-            layers: LayerRange::new(shard, shard + 1).unwrap(),
-            total_shards,
-            model_digest: ModelDigest([7; 32]),
-            model_name: "tiny".into(),
-            precision: Precision::Exact,
-            device: "cpu".into(),
-            memory_bytes: 1 << 30,
-            tokens_per_second: 12.5,
-            version: "0.1.0".into(),
-            grpc_address: "127.0.0.1:50051".into(),
-            loaded_percent: if loaded { 100 } else { 0 },
-            active_sessions: 0,
-            round_trips_us: std::collections::BTreeMap::new(),
-        },
-    }
+pub fn offer(shard: u32, loaded: bool) -> ShardOffer {
+    let loaded_percent = if loaded { 100 } else { 0 };
+    let capabilities = Capabilities { loaded_percent, ..fixture::capabilities() };
+    ShardOffer { shard_id: ShardId(shard), loaded, model: fixture::model(), capabilities }
 }
 
 /// A worker in a process of its own, which can be killed.
@@ -192,7 +174,7 @@ pub async fn run_child() {
     };
     let identity = config.load_identity("worker").unwrap();
     let node = Node::start(config, Role::Worker, identity).await;
-    node.net.announce(vec![offer(2, 1, true)]);
+    node.net.announce(vec![offer(1, true)]);
     // Whoever started this kills it; this bound is for when that one was killed itself.
     tokio::time::sleep(2 * PATIENCE).await;
 }

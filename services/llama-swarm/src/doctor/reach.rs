@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use swarm_types::Transport;
 use tokio::{
     net::{TcpStream, UdpSocket, lookup_host},
     time::timeout,
@@ -15,12 +16,6 @@ const MIN_INITIAL_BYTES: usize = 1200;
 /// Versions of this form are reserved to make a server tell which it speaks (RFC 9000, section 15).
 const UNKNOWN_VERSION: [u8; 4] = [0x1a, 0x2a, 0x3a, 0x4a];
 const CONNECTION_ID: [u8; 8] = *b"llamaswm";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
-    Quic,
-    Tcp,
-}
 
 /// A multiaddress of a node, as far as it says where to knock.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -64,7 +64,8 @@ fn lacking(
 ) -> Option<Finding> {
     let (id, command) = (shard.shard_id, command.for_shard(shard.shard_id, model));
     if let Some(replica) = loading {
-        let what = format!("shard {id} is loading on {}: {} %", replica.worker, replica.loaded_percent);
+        let what =
+            format!("shard {id} is loading on {}: {} %", replica.worker, replica.capabilities.loaded_percent);
         return Some(Finding::warning(what, "wait; if it does not move, see that worker's log"));
     }
     let offline = shard.replicas.iter().find(|replica| replica.state == ReplicaState::Offline);
@@ -101,10 +102,12 @@ fn describe(model: &ModelId) -> String {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::{ModelDigest, Precision};
+    use swarm_types::{
+        Capabilities, ModelDigest, Precision,
+        fixture::{capabilities, replica, status},
+    };
 
     use super::{super::finding::Verdict, *};
-    use crate::node::fixture::{replica, swarm};
 
     fn findings(shards: Vec<Vec<Replica>>) -> Vec<Finding> {
         let command = WorkerCommand {
@@ -112,13 +115,14 @@ mod tests {
             model: "tiny.gguf".into(),
             total_shards: shards.len() as u32,
         };
-        examine(&swarm(shards), &command)
+        examine(&status(shards), &command)
     }
 
     #[test]
     fn each_missing_shard_comes_with_the_command_that_starts_it() {
         use ReplicaState::{Loaded, Loading, Offline};
-        let loading = Replica { loaded_percent: 30, ..replica("bb", Loading) };
+        let capabilities = Capabilities { loaded_percent: 30, ..capabilities() };
+        let loading = Replica { capabilities, ..replica("bb", Loading) };
         let found =
             findings(vec![vec![replica("aa", Loaded)], vec![loading], vec![replica("cc", Offline)], vec![]]);
         let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();

@@ -1,17 +1,12 @@
 //! A swarm's status in the words of the log.
 
-use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus};
+use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus, status_words as words};
 
 /// The whole status, one line a shard.
 pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
-    let (discovered, total) = (status.discovered_shards, status.total_shards);
-    let mut lines = vec![
-        format!("[STATUS] Discovered Shards: {discovered} of {total}"),
-        "[STATUS] Shard Online Status:".into(),
-    ];
+    let mut lines = vec![words::discovered(status), words::SHARDS.into()];
     lines.extend(status.shards.iter().flat_map(shard));
-    lines.push(format!("[STATUS] Pipeline Complete: {}", yes_no(status.pipeline_complete)));
-    lines.push(format!("[STATUS] Swarm Ready: {}", yes_no(status.swarm_ready)));
+    lines.extend(words::answers(status));
     if let Some(model) = &status.model {
         lines.push(format!("[STATUS] Model: {} ({})", model.name, model.precision));
     }
@@ -23,49 +18,27 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
     if old.total_shards != new.total_shards {
         return whole(new);
     }
-    let mut lines = vec![];
-    if old.discovered_shards != new.discovered_shards {
-        lines.push(format!(
-            "[STATUS] Discovered Shards: {} → {}",
-            old.discovered_shards, new.discovered_shards
-        ));
-    }
+    let mut lines: Vec<String> = words::discovered_now(old, new).into_iter().collect();
     let shards = old.shards.iter().zip(&new.shards);
     let changed: Vec<_> = shards.filter(|(old, new)| shard(&idle(old)) != shard(&idle(new))).collect();
     if !changed.is_empty() {
-        lines.push("[STATUS] Shard Online Status:".into());
+        lines.push(words::SHARDS.into());
         lines.extend(changed.into_iter().flat_map(|(_, new)| shard(new)));
     }
-    let facts = [
-        ("Pipeline Complete", old.pipeline_complete, new.pipeline_complete),
-        ("Swarm Ready", old.swarm_ready, new.swarm_ready),
-    ];
-    for (name, old, new) in facts.into_iter().filter(|(_, old, new)| old != new) {
-        lines.push(format!("[STATUS] {name}: {} → {}", yes_no(old), yes_no(new)));
-    }
+    lines.extend(words::answers_now(old, new));
     lines
 }
 
 /// A shard without its sessions: they come and go with every request, which is no news.
 fn idle(shard: &ShardStatus) -> ShardStatus {
     let mut shard = shard.clone();
-    shard.replicas.iter_mut().for_each(|replica| replica.active_sessions = 0);
+    shard.replicas.iter_mut().for_each(|replica| replica.capabilities.active_sessions = 0);
     shard
-}
-
-fn yes_no(yes: bool) -> &'static str {
-    if yes { "✓ YES" } else { "✗ NO" }
 }
 
 /// One line, and one more for every further replica.
 fn shard(shard: &ShardStatus) -> Vec<String> {
-    let local = shard.replicas.iter().any(|replica| replica.local);
-    let state = match (local, shard.online()) {
-        (true, _) => "★ LOCAL",
-        (false, true) => "✓ ONLINE",
-        (false, false) => "✗ OFFLINE",
-    };
-    let head = format!("[STATUS]   Shard {}: {state}", shard.shard_id);
+    let head = words::shard(shard);
     match shard.replicas.as_slice() {
         [] => vec![format!("{head}  no worker found yet")],
         [only] => vec![format!("{head}  {}", replica(only))],
@@ -77,37 +50,50 @@ fn shard(shard: &ShardStatus) -> Vec<String> {
 }
 
 fn replica(replica: &Replica) -> String {
+    let can = &replica.capabilities;
     let state = match replica.state {
-        ReplicaState::Loading => format!("LOADING {} %", replica.loaded_percent),
+        ReplicaState::Loading => format!("LOADING {} %", can.loaded_percent),
         ReplicaState::Loaded => "LOADED".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
-    let mut words = vec![state, replica.worker.to_string(), format!("layers {}", replica.layers)];
-    words.push(replica.device.clone());
-    words.extend(replica.transport.map(str::to_owned));
-    if replica.active_sessions > 0 {
-        words.push(format!("{} sessions", replica.active_sessions));
+    let mut facts = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
+    facts.push(can.device.clone());
+    facts.extend(replica.transport.map(|transport| transport.to_string()));
+    let here = replica.state != ReplicaState::Offline;
+    if here && can.memory_bytes > 0 {
+        facts.push(format!("{} MiB", can.memory_bytes >> 20));
     }
-    words.join("  ")
+    if here && can.tokens_per_second > 0.0 {
+        facts.push(format!("{:.1} tokens/s", can.tokens_per_second));
+    }
+    if can.active_sessions > 0 {
+        facts.push(format!("{} sessions", can.active_sessions));
+    }
+    facts.join("  ")
 }
 
 #[cfg(test)]
 mod tests {
+    use swarm_types::{
+        Capabilities,
+        fixture::{capabilities, replica, status},
+    };
+
     use super::*;
-    use crate::node::fixture::{replica, swarm};
 
     #[test]
     fn the_whole_status_has_a_line_a_shard_and_one_more_for_each_of_several_replicas() {
         use ReplicaState::{Loaded, Loading, Offline};
         let local = Replica { local: true, transport: None, ..replica("aa", Loaded) };
-        let loading = Replica { loaded_percent: 40, ..replica("bb", Loading) };
-        let status = swarm(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
+        let still = Capabilities { loaded_percent: 40, tokens_per_second: 0.0, ..capabilities() };
+        let loading = Replica { capabilities: still, ..replica("bb", Loading) };
+        let status = status(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
         let expected = "\
 [STATUS] Discovered Shards: 2 of 3
 [STATUS] Shard Online Status:
-[STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu
+[STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu  1024 MiB  12.5 tokens/s
 [STATUS]   Shard 1: ✓ ONLINE  2 replicas
-[STATUS]     LOADING 40 %  bb  layers 0..4  cpu  QUIC
+[STATUS]     LOADING 40 %  bb  layers 0..4  cpu  QUIC  1024 MiB
 [STATUS]     OFFLINE  cc  layers 0..4  cpu  QUIC
 [STATUS]   Shard 2: ✗ OFFLINE  no worker found yet
 [STATUS] Pipeline Complete: ✗ NO
@@ -118,12 +104,12 @@ mod tests {
     #[test]
     fn a_change_shows_only_what_is_different_from_old_to_new() {
         use ReplicaState::Loaded;
-        let old = swarm(vec![vec![replica("aa", Loaded)], vec![]]);
-        let new = swarm(vec![vec![replica("aa", Loaded)], vec![replica("bb", Loaded)]]);
+        let old = status(vec![vec![replica("aa", Loaded)], vec![]]);
+        let new = status(vec![vec![replica("aa", Loaded)], vec![replica("bb", Loaded)]]);
         let expected = "\
 [STATUS] Discovered Shards: 1 → 2
 [STATUS] Shard Online Status:
-[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 0..4  cpu  QUIC
+[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 0..4  cpu  QUIC  1024 MiB  12.5 tokens/s
 [STATUS] Pipeline Complete: ✗ NO → ✓ YES
 [STATUS] Swarm Ready: ✗ NO → ✓ YES";
         assert_eq!(changes(&old, &new).join("\n"), expected);

@@ -209,7 +209,7 @@ fn missing(status: Option<&SwarmStatus>) -> String {
 
 fn progress(shard: &swarm_types::ShardStatus) -> String {
     let online = shard.replicas.iter().filter(|replica| replica.state != ReplicaState::Offline);
-    match online.map(|replica| replica.loaded_percent).max() {
+    match online.map(|replica| replica.capabilities.loaded_percent).max() {
         Some(percent) => format!("is loading ({percent} %)"),
         None => "has no worker".into(),
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use swarm_types::{ReplicaState, ShardStatus, SwarmStatus};
+use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 
 /// How far a shard is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,10 @@ impl Stage {
     /// That of the replica that is furthest.
     fn of(shard: &ShardStatus) -> Self {
         let replicas = shard.replicas.iter().filter(|replica| replica.state != ReplicaState::Offline);
+        let percent = |replica: &Replica| replica.capabilities.loaded_percent;
         let stages = replicas.map(|replica| match replica.state {
             ReplicaState::Loaded => (100, Self::Loaded),
-            _ => (replica.loaded_percent.min(99), Self::Loading(replica.loaded_percent)),
+            _ => (percent(replica).min(99), Self::Loading(percent(replica))),
         });
         stages.max_by_key(|(percent, _)| *percent).map_or(Self::Missing, |(_, stage)| stage)
     }
@@ -109,16 +110,21 @@ impl Screen {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::Replica;
+    use swarm_types::{
+        Capabilities,
+        fixture::{capabilities, replica, status},
+    };
 
     use super::*;
-    use crate::node::fixture::{replica, swarm};
 
     #[test]
     fn a_shard_is_as_far_as_its_furthest_replica_that_is_there() {
         use ReplicaState::{Loaded, Loading, Offline};
-        let loading = |percent| Replica { loaded_percent: percent, ..replica("aa", Loading) };
-        let stage = |replicas| Stage::of(&swarm(vec![replicas]).shards[0]);
+        let loading = |loaded_percent| {
+            let capabilities = Capabilities { loaded_percent, ..capabilities() };
+            Replica { capabilities, ..replica("aa", Loading) }
+        };
+        let stage = |replicas| Stage::of(&status(vec![replicas]).shards[0]);
         assert_eq!(stage(vec![]), Stage::Missing);
         assert_eq!(stage(vec![replica("aa", Offline)]), Stage::Missing);
         assert_eq!(stage(vec![loading(20), loading(70), replica("bb", Offline)]), Stage::Loading(70));

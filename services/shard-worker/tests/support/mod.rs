@@ -120,7 +120,7 @@ impl Scene {
 
     /// Waits until the worker is known to run this many sessions.
     pub async fn runs(&self, sessions: u32) {
-        self.sees(|replica| replica.active_sessions == sessions).await;
+        self.sees(|replica| replica.capabilities.active_sessions == sessions).await;
     }
 
     pub async fn client(&self) -> ShardServiceClient<Channel> {

@@ -18,9 +18,8 @@ use swarm_proto::{
     },
 };
 use swarm_types::{
-    Attempt, HopTiming, LayerRange, ModelDigest, ModelId, NodeId, Precision, Replica, ReplicaState,
-    SampledToken, SessionId, ShardId, ShardStatus, Step, StepOutput, SwarmStatus, TargetScore, TokenId,
-    TokenLogprob,
+    Attempt, HopTiming, ModelDigest, ModelId, NodeId, Replica, ReplicaState, SampledToken, SessionId, Step,
+    StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob, fixture,
 };
 use tokio::{
     net::TcpListener,
@@ -229,26 +228,10 @@ impl Drop for FakeSwarm {
 
 fn status(shards: &[Vec<(NodeId, ReplicaState)>]) -> SwarmStatus {
     let replica = |(worker, state): &(NodeId, ReplicaState)| Replica {
-        worker: worker.clone(),
-        state: *state,
-        loaded_percent: 100,
-        local: false,
-        addresses: vec![],
-        transport: Some("TCP"),
-        model: ModelId { name: "fake".into(), digest: DIGEST, precision: Precision::Exact },
-        layers: LayerRange::new(0, 1).expect("valid"),
-        device: "cpu".into(),
-        version: "0.1.0".into(),
-        grpc_address: String::new(),
-        active_sessions: 0,
-        round_trips_us: std::collections::BTreeMap::new(),
+        model: ModelId { digest: DIGEST, ..fixture::model() },
+        ..fixture::replica(worker.as_str(), *state)
     };
-    let shard = |(id, replicas): (u32, &Vec<_>)| ShardStatus {
-        shard_id: ShardId(id),
-        replicas: replicas.iter().map(replica).collect(),
-    };
-    let shards = (0..).zip(shards).map(shard).collect();
-    SwarmStatus::new("fakes".into(), worker("Gateway"), shards, 1)
+    fixture::status(shards.iter().map(|replicas| replicas.iter().map(replica).collect()).collect())
 }
 
 struct FakeHop(Arc<Shared>);

@@ -32,9 +32,9 @@ impl Activity {
     }
 
     /// Notes what comes in over a connection to this socket.
-    pub(crate) fn watch<T>(&self, io: T, peer: Option<SocketAddr>) -> Watched<T> {
+    pub(crate) fn watch<T>(&self, io: T, peer: Option<SocketAddr>) -> Noted<T> {
         let heard = peer.map(|peer| Arc::clone(self.heard().entry(peer).or_default()));
-        Watched { io, peer, heard, activity: self.clone() }
+        Noted { io, peer, heard, activity: self.clone() }
     }
 
     /// When something last came from there; nothing when there is no connection.
@@ -49,14 +49,14 @@ impl Activity {
 }
 
 /// A connection of which it is known when it last brought something.
-pub(crate) struct Watched<T> {
+pub(crate) struct Noted<T> {
     io: T,
     peer: Option<SocketAddr>,
     heard: Option<Arc<AtomicU64>>,
     activity: Activity,
 }
 
-impl<T> Drop for Watched<T> {
+impl<T> Drop for Noted<T> {
     fn drop(&mut self) {
         let Some(peer) = self.peer else { return };
         let mut heard = self.activity.heard();
@@ -67,7 +67,7 @@ impl<T> Drop for Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -82,7 +82,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use libp2p::PeerId;
 use swarm_proto::wire::{
@@ -18,13 +19,15 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    NetError,
-    dialer::backoff,
-    links::Links,
+    NetError, Role,
+    calls::links::Links,
+    directory::{
+        records::Keys,
+        signed::{self, Refused},
+    },
     metrics::Metrics,
     peer,
-    records::Keys,
-    signed::{self, Refused},
+    peers::dialer::backoff,
 };
 
 /// A peer that describes itself without end is heard this often.
@@ -32,12 +35,39 @@ const HEAR_EVERY: Duration = Duration::from_millis(20);
 /// The first description comes at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// What a node says of itself.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Description {
+    /// Absent when it is one that this version does not know.
+    pub(crate) role: Option<Role>,
+    /// Signed, one for each shard that the node serves.
+    pub(crate) announcements: Vec<Bytes>,
+}
+
+impl From<&Description> for DescribeResponse {
+    fn from(description: &Description) -> Self {
+        Self {
+            role: description.role.map_or("", Role::name).into(),
+            announcements: description.announcements.clone(),
+        }
+    }
+}
+
+impl From<DescribeResponse> for Description {
+    fn from(wire: DescribeResponse) -> Self {
+        Self { role: Role::named(&wire.role), announcements: wire.announcements }
+    }
+}
+
 /// Serves `PeerService` to peers.
 #[derive(Clone, Debug)]
-pub struct Descriptions(watch::Receiver<Arc<DescribeResponse>>);
+pub struct Descriptions(watch::Receiver<Arc<Description>>);
+
+/// [`Descriptions`] as a tonic server takes them.
+pub type DescribeServer = PeerServiceServer<Descriptions>;
 
 impl Descriptions {
-    pub(crate) fn server(own: watch::Receiver<Arc<DescribeResponse>>) -> PeerServiceServer<Self> {
+    pub(crate) fn server(own: watch::Receiver<Arc<Description>>) -> DescribeServer {
         PeerServiceServer::new(Self(own))
     }
 }
@@ -47,17 +77,19 @@ impl PeerService for Descriptions {
     type DescribeStream = Pin<Box<dyn Stream<Item = Result<DescribeResponse, Status>> + Send>>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
-        let changes = WatchStream::new(self.0.clone()).map(|own| Ok(own.as_ref().clone()));
+        let changes = WatchStream::new(self.0.clone()).map(|own| Ok(own.as_ref().into()));
         Ok(Response::new(changes.boxed()))
     }
 }
 
 /// What a peer has said of itself, checked.
 #[derive(Debug)]
-pub(crate) struct Description {
+pub(crate) struct Described {
     pub(crate) peer: PeerId,
     /// The connection's number, so that what arrives late is recognised.
     pub(crate) epoch: u64,
+    /// Absent when it is one that this version does not know.
+    pub(crate) role: Option<Role>,
     pub(crate) announcements: Vec<Announcement>,
 }
 
@@ -68,7 +100,7 @@ pub(crate) struct Follower {
     pub(crate) links: Links,
     pub(crate) keys: Keys,
     pub(crate) metrics: Metrics,
-    pub(crate) heard: mpsc::Sender<Description>,
+    pub(crate) heard: mpsc::Sender<Described>,
     /// One warning a connection is enough.
     pub(crate) warned: bool,
 }
@@ -95,8 +127,10 @@ impl Follower {
         let mut descriptions = call.await.map_err(|_| FollowError::Silent)??.into_inner();
         while let Some(description) = descriptions.message().await? {
             *failures = 0;
+            let description = Description::from(description);
             let announcements = self.check(&description);
-            let heard = Description { peer: self.peer, epoch: self.epoch, announcements };
+            let (peer, epoch, role) = (self.peer, self.epoch, description.role);
+            let heard = Described { peer, epoch, role, announcements };
             if self.heard.send(heard).await.is_err() {
                 break;
             }
@@ -106,7 +140,7 @@ impl Follower {
     }
 
     /// The announcements that may be believed; the others are counted.
-    fn check(&mut self, description: &DescribeResponse) -> Vec<Announcement> {
+    fn check(&mut self, description: &Description) -> Vec<Announcement> {
         let mut shards = BTreeSet::new();
         let mut believed = vec![];
         for value in &description.announcements {

@@ -8,7 +8,7 @@ use std::{
 
 use libp2p::kad::{PutRecordError, PutRecordResult, QueryId, Quorum, Record, RecordKey};
 
-use crate::{metrics::Metrics, records::Kad};
+use crate::{directory::records::Kad, metrics::Metrics};
 
 /// Life of a record. Dead workers' records are gone after it; the living renew theirs.
 pub(crate) const RECORD_TTL: Duration = Duration::from_secs(60);
@@ -54,15 +54,9 @@ impl Publisher {
         }
     }
 
-    /// Publishes these records and that the node provides their keys and the models', and nothing else any more.
-    pub(crate) fn publish(
-        &mut self,
-        kad: &mut Kad,
-        records: HashMap<RecordKey, Vec<u8>>,
-        models: HashSet<RecordKey>,
-        now: Instant,
-    ) {
-        let provided: HashSet<RecordKey> = records.keys().cloned().chain(models).collect();
+    /// Publishes these records and that the node provides their keys, and nothing else any more.
+    pub(crate) fn publish(&mut self, kad: &mut Kad, records: HashMap<RecordKey, Vec<u8>>, now: Instant) {
+        let provided: HashSet<RecordKey> = records.keys().cloned().collect();
         for gone in self.provided.difference(&provided) {
             kad.stop_providing(gone);
             kad.remove_record(gone);

@@ -102,7 +102,7 @@ pub(crate) fn verify(cluster: &str, total_shards: u32, value: &[u8]) -> Result<A
     if !signed {
         return Err(Refused::Signature);
     }
-    match announcement.capabilities.total_shards {
+    match announcement.total_shards {
         total if total == total_shards => Ok(announcement),
         other => Err(Refused::TotalShards(other)),
     }
@@ -158,35 +158,14 @@ fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
-    use swarm_types::{Capabilities, LayerRange, ModelDigest, Precision, ShardId};
+    use swarm_types::{ShardId, fixture};
 
     use super::*;
 
     /// An announcement by `key` of a shard of eight.
     pub(crate) fn announcement(key: &Keypair, shard: u32, sequence: u64) -> Announcement {
-        Announcement {
-            peer_id: peer::node_id(&key.public().to_peer_id()),
-            shard_id: ShardId(shard),
-            shard_loaded: true,
-            addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
-            capabilities: Capabilities {
-                layers: LayerRange::new(shard, shard + 1).unwrap(),
-                total_shards: 8,
-                model_digest: ModelDigest([7; 32]),
-                model_name: "tiny".into(),
-                precision: Precision::Exact,
-                device: "cpu".into(),
-                memory_bytes: 1 << 30,
-                tokens_per_second: 12.5,
-                version: "0.1.0".into(),
-                grpc_address: "127.0.0.1:50051".into(),
-                loaded_percent: 100,
-                active_sessions: 0,
-                round_trips_us: std::collections::BTreeMap::new(),
-            },
-            sequence,
-            expires_at_ms: 60_000,
-        }
+        let peer_id = peer::node_id(&key.public().to_peer_id());
+        Announcement { peer_id, shard_id: ShardId(shard), sequence, ..fixture::announcement() }
     }
 
     #[test]

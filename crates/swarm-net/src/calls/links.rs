@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -19,7 +19,13 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower::service_fn;
 
-use crate::{NetError, metrics::Metrics, node::Command, peer, stream::PeerStream, streams::OpenRequest};
+use crate::{
+    NetError, Role,
+    calls::{stream::PeerStream, streams::OpenRequest},
+    command::Command,
+    metrics::Metrics,
+    peer,
+};
 
 /// HTTP/2's window for one call: a step of a long prompt fits in, so one round trip does not throttle it.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
@@ -44,18 +50,28 @@ pub fn peer_server() -> Server {
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
     commands: mpsc::WeakSender<Command>,
-    channels: Arc<Mutex<HashMap<PeerId, Link>>>,
+    channels: Arc<Mutex<HashMap<PeerId, Arc<Link>>>>,
     metrics: Metrics,
 }
 
-type Link = Arc<Peer>;
-
+/// The way to one peer.
 #[derive(Debug, Default)]
-struct Peer {
+struct Link {
     /// Made at the first call, shared by all.
     channel: OnceCell<Channel>,
     /// Smoothed, in µs; 0 before the first was measured.
     round_trip_us: AtomicU32,
+    /// As the peer described itself.
+    role: OnceLock<Role>,
+}
+
+/// How far a peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoundTrip {
+    /// What kind of node it is, once it has said so.
+    pub role: Option<Role>,
+    /// From a message to its answer.
+    pub time: Duration,
 }
 
 impl Links {
@@ -89,12 +105,23 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
-    /// How long a message to a peer and its answer take, for all connected peers where that was measured.
-    pub(crate) fn round_trips(&self) -> Vec<(PeerId, Duration)> {
+    /// A peer has said what kind of node it is. It stays that while it is connected.
+    pub(crate) fn described(&self, peer: &PeerId, role: Role) {
+        if let Some(link) = self.channels().get(peer) {
+            link.role.get_or_init(|| role);
+        }
+    }
+
+    /// How far the connected peers are, those where that was measured.
+    pub(crate) fn round_trips(&self) -> Vec<(PeerId, RoundTrip)> {
         let channels = self.channels();
-        let all = channels.iter().map(|(peer, link)| (*peer, link.round_trip_us.load(Ordering::Relaxed)));
-        let measured = all.filter(|(_, micros)| *micros > 0);
-        measured.map(|(peer, micros)| (peer, Duration::from_micros(micros.into()))).collect()
+        let all =
+            channels.iter().map(|(peer, link)| (*peer, link, link.round_trip_us.load(Ordering::Relaxed)));
+        let measured = all.filter(|(_, _, micros)| *micros > 0);
+        let round_trip = |(peer, link, micros): (_, &Arc<Link>, u32)| {
+            (peer, RoundTrip { role: link.role.get().copied(), time: Duration::from_micros(micros.into()) })
+        };
+        measured.map(round_trip).collect()
     }
 
     /// The channel to a connected peer.
@@ -105,7 +132,7 @@ impl Links {
         Ok(channel.clone())
     }
 
-    fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Link>> {
+    fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Link>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,7 +140,7 @@ impl Links {
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
 /// connected.
 async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
-    let worker = peer::node_id(&peer);
+    let node = peer::node_id(&peer);
     let open = service_fn(move |_: Uri| {
         let links = links.clone();
         async move { open_stream(links, peer).await.map(TokioIo::new) }
@@ -123,8 +150,8 @@ async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
         .initial_connection_window_size(CONNECTION_WINDOW);
     match timeout(OPEN_WITHIN, endpoint.connect_with_connector(open)).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(NetError::Stream { worker, message: with_sources(&error) }),
-        Err(_) => Err(NetError::Timeout { worker, within: OPEN_WITHIN }),
+        Ok(Err(error)) => Err(NetError::Stream { node, message: with_sources(&error) }),
+        Err(_) => Err(NetError::Timeout { node, within: OPEN_WITHIN }),
     }
 }
 

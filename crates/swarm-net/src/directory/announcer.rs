@@ -7,20 +7,22 @@ use std::{
 };
 
 use libp2p::identity::Keypair;
-use swarm_types::{Announcement, Capabilities, NodeId, ShardId};
+use swarm_types::{Announcement, Capabilities, ModelId, NodeId, ShardId};
 
-use crate::{publisher::RECORD_TTL, records::Keys, signed};
+use crate::directory::{publisher::RECORD_TTL, records::Keys, signed};
 
-/// Load changes with every session; peers hear of it at most this often.
+/// How busy a worker is changes with every session; peers hear of it at most this often.
 const DESCRIBE_EVERY: Duration = Duration::from_millis(200);
 
-/// A shard that this node serves. Who it is and where, the network adds.
+/// A shard that this node serves. Who it is, where, and of how many shards, the network adds.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ShardOffer {
     /// Which shard.
     pub shard_id: ShardId,
     /// Whether its weights are in memory.
     pub loaded: bool,
+    /// What it is a shard of.
+    pub model: ModelId,
     /// What the worker can do with it.
     pub capabilities: Capabilities,
 }
@@ -109,6 +111,8 @@ impl Announcer {
             shard_id: offer.shard_id,
             shard_loaded: offer.loaded,
             addresses: self.addresses.clone(),
+            total_shards: self.keys.total_shards(),
+            model: offer.model.clone(),
             capabilities: offer.capabilities.clone(),
             sequence: self.sequence,
             expires_at_ms: now_ms.saturating_add(RECORD_TTL.as_millis() as u64),
@@ -126,12 +130,14 @@ impl Announcer {
 
 #[cfg(test)]
 mod tests {
+    use swarm_types::fixture;
+
     use super::*;
-    use crate::{peer, signed::tests::announcement};
+    use crate::peer;
 
     fn offer(shard: u32) -> ShardOffer {
-        let capabilities = announcement(&Keypair::generate_ed25519(), shard, 1).capabilities;
-        ShardOffer { shard_id: ShardId(shard), loaded: false, capabilities }
+        let (model, capabilities) = (fixture::model(), fixture::capabilities());
+        ShardOffer { shard_id: ShardId(shard), loaded: false, model, capabilities }
     }
 
     fn announcer() -> Announcer {
@@ -141,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn load_is_told_to_peers_now_and_then_all_else_to_everyone_at_once() {
+    fn how_busy_a_worker_is_goes_to_peers_now_and_then_all_else_to_everyone_at_once() {
         let (mut announcer, start) = (announcer(), Instant::now());
         assert_eq!(announcer.offer(vec![offer(1)], start), Reach::Everyone);
         assert!(announcer.is_due(start));

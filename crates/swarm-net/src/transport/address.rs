@@ -3,26 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use swarm_types::Transport;
 
 /// What announcements may carry at most; a machine with many interfaces has more.
 const MAX_TOLD: usize = 16;
-
-/// What a connection runs over.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum Transport {
-    Quic,
-    Tcp,
-}
-
-impl Transport {
-    /// As status and log show it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Quic => "QUIC",
-            Self::Tcp => "TCP",
-        }
-    }
-}
 
 /// The transport of an address of the form host + `udp/…/quic-v1` or host + `tcp/…`; nothing for any other.
 pub(crate) fn transport(address: &Multiaddr) -> Option<Transport> {

@@ -14,8 +14,8 @@ use libp2p::{
 use swarm_types::ShardId;
 
 use crate::{
+    directory::records::{Kad, Keys},
     metrics::{Lookup, Metrics},
-    records::{Kad, Keys},
 };
 
 /// The shortest time between two rounds of questions about all shards.

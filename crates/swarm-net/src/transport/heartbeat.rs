@@ -21,12 +21,10 @@ use libp2p::{
         THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::toggle::Toggle,
     },
 };
+use swarm_types::Transport;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::{
-    activity::Activity,
-    address::{self, Transport},
-};
+use crate::transport::{activity::Activity, address};
 
 /// Three of these fit into the silence that is taken for death, so a lost or late one does not kill.
 const PING_EVERY: Duration = Duration::from_millis(400);

@@ -22,7 +22,7 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{metrics::Metrics, peer, stream::PeerStream};
+use crate::{calls::stream::PeerStream, metrics::Metrics, peer};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);

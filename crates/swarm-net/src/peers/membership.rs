@@ -9,12 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use swarm_types::{Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
-
-use crate::{
-    address::Transport,
-    lines::{self, Line},
+use swarm_types::{
+    Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
+
+use crate::peers::lines::{self, Line};
 
 /// How long an OFFLINE replica stays in the list, so that people see what is missing.
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(5 * 60);
@@ -34,12 +33,13 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Membership {
     local: Vec<Announcement>,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: BTreeMap<NodeId, Remembered>,
     status: Arc<SwarmStatus>,
 }
 
+/// A peer that is connected, or was, or is said to be there.
 #[derive(Debug)]
-struct Peer {
+struct Remembered {
     state: PeerState,
     /// What it said of itself over its latest connection.
     described: BTreeMap<ShardId, Announcement>,
@@ -57,7 +57,7 @@ enum PeerState {
     Described(Transport),
 }
 
-impl Peer {
+impl Remembered {
     fn new(state: PeerState) -> Self {
         Self { state, described: BTreeMap::new(), heard: BTreeSet::new(), recorded: BTreeSet::new() }
     }
@@ -79,7 +79,7 @@ impl Peer {
             PeerState::Described(over) => (ReplicaState::Loading, Some(over)),
             _ => (ReplicaState::Offline, None),
         };
-        Replica { state, transport: transport.map(Transport::name), ..replica(announcement) }
+        Replica { state, transport, ..replica(announcement) }
     }
 }
 
@@ -103,9 +103,9 @@ impl Membership {
     }
 
     /// The first connection to a peer is open, or a better one.
-    pub(crate) fn connected(&mut self, worker: &NodeId, transport: Transport, now: Instant) -> Vec<Line> {
-        self.make_room(worker);
-        let peer = self.peers.entry(worker.clone()).or_insert_with(|| Peer::new(PeerState::Away(now)));
+    pub(crate) fn connected(&mut self, node: &NodeId, transport: Transport, now: Instant) -> Vec<Line> {
+        self.make_room(node);
+        let peer = self.peers.entry(node.clone()).or_insert_with(|| Remembered::new(PeerState::Away(now)));
         peer.state = match peer.state {
             PeerState::Away(_) => {
                 if !peer.described.is_empty() {
@@ -122,19 +122,19 @@ impl Membership {
     }
 
     /// The last connection to a peer is closed.
-    pub(crate) fn disconnected(&mut self, worker: &NodeId, now: Instant) -> Vec<Line> {
-        if let Some(peer) = self.peers.get_mut(worker) {
+    pub(crate) fn disconnected(&mut self, node: &NodeId, now: Instant) -> Vec<Line> {
+        if let Some(peer) = self.peers.get_mut(node) {
             peer.state = PeerState::Away(now);
             if peer.described.is_empty() {
-                self.peers.remove(worker);
+                self.peers.remove(node);
             }
         }
         self.refresh()
     }
 
     /// A connected peer says what it serves: this and nothing else.
-    pub(crate) fn described(&mut self, worker: &NodeId, announcements: Vec<Announcement>) -> Vec<Line> {
-        let Some(peer) = self.peers.get_mut(worker) else { return vec![] };
+    pub(crate) fn described(&mut self, node: &NodeId, announcements: Vec<Announcement>) -> Vec<Line> {
+        let Some(peer) = self.peers.get_mut(node) else { return vec![] };
         let (PeerState::Connected(transport) | PeerState::Described(transport)) = peer.state else {
             return vec![];
         };
@@ -142,7 +142,7 @@ impl Membership {
         peer.described = announcements.into_iter().map(|told| (told.shard_id, told)).collect();
         let news: Vec<ShardId> =
             peer.described.keys().copied().filter(|shard| peer.heard.insert(*shard)).collect();
-        let mut lines: Vec<Line> = news.into_iter().map(|shard| lines::discovered(shard, worker)).collect();
+        let mut lines: Vec<Line> = news.into_iter().map(|shard| lines::discovered(shard, node)).collect();
         lines.extend(self.refresh());
         lines
     }
@@ -158,7 +158,7 @@ impl Membership {
         if *worker == self.status.node || !self.make_room(worker) {
             return vec![];
         }
-        let peer = self.peers.entry(worker.clone()).or_insert_with(|| Peer::new(PeerState::Away(now)));
+        let peer = self.peers.entry(worker.clone()).or_insert_with(|| Remembered::new(PeerState::Away(now)));
         let mut lines = vec![];
         if let Source::Query(number) = source
             && peer.recorded.insert(shard)
@@ -182,15 +182,15 @@ impl Membership {
     /// Forgets those who are long gone.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<Line> {
         let gone =
-            |peer: &Peer| peer.away_since().is_some_and(|since| now.duration_since(since) >= TOMBSTONE);
+            |peer: &Remembered| peer.away_since().is_some_and(|since| now.duration_since(since) >= TOMBSTONE);
         let before = self.peers.len();
         self.peers.retain(|_, peer| !gone(peer));
         if self.peers.len() == before { vec![] } else { self.refresh() }
     }
 
     /// Makes room for one more peer by forgetting who is away the longest. False when all are connected.
-    fn make_room(&mut self, worker: &NodeId) -> bool {
-        if self.peers.len() < MAX_PEERS || self.peers.contains_key(worker) {
+    fn make_room(&mut self, node: &NodeId) -> bool {
+        if self.peers.len() < MAX_PEERS || self.peers.contains_key(node) {
             return true;
         }
         let away = self.peers.iter().filter_map(|(id, peer)| Some((peer.away_since()?, id)));
@@ -236,25 +236,14 @@ impl Membership {
 
 /// A replica on this node, from what it says of itself.
 fn replica(told: &Announcement) -> Replica {
-    let can = &told.capabilities;
     Replica {
         worker: told.peer_id.clone(),
         state: if told.shard_loaded { ReplicaState::Loaded } else { ReplicaState::Loading },
-        loaded_percent: can.loaded_percent,
         local: false,
         addresses: told.addresses.clone(),
         transport: None,
-        model: swarm_types::ModelId {
-            name: can.model_name.clone(),
-            digest: can.model_digest,
-            precision: can.precision,
-        },
-        layers: can.layers,
-        device: can.device.clone(),
-        version: can.version.clone(),
-        grpc_address: can.grpc_address.clone(),
-        active_sessions: can.active_sessions,
-        round_trips_us: can.round_trips_us.clone(),
+        model: told.model.clone(),
+        capabilities: told.capabilities.clone(),
     }
 }
 

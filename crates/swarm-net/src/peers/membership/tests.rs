@@ -1,7 +1,7 @@
 use libp2p::identity::Keypair;
 
 use super::*;
-use crate::{peer, signed::tests::announcement};
+use crate::{directory::signed::tests::announcement, peer};
 
 /// A swarm of two shards, seen by a node that serves none unless it is told to.
 struct Scene {

@@ -11,7 +11,7 @@ use libp2p::{
     rendezvous::{Cookie, Namespace, client},
 };
 
-use crate::{address, guard::Guard};
+use crate::transport::{address, guard::Guard};
 
 /// How long a server keeps a registration that is not renewed.
 pub(crate) const TTL: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ pub(crate) type Client = Guard<client::Behaviour>;
 
 /// Registrations at all servers.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct Registrations {
     namespace: Namespace,
     servers: HashMap<PeerId, Server>,
 }
@@ -46,7 +46,7 @@ struct Server {
     cookie: Option<Cookie>,
 }
 
-impl Registry {
+impl Registrations {
     pub(crate) fn new(cluster: &str) -> Self {
         let namespace = Namespace::new(cluster.to_owned()).expect("a cluster's name is short");
         Self { namespace, servers: HashMap::new() }
@@ -101,13 +101,13 @@ impl Registry {
                 }
             }
             client::Event::RegisterFailed { rendezvous_node, error, .. } => {
-                tracing::debug!(server = %rendezvous_node, ?error, "registration failed");
+                tracing::debug!(peer = %rendezvous_node, ?error, "registration failed");
                 if let Some(server) = self.servers.get_mut(&rendezvous_node) {
                     server.register_at = now + Duration::from_secs(1);
                 }
             }
             client::Event::DiscoverFailed { rendezvous_node, error, .. } => {
-                tracing::debug!(server = %rendezvous_node, ?error, "rendezvous did not answer");
+                tracing::debug!(peer = %rendezvous_node, ?error, "rendezvous did not answer");
                 if let Some(server) = self.servers.get_mut(&rendezvous_node) {
                     // A restarted server does not know its old cookies.
                     server.cookie = None;

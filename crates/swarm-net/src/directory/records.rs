@@ -1,9 +1,6 @@
 //! Keys of the DHT, which records a node believes, and which it stores.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use libp2p::{
     PeerId,
@@ -12,29 +9,20 @@ use libp2p::{
         store::{MemoryStore, MemoryStoreConfig, RecordStore},
     },
 };
-use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, ModelDigest, NodeId, ShardId};
+use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, NodeId, ShardId};
 
 use crate::{
+    directory::signed::{self, Refused},
     peer,
-    signed::{self, Refused},
 };
 
 /// Replicas of one shard that others can find through the DHT.
 const MAX_PROVIDERS: usize = 64;
-/// Model files that others may provide here; a swarm serves one.
-const MAX_MODELS: usize = 32;
 /// Workers whose newest announcement is remembered; the DHT introduces no more of them than are dialled.
 const MAX_WORKERS: usize = 2048;
 
 /// The DHT as this node takes part in it.
 pub(crate) type Kad = kad::Behaviour<MemoryStore>;
-
-/// What a key of this cluster stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Subject {
-    Shard(ShardId),
-    Model(ModelDigest),
-}
 
 /// The keys of one cluster.
 #[derive(Clone, Debug)]
@@ -60,30 +48,18 @@ impl Keys {
         RecordKey::new(&format!("/llama-cluster/{}/shard/{shard}", self.cluster))
     }
 
-    pub(crate) fn model(&self, digest: ModelDigest) -> RecordKey {
-        RecordKey::new(&format!("/llama-cluster/{}/model/{digest}", self.cluster))
-    }
-
-    /// What the key stands for; nothing when it is not one of this cluster's.
-    pub(crate) fn subject(&self, key: &RecordKey) -> Option<Subject> {
+    /// The shard that the key stands for; nothing when it is not one of this cluster's keys.
+    pub(crate) fn subject(&self, key: &RecordKey) -> Option<ShardId> {
         let text = std::str::from_utf8(key.as_ref()).ok()?;
         let rest = text.strip_prefix("/llama-cluster/")?.strip_prefix(self.cluster.as_str())?;
-        let subject = match (rest.strip_prefix("/shard/"), rest.strip_prefix("/model/")) {
-            (Some(id), _) => Subject::Shard(ShardId(id.parse().ok().filter(|id| *id < self.total_shards)?)),
-            (_, Some(digest)) => Subject::Model(digest.parse().ok()?),
-            _ => return None,
-        };
+        let id = rest.strip_prefix("/shard/")?.parse().ok().filter(|id| *id < self.total_shards)?;
         // Only the one way to write a key is a key.
-        let canonical = match subject {
-            Subject::Shard(shard) => self.shard(shard),
-            Subject::Model(digest) => self.model(digest),
-        };
-        (canonical == *key).then_some(subject)
+        (self.shard(ShardId(id)) == *key).then_some(ShardId(id))
     }
 
     /// A record's announcement, when it may be believed by itself.
     fn read(&self, record: &Record, now_ms: u64) -> Result<Announcement, Refused> {
-        let Some(Subject::Shard(shard)) = self.subject(&record.key) else { return Err(Refused::WrongKey) };
+        let shard = self.subject(&record.key).ok_or(Refused::WrongKey)?;
         let announcement = signed::verify(&self.cluster, self.total_shards, &record.value)?;
         if announcement.shard_id != shard {
             return Err(Refused::WrongKey);
@@ -105,7 +81,7 @@ pub(crate) fn store(keys: &Keys, me: PeerId) -> MemoryStore {
         // The store refuses what is as large as its bound.
         max_value_bytes: MAX_ANNOUNCEMENT_BYTES + 1,
         max_providers_per_key: MAX_PROVIDERS,
-        max_provided_keys: shards + MAX_MODELS,
+        max_provided_keys: shards,
     };
     MemoryStore::with_config(me, config)
 }
@@ -115,7 +91,6 @@ pub(crate) fn store(keys: &Keys, me: PeerId) -> MemoryStore {
 pub(crate) struct RecordFilter {
     keys: Keys,
     me: PeerId,
-    models: BTreeSet<ModelDigest>,
     /// Of each worker's announcements the newest that is not stale yet.
     newest: HashMap<NodeId, Newest>,
     /// Records taken from each peer since the last [`Self::sweep`].
@@ -131,7 +106,7 @@ struct Newest {
 
 impl RecordFilter {
     pub(crate) fn new(keys: Keys, me: PeerId) -> Self {
-        Self { keys, me, models: BTreeSet::new(), newest: HashMap::new(), taken: HashMap::new() }
+        Self { keys, me, newest: HashMap::new(), taken: HashMap::new() }
     }
 
     /// A record's announcement, when it may be believed: its worker has said so, and nothing newer since.
@@ -171,23 +146,16 @@ impl RecordFilter {
         Ok(announcement)
     }
 
-    /// Stores that a peer provides a shard or a model. That it is the peer itself that says so, the DHT has
-    /// checked.
+    /// Stores that a peer provides a shard. That it is the peer itself that says so, the DHT has checked.
     pub(crate) fn provide(
         &mut self,
         store: &mut MemoryStore,
         record: ProviderRecord,
-    ) -> Result<Subject, Refused> {
+    ) -> Result<ShardId, Refused> {
         self.count(record.provider)?;
-        let subject = self.keys.subject(&record.key).ok_or(Refused::WrongKey)?;
-        if let Subject::Model(digest) = subject {
-            if !self.models.contains(&digest) && self.models.len() >= MAX_MODELS {
-                return Err(Refused::TooMany);
-            }
-            self.models.insert(digest);
-        }
+        let shard = self.keys.subject(&record.key).ok_or(Refused::WrongKey)?;
         store.add_provider(record).map_err(|_| Refused::TooMany)?;
-        Ok(subject)
+        Ok(shard)
     }
 
     /// Forgets what has expired. To be called about once a second.
@@ -195,16 +163,11 @@ impl RecordFilter {
         self.taken.clear();
         self.newest.retain(|_, newest| newest.expires_at_ms > now_ms);
         store.retain(|_, record| !record.is_expired(now));
-        let shards = (0..self.keys.total_shards).map(|id| self.keys.shard(ShardId(id)));
-        let models: Vec<_> = self.models.iter().map(|digest| (*digest, self.keys.model(*digest))).collect();
-        for key in shards.chain(models.iter().map(|(_, key)| key.clone())) {
+        for key in (0..self.keys.total_shards).map(|id| self.keys.shard(ShardId(id))) {
             for provider in store.providers(&key).iter().filter(|provider| provider.is_expired(now)) {
                 store.remove_provider(&key, &provider.provider);
             }
         }
-        self.models.retain(|digest| {
-            models.iter().any(|(known, key)| known == digest && !store.providers(key).is_empty())
-        });
     }
 
     /// Whether an announcement may take the place of a stored record.
@@ -230,10 +193,12 @@ impl RecordFilter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use libp2p::identity::Keypair;
 
     use super::*;
-    use crate::signed::tests::announcement;
+    use crate::directory::signed::tests::announcement;
 
     struct Fixture {
         keys: Keys,
@@ -265,15 +230,13 @@ mod tests {
     fn keys_are_read_only_as_they_are_written() {
         let keys = Keys::new("c".into(), 8);
         assert_eq!(keys.shard(ShardId(3)).as_ref(), b"/llama-cluster/c/shard/3");
-        let digest = ModelDigest([9; 32]);
-        assert_eq!(keys.subject(&keys.shard(ShardId(7))), Some(Subject::Shard(ShardId(7))));
-        assert_eq!(keys.subject(&keys.model(digest)), Some(Subject::Model(digest)));
+        assert_eq!(keys.subject(&keys.shard(ShardId(7))), Some(ShardId(7)));
         for foreign in [
             "/llama-cluster/c/shard/8",
             "/llama-cluster/c/shard/03",
             "/llama-cluster/d/shard/3",
             "/llama-cluster/c/shard/",
-            "/llama-cluster/c/model/00",
+            "/llama-cluster/c/model/3",
             "x",
         ] {
             assert_eq!(keys.subject(&RecordKey::new(&foreign)), None, "{foreign}");
@@ -347,13 +310,13 @@ mod tests {
         assert_eq!(causes, BTreeSet::from(["malformed", "too_many"]));
         let record = node.record(&worker, 0, 1);
         assert!(node.put(&worker, record).is_ok());
-        for model in 0..=255 {
-            let provider = PeerId::random();
-            let record = ProviderRecord::new(node.keys.model(ModelDigest([model; 32])), provider, vec![]);
-            let provided = node.filter.provide(&mut node.store, record);
-            assert_eq!(provided.is_ok(), usize::from(model) < MAX_MODELS);
+        let mut provide = |key: RecordKey| {
+            node.filter.provide(&mut node.store, ProviderRecord::new(key, PeerId::random(), vec![]))
+        };
+        for number in 0..=255 {
+            let foreign = RecordKey::new(&format!("/llama-cluster/c/model/{number}"));
+            assert_eq!(provide(foreign), Err(Refused::WrongKey), "nothing but shards is provided here");
         }
-        let shard = ProviderRecord::new(node.keys.shard(ShardId(7)), PeerId::random(), vec![]);
-        assert!(node.filter.provide(&mut node.store, shard).is_ok());
+        assert_eq!(provide(node.keys.shard(ShardId(7))), Ok(ShardId(7)));
     }
 }

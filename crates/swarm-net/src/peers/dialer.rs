@@ -8,8 +8,9 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
+use swarm_types::Transport;
 
-use crate::address::{self, Transport};
+use crate::transport::address;
 
 /// Two nodes that learn of each other at the same moment would both dial. The one with the larger id waits for
 /// the other's connection this long.
@@ -41,13 +42,13 @@ pub(crate) struct Dialer {
 struct Known {
     addresses: Vec<Multiaddr>,
     keep_until: Instant,
-    state: State,
+    state: DialState,
     /// Failed since it was last connected.
     failures: u32,
 }
 
 #[derive(Debug, PartialEq, Clone, Copy)]
-enum State {
+enum DialState {
     Waiting(Instant),
     Dialling,
     Connected,
@@ -96,7 +97,7 @@ impl Dialer {
         let known = self.peers.entry(peer).or_insert_with(|| Known {
             addresses: vec![],
             keep_until: now,
-            state: State::Waiting(start),
+            state: DialState::Waiting(start),
             failures: 0,
         });
         known.keep_until = known.keep_until.max(now + keep);
@@ -109,22 +110,22 @@ impl Dialer {
     /// Dial a peer now, if it is known and not connected.
     pub(crate) fn hurry(&mut self, peer: &PeerId, now: Instant) {
         if let Some(known) = self.peers.get_mut(peer)
-            && matches!(known.state, State::Waiting(_))
+            && matches!(known.state, DialState::Waiting(_))
         {
-            known.state = State::Waiting(now);
+            known.state = DialState::Waiting(now);
         }
     }
 
     /// The dials that are due; they count as started.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Dial> {
-        let running = self.peers.values().filter(|known| known.state == State::Dialling).count();
-        let due = |known: &Known| matches!(known.state, State::Waiting(at) if at <= now);
+        let running = self.peers.values().filter(|known| known.state == DialState::Dialling).count();
+        let due = |known: &Known| matches!(known.state, DialState::Waiting(at) if at <= now);
         self.peers
             .iter_mut()
             .filter(|(_, known)| due(known))
             .take(MAX_ATTEMPTS.saturating_sub(running))
             .map(|(peer, known)| {
-                known.state = State::Dialling;
+                known.state = DialState::Dialling;
                 Dial { peer: *peer, addresses: known.next_addresses() }
             })
             .collect()
@@ -133,27 +134,27 @@ impl Dialer {
     /// An attempt failed.
     pub(crate) fn failed(&mut self, peer: &PeerId, now: Instant) {
         if let Some(known) = self.peers.get_mut(peer)
-            && known.state == State::Dialling
+            && known.state == DialState::Dialling
         {
             known.failures = known.failures.saturating_add(1);
-            known.state = State::Waiting(now + known.pause());
+            known.state = DialState::Waiting(now + known.pause());
         }
     }
 
     /// An attempt was not made because another one to the same peer is under way.
     pub(crate) fn postponed(&mut self, peer: &PeerId, now: Instant) {
         if let Some(known) = self.peers.get_mut(peer)
-            && known.state == State::Dialling
+            && known.state == DialState::Dialling
         {
-            known.state = State::Waiting(now + FIRST_PAUSE);
+            known.state = DialState::Waiting(now + FIRST_PAUSE);
         }
     }
 
     /// A connection is open, whoever dialled.
     pub(crate) fn connected(&mut self, peer: PeerId, now: Instant) {
-        let new = || Known { addresses: vec![], keep_until: now, state: State::Connected, failures: 0 };
+        let new = || Known { addresses: vec![], keep_until: now, state: DialState::Connected, failures: 0 };
         let known = self.peers.entry(peer).or_insert_with(new);
-        known.state = State::Connected;
+        known.state = DialState::Connected;
         known.failures = 0;
     }
 
@@ -165,7 +166,7 @@ impl Dialer {
             known.keep_until = now + keep;
             // As for a new peer: QUIC first.
             known.failures = 0;
-            known.state = State::Waiting(now + FIRST_PAUSE);
+            known.state = DialState::Waiting(now + FIRST_PAUSE);
         }
     }
 
@@ -176,7 +177,7 @@ impl Dialer {
 
     /// Forgets peers that could not be reached for too long.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.peers.retain(|_, known| known.state == State::Connected || known.keep_until > now);
+        self.peers.retain(|_, known| known.state == DialState::Connected || known.keep_until > now);
     }
 
     /// Whether an attempt may still succeed.

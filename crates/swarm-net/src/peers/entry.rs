@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-use crate::{address, config::EntryAddress, dialer::backoff};
+use crate::{config::EntryAddress, peers::dialer::backoff, transport::address};
 
 /// Before an entry is tried again that led to another swarm, or by a name to this node itself.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(30);
@@ -25,12 +25,12 @@ pub(crate) struct Entries(Vec<Entry>);
 #[derive(Debug)]
 struct Entry {
     address: EntryAddress,
-    state: State,
+    state: EntryState,
     failures: u32,
 }
 
 #[derive(Debug, PartialEq)]
-enum State {
+enum EntryState {
     Waiting(Instant),
     Dialling(ConnectionId),
     Connected(PeerId),
@@ -75,19 +75,19 @@ impl Entry {
 
 impl Entries {
     pub(crate) fn new(addresses: Vec<EntryAddress>, now: Instant) -> Self {
-        let entry = |address| Entry { address, state: State::Waiting(now), failures: 0 };
+        let entry = |address| Entry { address, state: EntryState::Waiting(now), failures: 0 };
         Self(addresses.into_iter().map(entry).collect())
     }
 
     /// The dials that are due; they count as started.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<DialOpts> {
-        let due = |entry: &&mut Entry| matches!(entry.state, State::Waiting(at) if at <= now);
+        let due = |entry: &&mut Entry| matches!(entry.state, EntryState::Waiting(at) if at <= now);
         self.0
             .iter_mut()
             .filter(due)
             .map(|entry| {
                 let dial = entry.dial();
-                entry.state = State::Dialling(dial.connection_id());
+                entry.state = EntryState::Dialling(dial.connection_id());
                 dial
             })
             .collect()
@@ -96,55 +96,55 @@ impl Entries {
     /// A connection is open. Gives the addresses of the entry when it was dialled as one.
     pub(crate) fn connected(&mut self, peer: PeerId, connection: ConnectionId) -> Option<Vec<Multiaddr>> {
         let found = self.0.iter_mut().find(|entry| {
-            entry.state == State::Dialling(connection)
-                || (entry.address.peer == Some(peer) && !matches!(entry.state, State::Connected(_)))
+            entry.state == EntryState::Dialling(connection)
+                || (entry.address.peer == Some(peer) && !matches!(entry.state, EntryState::Connected(_)))
         })?;
-        found.state = State::Connected(peer);
+        found.state = EntryState::Connected(peer);
         found.failures = 0;
         Some(found.address.addresses.clone())
     }
 
     /// The last connection to a peer is closed.
     pub(crate) fn disconnected(&mut self, peer: &PeerId, now: Instant) {
-        for entry in self.0.iter_mut().filter(|entry| entry.state == State::Connected(*peer)) {
-            entry.state = State::Waiting(now + backoff(1));
+        for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Connected(*peer)) {
+            entry.state = EntryState::Waiting(now + backoff(1));
         }
     }
 
     /// A dial failed.
     pub(crate) fn failed(&mut self, connection: ConnectionId, now: Instant) -> Option<EntryFailure> {
-        let entry = self.0.iter_mut().find(|entry| entry.state == State::Dialling(connection))?;
+        let entry = self.0.iter_mut().find(|entry| entry.state == EntryState::Dialling(connection))?;
         let failure = EntryFailure { address: entry.next_address().clone(), first: entry.failures == 0 };
         entry.failures = entry.failures.saturating_add(1);
-        entry.state = State::Waiting(now + entry.pause());
+        entry.state = EntryState::Waiting(now + entry.pause());
         Some(failure)
     }
 
     /// A dial was not made because another one to the same peer is under way.
     pub(crate) fn postponed(&mut self, connection: ConnectionId, now: Instant) {
-        for entry in self.0.iter_mut().filter(|entry| entry.state == State::Dialling(connection)) {
-            entry.state = State::Waiting(now + backoff(1));
+        for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Dialling(connection)) {
+            entry.state = EntryState::Waiting(now + backoff(1));
         }
     }
 
     /// The entry belongs to another swarm. It may be set right, so it is tried again, but not soon.
     pub(crate) fn foreign(&mut self, peer: &PeerId, now: Instant) {
-        for entry in self.0.iter_mut().filter(|entry| entry.state == State::Connected(*peer)) {
-            entry.state = State::Waiting(now + FOREIGN_PAUSE);
+        for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Connected(*peer)) {
+            entry.state = EntryState::Waiting(now + FOREIGN_PAUSE);
         }
     }
 
     /// A dial reached this node itself: never again, unless by a name, behind which others may be as well.
     pub(crate) fn is_self(&mut self, connection: ConnectionId, now: Instant) {
-        for entry in self.0.iter_mut().filter(|entry| entry.state == State::Dialling(connection)) {
+        for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Dialling(connection)) {
             let by_name = address::is_name(entry.next_address());
-            entry.state = if by_name { State::Waiting(now + FOREIGN_PAUSE) } else { State::Own };
+            entry.state = if by_name { EntryState::Waiting(now + FOREIGN_PAUSE) } else { EntryState::Own };
         }
     }
 
     /// Whether the peer was entered by.
     pub(crate) fn contains(&self, peer: &PeerId) -> bool {
-        self.0.iter().any(|entry| entry.state == State::Connected(*peer))
+        self.0.iter().any(|entry| entry.state == EntryState::Connected(*peer))
     }
 }
 

@@ -1,0 +1,66 @@
+//! The words that a status is told with, in every node's log and by `llama-swarm status`. Operators and their tools
+//! know these lines to the letter.
+
+use crate::{ShardStatus, SwarmStatus};
+
+/// Stands above the shards' lines.
+pub const SHARDS: &str = "[STATUS] Shard Online Status:";
+const DISCOVERED: &str = "[STATUS] Discovered Shards";
+
+/// How many shards somebody serves.
+#[must_use]
+pub fn discovered(now: &SwarmStatus) -> String {
+    format!("{DISCOVERED}: {} of {}", now.discovered_shards, now.total_shards)
+}
+
+/// How many there were and are; nothing when these are as many.
+#[must_use]
+pub fn discovered_now(before: &SwarmStatus, now: &SwarmStatus) -> Option<String> {
+    let (before, now) = (before.discovered_shards, now.discovered_shards);
+    (before != now).then(|| format!("{DISCOVERED}: {before} → {now}"))
+}
+
+/// Whether somebody serves the shard.
+#[must_use]
+pub fn shard(shard: &ShardStatus) -> String {
+    format!("[STATUS]   Shard {}: {}", shard.shard_id, mark(shard))
+}
+
+/// Whether the pipeline is complete and the swarm ready.
+#[must_use]
+pub fn answers(now: &SwarmStatus) -> Vec<String> {
+    facts(now).map(|(name, yes)| format!("[STATUS] {name}: {}", yes_no(yes))).into()
+}
+
+/// Those of the answers that are others than before.
+#[must_use]
+pub fn answers_now(before: &SwarmStatus, now: &SwarmStatus) -> Vec<String> {
+    let both = facts(before).into_iter().zip(facts(now));
+    let changed = both.filter(|((_, before), (_, now))| before != now);
+    let line = |((name, before), (_, now))| format!("[STATUS] {name}: {} → {}", yes_no(before), yes_no(now));
+    changed.map(line).collect()
+}
+
+/// Whether the shards' lines are others than before.
+#[must_use]
+pub fn shards_changed(before: &SwarmStatus, now: &SwarmStatus) -> bool {
+    before.shards.iter().map(mark).ne(now.shards.iter().map(mark))
+}
+
+fn facts(status: &SwarmStatus) -> [(&'static str, bool); 2] {
+    [("Pipeline Complete", status.pipeline_complete), ("Swarm Ready", status.swarm_ready)]
+}
+
+fn yes_no(yes: bool) -> &'static str {
+    if yes { "✓ YES" } else { "✗ NO" }
+}
+
+fn mark(shard: &ShardStatus) -> &'static str {
+    if shard.replicas.iter().any(|replica| replica.local) {
+        "★ LOCAL"
+    } else if shard.online() {
+        "✓ ONLINE"
+    } else {
+        "✗ OFFLINE"
+    }
+}
