@@ -1,5 +1,5 @@
 //! Which of our crates may depend on which. A new arrow is a change of the design: change docs/architecture.md
-//! with it.
+//! with it. And what the workspace lists must be true: in order, and used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +55,6 @@ const ENCLOSED: &[(&str, &str)] = &[
     ("candle-nn", "shard-engine"),
     ("candle-transformers", "shard-engine"),
     ("libp2p", "swarm-net"),
-    ("libp2p-stream", "swarm-net"),
     ("hf-hub", "model-hub"),
     ("tokenizers", "gateway"),
     ("minijinja", "gateway"),
@@ -66,6 +65,15 @@ const ENCLOSED: &[(&str, &str)] = &[
 fn packages() -> Vec<Package> {
     let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata runs in a checkout");
     metadata.packages.into_iter().filter(|package| package.name != "swarm-tests").collect()
+}
+
+/// What the workspace's list of dependencies names, in its order, each with the rest of its line.
+fn listed() -> Vec<(String, String)> {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata runs in a checkout");
+    let manifest = std::fs::read_to_string(metadata.workspace_root.join("Cargo.toml")).expect("a manifest");
+    let list = manifest.lines().skip_while(|line| *line != "[workspace.dependencies]").skip(1);
+    let lines = list.take_while(|line| !line.starts_with('[')).filter_map(|line| line.split_once(" = "));
+    lines.map(|(name, rest)| (name.to_owned(), rest.to_owned())).collect()
 }
 
 fn shipped(package: &Package) -> BTreeSet<&str> {
@@ -103,4 +111,29 @@ fn a_library_with_a_keeper_is_named_by_its_keeper_only() {
             );
         }
     }
+}
+
+#[test]
+fn the_list_of_our_crates_has_the_lower_ones_first() {
+    let ours = listed().into_iter().filter(|(_, rest)| rest.contains("path = ")).map(|(name, _)| name);
+    let ours: Vec<String> = ours.collect();
+    let place = |name: &str| ours.iter().position(|listed| listed == name);
+    for (name, below) in ARROWS {
+        let up = below.iter().filter(|dependency| place(name) < place(dependency));
+        let up: Vec<_> = up.filter(|_| place(name).is_some()).collect();
+        assert!(up.is_empty(), "in [workspace.dependencies] {name} stands above {up:?}, which it needs");
+    }
+    for name in &ours {
+        assert!(ARROWS.iter().any(|(known, _)| known == name), "{name} is listed, and no crate of ours");
+    }
+}
+
+#[test]
+fn what_the_workspace_lists_is_used() {
+    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata runs in a checkout");
+    let named: BTreeSet<String> =
+        metadata.packages.iter().flat_map(|package| &package.dependencies).map(|d| d.name.clone()).collect();
+    let unused: Vec<String> =
+        listed().into_iter().map(|(name, _)| name).filter(|name| !named.contains(name)).collect();
+    assert!(unused.is_empty(), "no crate uses {unused:?}: remove it from [workspace.dependencies]");
 }

@@ -229,9 +229,23 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     assert_eq!(traces, [HTTP_TRACE, GRPC_TRACE].into());
 
     let of = |trace| receiver.spans.iter().filter(move |span| span["trace"] == trace).cloned();
-    let http: Vec<_> = of(HTTP_TRACE).collect();
-    is_whole(&http, "POST /v1/chat/completions", &swarm)?;
-    let server = one(&http, "POST /v1/chat/completions")?;
+    the_http_trace_is_told(&of(HTTP_TRACE).collect::<Vec<_>>(), &usage, &swarm)?;
+    let grpc: Vec<_> = of(GRPC_TRACE).collect();
+    is_whole(&grpc, "swarm.v1.InferenceService/Generate", &swarm)?;
+    has(
+        one(&grpc, "swarm.v1.InferenceService/Generate")?,
+        &json!({
+            "rpc.system": "grpc", "rpc.service": "swarm.v1.InferenceService", "rpc.method": "Generate",
+            "rpc.grpc.status_code": 0, "server.address": "127.0.0.1",
+        }),
+    )?;
+    has(one(&grpc, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
+}
+
+/// `usage` is the last event of the request's answer.
+fn the_http_trace_is_told(http: &[Value], usage: &Value, swarm: &Swarm) -> anyhow::Result<()> {
+    is_whole(http, "POST /v1/chat/completions", swarm)?;
+    let server = one(http, "POST /v1/chat/completions")?;
     assert_eq!(server["kind"], "server");
     has(
         server,
@@ -240,7 +254,7 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
             "url.path": "/v1/chat/completions", "http.response.status_code": 200, "server.address": "127.0.0.1",
         }),
     )?;
-    let generation = one(&http, "generation")?;
+    let generation = one(http, "generation")?;
     has(
         generation,
         &json!({
@@ -253,17 +267,7 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     )?;
     let ends = server["end_ns"].as_u64().zip(generation["end_ns"].as_u64()).context("times")?;
     assert!(ends.0 + 5_000_000 > ends.1, "a streamed request lasts as long as its generation: {ends:?}");
-
-    let grpc: Vec<_> = of(GRPC_TRACE).collect();
-    is_whole(&grpc, "swarm.v1.InferenceService/Generate", &swarm)?;
-    has(
-        one(&grpc, "swarm.v1.InferenceService/Generate")?,
-        &json!({
-            "rpc.system": "grpc", "rpc.service": "swarm.v1.InferenceService", "rpc.method": "Generate",
-            "rpc.grpc.status_code": 0, "server.address": "127.0.0.1",
-        }),
-    )?;
-    has(one(&grpc, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

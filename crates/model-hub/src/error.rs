@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use gguf::GgufError;
 
-use crate::Hash;
+use crate::{Hash, NotAHash};
 
 /// Why a model's file cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +172,12 @@ pub enum HubError {
     /// A mistake in the software that fetches.
     #[error("fetching failed in a way that it must not: {0}; please report this")]
     Internal(String),
+}
+
+impl From<NotAHash> for HubError {
+    fn from(error: NotAHash) -> Self {
+        Self::Name(error.to_string())
+    }
 }
 
 impl HubError {

@@ -10,7 +10,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::HubError;
+/// A text that was to be a hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a SHA-256: write 64 hexadecimal digits")]
+pub struct NotAHash(String);
 
 /// A SHA-256 hash; shown as 64 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,10 +66,10 @@ impl fmt::Debug for Hash {
 }
 
 impl FromStr for Hash {
-    type Err = HubError;
+    type Err = NotAHash;
 
-    fn from_str(text: &str) -> Result<Self, HubError> {
-        let wrong = || HubError::Name(format!("{text:?} is not a SHA-256: write 64 hexadecimal digits"));
+    fn from_str(text: &str) -> Result<Self, NotAHash> {
+        let wrong = || NotAHash(text.into());
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(wrong());
         }

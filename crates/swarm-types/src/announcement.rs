@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision, ShardId, layers::MAX_SHARDS};
+use crate::{
+    LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision, ShardId, id::MAX_TEXT,
+    layers::MAX_SHARDS,
+};
 
 /// A larger announcement is refused unread.
 pub const MAX_ANNOUNCEMENT_BYTES: usize = 8 * 1024;
@@ -12,8 +15,6 @@ pub const MAX_ANNOUNCEMENT_BYTES: usize = 8 * 1024;
 const MAX_ADDRESSES: usize = 16;
 /// As many replicas of the next shard are told how far they are.
 pub const MAX_ROUND_TRIPS: usize = 16;
-/// Longest free text (name, device, version, address).
-pub(crate) const MAX_TEXT: usize = 256;
 
 /// Why an announcement is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::announcement::MAX_TEXT;
+/// Bytes of the longest free text that travels: a name, a device, a version, an address.
+pub(crate) const MAX_TEXT: usize = 256;
 
 /// A name that does not have its form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

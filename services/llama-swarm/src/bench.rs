@@ -1,71 +1,25 @@
 //! `llama-swarm bench`: how fast a swarm is, or the engine alone.
 
+mod config;
 mod engine;
 mod figures;
 mod gateway;
 mod load;
+mod progress;
 mod table;
 mod tracing_cost;
 
 use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
-use indicatif::ProgressStyle;
 use serde::Serialize;
+
+pub(crate) use config::Config;
 
 use crate::{
     node,
-    up::{End, SwarmConfig, with_swarm},
+    up::{End, with_swarm},
 };
-
-/// What to measure.
-#[derive(Args, Debug)]
-pub(crate) struct Config {
-    /// gRPC port of the gateway to measure.
-    #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
-    addr: String,
-
-    /// Start a swarm on this machine for the measurement, as `up` does, and end it afterwards.
-    #[arg(long, conflicts_with = "engine")]
-    up: bool,
-
-    /// Measure the engine alone: all layers in this process, no network.
-    #[arg(long)]
-    engine: bool,
-
-    /// Measure what traces cost: two swarms as --up starts them, one of which sends its traces, decode in turns.
-    #[arg(long, conflicts_with_all = ["up", "engine"])]
-    tracing_overhead: bool,
-
-    /// Requests at once, a line of the table each.
-    #[arg(long, value_delimiter = ',', default_value = "1,4,8,16")]
-    concurrency: Vec<usize>,
-
-    /// Length of the prompts whose prefill is measured, in tokens.
-    #[arg(long, default_value_t = 128)]
-    prompt_tokens: u32,
-
-    /// Length of the continuations whose decoding is measured, in tokens; at least 2.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: u32,
-
-    /// Repetitions; rates are their medians.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-
-    /// Longest time for the requests of one step, in seconds.
-    #[arg(long, default_value_t = 600)]
-    timeout: u64,
-
-    /// JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-
-    /// The swarm of --up, and the model, precision and threads of --engine.
-    #[command(flatten)]
-    swarm: SwarmConfig,
-}
 
 /// Measures and shows the result.
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
@@ -117,9 +71,4 @@ fn show(config: &Config, report: &(impl Display + Serialize)) -> Result<ExitCode
         false => println!("{report}"),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn progress_style() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:30.green} {pos}/{len} {msg} ({elapsed})")
-        .expect("the template is a constant that parses")
 }

@@ -22,8 +22,8 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{HubFile, cache_of};
-use crate::{HubConfig, HubError, blocking, progress::Progress};
+use super::file::{HubFile, cache_of};
+use crate::{HubConfig, HubError, files::blocking, progress::Progress};
 
 /// So many failures in a row, without a piece more, mean that it will not go on.
 const TRIES: u32 = 4;
@@ -43,7 +43,7 @@ pub(super) async fn download(file: &HubFile, config: &HubConfig) -> Result<PathB
             cache: cache_of(config)?,
             token: config.hub.token(),
             repo: file.hub_repo(),
-            path: file.path.clone(),
+            path: file.path().into(),
             what: file.to_string(),
             meter: meter.clone(),
         };

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::process::Command;
 
-use super::Package;
+use super::package::Package;
 use crate::{HubError, config::expand_home, progress::Progress};
 
 /// How pip may be called, best first. `py` is what Python's installer for Windows puts on the path.

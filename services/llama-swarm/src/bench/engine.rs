@@ -14,6 +14,7 @@ use swarm_types::{SamplingParams, ShardRange, Step, StepKind, TokenId};
 use super::{
     figures::{median, rate},
     load::prompt,
+    progress::progress_style,
     table::{number, table},
 };
 
@@ -94,7 +95,7 @@ impl Measurement {
     /// # Errors
     /// When the model cannot be loaded or a step fails.
     pub(crate) fn run(self) -> Result<Report> {
-        let progress = ProgressBar::new(100).with_style(super::progress_style()).with_message("loading");
+        let progress = ProgressBar::new(100).with_style(progress_style()).with_message("loading");
         let started = Instant::now();
         let engine = Engine::load(self.engine.clone(), |percent| progress.set_position(percent.into()))?;
         let load_seconds = started.elapsed().as_secs_f64();

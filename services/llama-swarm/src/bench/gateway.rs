@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use super::{
     figures::{Spread, Timeline, decode_rate, median, prefill_rate},
     load::{Answered, Load},
+    progress::progress_style,
     table::{number, table},
 };
 
@@ -68,7 +69,7 @@ impl Measurement {
         let model = model(channel).await?;
         let steps = self.concurrency.len() as u64 * u64::from(self.rounds) * 2 + 1;
         let progress = ProgressBar::new(steps).with_message("warming up");
-        progress.set_style(super::progress_style());
+        progress.set_style(progress_style());
         let mut run = Run { channel, measurement: self, progress, seed: 0 };
         run.step(1, SHORT_PROMPT, 8).await?;
         let (mut results, mut hops) = (vec![], 0);

