@@ -3,10 +3,12 @@
 //! Tokens in, tokens out; text is the front sides' business.
 
 mod account;
+mod admission;
 mod api;
 mod config;
 mod driver;
 mod generator;
+mod metrics;
 mod outlet;
 mod pipeline;
 mod recovery;
@@ -15,8 +17,8 @@ mod tests;
 
 pub use api::{
     FinishReason, Generate, GeneratedToken, GenerationError, GenerationEvent, GenerationRequest,
-    GenerationStream, Operation,
+    GenerationStream, Operation, Principal,
 };
 pub use config::GenerationConfig;
-pub(crate) use config::seconds;
 pub use generator::Generator;
+pub use metrics::GenerationMetrics;

@@ -2,19 +2,19 @@
 //!
 //! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`.
 
+mod busy;
 mod chat;
 mod choices;
 mod completions;
 mod error;
 mod fields;
-mod load;
 mod logprobs;
+mod metrics;
 mod models;
 mod page;
 mod params;
 mod path_times;
 mod requests;
-mod server;
 mod sse;
 mod status;
 
@@ -35,12 +35,10 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     completion::Completer,
     generation::{GenerationConfig, Generator},
-    metrics::HttpMetrics,
 };
 use error::ApiError;
 use fields::Fields;
-
-pub use server::HttpServer;
+use metrics::HttpMetrics;
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -69,7 +67,7 @@ impl Api {
         registry: Registry,
         config: &GenerationConfig,
     ) -> Self {
-        let requests = config.max_sessions as usize + config.max_queued as usize + SPARE_REQUESTS;
+        let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
         let metrics = HttpMetrics::new(&registry);
         Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
     }

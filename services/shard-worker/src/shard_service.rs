@@ -84,7 +84,7 @@ fn unreadable(status: &Status) -> Option<Refusal> {
         Code::Internal => status.source().is_none(),
         _ => false,
     };
-    wrong.then(|| Refusal::new(RefusalCause::InvalidArgument, format!("message: {}", status.message())))
+    wrong.then(|| Refusal::invalid("message", status.message()))
 }
 
 fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {

@@ -9,7 +9,7 @@ use super::assembler::{Assembler, TextChunk};
 use crate::{
     generation::{
         FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
-        Operation,
+        Operation, Principal,
     },
     text::{Message, ServedModel},
 };
@@ -22,6 +22,8 @@ const MAX_STOP_BYTES: usize = 1024;
 /// What a client wants to have continued.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompletionRequest {
+    /// On whose account it runs.
+    pub principal: Principal,
     /// For the trace only.
     pub operation: Operation,
     /// At least one token.
@@ -84,7 +86,7 @@ impl Completer {
     pub async fn encode(&self, text: String) -> Result<Vec<TokenId>, GenerationError> {
         self.check_length(text.len())?;
         let encoded = self.blocking(move |model| model.tokenizer().encode(&text)).await?;
-        encoded.map_err(|error| invalid("prompt", error))
+        encoded.map_err(|error| GenerationError::invalid("prompt", error))
     }
 
     /// The tokens of a conversation, up to where the answer begins.
@@ -94,7 +96,7 @@ impl Completer {
     pub async fn encode_chat(&self, messages: Vec<Message>) -> Result<Vec<TokenId>, GenerationError> {
         self.check_length(messages.iter().map(|message| message.content.len()).sum())?;
         let encoded = self.blocking(move |model| model.encode_chat(&messages)).await?;
-        encoded.map_err(|error| invalid("messages", error))
+        encoded.map_err(|error| GenerationError::invalid("messages", error))
     }
 
     /// Starts a completion. Resolves when every hop has accepted it.
@@ -103,14 +105,18 @@ impl Completer {
     /// What is refused, by field.
     pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
         self.check(&request)?;
-        let CompletionRequest { operation, prompt, sampling, max_tokens, stop, ignore_eos, score_prompt } =
-            request;
-        let room = self.model.context_length().saturating_sub(count(prompt.len()));
-        let end_tokens = if ignore_eos { vec![] } else { self.model.tokenizer().end_tokens().to_vec() };
-        let max_tokens = max_tokens.unwrap_or(room);
-        let request = GenerationRequest { operation, prompt, sampling, max_tokens, end_tokens, score_prompt };
-        let tokens = self.generator.start(request).await?;
-        Ok(text(tokens, Assembler::new(&stop), self.model.clone()))
+        let room = self.model.context_length().saturating_sub(count(request.prompt.len()));
+        let end_tokens = self.model.tokenizer().end_tokens();
+        let tokens = self.generator.start(GenerationRequest {
+            principal: request.principal,
+            operation: request.operation,
+            prompt: request.prompt,
+            sampling: request.sampling,
+            max_tokens: request.max_tokens.unwrap_or(room),
+            end_tokens: if request.ignore_eos { vec![] } else { end_tokens.to_vec() },
+            score_prompt: request.score_prompt,
+        });
+        Ok(text(tokens.await?, Assembler::new(&request.stop), self.model.clone()))
     }
 
     /// Whether a completion fits the model, before anything is started.
@@ -121,14 +127,17 @@ impl Completer {
         let vocabulary = count(self.model.tokenizer().vocabulary());
         let unknown = |id: &&TokenId| id.0 >= vocabulary;
         if request.prompt.is_empty() {
-            return Err(invalid("prompt", "must have at least one token"));
+            return Err(GenerationError::invalid("prompt", "must have at least one token"));
         }
         let ids = [("prompt", request.prompt.iter().find(unknown))];
         for (field, id) in
             ids.into_iter().chain([("logit_bias", request.sampling.logit_bias.keys().find(unknown))])
         {
             if let Some(id) = id {
-                return Err(invalid(field, format!("token {} is not among the model's {vocabulary}", id.0)));
+                return Err(GenerationError::invalid(
+                    field,
+                    format!("token {} is not among the model's {vocabulary}", id.0),
+                ));
             }
         }
         check_stops(&request.stop)?;
@@ -165,20 +174,19 @@ impl Completer {
 
 fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
     if stops.len() > MAX_STOPS {
-        return Err(invalid("stop", format!("at most {MAX_STOPS} strings, got {}", stops.len())));
+        return Err(GenerationError::invalid(
+            "stop",
+            format!("at most {MAX_STOPS} strings, got {}", stops.len()),
+        ));
     }
     match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
         Some(stop) => {
             let message =
                 format!("each string must have 1 to {MAX_STOP_BYTES} bytes, one has {}", stop.len());
-            Err(invalid("stop", message))
+            Err(GenerationError::invalid("stop", message))
         }
         None => Ok(()),
     }
-}
-
-fn invalid(field: &str, message: impl ToString) -> GenerationError {
-    GenerationError::Invalid { field: field.into(), message: message.to_string() }
 }
 
 fn count(length: usize) -> u32 {
@@ -254,6 +262,7 @@ mod tests {
 
     fn request(stop: &[&str]) -> CompletionRequest {
         CompletionRequest {
+            principal: Principal::Anonymous,
             operation: Operation::TextCompletion,
             prompt: vec![TokenId(10)],
             sampling: SamplingParams::greedy(),

@@ -4,6 +4,7 @@ mod fake;
 
 use std::{sync::Arc, time::Duration};
 
+use clap::Parser;
 use futures::StreamExt;
 use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
@@ -12,13 +13,18 @@ use tokio::time::{Instant, timeout};
 
 use self::fake::{FakeSwarm, Fault, continuation, score, worker};
 use super::*;
-use crate::metrics::GenerationMetrics;
 
 /// Nothing here takes so long unless it hangs.
 const BOUND: Duration = Duration::from_secs(20);
 
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: GenerationConfig,
+}
+
 fn config() -> GenerationConfig {
-    GenerationConfig { prefill_chunk: 4, ..GenerationConfig::default() }
+    Flags::parse_from(["gateway", "--prefill-chunk", "4"]).config
 }
 
 fn generator(fakes: &FakeSwarm, config: GenerationConfig) -> Generator {
@@ -31,6 +37,7 @@ fn prompt(length: u32) -> Vec<TokenId> {
 
 fn request(prompt_tokens: u32, max_tokens: u32) -> GenerationRequest {
     GenerationRequest {
+        principal: Principal::Anonymous,
         operation: Operation::TextCompletion,
         prompt: prompt(prompt_tokens),
         sampling: SamplingParams::greedy(),
@@ -277,7 +284,7 @@ async fn answers_of_an_older_attempt_are_dropped() {
 #[tokio::test]
 async fn a_dropped_stream_ends_the_session_on_its_hops() {
     let fakes = FakeSwarm::start(&[&["a"]], [Fault::Silent { at: 9 }]).await;
-    let generator = generator(&fakes, GenerationConfig { max_sessions: 1, max_queued: 0, ..config() });
+    let generator = generator(&fakes, GenerationConfig { max_generations: 1, max_queued: 0, ..config() });
     let mut stream = generator.start(request(6, 8)).await.expect("starts");
     assert!(matches!(stream.next().await, Some(Ok(GenerationEvent::Token(_)))));
     let full = generator.start(request(6, 8)).await.err();
@@ -308,8 +315,7 @@ async fn what_a_retry_cannot_cure_is_not_retried() {
     let invalid = Fault::HopFails { worker: worker("a"), cause: RefusalCause::InvalidArgument, at: 1 };
     let fakes = FakeSwarm::start(&[&["a", "b"]], [invalid]).await;
     let error = run(&fakes, request(6, 3)).await.error();
-    let message = "as the test has it".to_owned();
-    assert_eq!(error, GenerationError::Invalid { field: "prompt_tokens".into(), message });
+    assert_eq!(error, GenerationError::invalid("prompt_tokens", "as the test has it"));
     assert_eq!(fakes.opened().len(), 1);
 }
 
