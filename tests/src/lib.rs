@@ -5,12 +5,14 @@
 
 mod http;
 mod model;
+mod network;
 mod process;
 mod python;
 mod swarm;
 
-pub use http::{ask, chat, stream_chat};
+pub use http::{ask, chat, counted, counts, stream_chat};
 pub use model::{ModelFile, real_model, tiny_model};
+pub use network::Network;
 pub use process::{Process, ProcessSpec};
 pub use python::{chromium, needed, otelcol, python, python_script, python_with};
 pub use swarm::{Swarm, SwarmSpec};

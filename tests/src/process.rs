@@ -1,6 +1,7 @@
 //! One process of the swarm.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -112,6 +113,13 @@ impl Process {
         let mut texts = all.iter().filter_map(|address| address.as_str());
         let quic = texts.find(|address| address.contains("/quic-v1")).context("it listens on QUIC")?;
         Ok(quic.to_owned())
+    }
+
+    /// The loopback address on which it listens for peers; no two processes of a swarm have the same.
+    pub(crate) fn host(&self) -> anyhow::Result<Ipv4Addr> {
+        let address = self.quic_address()?;
+        let host = address.split('/').nth(2).context("an address begins with /ip4/ and the host")?;
+        Ok(host.parse()?)
     }
 
     /// `http://…` of its TCP gRPC port.
