@@ -8,6 +8,7 @@ mod model;
 mod network;
 mod process;
 mod python;
+mod scenarios;
 mod swarm;
 
 pub use http::{ask, chat, counted, counts, stream_chat};
@@ -15,6 +16,7 @@ pub use model::{ModelFile, real_model, tiny_model};
 pub use network::Network;
 pub use process::{Process, ProcessSpec};
 pub use python::{chromium, needed, otelcol, python, python_script, python_with};
+pub use scenarios::{Scenario, run_scenarios};
 pub use swarm::{Swarm, SwarmSpec};
 
 use std::{path::PathBuf, time::Duration};
