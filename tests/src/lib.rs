@@ -14,7 +14,7 @@ mod swarm;
 pub use http::{ask, chat, counted, counts, stream_chat};
 pub use model::{ModelFile, real_model, tiny_model};
 pub use network::Network;
-pub use process::{Process, ProcessSpec};
+pub use process::{Process, ProcessSpec, replica_state};
 pub use python::{chromium, needed, otelcol, python, python_script, python_with};
 pub use scenarios::{Scenario, run_scenarios};
 pub use swarm::{Swarm, SwarmSpec};

@@ -208,3 +208,10 @@ impl ProcessSpec {
         self.dir.join(format!("{}.log", self.name))
     }
 }
+
+/// What a status says of one worker in one shard, if it lists it.
+#[must_use]
+pub fn replica_state(status: &wire::SwarmStatus, shard: usize, worker: &str) -> Option<wire::ReplicaState> {
+    let replica = status.shards[shard].replicas.iter().find(|replica| replica.worker == worker)?;
+    Some(replica.state())
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use swarm_proto::wire::{ReplicaState, SwarmStatus};
-use swarm_tests::{Network, Swarm, SwarmSpec, chat, counted, counts, tiny_model};
+use swarm_tests::{Network, Swarm, SwarmSpec, chat, counted, counts, replica_state, tiny_model};
 
 /// README.md says about two seconds; a busy machine has one more.
 const LOST_WITHIN: Duration = Duration::from_secs(3);
@@ -19,9 +19,7 @@ async fn a_worker_cut_off_from_the_gateway_is_offline_there_alone_and_comes_back
     let dials = "llama_swarm_dials_failed_total";
     let failed_before = counted(gateway, dials).await?;
     let id = cut_off.peer_id().to_owned();
-    let state = |status: &SwarmStatus| {
-        status.shards[0].replicas.iter().find(|replica| replica.worker == id).map(|replica| replica.state())
-    };
+    let state = |status: &SwarmStatus| replica_state(status, 0, &id);
 
     network.cut(gateway, cut_off).await?;
     let lost = gateway.sees("it offline", |status| state(status) == Some(ReplicaState::Offline)).await?;

@@ -202,21 +202,8 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     let model = tiny_model(8)?;
     let environment = receiver.environment();
     let mut swarm = Swarm::ready(SwarmSpec { environment, ..SwarmSpec::new(model.path()) }).await?;
-
     let answer = ask_in_trace(&swarm.gateway, HTTP_TRACE, question(6)).await?;
-    let mut usage = answer.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
-    let usage: Value = usage.next_back().context("the last event")?;
-    let mut client = InferenceServiceClient::connect(swarm.gateway.grpc_url()).await?;
-    let mut request = tonic::Request::new(GenerateRequest {
-        input: Some(Input::Prompt("hello".into())),
-        max_tokens: Some(4),
-        ignore_eos: true,
-        ..GenerateRequest::default()
-    });
-    request.metadata_mut().insert("traceparent", traceparent(GRPC_TRACE).parse()?);
-    let mut events = client.generate(request).await?.into_inner();
-    while events.message().await?.is_some() {}
-    drop(client);
+    generate_in_trace(&swarm.gateway, GRPC_TRACE).await?;
 
     // A server, a generation with two phases, and of each hop a session with two phases.
     let expected = 2 * (1 + 3 + 8 * 3);
@@ -232,7 +219,31 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     let of = |trace| receiver.spans.iter().filter(move |span| span["trace"] == trace).cloned();
     let http: Vec<_> = of(HTTP_TRACE).collect();
     is_whole(&http, "POST /v1/chat/completions", &swarm)?;
-    let server = one(&http, "POST /v1/chat/completions")?;
+    the_http_request_is_told(&http, &answer)?;
+    let grpc: Vec<_> = of(GRPC_TRACE).collect();
+    is_whole(&grpc, "swarm.v1.InferenceService/Generate", &swarm)?;
+    the_call_is_told(&grpc)
+}
+
+async fn generate_in_trace(gateway: &Process, trace: &str) -> anyhow::Result<()> {
+    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
+    let mut request = tonic::Request::new(GenerateRequest {
+        input: Some(Input::Prompt("hello".into())),
+        max_tokens: Some(4),
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    });
+    request.metadata_mut().insert("traceparent", traceparent(trace).parse()?);
+    let mut events = client.generate(request).await?.into_inner();
+    while events.message().await?.is_some() {}
+    Ok(())
+}
+
+/// `answer`: the text of its events.
+fn the_http_request_is_told(spans: &[Value], answer: &str) -> anyhow::Result<()> {
+    let mut usage = answer.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+    let usage: Value = usage.next_back().context("the last event")?;
+    let server = one(spans, "POST /v1/chat/completions")?;
     assert_eq!(server["kind"], "server");
     has(
         server,
@@ -241,7 +252,7 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
             "url.path": "/v1/chat/completions", "http.response.status_code": 200, "server.address": "127.0.0.1",
         }),
     )?;
-    let generation = one(&http, "generation")?;
+    let generation = one(spans, "generation")?;
     has(
         generation,
         &json!({
@@ -254,17 +265,18 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     )?;
     let ends = server["end_ns"].as_u64().zip(generation["end_ns"].as_u64()).context("times")?;
     assert!(ends.0 + 5_000_000 > ends.1, "a streamed request lasts as long as its generation: {ends:?}");
+    Ok(())
+}
 
-    let grpc: Vec<_> = of(GRPC_TRACE).collect();
-    is_whole(&grpc, "swarm.v1.InferenceService/Generate", &swarm)?;
+fn the_call_is_told(spans: &[Value]) -> anyhow::Result<()> {
     has(
-        one(&grpc, "swarm.v1.InferenceService/Generate")?,
+        one(spans, "swarm.v1.InferenceService/Generate")?,
         &json!({
             "rpc.system": "grpc", "rpc.service": "swarm.v1.InferenceService", "rpc.method": "Generate",
             "rpc.grpc.status_code": 0, "server.address": "127.0.0.1",
         }),
     )?;
-    has(one(&grpc, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
+    has(one(spans, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
