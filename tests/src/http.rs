@@ -1,10 +1,12 @@
 //! Plain HTTP calls, as a client makes them.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::Process;
+use crate::{BOUND, Process};
 
 /// Posts JSON to a gateway; gives the status and the answer.
 ///
@@ -59,4 +61,27 @@ pub async fn stream_chat(
         }
     }
     Ok(false)
+}
+
+/// The value of a counter of a process; `series` is its name with its labels.
+///
+/// # Errors
+/// When the process does not show it.
+pub async fn counted(process: &Process, series: &str) -> anyhow::Result<u64> {
+    let metrics = reqwest::get(format!("{}/metrics", process.grpc_url())).await?.text().await?;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+    value.with_context(|| format!("no {series} in\n{metrics}"))
+}
+
+/// Waits until a counter of a process has come to so much.
+///
+/// # Errors
+/// When it has not within the bound.
+pub async fn counts(process: &Process, series: &str, at_least: u64) -> anyhow::Result<()> {
+    let (since, mut poll) = (Instant::now(), tokio::time::interval(Duration::from_millis(50)));
+    while counted(process, series).await? < at_least {
+        anyhow::ensure!(since.elapsed() < BOUND, "{series} does not come to {at_least}");
+        poll.tick().await;
+    }
+    Ok(())
 }

@@ -5,14 +5,18 @@
 
 mod http;
 mod model;
+mod network;
 mod process;
 mod python;
+mod scenarios;
 mod swarm;
 
-pub use http::{ask, chat, stream_chat};
+pub use http::{ask, chat, counted, counts, stream_chat};
 pub use model::{ModelFile, real_model, tiny_model};
-pub use process::{Process, ProcessSpec};
+pub use network::Network;
+pub use process::{Process, ProcessSpec, replica_state};
 pub use python::{chromium, needed, otelcol, python, python_script, python_with};
+pub use scenarios::{Scenario, run_scenarios};
 pub use swarm::{Swarm, SwarmSpec};
 
 use std::{path::PathBuf, time::Duration};

@@ -1,6 +1,7 @@
 //! One process of the swarm.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
@@ -114,6 +115,13 @@ impl Process {
         Ok(quic.to_owned())
     }
 
+    /// The loopback address on which it listens for peers; no two processes of a swarm have the same.
+    pub(crate) fn host(&self) -> anyhow::Result<Ipv4Addr> {
+        let address = self.quic_address()?;
+        let host = address.split('/').nth(2).context("an address begins with /ip4/ and the host")?;
+        Ok(host.parse()?)
+    }
+
     /// `http://…` of its TCP gRPC port.
     #[must_use]
     pub fn grpc_url(&self) -> String {
@@ -199,4 +207,11 @@ impl ProcessSpec {
     fn log_path(&self) -> PathBuf {
         self.dir.join(format!("{}.log", self.name))
     }
+}
+
+/// What a status says of one worker in one shard, if it lists it.
+#[must_use]
+pub fn replica_state(status: &wire::SwarmStatus, shard: usize, worker: &str) -> Option<wire::ReplicaState> {
+    let replica = status.shards[shard].replicas.iter().find(|replica| replica.worker == worker)?;
+    Some(replica.state())
 }

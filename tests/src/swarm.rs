@@ -1,11 +1,14 @@
 //! Rendezvous, workers and gateway.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
 use anyhow::Context;
 use tempfile::TempDir;
 
-use crate::{Process, ProcessSpec};
+use crate::{Process, ProcessSpec, network::host};
 
 /// What kind of swarm.
 #[derive(Clone, Debug)]
@@ -42,8 +45,7 @@ impl SwarmSpec {
 /// A swarm of processes in a folder of its own.
 #[derive(Debug)]
 pub struct Swarm {
-    spec: SwarmSpec,
-    dir: TempDir,
+    ground: Ground,
     /// The node to enter by.
     pub rendezvous: Process,
     /// One worker for each shard, in order; more after [`Self::add_worker`].
@@ -60,7 +62,7 @@ impl Swarm {
     pub async fn start(spec: SwarmSpec) -> anyhow::Result<Self> {
         let mut swarm = Self::without_workers(spec).await?;
         let entry = swarm.rendezvous.quic_address()?;
-        for shard in 0..swarm.spec.total_shards {
+        for shard in 0..swarm.ground.spec.total_shards {
             swarm.add_worker(&format!("worker-{shard}"), &shard.to_string(), &entry).await?;
         }
         Ok(swarm)
@@ -71,11 +73,11 @@ impl Swarm {
     /// # Errors
     /// When one does not come up.
     pub async fn without_workers(spec: SwarmSpec) -> anyhow::Result<Self> {
-        let dir = TempDir::with_prefix("swarm-")?;
-        let rendezvous = Process::start(process(&dir, &spec, "rendezvous", rendezvous_args(&spec))).await?;
-        let entry = rendezvous.quic_address()?;
-        let gateway = Process::start(process(&dir, &spec, "gateway", gateway_args(&spec, &entry))).await?;
-        Ok(Self { spec, dir, rendezvous, workers: vec![], gateway })
+        let ground = Ground { spec, dir: TempDir::with_prefix("swarm-")?, hosts: AtomicU8::new(1) };
+        let rendezvous = ground.start("rendezvous", rendezvous_args(&ground.spec)).await?;
+        let gateway = gateway_args(&ground.spec, &rendezvous.quic_address()?);
+        let gateway = ground.start("gateway", gateway).await?;
+        Ok(Self { ground, rendezvous, workers: vec![], gateway })
     }
 
     /// Starts a swarm and waits until the gateway sees it ready.
@@ -93,9 +95,8 @@ impl Swarm {
     /// # Errors
     /// When it does not come up.
     pub async fn add_worker(&mut self, name: &str, shards: &str, entry: &str) -> anyhow::Result<usize> {
-        let args = worker_args(&self.spec, shards, entry);
-        let worker =
-            Process::start(process(&self.dir, &self.spec, name, args)).await.context("a worker starts")?;
+        let args = worker_args(&self.ground.spec, shards, entry);
+        let worker = self.ground.start(name, args).await.context("a worker starts")?;
         self.workers.push(worker);
         Ok(self.workers.len() - 1)
     }
@@ -107,8 +108,8 @@ impl Swarm {
     pub async fn another_gateway(&self, name: &str, flags: &[&str]) -> anyhow::Result<Process> {
         let entry = self.rendezvous.quic_address()?;
         let flags = flags.iter().map(|flag| (*flag).to_owned());
-        let args = gateway_args(&self.spec, &entry).into_iter().chain(flags).collect();
-        Process::start(process(&self.dir, &self.spec, name, args)).await
+        let args = gateway_args(&self.ground.spec, &entry).into_iter().chain(flags).collect();
+        self.ground.start(name, args).await
     }
 
     /// All nodes.
@@ -117,27 +118,38 @@ impl Swarm {
     }
 }
 
-fn process(dir: &TempDir, spec: &SwarmSpec, name: &str, args: Vec<String>) -> ProcessSpec {
-    ProcessSpec { name: name.into(), args, environment: spec.environment.clone(), dir: dir.path().into() }
+/// Where the processes run.
+#[derive(Debug)]
+struct Ground {
+    spec: SwarmSpec,
+    dir: TempDir,
+    /// The number of the next process's [`host`].
+    hosts: AtomicU8,
+}
+
+impl Ground {
+    /// `args` without where it listens.
+    async fn start(&self, name: &str, mut args: Vec<String>) -> anyhow::Result<Process> {
+        let host = host(self.hosts.fetch_add(1, Ordering::Relaxed));
+        let listen = format!("--listen /ip4/{host}/udp/0/quic-v1 --listen /ip4/{host}/tcp/0");
+        args.extend(words(&listen).chain(words("--grpc-listen 127.0.0.1:0")));
+        let environment = self.spec.environment.clone();
+        Process::start(ProcessSpec { name: name.into(), args, environment, dir: self.dir.path().into() })
+            .await
+    }
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
     text.split_whitespace().map(str::to_owned)
 }
 
-const LOOPBACK: &str =
-    "--listen /ip4/127.0.0.1/udp/0/quic-v1 --listen /ip4/127.0.0.1/tcp/0 --grpc-listen 127.0.0.1:0";
-
 fn rendezvous_args(spec: &SwarmSpec) -> Vec<String> {
-    words("rendezvous")
-        .chain(words(LOOPBACK))
-        .chain(words(&format!("--total-shards {}", spec.total_shards)))
-        .collect()
+    words(&format!("rendezvous --total-shards {}", spec.total_shards)).collect()
 }
 
 fn member_args(spec: &SwarmSpec, entry: &str) -> Vec<String> {
     let member = format!("--total-shards {} --rendezvous {entry} --model", spec.total_shards);
-    words(LOOPBACK).chain(words(&member)).chain([spec.model.display().to_string()]).collect()
+    words(&member).chain([spec.model.display().to_string()]).collect()
 }
 
 fn gateway_args(spec: &SwarmSpec, entry: &str) -> Vec<String> {

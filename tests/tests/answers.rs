@@ -1,12 +1,42 @@
 //! The real model over eight worker processes: the reference's tokens, many clients at once, clients we did not write.
+//!
+//! One swarm for all scenarios: loading the real model eight times over is what takes long.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Context;
 use futures::{StreamExt, future::try_join_all};
 use serde_json::{Value, json};
 use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
 use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
+
+swarm_tests::scenarios! {
+    Eight::start;
+    // Before the first session.
+    a_middle_worker_holds_and_reads_only_its_layers,
+    tokens_and_logprobs_equal_the_reference,
+    long_prompts_do_not_depend_on_their_chunks,
+    sixteen_at_once_equal_their_solo_runs,
+    a_client_that_leaves_frees_its_session_everywhere,
+    clients_of_others_are_served,
+}
+
+/// Eight workers with the real model.
+struct Eight {
+    model: PathBuf,
+    swarm: Swarm,
+}
+
+impl Eight {
+    async fn start() -> anyhow::Result<Self> {
+        let model = real_model().await?;
+        let swarm = Swarm::ready(SwarmSpec::new(model.clone())).await?;
+        Ok(Self { model, swarm })
+    }
+}
 
 fn oracle() -> anyhow::Result<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle.json");
@@ -44,27 +74,15 @@ async fn generate(
     Ok(tokens)
 }
 
-/// One swarm for all: loading the real model eight times over is what takes long.
-#[tokio::test(flavor = "multi_thread")]
-async fn eight_processes_answer_as_the_reference_does() -> anyhow::Result<()> {
-    let model = real_model().await?;
-    let swarm = Swarm::ready(SwarmSpec::new(model.clone())).await?;
-    a_middle_worker_holds_and_reads_only_its_layers(&swarm.workers[3], &model)?;
-    tokens_and_logprobs_equal_the_reference(&swarm.gateway).await?;
-    long_prompts_do_not_depend_on_their_chunks(&swarm).await?;
-    sixteen_at_once_equal_their_solo_runs(&swarm.gateway).await?;
-    a_client_that_leaves_frees_its_session_everywhere(&swarm).await?;
-    clients_of_others_are_served(&swarm.gateway)
-}
-
 /// By what the kernel counts, after loading and before the first session.
-fn a_middle_worker_holds_and_reads_only_its_layers(worker: &Process, model: &Path) -> anyhow::Result<()> {
+async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyhow::Result<()> {
+    let worker = &eight.swarm.workers[3];
     let number = |file: &str, key: &str| -> anyhow::Result<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/{file}", worker.pid()))?;
         let line = text.lines().find_map(|line| line.strip_prefix(key)).context(key.to_owned())?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     };
-    let header = gguf::Header::read_without_arrays(model)?;
+    let header = gguf::Header::read_without_arrays(&eight.model)?;
     let layers =
         swarm_types::LayerRange::for_shard(swarm_types::ShardId(3), 8, header.u32("llama.block_count")?)?;
     let own =
@@ -90,13 +108,13 @@ fn a_middle_worker_holds_and_reads_only_its_layers(worker: &Process, model: &Pat
     Ok(())
 }
 
-async fn tokens_and_logprobs_equal_the_reference(gateway: &Process) -> anyhow::Result<()> {
+async fn tokens_and_logprobs_equal_the_reference(eight: &Eight) -> anyhow::Result<()> {
     let oracle = oracle()?;
     let cases = oracle["f32"]["cases"].as_array().context("the oracle has cases")?;
     for case in cases {
         let name = case["name"].as_str().unwrap_or_default();
         let prompt = Input::PromptTokens(wire::TokenIds { ids: ids(&case["prompt_tokens"]) });
-        let got = generate(gateway, prompt, 48).await?;
+        let got = generate(&eight.swarm.gateway, prompt, 48).await?;
         let mut expected = ids(&case["tokens"]);
         if case["stop"] == "eos" {
             expected.pop();
@@ -115,7 +133,7 @@ async fn tokens_and_logprobs_equal_the_reference(gateway: &Process) -> anyhow::R
 }
 
 /// The gateway cuts a prompt into chunks; `echo` with `max_tokens` asks for its scores in the same chunks.
-async fn long_prompts_do_not_depend_on_their_chunks(swarm: &Swarm) -> anyhow::Result<()> {
+async fn long_prompts_do_not_depend_on_their_chunks(Eight { swarm, .. }: &Eight) -> anyhow::Result<()> {
     let oracle = oracle()?;
     let words: Vec<u32> = ids(&oracle["f32"]["cases"][1]["prompt_tokens"]);
     let prompt: Vec<u32> = words.iter().copied().cycle().take(1500).collect();
@@ -131,7 +149,8 @@ async fn long_prompts_do_not_depend_on_their_chunks(swarm: &Swarm) -> anyhow::Re
     Ok(())
 }
 
-async fn sixteen_at_once_equal_their_solo_runs(gateway: &Process) -> anyhow::Result<()> {
+async fn sixteen_at_once_equal_their_solo_runs(eight: &Eight) -> anyhow::Result<()> {
+    let gateway = &eight.swarm.gateway;
     let questions: Vec<String> = (0..16).map(|n| format!("What is {n} plus {}?", n * 3 + 1)).collect();
     let mut solo = vec![];
     for question in &questions {
@@ -142,7 +161,9 @@ async fn sixteen_at_once_equal_their_solo_runs(gateway: &Process) -> anyhow::Res
     Ok(())
 }
 
-async fn a_client_that_leaves_frees_its_session_everywhere(swarm: &Swarm) -> anyhow::Result<()> {
+async fn a_client_that_leaves_frees_its_session_everywhere(
+    Eight { swarm, .. }: &Eight,
+) -> anyhow::Result<()> {
     let body = json!({"messages": [{"role": "user", "content": "Tell me a long story."}], "max_tokens": 500});
     let mut events = 0;
     let done = stream_chat(&swarm.gateway, body, |_| {
@@ -159,7 +180,8 @@ async fn a_client_that_leaves_frees_its_session_everywhere(swarm: &Swarm) -> any
     Ok(())
 }
 
-fn clients_of_others_are_served(gateway: &Process) -> anyhow::Result<()> {
+async fn clients_of_others_are_served(eight: &Eight) -> anyhow::Result<()> {
+    let gateway = &eight.swarm.gateway;
     let python = python()?;
     let grpc = gateway.grpc_url().replace("http://", "");
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grpc.md").display().to_string();

@@ -100,6 +100,19 @@ fn arrows_between_our_crates_go_down_only() {
 }
 
 #[test]
+fn what_only_tests_need_is_in_no_program() {
+    let support = |features: &[String]| features.iter().any(|feature| feature == "test-support");
+    for package in packages() {
+        let shipped = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
+        let with_support: Vec<_> =
+            shipped.filter(|dependency| support(&dependency.features)).map(|d| d.name.as_str()).collect();
+        assert!(with_support.is_empty(), "{} ships the test support of {with_support:?}", package.name);
+        let default = package.features.get("default").is_some_and(|features| support(features));
+        assert!(!default, "{} has its test support on by default", package.name);
+    }
+}
+
+#[test]
 fn a_library_with_a_keeper_is_named_by_its_keeper_only() {
     for package in packages() {
         for (library, keeper) in ENCLOSED {

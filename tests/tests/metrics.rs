@@ -230,7 +230,11 @@ async fn prometheus_reads_all_ten_processes_and_what_is_built_on_them_fits() -> 
     prometheus.sees("min(llama_swarm_swarm_ready)", |ready| ready == 1.0).await?;
     let replicas = "sum(max by (shard) (llama_swarm_shard_replicas{state=\"loaded\"}))";
     prometheus.sees(replicas, |replicas| replicas == 8.0).await?;
+    an_answer_is_counted(&swarm.gateway, &prometheus).await?;
+    what_is_built_on_them_fits(&approved_families(&urls).await?, &prometheus).await
+}
 
+async fn an_answer_is_counted(gateway: &Process, prometheus: &Prometheus) -> anyhow::Result<()> {
     let series = [
         ("sum(llama_swarm_gateway_generated_tokens_total)", 16.0),
         ("sum(llama_swarm_gateway_time_between_tokens_seconds_count)", 15.0),
@@ -246,13 +250,17 @@ async fn prometheus_reads_all_ten_processes_and_what_is_built_on_them_fits() -> 
     for (expression, _) in series {
         before.push(prometheus.number(expression).await?.context(expression)?);
     }
-    chat(&swarm.gateway, "hello", 16).await?;
+    chat(gateway, "hello", 16).await?;
     for ((expression, at_least), before) in series.into_iter().zip(before) {
         prometheus.sees(expression, |now| now >= before + at_least).await?;
     }
+    Ok(())
+}
 
+/// The families of all processes, with which Prometheus' own tool finds nothing wrong.
+async fn approved_families(urls: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     let mut shown: BTreeMap<_, _> = AFTER_AN_EVENT.map(|name| (name.to_owned(), "counter".to_owned())).into();
-    for url in &urls {
+    for url in urls {
         let scraped = scrape(url).await?;
         shown.extend(families(&scraped));
         let mut check = Command::new("promtool");
@@ -261,11 +269,18 @@ async fn prometheus_reads_all_ten_processes_and_what_is_built_on_them_fits() -> 
         std::io::Write::write_all(&mut check.stdin.take().context("a pipe")?, scraped.as_bytes())?;
         approved(&check.wait_with_output()?, url)?;
     }
+    Ok(shown)
+}
+
+async fn what_is_built_on_them_fits(
+    shown: &BTreeMap<String, String>,
+    prometheus: &Prometheus,
+) -> anyhow::Result<()> {
     let alerts = std::fs::read_to_string(repository("docs/alerts.yaml"))?;
     let dashboard = dashboard()?;
     assert!(dashboard.len() > 30, "the dashboard has its panels");
     for name in names(&alerts).into_iter().chain(dashboard.iter().flat_map(|text| names(text))) {
-        assert!(family_of(&name, &shown).is_some(), "{name} is used, but no service shows it");
+        assert!(family_of(&name, shown).is_some(), "{name} is used, but no service shows it");
     }
     for expression in dashboard {
         let expression = expression.replace("$__rate_interval", "10s").replace("$instance", ".*");

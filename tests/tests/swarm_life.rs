@@ -4,13 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use swarm_proto::wire::{ReplicaState, SwarmStatus};
-use swarm_tests::{Swarm, SwarmSpec, chat, tiny_model};
-
-/// The state of one worker in one shard, if it is listed.
-fn state(status: &SwarmStatus, shard: usize, worker: &str) -> Option<ReplicaState> {
-    let replica = status.shards[shard].replicas.iter().find(|replica| replica.worker == worker)?;
-    Some(replica.state())
-}
+use swarm_tests::{Swarm, SwarmSpec, chat, replica_state, tiny_model};
 
 fn has_line(log: &str, line: &str) -> anyhow::Result<()> {
     anyhow::ensure!(log.contains(line), "no line {line:?} in the log:\n{log}");
@@ -61,7 +55,7 @@ async fn without_the_rendezvous_newcomers_are_found_and_answers_go_on() -> anyho
     let spare = swarm.add_worker("spare-5", "5", &entry).await?;
     let spare = swarm.workers[spare].peer_id().to_owned();
     for node in swarm.workers.iter().chain([&swarm.gateway]) {
-        let loaded = |status: &SwarmStatus| state(status, 5, &spare) == Some(ReplicaState::Loaded);
+        let loaded = |status: &SwarmStatus| replica_state(status, 5, &spare) == Some(ReplicaState::Loaded);
         node.sees("the spare of shard 5 loaded", loaded).await?;
     }
     assert_eq!(chat(&swarm.gateway, "hello", 16).await?, before);
@@ -69,35 +63,46 @@ async fn without_the_rendezvous_newcomers_are_found_and_answers_go_on() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_worker_is_offline_everywhere_and_back_as_the_same_one() -> anyhow::Result<()> {
+async fn a_killed_worker_is_offline_everywhere_and_back_as_the_same_one() -> anyhow::Result<()> {
     let model = tiny_model(8)?;
     let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
     let before = chat(&swarm.gateway, "hello", 16).await?;
+    let gone_at = swarm.workers[3].kill().await?;
+    worker_3_is_offline_and_comes_back(&mut swarm, gone_at, &before).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_worker_is_offline_everywhere_and_back_as_the_same_one() -> anyhow::Result<()> {
+    let model = tiny_model(8)?;
+    let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
+    let before = chat(&swarm.gateway, "hello", 16).await?;
+    swarm.workers[3].stop().await?;
+    worker_3_is_offline_and_comes_back(&mut swarm, Instant::now(), &before).await
+}
+
+/// It has ended. `answer`: what the model said before.
+async fn worker_3_is_offline_and_comes_back(
+    swarm: &mut Swarm,
+    gone_at: Instant,
+    answer: &str,
+) -> anyhow::Result<()> {
     let lost = swarm.workers[3].peer_id().to_owned();
-    for kill in [true, false] {
-        let gone_at = if kill {
-            swarm.workers[3].kill().await?
-        } else {
-            swarm.workers[3].stop().await?;
-            Instant::now()
-        };
-        for (place, node) in swarm.nodes().enumerate().filter(|(place, _)| *place != 5) {
-            let offline = |status: &SwarmStatus| state(status, 3, &lost) == Some(ReplicaState::Offline);
-            node.sees("worker 3 offline", offline).await.with_context(|| format!("node {place}"))?;
-        }
-        eprintln!("offline everywhere {:?} after its end (killed: {kill})", gone_at.elapsed());
-        swarm.workers[3].restart().await?;
-        assert_eq!(swarm.workers[3].peer_id(), lost, "the identity file keeps the peer id");
-        for node in swarm.nodes() {
-            let back = |status: &SwarmStatus| {
-                status.swarm_ready
-                    && state(status, 3, &lost) == Some(ReplicaState::Loaded)
-                    && status.shards.iter().all(|shard| shard.replicas.len() == 1)
-            };
-            node.sees("worker 3 back and nothing else listed", back).await?;
-        }
-        assert_eq!(chat(&swarm.gateway, "hello", 16).await?, before);
+    for (place, node) in swarm.nodes().enumerate().filter(|(place, _)| *place != 5) {
+        let offline = |status: &SwarmStatus| replica_state(status, 3, &lost) == Some(ReplicaState::Offline);
+        node.sees("worker 3 offline", offline).await.with_context(|| format!("node {place}"))?;
     }
+    eprintln!("offline everywhere {:?} after its end", gone_at.elapsed());
+    swarm.workers[3].restart().await?;
+    assert_eq!(swarm.workers[3].peer_id(), lost, "the identity file keeps the peer id");
+    for node in swarm.nodes() {
+        let back = |status: &SwarmStatus| {
+            status.swarm_ready
+                && replica_state(status, 3, &lost) == Some(ReplicaState::Loaded)
+                && status.shards.iter().all(|shard| shard.replicas.len() == 1)
+        };
+        node.sees("worker 3 back and nothing else listed", back).await?;
+    }
+    assert_eq!(chat(&swarm.gateway, "hello", 16).await?, answer);
     Ok(())
 }
 

@@ -14,7 +14,8 @@ use swarm_proto::wire::{
     GenerateRequest, generate_request::Input, inference_service_client::InferenceServiceClient,
 };
 use swarm_tests::{
-    BOUND, Process, Swarm, SwarmSpec, chat, needed, otelcol, python_script, python_with, tiny_model,
+    BOUND, Process, Swarm, SwarmSpec, chat, counted, counts, needed, otelcol, python_script, python_with,
+    tiny_model,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -201,21 +202,8 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     let model = tiny_model(8)?;
     let environment = receiver.environment();
     let mut swarm = Swarm::ready(SwarmSpec { environment, ..SwarmSpec::new(model.path()) }).await?;
-
     let answer = ask_in_trace(&swarm.gateway, HTTP_TRACE, question(6)).await?;
-    let mut usage = answer.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
-    let usage: Value = usage.next_back().context("the last event")?;
-    let mut client = InferenceServiceClient::connect(swarm.gateway.grpc_url()).await?;
-    let mut request = tonic::Request::new(GenerateRequest {
-        input: Some(Input::Prompt("hello".into())),
-        max_tokens: Some(4),
-        ignore_eos: true,
-        ..GenerateRequest::default()
-    });
-    request.metadata_mut().insert("traceparent", traceparent(GRPC_TRACE).parse()?);
-    let mut events = client.generate(request).await?.into_inner();
-    while events.message().await?.is_some() {}
-    drop(client);
+    generate_in_trace(&swarm.gateway, GRPC_TRACE).await?;
 
     // A server, a generation with two phases, and of each hop a session with two phases.
     let expected = 2 * (1 + 3 + 8 * 3);
@@ -229,23 +217,33 @@ async fn two_requests_are_two_whole_traces(mut receiver: Receiver) -> anyhow::Re
     assert_eq!(traces, [HTTP_TRACE, GRPC_TRACE].into());
 
     let of = |trace| receiver.spans.iter().filter(move |span| span["trace"] == trace).cloned();
-    the_http_trace_is_told(&of(HTTP_TRACE).collect::<Vec<_>>(), &usage, &swarm)?;
+    let http: Vec<_> = of(HTTP_TRACE).collect();
+    is_whole(&http, "POST /v1/chat/completions", &swarm)?;
+    the_http_request_is_told(&http, &answer)?;
     let grpc: Vec<_> = of(GRPC_TRACE).collect();
     is_whole(&grpc, "swarm.v1.InferenceService/Generate", &swarm)?;
-    has(
-        one(&grpc, "swarm.v1.InferenceService/Generate")?,
-        &json!({
-            "rpc.system": "grpc", "rpc.service": "swarm.v1.InferenceService", "rpc.method": "Generate",
-            "rpc.grpc.status_code": 0, "server.address": "127.0.0.1",
-        }),
-    )?;
-    has(one(&grpc, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
+    the_call_is_told(&grpc)
 }
 
-/// `usage` is the last event of the request's answer.
-fn the_http_trace_is_told(http: &[Value], usage: &Value, swarm: &Swarm) -> anyhow::Result<()> {
-    is_whole(http, "POST /v1/chat/completions", swarm)?;
-    let server = one(http, "POST /v1/chat/completions")?;
+async fn generate_in_trace(gateway: &Process, trace: &str) -> anyhow::Result<()> {
+    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
+    let mut request = tonic::Request::new(GenerateRequest {
+        input: Some(Input::Prompt("hello".into())),
+        max_tokens: Some(4),
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    });
+    request.metadata_mut().insert("traceparent", traceparent(trace).parse()?);
+    let mut events = client.generate(request).await?.into_inner();
+    while events.message().await?.is_some() {}
+    Ok(())
+}
+
+/// `answer`: the text of its events.
+fn the_http_request_is_told(spans: &[Value], answer: &str) -> anyhow::Result<()> {
+    let mut usage = answer.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok());
+    let usage: Value = usage.next_back().context("the last event")?;
+    let server = one(spans, "POST /v1/chat/completions")?;
     assert_eq!(server["kind"], "server");
     has(
         server,
@@ -254,7 +252,7 @@ fn the_http_trace_is_told(http: &[Value], usage: &Value, swarm: &Swarm) -> anyho
             "url.path": "/v1/chat/completions", "http.response.status_code": 200, "server.address": "127.0.0.1",
         }),
     )?;
-    let generation = one(http, "generation")?;
+    let generation = one(spans, "generation")?;
     has(
         generation,
         &json!({
@@ -268,6 +266,17 @@ fn the_http_trace_is_told(http: &[Value], usage: &Value, swarm: &Swarm) -> anyho
     let ends = server["end_ns"].as_u64().zip(generation["end_ns"].as_u64()).context("times")?;
     assert!(ends.0 + 5_000_000 > ends.1, "a streamed request lasts as long as its generation: {ends:?}");
     Ok(())
+}
+
+fn the_call_is_told(spans: &[Value]) -> anyhow::Result<()> {
+    has(
+        one(spans, "swarm.v1.InferenceService/Generate")?,
+        &json!({
+            "rpc.system": "grpc", "rpc.service": "swarm.v1.InferenceService", "rpc.method": "Generate",
+            "rpc.grpc.status_code": 0, "server.address": "127.0.0.1",
+        }),
+    )?;
+    has(one(spans, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -349,13 +358,6 @@ async fn where_the_sampler_says_no_nothing_is_sent() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The value of a counter with these labels.
-async fn counted(gateway: &Process, series: &str) -> anyhow::Result<u64> {
-    let metrics = reqwest::get(format!("{}/metrics", gateway.http_url())).await?.text().await?;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-    value.with_context(|| format!("no {series} in\n{metrics}"))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_away_costs_a_counter_and_one_line() -> anyhow::Result<()> {
     // It takes connections and never says a word, which is worse than being gone.
@@ -380,12 +382,7 @@ async fn a_receiver_that_is_away_costs_a_counter_and_one_line() -> anyhow::Resul
     eprintln!("slowest answer while the receiver is silent: {slowest:?}");
     for cause in ["export_failed", "queue_full"] {
         let series = format!("llama_swarm_spans_dropped_total{{cause=\"{cause}\"}}");
-        let since = Instant::now();
-        let mut poll = tokio::time::interval(Duration::from_millis(50));
-        while counted(&swarm.gateway, &series).await? == 0 {
-            ensure!(since.elapsed() < BOUND, "{series} does not rise");
-            poll.tick().await;
-        }
+        counts(&swarm.gateway, &series, 1).await?;
     }
     assert_eq!(counted(&swarm.gateway, "llama_swarm_spans_exported_total").await?, 0);
     swarm.gateway.stop().await?;

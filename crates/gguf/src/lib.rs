@@ -7,8 +7,10 @@
 mod dtype;
 mod header;
 mod reader;
+#[cfg(feature = "test-support")]
 pub mod tiny;
 mod value;
+#[cfg(feature = "test-support")]
 pub mod write;
 
 pub use dtype::Dtype;

@@ -1,6 +1,6 @@
 //! Tiny random models for tests: real files of the llama family, a few hundred kilobytes, with a working tokenizer.
 //!
-//! Test support, kept here because engine, gateway and scenarios all need the same files.
+//! Behind the feature `test-support`; kept here because engine, gateway and scenarios all need the same files.
 
 use std::{io, path::Path};
 
@@ -221,7 +221,7 @@ fn sentence_piece() -> Vocabulary {
     let mut types = vec![TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_CONTROL];
     tokens.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
     types.resize(tokens.len(), TOKEN_BYTE);
-    let pieces = ["he", "ll", "hell", "hello", "▁hello", "▁w", "or", "▁wor", "▁wor", "▁the"];
+    let pieces = ["he", "ll", "hell", "hello", "▁hello", "▁w", "or", "▁wor", "▁the"];
     let characters = ('a'..='z').chain(['▁', '.', ',', '?', '!']).map(String::from);
     let mut scores = vec![0.0; tokens.len()];
     for piece in pieces.into_iter().map(String::from).chain(characters) {

@@ -1,4 +1,4 @@
-//! Writes GGUF files of version 3.
+//! Writes GGUF files of version 3. Behind the feature `test-support`.
 
 use std::{
     fs::File,
