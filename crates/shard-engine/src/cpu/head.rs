@@ -3,11 +3,13 @@
 use candle_core::Result;
 use swarm_types::TokenId;
 
+use super::{
+    block::rms_norm,
+    linear::{Arithmetic, Linear},
+};
 use crate::{
     EngineError,
-    block::rms_norm,
     hyper::HyperParameters,
-    linear::{Arithmetic, Linear},
     source::{MatrixShape, RawMatrix, TensorSource},
 };
 

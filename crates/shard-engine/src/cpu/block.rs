@@ -1,12 +1,14 @@
 //! One transformer layer of the llama family.
 
-use crate::{
-    EngineError,
-    attention::{Context, attend},
-    hyper::HyperParameters,
+use super::{
     kv::LayerCache,
     linear::{Arithmetic, Linear},
     rope::{Rope, Rotation},
+};
+use crate::{
+    EngineError,
+    hyper::HyperParameters,
+    kernels::attention::{Context, attend},
     source::{MatrixShape, TensorSource},
 };
 
@@ -166,6 +168,7 @@ fn attention(
         first += rows.count;
     }
     let mut out = vec![0.0; query.len()];
+    let isa = pass.arithmetic.isa();
     pass.arithmetic.threads.for_chunks(&mut out, queries, |row, out| {
         let (cache, seen) = contexts[row];
         let context = Context {
@@ -174,7 +177,7 @@ fn attention(
             kv_heads: pass.hyper.kv_heads,
             head: pass.hyper.head,
         };
-        attend(&query[row * queries..(row + 1) * queries], context, out);
+        attend(&query[row * queries..(row + 1) * queries], context, isa, out);
     });
     out
 }

@@ -5,7 +5,7 @@ use swarm_types::Precision;
 
 use crate::{
     EngineError,
-    matmul::{Packed, Threads},
+    kernels::{f32::Packed, isa::Isa, threads::Threads},
     source::{MatrixShape, RawMatrix, TensorSource},
 };
 
@@ -21,6 +21,13 @@ pub(crate) struct Arithmetic {
     pub precision: Precision,
     pub device: Device,
     pub threads: Threads,
+}
+
+impl Arithmetic {
+    /// What our own kernels run on.
+    pub(crate) fn isa(&self) -> Isa {
+        Isa::detect()
+    }
 }
 
 /// `y = x · wᵀ (+ bias)`.
@@ -87,7 +94,7 @@ impl Linear {
     pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
         let inputs = self.shape.columns;
         let mut y = match &self.weights {
-            Weights::Packed(packed) => packed.multiply(x, &arithmetic.threads),
+            Weights::Packed(packed) => packed.multiply(x, arithmetic.isa(), &arithmetic.threads),
             Weights::Foreign { product, together: true } => {
                 product_of(product, x, inputs, &arithmetic.device)?
             }
