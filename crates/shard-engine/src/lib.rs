@@ -7,6 +7,7 @@
 //! the number of shards, bit for bit: every sum runs in one fixed order that only the row itself decides. Kernels that
 //! are not ours (precision `fast`, GPUs) are tried out at loading and fed one row at a time where they do not keep that.
 
+mod arch;
 mod config;
 mod cpu;
 mod engine;
@@ -17,7 +18,7 @@ mod sampler;
 mod slot;
 mod source;
 
-use cpu::{block, head, kv, linear, rope};
+use cpu::{block, head, kv, linear, pass, rope};
 use kernels::threads as matmul;
 
 pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};

@@ -17,6 +17,8 @@ pub(crate) struct Context<'a> {
     pub values: &'a [f32],
     pub kv_heads: usize,
     pub head: usize,
+    /// What the product of a query and a key is multiplied by.
+    pub scale: f32,
 }
 
 /// One row's attention.
@@ -34,10 +36,9 @@ pub(crate) fn attend(query: &[f32], context: Context<'_>, isa: Isa, out: &mut [f
 impl Kernel for Attention<'_> {
     #[inline(always)]
     fn portable(self) {
-        let Context { keys, values, kv_heads, head } = self.context;
+        let Context { keys, values, kv_heads, head, scale } = self.context;
         let width = kv_heads * head;
         let group = self.query.len() / width;
-        let scale = 1.0 / (head as f32).sqrt();
         let mut scores = Vec::with_capacity(keys.len() / width);
         let heads = self.query.chunks_exact(head).zip(self.out.chunks_exact_mut(head));
         for (number, (query, out)) in heads.enumerate() {
@@ -90,7 +91,7 @@ mod tests {
     fn a_row_weighs_values_by_how_well_their_keys_fit() {
         let keys = [10.0, 0.0, 0.0, 10.0];
         let values = [1.0, 2.0, 3.0, 4.0];
-        let context = Context { keys: &keys, values: &values, kv_heads: 1, head: 2 };
+        let context = Context { keys: &keys, values: &values, kv_heads: 1, head: 2, scale: 0.5f32.sqrt() };
         let mut out = [0.0; 4];
         attend(&[9.0, 0.0, 0.0, 9.0], context, Isa::detect(), &mut out);
         let near = |a: f32, b: f32| (a - b).abs() < 1e-5;
