@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 pub(crate) mod block;
 pub(crate) mod feed_forward;
+pub(crate) mod foreign;
 pub(crate) mod head;
 pub(crate) mod kv;
 pub(crate) mod linear;

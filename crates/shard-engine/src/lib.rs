@@ -17,6 +17,7 @@ mod kernels;
 mod sampler;
 mod slot;
 mod source;
+mod storage;
 
 use cpu::{block, head, kv, linear, pass, rope};
 use kernels::threads as matmul;
@@ -25,3 +26,4 @@ pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};
 pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;
 pub use slot::{Slot, SlotOptions};
+pub use storage::estimated_weight_bytes;
