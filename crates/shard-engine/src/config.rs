@@ -20,7 +20,7 @@ pub struct EngineConfig {
     pub shards: ShardRange,
     /// Into how many the model is cut.
     pub total_shards: u32,
-    /// How weights are held and multiplied.
+    /// Which arithmetic gives the answers. How weights are held for it is the engine's own business.
     pub precision: Precision,
     /// Where.
     pub device: DeviceChoice,

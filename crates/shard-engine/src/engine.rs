@@ -6,11 +6,12 @@ use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutp
 
 use crate::{
     EngineConfig, EngineError,
-    block::{Block, Pass, Rows},
+    block::Block,
     head::{Embedding, Head},
     hyper::HyperParameters,
     linear::Arithmetic,
     matmul::Threads,
+    pass::{Pass, Rows},
     rope::Rope,
     slot::{Slot, SlotOptions, SlotState},
     source::TensorSource,

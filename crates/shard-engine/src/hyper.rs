@@ -3,18 +3,12 @@
 use gguf::{GgufError, Header};
 use swarm_types::LayerRange;
 
-/// How positions are turned into rotations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum RopeStyle {
-    /// Neighbouring numbers are a pair: how GGUF permutes the llama architecture.
-    Adjacent,
-    /// Number i and number i + half are a pair ("NeoX").
-    Halves,
-}
+use crate::arch::{self, Architecture, Norm};
 
-/// The numbers of a llama-family model.
+/// A model's architecture and its numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct HyperParameters {
+    pub arch: &'static Architecture,
     pub layers: u32,
     pub hidden: usize,
     pub heads: usize,
@@ -26,7 +20,6 @@ pub(crate) struct HyperParameters {
     /// Longest session that gives right results, in positions.
     pub context: u32,
     pub norm_epsilon: f32,
-    pub rope_style: RopeStyle,
     /// How many numbers of each head are rotated.
     pub rope_dimensions: usize,
     pub rope_base: f32,
@@ -34,9 +27,6 @@ pub(crate) struct HyperParameters {
     pub rope_factor: f32,
     /// The head is the embedding.
     pub tied: bool,
-    /// Parts of a layer that this architecture has besides those of all. Without one of them the answers would be
-    /// wrong, but not look it.
-    pub required: &'static [&'static str],
 }
 
 /// Sizes beyond those of any model; they keep all products of sizes far from overflow. A longer context is cut to it.
@@ -45,9 +35,8 @@ const MAX_SIZE: u32 = 1 << 20;
 impl HyperParameters {
     /// Reads them from a header.
     pub(crate) fn read(header: &Header) -> Result<Self, GgufError> {
-        let arch = header.architecture()?;
-        let (rope_style, required) = family(arch)?;
-        let key = |name: &str| format!("{arch}.{name}");
+        let arch = architecture(header)?;
+        let key = |name: &str| format!("{}.{name}", arch.name);
         let size = |name: &str| positive(&key(name), header.u32(&key(name))?);
         let opt_size = |name: &str, otherwise: usize| match header.opt_u32(&key(name))? {
             Some(number) => positive(&key(name), number),
@@ -77,6 +66,7 @@ impl HyperParameters {
         let context =
             positive(&key("context_length"), header.u32(&key("context_length"))?.min(MAX_SIZE))? as u32;
         Ok(Self {
+            arch,
             layers: size("block_count")? as u32,
             hidden,
             heads,
@@ -89,13 +79,11 @@ impl HyperParameters {
                 .opt_u32(&key("attention.sliding_window"))?
                 .filter(|w| *w > 0)
                 .map_or(context, |w| w.min(context)),
-            norm_epsilon: header.f32(&key("attention.layer_norm_rms_epsilon"))?,
-            rope_style,
+            norm_epsilon: header.f32(&key(epsilon_key(arch.norm)))?,
             rope_dimensions,
             rope_base: header.opt_f32(&key("rope.freq_base"))?.filter(|b| *b > 0.0).unwrap_or(10_000.0),
-            rope_factor: rope_factor(header, arch)?,
+            rope_factor: rope_factor(header, arch.name)?,
             tied: !header.tensors.contains_key("output.weight"),
-            required,
         })
     }
 
@@ -110,13 +98,16 @@ impl HyperParameters {
     }
 }
 
-/// How an architecture rotates, and what its layers have besides those of all.
-fn family(arch: &str) -> Result<(RopeStyle, &'static [&'static str]), GgufError> {
-    match arch {
-        "llama" => Ok((RopeStyle::Adjacent, &[])),
-        "qwen2" => Ok((RopeStyle::Halves, &["attn_q.bias", "attn_k.bias", "attn_v.bias"])),
-        "qwen3" => Ok((RopeStyle::Halves, &["attn_q_norm.weight", "attn_k_norm.weight"])),
-        other => Err(unsupported(format!("architecture {other} (supported: llama, qwen2, qwen3)"))),
+fn architecture(header: &Header) -> Result<&'static Architecture, GgufError> {
+    let name = header.architecture()?;
+    let unknown = || unsupported(format!("architecture {name} (supported: {})", arch::names()));
+    arch::find(name).ok_or_else(unknown)
+}
+
+/// What the number is called that is added so that nothing is divided by 0.
+fn epsilon_key(norm: Norm) -> &'static str {
+    match norm {
+        Norm::RootMeanSquare => "attention.layer_norm_rms_epsilon",
     }
 }
 

@@ -7,22 +7,23 @@
 //! the number of shards, bit for bit: every sum runs in one fixed order that only the row itself decides. Kernels that
 //! are not ours (precision `fast`, GPUs) are tried out at loading and fed one row at a time where they do not keep that.
 
-mod attention;
-mod block;
+mod arch;
 mod config;
+mod cpu;
 mod engine;
 mod error;
-mod head;
 mod hyper;
-mod kv;
-mod linear;
-mod matmul;
-mod rope;
+mod kernels;
 mod sampler;
 mod slot;
 mod source;
+mod storage;
+
+use cpu::{block, head, kv, linear, pass, rope};
+use kernels::threads as matmul;
 
 pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};
 pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;
 pub use slot::{Slot, SlotOptions};
+pub use storage::estimated_weight_bytes;

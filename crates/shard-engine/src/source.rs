@@ -52,9 +52,9 @@ impl TensorSource {
         self.header.tensors.contains_key(name)
     }
 
-    /// Fails unless the matrix is there in this shape, so that nothing is set aside for one that is not.
-    pub(crate) fn check(&self, name: &str, shape: MatrixShape) -> Result<(), EngineError> {
-        self.info(name, &[shape.columns, shape.rows]).map(drop)
+    /// How a matrix is stored. Fails unless it is there in this shape, so that nothing is set aside for one that is not.
+    pub(crate) fn dtype(&self, name: &str, shape: MatrixShape) -> Result<Dtype, EngineError> {
+        self.info(name, &[shape.columns, shape.rows]).map(|info| info.dtype)
     }
 
     /// A tensor's place, if it has this shape, innermost dimension first.
@@ -112,12 +112,6 @@ impl TensorSource {
         let info = self.info(name, &[shape.columns, shape.rows])?;
         let bytes = self.bytes(name, info.offset, info.bytes)?;
         Ok(RawMatrix { dtype: ggml_type(info.dtype), shape, bytes })
-    }
-
-    /// Whether a matrix is stored in one of ggml's quantised types.
-    pub(crate) fn is_quantized(&self, name: &str) -> bool {
-        let plain = |info: &TensorInfo| matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
-        self.header.tensors.get(name).is_some_and(|info| !plain(info))
     }
 }
 

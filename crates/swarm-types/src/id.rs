@@ -175,13 +175,14 @@ impl fmt::Debug for ModelDigest {
 
 serde_as_text!(ModelDigest);
 
-/// How weights are held and multiplied. All hops of a route must agree.
+/// Which arithmetic gives the answers. All hops of a route must agree on it; how each of them holds its weights for it is
+/// its own business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub enum Precision {
-    /// Weights dequantised to f32, activations f32: the reference's answers.
+    /// Products of f32 weights and f32 activations: the reference's answers.
     #[default]
     Exact,
-    /// Quantised products with 8-bit activations.
+    /// Products of quantised weights and 8-bit activations.
     Fast,
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use gguf::Header;
+use shard_engine::estimated_weight_bytes;
 use swarm_types::Precision;
 use tokio::process::Command;
 
@@ -112,7 +113,7 @@ fn free_of_df(output: &str) -> Option<u64> {
 
 /// Whether the model's weights fit into memory, whole or at least by shards.
 pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -> Finding {
-    let weights = held_bytes(header, precision);
+    let weights = estimated_weight_bytes(header, precision);
     let needed = (weights as f64 * MEMORY_HEADROOM) as u64;
     let share = needed / u64::from(total_shards.max(1));
     let (all, part) = (needed / MIB, share / MIB);
@@ -135,16 +136,6 @@ pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -
             format!("memory: {have} MiB available, one shard needs about {part} MiB"),
             "free some memory, cut the model into more shards, or use --precision fast",
         ),
-    }
-}
-
-/// Bytes of the weights in memory.
-fn held_bytes(header: &Header, precision: Precision) -> u64 {
-    let elements = |shape: &[u64]| shape.iter().product::<u64>();
-    let tensors = header.tensors.values();
-    match precision {
-        Precision::Exact => tensors.map(|tensor| elements(&tensor.shape) * 4).sum(),
-        Precision::Fast => tensors.map(|tensor| tensor.bytes).sum(),
     }
 }
 

@@ -3,11 +3,13 @@
 use candle_core::Result;
 use swarm_types::TokenId;
 
+use super::{
+    linear::{Arithmetic, Linear},
+    norm::Norm,
+};
 use crate::{
     EngineError,
-    block::rms_norm,
     hyper::HyperParameters,
-    linear::{Arithmetic, Linear},
     source::{MatrixShape, RawMatrix, TensorSource},
 };
 
@@ -41,9 +43,8 @@ impl Embedding {
 /// Final norm and output matrix.
 #[derive(Debug)]
 pub(crate) struct Head {
-    norm: Vec<f32>,
+    norm: Norm,
     output: Linear,
-    epsilon: f32,
 }
 
 impl Head {
@@ -55,14 +56,13 @@ impl Head {
         let name = if hyper.tied { "token_embd" } else { "output" };
         let shape = MatrixShape { rows: hyper.vocabulary, columns: hyper.hidden };
         Ok(Self {
-            norm: source.vector("output_norm.weight", hyper.hidden)?,
+            norm: Norm::load(source, "output_norm.weight", hyper.hidden, hyper)?,
             output: Linear::load(source, name, shape, arithmetic)?,
-            epsilon: hyper.norm_epsilon,
         })
     }
 
     pub(crate) fn byte_count(&self) -> usize {
-        size_of_val(self.norm.as_slice()) + self.output.byte_count()
+        self.norm.byte_count() + self.output.byte_count()
     }
 
     /// Calls `each` with the place and the logits of every row of `x` `[rows][hidden]`.
@@ -72,9 +72,9 @@ impl Head {
         arithmetic: &Arithmetic,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
-        let block = ROWS_AT_ONCE * self.norm.len();
+        let block = ROWS_AT_ONCE * self.norm.size();
         for (number, rows) in x.chunks(block).enumerate() {
-            let normed = rms_norm(rows, &self.norm, self.epsilon);
+            let normed = self.norm.apply(rows);
             let logits = self.output.forward(&normed, arithmetic)?;
             for (row, logits) in logits.chunks_exact(self.output.outputs()).enumerate() {
                 each(number * ROWS_AT_ONCE + row, logits);

@@ -1,7 +1,9 @@
 //! Grouped-query attention of one row over its session's cache.
 //!
 //! A row looks at the positions up to its own, in order, and every sum has one fixed order; so it does not matter in
-//! which chunk the row came or who else is in the batch.
+//! which chunk the row came or which other rows are in the batch.
+
+use super::isa::{Isa, Kernel};
 
 /// Sums run in this many lanes that are added up at the end.
 const LANES: usize = 16;
@@ -15,52 +17,43 @@ pub(crate) struct Context<'a> {
     pub values: &'a [f32],
     pub kv_heads: usize,
     pub head: usize,
+    /// What the product of a query and a key is multiplied by.
+    pub scale: f32,
+}
+
+/// One row's attention.
+struct Attention<'a> {
+    query: &'a [f32],
+    context: Context<'a>,
+    out: &'a mut [f32],
 }
 
 /// `query` and `out` are `[heads][head]`.
-pub(crate) fn attend(query: &[f32], context: Context<'_>, out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has AVX2 and FMA, as just checked.
-        #[allow(unsafe_code)]
-        unsafe {
-            attend_avx2(query, context, out);
-        }
-        return;
-    }
-    attend_rows(query, context, out);
+pub(crate) fn attend(query: &[f32], context: Context<'_>, isa: Isa, out: &mut [f32]) {
+    isa.run(Attention { query, context, out });
 }
 
-/// The portable code, compiled for AVX2.
-///
-/// # Safety
-/// The processor must have AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn attend_avx2(query: &[f32], context: Context<'_>, out: &mut [f32]) {
-    attend_rows(query, context, out);
-}
-
-#[inline(always)]
-fn attend_rows(query: &[f32], context: Context<'_>, out: &mut [f32]) {
-    let Context { keys, values, kv_heads, head } = context;
-    let width = kv_heads * head;
-    let group = query.len() / width;
-    let scale = 1.0 / (head as f32).sqrt();
-    let mut scores = Vec::with_capacity(keys.len() / width);
-    for (number, (query, out)) in query.chunks_exact(head).zip(out.chunks_exact_mut(head)).enumerate() {
-        let start = number / group * head;
-        scores.clear();
-        scores.extend(keys.chunks_exact(width).map(|row| scale * dot(query, &row[start..start + head])));
-        let sum = exponentials(&mut scores);
-        out.fill(0.0);
-        for (score, row) in scores.iter().zip(values.chunks_exact(width)) {
-            for (o, value) in out.iter_mut().zip(&row[start..start + head]) {
-                *o += score * value;
+impl Kernel for Attention<'_> {
+    #[inline(always)]
+    fn portable(self) {
+        let Context { keys, values, kv_heads, head, scale } = self.context;
+        let width = kv_heads * head;
+        let group = self.query.len() / width;
+        let mut scores = Vec::with_capacity(keys.len() / width);
+        let heads = self.query.chunks_exact(head).zip(self.out.chunks_exact_mut(head));
+        for (number, (query, out)) in heads.enumerate() {
+            let start = number / group * head;
+            scores.clear();
+            scores.extend(keys.chunks_exact(width).map(|row| scale * dot(query, &row[start..start + head])));
+            let sum = exponentials(&mut scores);
+            out.fill(0.0);
+            for (score, row) in scores.iter().zip(values.chunks_exact(width)) {
+                for (o, value) in out.iter_mut().zip(&row[start..start + head]) {
+                    *o += score * value;
+                }
             }
+            out.iter_mut().for_each(|o| *o /= sum);
         }
-        out.iter_mut().for_each(|o| *o /= sum);
     }
 }
 
@@ -98,9 +91,9 @@ mod tests {
     fn a_row_weighs_values_by_how_well_their_keys_fit() {
         let keys = [10.0, 0.0, 0.0, 10.0];
         let values = [1.0, 2.0, 3.0, 4.0];
-        let context = Context { keys: &keys, values: &values, kv_heads: 1, head: 2 };
+        let context = Context { keys: &keys, values: &values, kv_heads: 1, head: 2, scale: 0.5f32.sqrt() };
         let mut out = [0.0; 4];
-        attend(&[9.0, 0.0, 0.0, 9.0], context, &mut out);
+        attend(&[9.0, 0.0, 0.0, 9.0], context, Isa::detect(), &mut out);
         let near = |a: f32, b: f32| (a - b).abs() < 1e-5;
         assert!(
             near(out[0], 1.0) && near(out[1], 2.0),

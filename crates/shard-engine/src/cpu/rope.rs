@@ -1,10 +1,6 @@
 //! Rotary position embedding (Su et al., "RoFormer", 2021).
 
-use crate::{
-    EngineError,
-    hyper::{HyperParameters, RopeStyle},
-    source::TensorSource,
-};
+use crate::{EngineError, arch::RopeStyle, hyper::HyperParameters, source::TensorSource};
 
 /// Angles a position, for each rotated pair of a head.
 #[derive(Debug)]
@@ -34,7 +30,7 @@ impl Rope {
             hyper.rope_base.powf(exponent(pair)) / (factor * hyper.rope_factor)
         };
         let frequencies = factors.iter().enumerate().map(frequency).collect();
-        Ok(Self { frequencies, style: hyper.rope_style })
+        Ok(Self { frequencies, style: hyper.arch.rope })
     }
 
     /// The rotation of rows at these positions.

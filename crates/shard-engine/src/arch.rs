@@ -1,0 +1,62 @@
+//! What differs between architectures, as data: one small file each, found by `general.architecture`.
+//!
+//! # A new architecture
+//!
+//! One whose layers differ only in ways that are here already takes:
+//!
+//! 1. `arch/<name>.rs`, one [`Architecture`], and its line in [`ALL`];
+//! 2. `gguf::tiny`, so that a tiny random model of it can be written, with the tensors that it has besides those of all;
+//! 3. `architectures()` in this crate's `tests/invariance.rs`: from then on its shards, chunks and batches are checked,
+//!    and its answers against those of candle's own model, for which `reference` there needs one more branch;
+//! 4. in the gateway `text/tokenizer.rs`: `pre_tokenizer`, when its text is cut in a way of its own, and `END_NAMES`, when
+//!    its answers end with a token of another name;
+//! 5. the list of models in `README.md`.
+//!
+//! One that differs in a new way takes a new variant in `arch/architecture.rs` as well. Then the compiler names the places
+//! that have to learn it, which for products and caches on the host are:
+//!
+//! | what is new | where it is computed |
+//! |---|---|
+//! | [`Norm`] | `cpu/norm.rs`; `hyper.rs` for the key of its constant |
+//! | [`Activation`], [`FeedForward`] | `cpu/feed_forward.rs` |
+//! | [`Projections`], [`Window`], [`ScoreScale`] | `cpu/attention.rs` |
+//! | [`RopeStyle`] | `cpu/rope.rs` |
+//!
+//! Parts of a layer that no architecture has had so far are added to `PARTS` in `cpu/attention.rs` or
+//! `cpu/feed_forward.rs`: a file with a part that is not there is refused, for without it the answers would be wrong, but
+//! not look it.
+
+mod architecture;
+mod llama;
+mod qwen2;
+mod qwen3;
+
+pub(crate) use architecture::{
+    Activation, Architecture, FeedForward, Norm, Projections, RopeStyle, ScoreScale, Window,
+};
+
+/// All that are supported.
+const ALL: [&Architecture; 3] = [&llama::LLAMA, &qwen2::QWEN2, &qwen3::QWEN3];
+
+/// The one of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Architecture> {
+    ALL.into_iter().find(|arch| arch.name == name)
+}
+
+/// The names of all, for messages.
+pub(crate) fn names() -> String {
+    ALL.map(|arch| arch.name).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_architecture_is_found_by_a_name_of_its_own() {
+        for arch in ALL {
+            assert!(std::ptr::eq(find(arch.name).expect("there"), arch), "{}", arch.name);
+        }
+        assert!(find("mamba").is_none());
+    }
+}

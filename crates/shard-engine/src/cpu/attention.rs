@@ -1,0 +1,149 @@
+//! The first half of a layer: what a row takes from the positions before it.
+
+use super::{
+    linear::{Arithmetic, Linear},
+    norm::Norm,
+    pass::{Pass, Rows},
+};
+use crate::{
+    EngineError,
+    arch::{Projections, ScoreScale, Window},
+    hyper::HyperParameters,
+    kernels::attention::{Context, attend},
+    source::{MatrixShape, TensorSource},
+};
+
+/// What it may consist of.
+pub(crate) const PARTS: [&str; 11] = [
+    "attn_norm.weight",
+    "attn_q.weight",
+    "attn_k.weight",
+    "attn_v.weight",
+    "attn_q.bias",
+    "attn_k.bias",
+    "attn_v.bias",
+    "attn_q_norm.weight",
+    "attn_k_norm.weight",
+    "attn_output.weight",
+    "attn_output.bias",
+];
+
+/// Its weights.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    norm: Norm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    query_norm: Option<Norm>,
+    key_norm: Option<Norm>,
+    output: Linear,
+    window: Window,
+    score_scale: f32,
+}
+
+impl Attention {
+    pub(crate) fn load(
+        source: &mut TensorSource,
+        layer: u32,
+        hyper: &HyperParameters,
+        arithmetic: &Arithmetic,
+    ) -> Result<Self, EngineError> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let hidden = hyper.hidden;
+        let (queries, keys) = (hyper.heads * hyper.head, hyper.kv_width());
+        let mut linear = |part: &str, columns, rows| {
+            Linear::load(source, &name(part), MatrixShape { rows, columns }, arithmetic)
+        };
+        let (query, key, value) = match hyper.arch.projections {
+            Projections::Separate => (
+                linear("attn_q", hidden, queries)?,
+                linear("attn_k", hidden, keys)?,
+                linear("attn_v", hidden, keys)?,
+            ),
+        };
+        let output = linear("attn_output", queries, hidden)?;
+        Ok(Self {
+            norm: Norm::load(source, &name("attn_norm.weight"), hidden, hyper)?,
+            query,
+            key,
+            value,
+            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), hyper.head, hyper)?,
+            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), hyper.head, hyper)?,
+            output,
+            window: (hyper.arch.window)(layer),
+            score_scale: match hyper.arch.score_scale {
+                ScoreScale::RootOfHead => 1.0 / (hyper.head as f32).sqrt(),
+            },
+        })
+    }
+
+    /// Bytes of the weights as they are held.
+    pub(crate) fn byte_count(&self) -> usize {
+        let linears = [&self.query, &self.key, &self.value, &self.output];
+        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norm.byte_count()
+    }
+
+    /// What it adds to `x` `[rows][hidden]`; `sessions` own the rows in order.
+    pub(crate) fn forward(
+        &self,
+        x: &[f32],
+        sessions: &mut [Rows<'_>],
+        pass: &Pass<'_>,
+    ) -> candle_core::Result<Vec<f32>> {
+        let normed = self.norm.apply(x);
+        let mut query = self.query.forward(&normed, pass.arithmetic)?;
+        let mut key = self.key.forward(&normed, pass.arithmetic)?;
+        let value = self.value.forward(&normed, pass.arithmetic)?;
+        if let Some(norm) = &self.query_norm {
+            query = norm.apply(&query);
+        }
+        if let Some(norm) = &self.key_norm {
+            key = norm.apply(&key);
+        }
+        pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation);
+        pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation);
+        let attended = self.attend(&query, &key, &value, sessions, pass);
+        self.output.forward(&attended, pass.arithmetic)
+    }
+
+    /// Adds the rows' keys and values to the caches and weighs what each row looks at: `[rows][heads][head]`.
+    fn attend(
+        &self,
+        query: &[f32],
+        key: &[f32],
+        value: &[f32],
+        sessions: &mut [Rows<'_>],
+        pass: &Pass<'_>,
+    ) -> Vec<f32> {
+        let (width, queries) = (pass.hyper.kv_width(), pass.hyper.heads * pass.hyper.head);
+        // The numbers of the cache that a row looks at, by where its own position ends.
+        let seen = |end: usize| match self.window {
+            Window::Whole => 0..end,
+        };
+        let mut contexts = Vec::new();
+        let mut first = 0;
+        for rows in sessions {
+            let range = first * width..(first + rows.count) * width;
+            let before = rows.cache.keys.len();
+            rows.cache.extend(&key[range.clone()], &value[range], rows.limit);
+            for row in 1..=rows.count {
+                let seen = seen(before + row * width);
+                contexts.push(Context {
+                    keys: &rows.cache.keys[seen.clone()],
+                    values: &rows.cache.values[seen],
+                    kv_heads: pass.hyper.kv_heads,
+                    head: pass.hyper.head,
+                    scale: self.score_scale,
+                });
+            }
+            first += rows.count;
+        }
+        let mut out = vec![0.0; query.len()];
+        let isa = pass.arithmetic.isa();
+        pass.arithmetic.threads.for_chunks(&mut out, queries, |row, out| {
+            attend(&query[row * queries..(row + 1) * queries], contexts[row], isa, out);
+        });
+        out
+    }
+}
