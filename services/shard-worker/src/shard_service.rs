@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt, stream};
 use swarm_net::PeerInfo;
 use swarm_process::trace;
 use swarm_proto::{
-    CollectSession, FromBelow, FromHop, Refusal, RefusalCause, ToHop,
+    CollectSession, FromBelow, FromHop, Refusal, ToHop,
     wire::{self, shard_service_server::ShardService},
 };
 use swarm_types::NodeId;
