@@ -7,7 +7,7 @@ use libp2p::{
     connection_limits::{self, ConnectionLimits},
     identify,
     identity::Keypair,
-    kad::{self, Caching, Mode, StoreInserts},
+    kad::{self, BucketInserts, Caching, Mode, StoreInserts},
     rendezvous::{client, server},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
@@ -125,6 +125,8 @@ fn kad(key: &Keypair, keys: &Keys) -> Result<Kad, NetError> {
         .set_replication_interval(None)
         .set_record_filtering(StoreInserts::FilterBoth)
         .set_caching(Caching::Disabled)
+        // Only who is admitted is asked, and told to others.
+        .set_kbucket_inserts(BucketInserts::Manual)
         .set_query_timeout(QUERY_TIMEOUT)
         .set_periodic_bootstrap_interval(Some(BOOTSTRAP_EVERY))
         .set_max_packet_size(MAX_DHT_MESSAGE);

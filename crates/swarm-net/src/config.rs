@@ -1,11 +1,14 @@
 //! How a node joins its swarm: flags, environment variables, and their checked form.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use swarm_types::MAX_SHARDS;
 
-use crate::{NetError, Role, identity::Identity, transport::address};
+use crate::{NetError, Role, admission::IDENTIFY_WITHIN, identity::Identity, transport::address};
 
 /// Nodes of one name on one machine whose identities are kept.
 const MAX_SAME_NAME: u32 = 64;
@@ -117,6 +120,8 @@ pub(crate) struct Settings {
     pub(crate) entries: Vec<EntryAddress>,
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) total_shards: u32,
+    /// For peers to show that they belong here.
+    pub(crate) admit_within: Duration,
 }
 
 /// A node to enter by.
@@ -143,6 +148,7 @@ impl Settings {
             entries,
             external,
             total_shards: config.total_shards,
+            admit_within: IDENTIFY_WITHIN,
         })
     }
 }

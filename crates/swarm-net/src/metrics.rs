@@ -23,7 +23,7 @@ pub(crate) struct Metrics {
     refused: Family<CauseLabels, Counter>,
     connections: Family<TransportLabels, Gauge>,
     dials_failed: Counter,
-    /// Streams that found the queue full.
+    /// Streams for which there was no room: the queue was full, or too many waited for their peers' admission.
     pub(crate) streams_dropped: Counter,
     round_trips: Histogram,
     /// Bytes of gRPC in streams from and to peers.
@@ -98,7 +98,7 @@ impl Metrics {
         registry.register("dials_failed", "attempts to reach a peer that failed", self.dials_failed.clone());
         registry.register(
             "streams_dropped",
-            "incoming streams that found the queue full",
+            "incoming streams for which there was no room",
             self.streams_dropped.clone(),
         );
         let round_trips = self.round_trips.clone();

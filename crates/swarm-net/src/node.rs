@@ -22,12 +22,13 @@ use tokio::{
     runtime::Handle,
     select,
     sync::{mpsc, oneshot, watch},
-    task::AbortHandle,
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use self::members::Member;
 use crate::{
     Identity, NetError, Role, ShardOffer,
+    admission::Admission,
     behaviour::{self, Behaviour},
     calls::{
         describe::{Described, Description},
@@ -51,6 +52,7 @@ use crate::{
 
 mod connections;
 mod dht;
+mod members;
 
 /// How late something that is due may be.
 const TICK: Duration = Duration::from_millis(50);
@@ -100,6 +102,7 @@ pub(crate) struct Node {
     external: Vec<Multiaddr>,
     listeners: Vec<ListenerId>,
 
+    admission: Admission,
     membership: Membership,
     announcer: Announcer,
     dialer: Dialer,
@@ -127,14 +130,17 @@ pub(crate) struct Node {
 }
 
 /// A connected peer.
+#[derive(Default)]
 struct Peer {
-    connections: BTreeMap<ConnectionId, Transport>,
-    /// Tells this time of being connected from the ones before.
-    epoch: u64,
-    since: Instant,
-    /// It has said that it belongs to this swarm.
-    identified: bool,
-    follower: AbortHandle,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// Once it is admitted.
+    member: Option<Member>,
+}
+
+struct Connection {
+    transport: Transport,
+    /// Where this node reached the peer; nothing when the peer has dialled.
+    dialled: Option<Multiaddr>,
 }
 
 impl Node {
@@ -162,6 +168,7 @@ impl Node {
             role,
             external: settings.external,
             listeners: vec![],
+            admission: Admission::new(behaviour::swarm_version(&settings.cluster), settings.admit_within),
             membership,
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
@@ -273,17 +280,6 @@ impl Node {
         self.tell(now);
     }
 
-    /// A peer has described itself.
-    fn on_described(&mut self, described: Described) {
-        let current = self.peers.get(&described.peer).is_some_and(|peer| peer.epoch == described.epoch);
-        if current {
-            if let Some(role) = described.role {
-                self.links.described(&described.peer, role);
-            }
-            log(self.membership.described(&node_id(&described.peer), described.announcements));
-        }
-    }
-
     fn on_tick(&mut self, now: Instant) {
         self.dial(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
@@ -355,8 +351,7 @@ impl Node {
             self.registrations.leave(client);
         }
         let _ = timeout(FAREWELL, self.drain()).await;
-        for (peer, state) in self.peers.drain() {
-            state.follower.abort();
+        for (peer, _) in self.peers.drain() {
             self.links.remove(&peer);
         }
         for listener in std::mem::take(&mut self.listeners) {
@@ -381,15 +376,6 @@ impl Node {
     async fn drain(&mut self) {
         loop {
             self.swarm.select_next_some().await;
-        }
-    }
-}
-
-impl Drop for Node {
-    /// No task outlives the node.
-    fn drop(&mut self) {
-        for peer in self.peers.values() {
-            peer.follower.abort();
         }
     }
 }
@@ -429,3 +415,6 @@ fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,15 @@ impl SwarmNet {
         role: Role,
         identity: Identity,
     ) -> Result<(Self, PeerListener), NetError> {
-        let settings = Settings::check(config, role)?;
+        Self::start(Settings::check(config, role)?, role, identity).await
+    }
+
+    /// Starts a node with checked settings.
+    pub(crate) async fn start(
+        settings: Settings,
+        role: Role,
+        identity: Identity,
+    ) -> Result<(Self, PeerListener), NetError> {
         let (commands, command_queue) = mpsc::channel(COMMANDS);
         let (stream_queue, streams) = mpsc::channel(INCOMING_STREAMS);
         let (offers, offered) = watch::channel(vec![]);

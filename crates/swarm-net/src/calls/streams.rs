@@ -1,10 +1,11 @@
 //! Byte streams between peers, on connections that are open: the ground that gRPC stands on.
 //!
 //! Streams are opened on the peer's oldest connection, and incoming ones go into a bounded queue; what does not
-//! fit is reset and counted. Never dials.
+//! fit is reset and counted. Those of a peer that is not admitted yet wait until it is, and end with their connection.
+//! Never dials.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     convert::Infallible,
     task::{Context, Poll},
     time::Duration,
@@ -22,7 +23,8 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{calls::stream::PeerStream, metrics::Metrics, peer};
+use super::{stream::PeerStream, waiting::Waiting};
+use crate::{metrics::Metrics, peer};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
@@ -46,28 +48,46 @@ pub(crate) struct OpenRequest(pub(crate) oneshot::Sender<Result<Stream, OpenErro
 
 /// Opens and accepts the streams of one protocol.
 pub(crate) struct Streams {
-    inbox: Inbox,
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
-    requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
-}
-
-/// Where incoming streams go.
-#[derive(Clone)]
-struct Inbox {
     protocol: StreamProtocol,
     queue: mpsc::Sender<PeerStream>,
     metrics: Metrics,
+    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    admitted: HashSet<PeerId>,
+    waiting: Waiting<Stream>,
+    requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
 }
 
 impl Streams {
+    /// Incoming streams go into the queue.
     pub(crate) fn new(protocol: StreamProtocol, queue: mpsc::Sender<PeerStream>, metrics: Metrics) -> Self {
-        let inbox = Inbox { protocol, queue, metrics };
-        Self { inbox, connections: HashMap::new(), requests: VecDeque::new() }
+        Self {
+            protocol,
+            queue,
+            metrics,
+            connections: HashMap::new(),
+            admitted: HashSet::new(),
+            waiting: Waiting::new(),
+            requests: VecDeque::new(),
+        }
     }
 
-    /// Asks for a stream to a connected peer.
+    /// The peer takes part from now on: its streams are handed over, first those that wait.
+    pub(crate) fn admit(&mut self, peer: PeerId) {
+        self.admitted.insert(peer);
+        for stream in self.waiting.take(&peer) {
+            self.hand_over(peer, stream);
+        }
+    }
+
+    /// The peer takes part no more.
+    pub(crate) fn dismiss(&mut self, peer: &PeerId) {
+        self.admitted.remove(peer);
+    }
+
+    /// Asks for a stream to an admitted peer.
     pub(crate) fn open(&mut self, peer: PeerId, request: OpenRequest) {
-        match self.connections.get(&peer).and_then(|connections| connections.first()) {
+        let connections = self.connections.get(&peer).filter(|_| self.admitted.contains(&peer));
+        match connections.and_then(|connections| connections.first()) {
             Some(connection) => self.requests.push_back((peer, *connection, request)),
             None => {
                 // Whoever asked may have gone meanwhile.
@@ -76,8 +96,24 @@ impl Streams {
         }
     }
 
-    fn handler(&self, peer: PeerId) -> Handler {
-        Handler { peer, inbox: self.inbox.clone(), requests: VecDeque::new() }
+    /// Takes a stream that the peer has opened.
+    fn accept(&mut self, peer: PeerId, connection: ConnectionId, stream: Stream) {
+        if self.admitted.contains(&peer) {
+            self.hand_over(peer, stream);
+        } else if !self.waiting.keep(peer, connection, stream) {
+            self.metrics.streams_dropped.inc();
+        }
+    }
+
+    fn hand_over(&self, peer: PeerId, stream: Stream) {
+        let stream = PeerStream::new(peer::node_id(&peer), stream, self.metrics.clone());
+        if self.queue.try_send(stream).is_err() {
+            self.metrics.streams_dropped.inc();
+        }
+    }
+
+    fn handler(&self) -> Handler {
+        Handler { protocol: self.protocol.clone(), requests: VecDeque::new(), accepted: VecDeque::new() }
     }
 }
 
@@ -88,22 +124,22 @@ impl NetworkBehaviour for Streams {
     fn handle_established_inbound_connection(
         &mut self,
         _: ConnectionId,
-        peer: PeerId,
+        _: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler())
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _: ConnectionId,
-        peer: PeerId,
+        _: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler(peer))
+        Ok(self.handler())
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
@@ -112,6 +148,7 @@ impl NetworkBehaviour for Streams {
                 self.connections.entry(opened.peer_id).or_default().push(opened.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
+                self.waiting.closed(&closed.peer_id, closed.connection_id);
                 let Some(connections) = self.connections.get_mut(&closed.peer_id) else { return };
                 connections.retain(|connection| *connection != closed.connection_id);
                 if connections.is_empty() {
@@ -122,8 +159,13 @@ impl NetworkBehaviour for Streams {
         }
     }
 
-    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
-        match event {}
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        stream: THandlerOutEvent<Self>,
+    ) {
+        self.accept(peer, connection, stream);
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
@@ -139,31 +181,22 @@ impl NetworkBehaviour for Streams {
 
 /// The streams of one connection.
 pub(crate) struct Handler {
-    peer: PeerId,
-    inbox: Inbox,
+    protocol: StreamProtocol,
     requests: VecDeque<OpenRequest>,
-}
-
-impl Handler {
-    fn accept(&self, stream: Stream) {
-        let Inbox { queue, metrics, .. } = &self.inbox;
-        let stream = PeerStream::new(peer::node_id(&self.peer), stream, metrics.clone());
-        if queue.try_send(stream).is_err() {
-            metrics.streams_dropped.inc();
-        }
-    }
+    /// Handed on one by one; libp2p agrees on no more at the same time than it allows.
+    accepted: VecDeque<Stream>,
 }
 
 impl ConnectionHandler for Handler {
     type FromBehaviour = OpenRequest;
-    type ToBehaviour = Infallible;
+    type ToBehaviour = Stream;
     type InboundProtocol = ReadyUpgrade<StreamProtocol>;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = OpenRequest;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(ReadyUpgrade::new(self.inbox.protocol.clone()), ())
+        SubstreamProtocol::new(ReadyUpgrade::new(self.protocol.clone()), ())
     }
 
     /// Members of the swarm stay connected whether they have something to say or not.
@@ -179,9 +212,12 @@ impl ConnectionHandler for Handler {
         &mut self,
         _: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
+        if let Some(stream) = self.accepted.pop_front() {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(stream));
+        }
         match self.requests.pop_front() {
             Some(request) => {
-                let upgrade = ReadyUpgrade::new(self.inbox.protocol.clone());
+                let upgrade = ReadyUpgrade::new(self.protocol.clone());
                 let protocol = SubstreamProtocol::new(upgrade, request).with_timeout(NEGOTIATE_WITHIN);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
@@ -200,7 +236,7 @@ impl ConnectionHandler for Handler {
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
-                self.accept(stream);
+                self.accepted.push_back(stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info }) => {
                 let _ = info.0.send(Ok(stream));

@@ -56,6 +56,8 @@ pub(crate) enum Refused {
     Twice(u32),
     #[error("too many announcements")]
     TooMany,
+    #[error("comes from a peer that is not admitted")]
+    NotAdmitted,
 }
 
 impl Refused {
@@ -74,6 +76,7 @@ impl Refused {
             Self::Publisher => "publisher",
             Self::Twice(_) => "twice",
             Self::TooMany => "too_many",
+            Self::NotAdmitted => "not_admitted",
         }
     }
 }

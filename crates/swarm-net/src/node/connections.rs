@@ -1,36 +1,34 @@
 //! Connections: who is there, who is gone, whom to dial.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use libp2p::{
-    Multiaddr, PeerId, identify, rendezvous,
+    PeerId,
+    core::ConnectedPoint,
+    identify,
     swarm::{
         ConnectionId, DialError, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use swarm_types::Transport;
-use tokio::sync::oneshot;
 
-use super::{Node, Peer, SWEEP_EVERY, log, node_id, now_ms};
+use super::{Connection, Node, log, node_id, now_ms};
 use crate::{
-    behaviour::{self, BehaviourEvent},
-    calls::describe::Follower,
+    behaviour::BehaviourEvent,
     peers::{lines, membership::TOMBSTONE},
     transport::{address, heartbeat::Sign},
 };
 
-/// A stranger that does not say within this that it belongs here is sent away.
-const IDENTIFY_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
-/// Handles that wait for connections; more are answered at once that there is none.
-const MAX_AWAITED: usize = 1024;
+/// What a peer is called that has not said what it calls itself.
+const NAMELESS: &str = "unknown";
 
 impl Node {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                self.on_open(peer_id, connection_id, endpoint.get_remote_address());
+                self.on_open(peer_id, connection_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
@@ -66,109 +64,50 @@ impl Node {
         }
     }
 
-    fn on_open(&mut self, peer: PeerId, connection: ConnectionId, address: &Multiaddr) {
-        let now = Instant::now();
+    fn on_open(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
+        let (now, address) = (Instant::now(), endpoint.get_remote_address());
         let transport = address::transport(address).unwrap_or(Transport::Tcp);
+        let (dialable, incoming) = (address::dialable(address), endpoint.is_listener());
         self.metrics.opened(transport);
         self.dialer.connected(peer, now);
-        if self.entries.connected(peer, connection).is_some() {
-            tracing::info!(%peer, "entered the swarm");
+        self.entries.connected(peer, connection);
+        if !self.peers.contains_key(&peer) {
+            let address = dialable.as_ref().unwrap_or(address);
+            log(lines::connected(&node_id(&peer), transport, address));
         }
-        let node = node_id(&peer);
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.connections.insert(connection, transport);
-        } else {
-            let address = address::dialable(address).unwrap_or_else(|| address.clone());
-            log(lines::connected(&node, transport, &address));
-            self.welcome(peer, connection, transport, now);
+        let opened = Connection { transport, dialled: dialable.filter(|_| !incoming) };
+        self.peers.entry(peer).or_default().connections.insert(connection, opened);
+        if let Some(stranger) = self.admission.opened(peer, connection, incoming, now) {
+            self.send_away(stranger, NAMELESS);
         }
-        let best = self.peers[&peer].connections.values().min().copied().unwrap_or(transport);
-        log(self.membership.connected(&node, best, now));
-    }
-
-    /// The first connection to a peer.
-    fn welcome(&mut self, peer: PeerId, connection: ConnectionId, transport: Transport, now: Instant) {
-        self.epoch += 1;
-        self.links.add(peer);
-        let follower = Follower {
-            peer,
-            epoch: self.epoch,
-            links: self.links.clone(),
-            keys: self.keys.clone(),
-            metrics: self.metrics.clone(),
-            heard: self.hearing.clone(),
-            warned: false,
-        };
-        let follower = self.services.spawn(follower.run()).abort_handle();
-        let connections = BTreeMap::from([(connection, transport)]);
-        let state = Peer { connections, epoch: self.epoch, since: now, identified: false, follower };
-        self.peers.insert(peer, state);
-        for (_, answer) in self.awaited.extract_if(.., |(awaited, _)| *awaited == peer) {
-            let _ = answer.send(true);
-        }
+        self.tell_transport(&peer, now);
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        let Some(transport) = known.connections.remove(&connection) else { return };
-        self.metrics.closed(transport);
-        if let Some(best) = known.connections.values().min().copied() {
-            log(self.membership.connected(&node_id(&peer), best, Instant::now()));
-        } else {
-            known.follower.abort();
-            self.peers.remove(&peer);
+        let Some(closed) = known.connections.remove(&connection) else { return };
+        let last = known.connections.is_empty();
+        self.metrics.closed(closed.transport);
+        self.admission.closed(&peer, connection, last);
+        if last {
             self.farewell(peer);
+        } else {
+            self.tell_transport(&peer, Instant::now());
         }
     }
 
     /// The last connection to a peer is gone.
     fn farewell(&mut self, peer: PeerId) {
         let now = Instant::now();
-        self.links.remove(&peer);
+        let member = self.peers.remove(&peer).and_then(|known| known.member);
         self.dialer.disconnected(&peer, TOMBSTONE, now);
         self.entries.disconnected(&peer, now);
-        self.registrations.remove(&peer);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
-        let node = node_id(&peer);
-        log([lines::disconnected(&node)]);
-        log(self.membership.disconnected(&node, now));
-    }
-
-    fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        let now = Instant::now();
-        if info.protocol_version != behaviour::swarm_version(self.keys.cluster()) {
-            return self.send_away(peer, &info.protocol_version);
+        log([lines::disconnected(&node_id(&peer))]);
+        if member.is_some() {
+            self.dismiss(&peer, now);
         }
-        let Some(known) = self.peers.get_mut(&peer) else { return };
-        let news = !std::mem::replace(&mut known.identified, true);
-        let addresses = address::dialable_all(&info.listen_addrs);
-        self.dialer.learn(peer, &addresses, TOMBSTONE, now);
-        let quic = |address: &&Multiaddr| address::transport(address) == Some(Transport::Quic);
-        let only_tcp = !addresses.iter().any(|address| quic(&address));
-        for address in addresses.iter().filter(|address| only_tcp || quic(address)) {
-            self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
-        }
-        if self.entries.contains(&peer) && info.protocols.contains(&rendezvous::PROTOCOL_NAME) {
-            self.registrations.add(peer, now);
-        }
-        if news {
-            self.queries.hurry(now);
-            self.publisher.peer_joined(now);
-        }
-    }
-
-    /// The peer belongs to another swarm, or to none.
-    fn send_away(&mut self, peer: PeerId, version: &str) {
-        self.metrics.refused_because("foreign_swarm");
-        if self.entries.contains(&peer) {
-            let expected = behaviour::swarm_version(self.keys.cluster());
-            tracing::warn!(%peer, is = version, %expected, "this entry belongs to another swarm, check --cluster");
-            self.entries.foreign(&peer, Instant::now());
-        }
-        self.dialer.forget(&peer);
-        // Gone already: nothing to close.
-        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     /// Makes all dials that are due.
@@ -222,32 +161,14 @@ impl Node {
         }
     }
 
-    /// A handle wants to reach a peer.
-    pub(super) fn connect(&mut self, peer: PeerId, answer: oneshot::Sender<bool>) {
-        let now = Instant::now();
-        if self.peers.contains_key(&peer) {
-            let _ = answer.send(true);
-        } else if self.dialer.knows(&peer) && self.awaited.len() < MAX_AWAITED {
-            self.awaited.push((peer, answer));
-            self.dialer.hurry(&peer, now);
-            self.dial(now);
-        } else {
-            let _ = answer.send(false);
-        }
-    }
-
     /// Forgets what is over.
     pub(super) fn sweep(&mut self, now: Instant) {
-        debug_assert!(SWEEP_EVERY < IDENTIFY_WITHIN);
         self.filter.sweep(self.swarm.behaviour_mut().kad.store_mut(), now, now_ms());
         self.dialer.expire(now);
         self.awaited.retain(|(_, answer)| !answer.is_closed());
         log(self.membership.expire(now));
-        let late = |peer: &Peer| !peer.identified && now.duration_since(peer.since) > IDENTIFY_WITHIN;
-        let strangers: Vec<PeerId> =
-            self.peers.iter().filter(|(_, peer)| late(peer)).map(|(id, _)| *id).collect();
-        for stranger in strangers {
-            self.send_away(stranger, "unknown");
+        for stranger in self.admission.late(now) {
+            self.send_away(stranger, NAMELESS);
         }
     }
 }

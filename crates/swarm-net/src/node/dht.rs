@@ -20,17 +20,13 @@ impl Node {
         match event {
             kad::Event::InboundRequest {
                 request: InboundRequest::PutRecord { source, record: Some(record), .. },
-            } => {
-                let store = self.swarm.behaviour_mut().kad.store_mut();
-                match self.filter.put(store, source, record, now_ms()) {
-                    Ok(announcement) => self.on_announcement(&announcement, Source::Dht),
-                    Err(refused) => self.refuse(source, &refused),
-                }
-            }
+            } => match self.put(source, record) {
+                Ok(announcement) => self.on_announcement(&announcement, Source::Dht),
+                Err(refused) => self.refuse(source, &refused),
+            },
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
                 let provider = record.provider;
-                let store = self.swarm.behaviour_mut().kad.store_mut();
-                match self.filter.provide(store, record) {
+                match self.provide(record) {
                     Ok(shard) => self.on_providers(shard, [provider]),
                     Err(refused) => self.refuse(provider, &refused),
                 }
@@ -47,6 +43,20 @@ impl Node {
             }
             _ => {}
         }
+    }
+
+    fn put(&mut self, source: PeerId, record: kad::Record) -> Result<Announcement, Refused> {
+        self.check_admitted(&source)?;
+        self.filter.put(self.swarm.behaviour_mut().kad.store_mut(), source, record, now_ms())
+    }
+
+    fn provide(&mut self, record: kad::ProviderRecord) -> Result<ShardId, Refused> {
+        self.check_admitted(&record.provider)?;
+        self.filter.provide(self.swarm.behaviour_mut().kad.store_mut(), record)
+    }
+
+    fn check_admitted(&self, source: &PeerId) -> Result<(), Refused> {
+        if self.admission.admits(source) { Ok(()) } else { Err(Refused::NotAdmitted) }
     }
 
     fn on_record(&mut self, query: u64, record: &kad::Record) {
