@@ -69,6 +69,22 @@ impl Header {
         Self::open(path, false)
     }
 
+    /// Reads and checks the header of a whole file that lies in memory.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub fn from_bytes(file: &[u8]) -> Result<Self, GgufError> {
+        Self::parse(Reader::new(file, "memory".into(), file.len() as u64), file.len() as u64, true)
+    }
+
+    /// As [`Self::read_without_arrays`], of a whole file that lies in memory.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub fn from_bytes_without_arrays(file: &[u8]) -> Result<Self, GgufError> {
+        Self::parse(Reader::new(file, "memory".into(), file.len() as u64), file.len() as u64, false)
+    }
+
     fn open(path: &Path, keep_arrays: bool) -> Result<Self, GgufError> {
         let failed = |source| GgufError::Io { path: path.display().to_string(), source };
         let file = File::open(path).map_err(failed)?;

@@ -1,0 +1,114 @@
+//! Messages between nodes, and the swarm's status.
+
+use std::fmt::Debug;
+
+use prost::Message;
+use swarm_proto::{CollectSession, FromHop, HopFailure, ToHop, wire};
+use swarm_types::{Attempt, SamplingParams, SwarmStatus};
+
+/// What is taken goes back onto the wire and is taken again, the same.
+pub fn check(bytes: &[u8]) {
+    let _ = is_taken(bytes);
+}
+
+/// Whether it is a message in order. The first byte says which message the others are.
+pub fn is_taken(bytes: &[u8]) -> bool {
+    let Some((kind, bytes)) = bytes.split_first() else { return false };
+    match kind % 6 {
+        0 => same_again::<wire::ForwardRequest, _, _>(bytes, ToHop::try_from, Into::into),
+        1 => {
+            same_again(bytes, <(Attempt, FromHop)>::try_from, |(attempt, message)| message.into_wire(attempt))
+        }
+        2 => same_again::<wire::HopFailed, _, _>(bytes, HopFailure::try_from, Into::into),
+        3 => same_again::<wire::CollectRequest, _, _>(bytes, CollectSession::try_from, Into::into),
+        4 => same_again::<wire::SamplingParams, _, _>(bytes, SamplingParams::try_from, Into::into),
+        _ => same_again(bytes, SwarmStatus::try_from, |status| wire::SwarmStatus::from(&status)),
+    }
+}
+
+/// Whether it is taken. Then nothing is lost and nothing added on the way back.
+fn same_again<Wire, Ours, Refusal>(
+    bytes: &[u8],
+    take: impl Fn(Wire) -> Result<Ours, Refusal>,
+    give: impl Fn(Ours) -> Wire,
+) -> bool
+where
+    Wire: Message + Default + Clone + PartialEq + Debug,
+    Refusal: Debug,
+{
+    let Ok(message) = Wire::decode(bytes) else { return false };
+    let Ok(ours) = take(message) else { return false };
+    let given = give(ours);
+    let again = take(given.clone()).expect("what we send is what we take");
+    assert_eq!(give(again), given);
+    true
+}
+
+/// One of each kind.
+pub fn seeds() -> Vec<Vec<u8>> {
+    use wire::{collect_response::Message as Down, forward_request::Message as Up};
+    let (worker, digest) = ("12D3KooWGzBvZVkz".to_owned(), "07".repeat(32));
+    let session_id = "67e55044-10b1-426f-9247-bb680e5fe0c8".to_owned();
+    let sampling =
+        wire::SamplingParams { temperature: Some(0.5), logit_bias: [(7, -1.0)].into(), ..Default::default() };
+    let open = wire::OpenSession {
+        protocol_version: swarm_types::PROTOCOL_VERSION,
+        session_id: session_id.clone(),
+        attempt: 2,
+        model_digest: digest.clone(),
+        precision: "exact".into(),
+        total_shards: 8,
+        hops: vec![wire::Hop { worker: worker.clone(), first_shard: 0, end_shard: 8 }],
+        prompt_tokens: 5,
+        max_positions: 100,
+        sampling: Some(sampling.clone()),
+    };
+    let step = wire::Step {
+        attempt: 2,
+        tokens: vec![1, 2],
+        activations: vec![0; 16].into(),
+        targets: vec![2],
+        timings: vec![wire::HopTiming { queue_us: 1, compute_us: 2, batch_rows: 3 }],
+        ..Default::default()
+    };
+    let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
+    let token = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely], ..Default::default() };
+    let failed = wire::HopFailed {
+        worker: worker.clone(),
+        code: 14,
+        cause: "hop_failed".into(),
+        ..Default::default()
+    };
+    let collect =
+        wire::CollectRequest { protocol_version: swarm_types::PROTOCOL_VERSION, session_id, attempt: 2 };
+    let forward = |message| wire::ForwardRequest { message: Some(message) }.encode_to_vec();
+    let messages = [
+        (0, forward(Up::Open(open))),
+        (0, forward(Up::Step(step))),
+        (1, wire::CollectResponse { attempt: 2, message: Some(Down::Token(token)) }.encode_to_vec()),
+        (2, failed.encode_to_vec()),
+        (3, collect.encode_to_vec()),
+        (4, sampling.encode_to_vec()),
+        (5, status(worker, digest).encode_to_vec()),
+    ];
+    messages.into_iter().map(|(kind, message)| [vec![kind], message].concat()).collect()
+}
+
+fn status(worker: String, digest: String) -> wire::SwarmStatus {
+    let replica = wire::Replica {
+        worker: worker.clone(),
+        state: wire::ReplicaState::Loaded.into(),
+        loaded_percent: 100,
+        transport: "QUIC".into(),
+        model: Some(wire::ModelInfo { name: "tiny".into(), digest, precision: "exact".into() }),
+        end_layer: 4,
+        round_trips_us: [(worker.clone(), 250)].into(),
+        ..Default::default()
+    };
+    wire::SwarmStatus {
+        cluster: "c".into(),
+        node: worker,
+        shards: vec![wire::ShardStatus { shard_id: 0, replicas: vec![replica] }],
+        ..Default::default()
+    }
+}
