@@ -8,6 +8,8 @@
 //! are not ours (precision `fast`, GPUs) are tried out at loading and fed one row at a time where they do not keep that.
 
 mod arch;
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod cpu;
 mod engine;
