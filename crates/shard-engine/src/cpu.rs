@@ -1,12 +1,173 @@
-//! Layers on the host: activations and caches are f32 in memory, products are ours or candle's.
+//! Layers on the host: activations and caches are f32 in memory, products are ours, or candle's on any device.
 
-pub(crate) mod attention;
-pub(crate) mod block;
-pub(crate) mod feed_forward;
-pub(crate) mod foreign;
-pub(crate) mod head;
-pub(crate) mod kv;
-pub(crate) mod linear;
+mod attention;
+mod block;
+mod feed_forward;
+mod foreign;
+mod head;
+mod kv;
+mod linear;
 pub(crate) mod norm;
-pub(crate) mod pass;
+mod pass;
 pub(crate) mod rope;
+
+use std::ops::Range;
+
+use swarm_types::LayerRange;
+
+use self::{
+    block::Block,
+    head::{Embedding, Head},
+    kv::SlotCache,
+    linear::Arithmetic,
+    pass::{LayerRows, Pass},
+    rope::Rope,
+};
+use crate::{
+    EngineConfig, EngineError,
+    backend::{Backend, Cache, Hidden, Input, Rows},
+    hyper::HyperParameters,
+    kernels::{isa::Isa, threads::Threads},
+    part::Part,
+    source::TensorSource,
+};
+
+/// A part of a model in memory.
+#[derive(Debug)]
+pub(crate) struct CpuBackend {
+    hyper: HyperParameters,
+    arithmetic: Arithmetic,
+    rope: Rope,
+    /// The number of the first of `blocks` in the model.
+    first_layer: u32,
+    embedding: Option<Embedding>,
+    blocks: Vec<Block>,
+    head: Option<Head>,
+}
+
+impl Backend for CpuBackend {
+    fn load(
+        source: &mut TensorSource,
+        hyper: &HyperParameters,
+        part: Part,
+        config: &EngineConfig,
+        on_progress: &mut dyn FnMut(u8),
+    ) -> Result<Self, EngineError> {
+        let arithmetic = arithmetic(config)?;
+        let rope = Rope::load(source, hyper)?;
+        let total = part.file_bytes(source, hyper).max(1);
+        let mut progress =
+            |source: &TensorSource| on_progress((source.bytes_read() * 100 / total).min(100) as u8);
+        let embedding = if part.embeds { Some(Embedding::load(source, hyper)?) } else { None };
+        // Grows with what is there: the number of layers is only what the header says.
+        let mut blocks = Vec::new();
+        for layer in part.layers.iter() {
+            progress(source);
+            blocks.push(Block::load(source, layer, hyper, &arithmetic)?);
+        }
+        progress(source);
+        let head = if part.samples { Some(Head::load(source, hyper, &arithmetic)?) } else { None };
+        progress(source);
+        let (hyper, first_layer) = (hyper.clone(), part.layers.start());
+        Ok(Self { hyper, arithmetic, rope, first_layer, embedding, blocks, head })
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let bytes = self.blocks.iter().map(Block::byte_count).sum::<usize>()
+            + self.embedding.as_ref().map_or(0, Embedding::byte_count)
+            + self.head.as_ref().map_or(0, Head::byte_count);
+        bytes as u64
+    }
+
+    fn cache_bytes(&self, layers: LayerRange, positions: u32) -> u64 {
+        let position = 2 * self.hyper.kv_width() as u64 * size_of::<f32>() as u64;
+        (u64::from(layers.count()) * position).saturating_mul(positions.into())
+    }
+
+    fn new_cache(&self, layers: LayerRange, positions: u32) -> Cache {
+        Cache::new(SlotCache::new(layers.count(), positions as usize * self.hyper.kv_width()))
+    }
+
+    fn forward(&self, layers: LayerRange, rows: &mut [Rows<'_>]) -> Result<Hidden, EngineError> {
+        let places = |rows: &Rows<'_>| rows.position..rows.position + rows.count as u32;
+        let positions: Vec<u32> = rows.iter().flat_map(places).collect();
+        let rotation = self.rope.at(&positions);
+        let pass =
+            Pass { hyper: &self.hyper, arithmetic: &self.arithmetic, rope: &self.rope, rotation: &rotation };
+        let mut x = self.first_rows(rows)?;
+        for (number, block) in self.blocks_of(layers).iter().enumerate() {
+            let mut slots: Vec<LayerRows<'_>> =
+                rows.iter_mut().map(|rows| self.in_layer(number, rows)).collect();
+            block.forward(&mut x, &mut slots, &pass)?;
+        }
+        Ok(Hidden::new(x))
+    }
+
+    fn finite(&self, hidden: &Hidden, runs: &[Range<usize>]) -> Result<Vec<bool>, EngineError> {
+        let (x, width) = (hidden.get::<Vec<f32>>(), self.hyper.hidden);
+        let finite = |rows: &Range<usize>| {
+            x[rows.start * width..rows.end * width].iter().all(|number| number.is_finite())
+        };
+        Ok(runs.iter().map(finite).collect())
+    }
+
+    fn activations(&self, hidden: Hidden) -> Result<Vec<f32>, EngineError> {
+        Ok(hidden.into())
+    }
+
+    fn logits(
+        &self,
+        hidden: &Hidden,
+        rows: &[usize],
+        each: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<(), EngineError> {
+        let (x, width) = (hidden.get::<Vec<f32>>(), self.hyper.hidden);
+        let head = self.head.as_ref().expect("only a part that ends with the head is asked for logits");
+        let wanted: Vec<f32> =
+            rows.iter().flat_map(|row| &x[row * width..(row + 1) * width]).copied().collect();
+        Ok(head.logits(&wanted, &self.arithmetic, each)?)
+    }
+
+    fn truncate(&self, cache: &mut Cache, position: u32) {
+        cache.get::<SlotCache>().truncate(position as usize * self.hyper.kv_width());
+    }
+}
+
+impl CpuBackend {
+    fn blocks_of(&self, layers: LayerRange) -> &[Block] {
+        let place = |layer: u32| (layer - self.first_layer) as usize;
+        &self.blocks[place(layers.start())..place(layers.end())]
+    }
+
+    /// `[rows][hidden]`: embedded tokens, or the activations that came.
+    fn first_rows(&self, rows: &[Rows<'_>]) -> Result<Vec<f32>, EngineError> {
+        let mut x = vec![];
+        for rows in rows {
+            match rows.input {
+                Input::Activations(activations) => x.extend_from_slice(activations),
+                Input::Tokens(tokens) => {
+                    let embedding = self.embedding.as_ref();
+                    let embedding =
+                        embedding.expect("tokens go only to a part that begins with the embedding");
+                    x.extend(embedding.rows(tokens)?);
+                }
+            }
+        }
+        debug_assert_eq!(x.len(), rows.iter().map(|rows| rows.count).sum::<usize>() * self.hyper.hidden);
+        Ok(x)
+    }
+
+    /// A slot's rows in one of its layers, counted from its first.
+    fn in_layer<'a>(&self, layer: usize, rows: &'a mut Rows<'_>) -> LayerRows<'a> {
+        let cache = &mut rows.cache.get::<SlotCache>().layers[layer];
+        debug_assert_eq!(cache.keys.len(), rows.position as usize * self.hyper.kv_width());
+        LayerRows { count: rows.count, cache }
+    }
+}
+
+fn arithmetic(config: &EngineConfig) -> Result<Arithmetic, EngineError> {
+    let threads =
+        Threads::new(config.threads).map_err(|error| EngineError::invalid("threads", error.to_string()))?;
+    let device = config.device.open()?;
+    Ok(Arithmetic { precision: config.precision, device, threads, isa: Isa::detect() })
+}

@@ -1,18 +1,15 @@
 //! The engine: holds layers and slots, runs batches.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput};
 
 use crate::{
     EngineConfig, EngineError,
-    block::Block,
-    head::{Embedding, Head},
+    backend::{Backend, Hidden, Rows},
+    devices,
     hyper::HyperParameters,
-    linear::Arithmetic,
-    matmul::Threads,
-    pass::{Pass, Rows},
-    rope::Rope,
+    part::Part,
     slot::{Slot, SlotOptions, SlotState},
     source::TensorSource,
 };
@@ -25,9 +22,7 @@ pub struct Engine {
     kv_bytes: u64,
     kv_used: u64,
     hyper: HyperParameters,
-    arithmetic: Arithmetic,
-    rope: Rope,
-    weights: Weights,
+    backend: Box<dyn Backend>,
     slots: HashMap<Slot, SlotState>,
     /// The key of the next slot; none is given twice.
     next_slot: u64,
@@ -72,24 +67,6 @@ pub enum StepResult {
     Output(StepOutput),
 }
 
-/// What of a model some shards are.
-#[derive(Clone, Copy, Debug)]
-struct Part {
-    layers: LayerRange,
-    /// It begins with the embedding.
-    embeds: bool,
-    /// It ends with the head.
-    samples: bool,
-}
-
-/// The weights of a part.
-#[derive(Debug)]
-struct Weights {
-    embedding: Option<Embedding>,
-    blocks: Vec<Block>,
-    head: Option<Head>,
-}
-
 /// A slot taken out of the table for the time of a pass.
 struct Member<'a> {
     /// Where its result goes.
@@ -99,62 +76,13 @@ struct Member<'a> {
     step: &'a Step,
 }
 
-impl Part {
-    fn of(shards: ShardRange, total_shards: u32, total_layers: u32) -> Result<Self, EngineError> {
-        let layers = LayerRange::for_shards(shards, total_shards, total_layers)
-            .map_err(|error| EngineError::invalid("shards", error.to_string()))?;
-        // Told by the shards: with fewer layers than shards, several of them end with the last layer.
-        Ok(Self { layers, embeds: shards.start() == 0, samples: shards.end() == total_shards })
-    }
-
-    /// Bytes of the file that it will read.
-    fn file_bytes(self, source: &TensorSource, hyper: &HyperParameters) -> u64 {
-        let of = |name: &str| source.header().tensors.get(name).map_or(0, |tensor| tensor.bytes);
-        let mine = |name: &str| {
-            let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
-            layer.is_some_and(|layer: u32| self.layers.iter().contains(&layer))
-        };
-        let tensors = source.header().tensors.iter();
-        let blocks: u64 = tensors.filter(|(name, _)| mine(name)).map(|(_, tensor)| tensor.bytes).sum();
-        let embedding = if self.embeds { of("token_embd.weight") } else { 0 };
-        let head = match self.samples {
-            true if hyper.tied => of("token_embd.weight"),
-            true => of("output.weight"),
-            false => 0,
-        };
-        blocks + embedding + head
-    }
-}
-
-impl Weights {
-    fn load(
-        source: &mut TensorSource,
-        part: Part,
-        hyper: &HyperParameters,
-        arithmetic: &Arithmetic,
-        mut on_progress: impl FnMut(u8),
-    ) -> Result<Self, EngineError> {
-        let total = part.file_bytes(source, hyper).max(1);
-        let mut progress =
-            |source: &TensorSource| on_progress((source.bytes_read() * 100 / total).min(100) as u8);
-        let embedding = if part.embeds { Some(Embedding::load(source, hyper)?) } else { None };
-        // Grows with what is there: the number of layers is only what the header says.
-        let mut blocks = Vec::new();
-        for layer in part.layers.iter() {
-            progress(source);
-            blocks.push(Block::load(source, layer, hyper, arithmetic)?);
-        }
-        progress(source);
-        let head = if part.samples { Some(Head::load(source, hyper, arithmetic)?) } else { None };
-        progress(source);
-        Ok(Self { embedding, blocks, head })
-    }
-
-    fn byte_count(&self) -> usize {
-        self.blocks.iter().map(Block::byte_count).sum::<usize>()
-            + self.embedding.as_ref().map_or(0, Embedding::byte_count)
-            + self.head.as_ref().map_or(0, Head::byte_count)
-    }
+/// A group's rows behind the last layer of the pass.
+struct Passed {
+    hidden: Hidden,
+    /// Each member's rows, counted over the whole group.
+    runs: Vec<Range<usize>>,
+    /// Of each member, whether its rows may leave.
+    sound: Vec<Result<(), EngineError>>,
 }
 
 impl Engine {
@@ -162,15 +90,11 @@ impl Engine {
     ///
     /// # Errors
     /// When the file is not a model that is supported, or the device is not there.
-    pub fn load(config: EngineConfig, on_progress: impl FnMut(u8)) -> Result<Self, EngineError> {
+    pub fn load(config: EngineConfig, mut on_progress: impl FnMut(u8)) -> Result<Self, EngineError> {
         let mut source = TensorSource::open(&config.model)?;
         let hyper = HyperParameters::read(source.header()).map_err(|error| source.failed(error))?;
         let part = Part::of(config.shards, config.total_shards, hyper.layers)?;
-        let threads = Threads::new(config.threads)
-            .map_err(|error| EngineError::invalid("threads", error.to_string()))?;
-        let arithmetic = Arithmetic { precision: config.precision, device: config.device.open()?, threads };
-        let rope = Rope::load(&mut source, &hyper)?;
-        let weights = Weights::load(&mut source, part, &hyper, &arithmetic, on_progress)?;
+        let backend = devices::load(&mut source, &hyper, part, &config, &mut on_progress)?;
         let info = ModelInfo {
             name: source.header().name("unnamed").to_owned(),
             digest: ModelDigest(source.header().digest),
@@ -181,7 +105,7 @@ impl Engine {
             hidden: hyper.hidden,
             vocabulary: hyper.vocabulary,
             context_length: hyper.context,
-            weight_bytes: weights.byte_count() as u64,
+            weight_bytes: backend.weight_bytes(),
             bytes_read: source.bytes_read(),
             device: config.device.to_string(),
         };
@@ -191,9 +115,7 @@ impl Engine {
             kv_bytes: config.kv_bytes,
             kv_used: 0,
             hyper,
-            arithmetic,
-            rope,
-            weights,
+            backend,
             slots: HashMap::new(),
             next_slot: 0,
         })
@@ -249,13 +171,20 @@ impl Engine {
         if let Some(state) = self.slots.remove(&slot) {
             self.kv_used -= state.reserved;
         }
+        self.check_room();
     }
 
     fn hold(&mut self, state: SlotState) -> Slot {
         let slot = Slot(self.next_slot);
         self.next_slot += 1;
         self.slots.insert(slot, state);
+        self.check_room();
         slot
+    }
+
+    fn check_room(&self) {
+        debug_assert_eq!(self.kv_used, self.slots.values().map(|state| state.reserved).sum::<u64>());
+        debug_assert!(self.kv_used <= self.kv_bytes);
     }
 
     fn new_state(&self, options: SlotOptions) -> Result<SlotState, EngineError> {
@@ -268,23 +197,21 @@ impl Engine {
             let reason = format!("{max_positions} is over the context of {}", self.info.context_length);
             return Err(EngineError::invalid("max_positions", reason));
         }
-        let Part { layers, embeds, samples } = Part::of(shards, self.total_shards, self.info.total_layers)?;
-        let held = self.info.layers.start();
+        let part = Part::of(shards, self.total_shards, self.info.total_layers)?;
+        let reserved = self.room_for(max_positions, part.layers)?;
         Ok(SlotState {
             options,
-            blocks: (layers.start() - held) as usize..(layers.end() - held) as usize,
-            embeds,
-            samples,
-            caches: layers.iter().map(|_| Default::default()).collect(),
+            part,
+            cache: self.backend.new_cache(part.layers, max_positions),
             position: 0,
             history: Default::default(),
-            reserved: self.room_for(max_positions, layers)?,
+            reserved,
         })
     }
 
     /// Bytes of cache for so many positions, if they are free.
     fn room_for(&self, max_positions: u32, layers: LayerRange) -> Result<u64, EngineError> {
-        let needed = self.hyper.kv_bytes_per_position(layers).saturating_mul(max_positions.into());
+        let needed = self.backend.cache_bytes(layers, max_positions);
         if needed > self.kv_bytes {
             // Another time would be no better.
             let reason = format!(
@@ -331,14 +258,13 @@ impl Engine {
         let state = self.slots.get(&slot).ok_or(EngineError::UnknownSlot)?;
         state.check(step, &self.hyper)?;
         let mut state = self.slots.remove(&slot).ok_or(EngineError::UnknownSlot)?;
-        state.truncate(step.position, self.hyper.kv_width());
+        state.truncate(step.position, self.backend.as_ref());
         Ok(Member { place, slot, state, step })
     }
 
     fn run_group(&mut self, mut group: Vec<Member<'_>>) -> Vec<(usize, Result<StepResult, EngineError>)> {
         let outcomes = self.compute(&mut group).unwrap_or_else(|error| {
-            let reason = error.to_string();
-            let failed = |_: &Member<'_>| Err(candle_core::Error::msg(&reason).into());
+            let failed = |_: &Member<'_>| Err(error.clone());
             group.iter().map(failed).collect()
         });
         let mut results = Vec::with_capacity(group.len());
@@ -346,7 +272,7 @@ impl Engine {
             match &outcome {
                 Ok(_) => member.state.advance(member.step),
                 // What a failed step left behind goes.
-                Err(_) => member.state.truncate(member.step.position, self.hyper.kv_width()),
+                Err(_) => member.state.truncate(member.step.position, self.backend.as_ref()),
             }
             self.slots.insert(member.slot, member.state);
             results.push((member.place, outcome));
@@ -355,77 +281,40 @@ impl Engine {
     }
 
     /// One outcome for each member; no slot has advanced yet.
-    fn compute(&self, group: &mut [Member<'_>]) -> Result<Vec<Outcome>, candle_core::Error> {
-        let positions: Vec<u32> = group.iter().flat_map(|m| m.step.position..m.step.end()).collect();
-        let rotation = self.rope.at(&positions);
-        let pass =
-            Pass { hyper: &self.hyper, arithmetic: &self.arithmetic, rope: &self.rope, rotation: &rotation };
-        let mut x = self.first_rows(group)?;
-        let blocks = group[0].state.blocks.clone();
-        for (layer, block) in self.weights.blocks[blocks].iter().enumerate() {
-            let rows = |member| rows_of(member, layer, self.hyper.kv_width());
-            let mut sessions: Vec<Rows<'_>> = group.iter_mut().map(rows).collect();
-            block.forward(&mut x, &mut sessions, &pass)?;
-        }
-        match &self.weights.head {
-            Some(head) if group[0].state.samples => self.outputs(head, group, &x),
-            _ => Ok(self.activations(group, &x)),
-        }
+    fn compute(&self, group: &mut [Member<'_>]) -> Result<Vec<Outcome>, EngineError> {
+        let part = group[0].state.part;
+        let mut rows: Vec<Rows<'_>> = group.iter_mut().map(|member| member.state.rows(member.step)).collect();
+        let hidden = self.backend.forward(part.layers, &mut rows)?;
+        let runs = runs(group);
+        let finite = self.backend.finite(&hidden, &runs)?;
+        let sound = finite.into_iter().map(|finite| check_finite("activations", finite)).collect();
+        let passed = Passed { hidden, runs, sound };
+        if part.samples { self.outputs(group, passed) } else { self.activations(passed) }
     }
 
-    /// `[rows][hidden]` of all members: embedded tokens, or the activations that came.
-    fn first_rows(&self, group: &[Member<'_>]) -> Result<Vec<f32>, candle_core::Error> {
-        let mut x = vec![];
-        for member in group {
-            match &self.weights.embedding {
-                Some(embedding) if member.state.embeds => x.extend(embedding.rows(&member.step.tokens)?),
-                _ => x.extend_from_slice(&member.step.activations),
-            }
-        }
-        Ok(x)
+    fn activations(&self, passed: Passed) -> Result<Vec<Outcome>, EngineError> {
+        let (x, width) = (self.backend.activations(passed.hidden)?, self.hyper.hidden);
+        let own = |rows: Range<usize>| x[rows.start * width..rows.end * width].to_vec();
+        let outcome = |(rows, sound): (_, Result<(), _>)| sound.map(|()| StepResult::Activations(own(rows)));
+        Ok(passed.runs.into_iter().zip(passed.sound).map(outcome).collect())
     }
 
-    /// Each member with its own rows of `x`.
-    fn split<'a>(
-        &self,
-        group: &'a [Member<'a>],
-        mut x: &'a [f32],
-    ) -> impl Iterator<Item = (&'a Member<'a>, &'a [f32])> {
-        let hidden = self.hyper.hidden;
-        group.iter().map(move |member| {
-            let (own, rest) = x.split_at(member.step.rows() * hidden);
-            x = rest;
-            (member, own)
-        })
-    }
-
-    fn activations(&self, group: &[Member<'_>], x: &[f32]) -> Vec<Outcome> {
-        let outcome = |(_, own): (_, &[f32])| {
-            check_finite("activations", own).map(|()| StepResult::Activations(own.to_vec()))
-        };
-        self.split(group, x).map(outcome).collect()
-    }
-
-    fn outputs(
-        &self,
-        head: &Head,
-        group: &mut [Member<'_>],
-        x: &[f32],
-    ) -> Result<Vec<Outcome>, candle_core::Error> {
-        let hidden = self.hyper.hidden;
-        let (mut rows, mut owners, mut outputs) = (vec![], vec![], vec![]);
-        for (number, (member, own)) in self.split(group, x).enumerate() {
+    fn outputs(&self, group: &mut [Member<'_>], passed: Passed) -> Result<Vec<Outcome>, EngineError> {
+        let Passed { hidden, runs, sound } = passed;
+        let begun = |(member, sound): (&Member<'_>, Result<(), _>)| sound.map(|()| empty_output(member.step));
+        let mut outputs: Vec<Result<StepOutput, _>> = group.iter().zip(sound).map(begun).collect();
+        let (mut rows, mut owners) = (vec![], vec![]);
+        for (number, (member, run)) in group.iter().zip(&runs).enumerate() {
             for row in SlotState::rows_of_interest(member.step) {
-                rows.extend_from_slice(&own[row * hidden..(row + 1) * hidden]);
+                rows.push(run.start + row);
                 owners.push((number, row));
             }
-            outputs.push(check_finite("activations", own).map(|()| empty_output(member.step)));
         }
-        head.logits(&rows, &self.arithmetic, |place, logits| {
+        self.backend.logits(&hidden, &rows, &mut |place, logits| {
             let (number, row) = owners[place];
             let Member { state, step, .. } = &mut group[number];
             if let Ok(output) = &mut outputs[number] {
-                match check_finite("logits", logits) {
+                match check_finite("logits", logits.iter().all(|logit| logit.is_finite())) {
                     Ok(()) => state.read_logits(step, row, logits, output),
                     Err(error) => outputs[number] = Err(error),
                 }
@@ -444,15 +333,20 @@ impl Member<'_> {
 /// What became of one step.
 type Outcome = Result<StepResult, EngineError>;
 
-/// A member's rows in a layer of its slot, counted from the slot's first.
-fn rows_of<'a>(member: &'a mut Member<'_>, layer: usize, kv_width: usize) -> Rows<'a> {
-    let limit = member.state.options.max_positions as usize * kv_width;
-    Rows { count: member.step.rows(), cache: &mut member.state.caches[layer], limit }
+/// Each member's rows, counted over the whole group.
+fn runs(group: &[Member<'_>]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let mut next = |member: &Member<'_>| {
+        let start = end;
+        end += member.step.rows();
+        start..end
+    };
+    group.iter().map(&mut next).collect()
 }
 
 /// What leaves the engine must mean something: otherwise the next hop is blamed, or a token is made of nothing.
-fn check_finite(what: &'static str, numbers: &[f32]) -> Result<(), EngineError> {
-    if numbers.iter().all(|number| number.is_finite()) { Ok(()) } else { Err(EngineError::NotFinite(what)) }
+fn check_finite(what: &'static str, finite: bool) -> Result<(), EngineError> {
+    if finite { Ok(()) } else { Err(EngineError::NotFinite(what)) }
 }
 
 fn empty_output(step: &Step) -> StepOutput {

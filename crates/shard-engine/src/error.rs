@@ -1,7 +1,7 @@
 //! What can go wrong, by how a caller treats it.
 
 /// A model that cannot be loaded, or a step that cannot be computed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// The model's file is not there, damaged, or of a kind that is not supported.
     #[error("model {path}: {reason}")]
@@ -45,7 +45,13 @@ pub enum EngineError {
     NotFinite(&'static str),
     /// The computation itself failed.
     #[error("computation failed: {0}")]
-    Compute(#[from] candle_core::Error),
+    Compute(String),
+}
+
+impl From<candle_core::Error> for EngineError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Compute(error.to_string())
+    }
 }
 
 impl EngineError {

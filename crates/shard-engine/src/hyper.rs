@@ -1,7 +1,6 @@
 //! A model's numbers, checked before anything is allocated by them.
 
 use gguf::{GgufError, Header};
-use swarm_types::LayerRange;
 
 use crate::arch::{self, Architecture, Norm};
 
@@ -90,11 +89,6 @@ impl HyperParameters {
     /// Numbers in one position's keys, and in its values.
     pub(crate) fn kv_width(&self) -> usize {
         self.kv_heads * self.head
-    }
-
-    /// Bytes of cache that one position takes in these layers.
-    pub(crate) fn kv_bytes_per_position(&self, layers: LayerRange) -> u64 {
-        u64::from(layers.count()) * 2 * self.kv_width() as u64 * size_of::<f32>() as u64
     }
 }
 

@@ -8,19 +8,21 @@
 //! are not ours (precision `fast`, GPUs) are tried out at loading and fed one row at a time where they do not keep that.
 
 mod arch;
+mod backend;
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod cpu;
+mod devices;
 mod engine;
 mod error;
 mod hyper;
 mod kernels;
+mod part;
 mod sampler;
 mod slot;
 mod source;
 mod storage;
-
-use cpu::{block, head, kv, linear, pass, rope};
-use kernels::threads as matmul;
 
 pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};
 pub use engine::{Engine, ModelInfo, StepResult};

@@ -1,14 +1,13 @@
 //! What the engine keeps for one sequence of tokens: its caches and what sampling has seen; and the checks of what is
 //! sent to it.
 
-use std::ops::Range;
-
 use swarm_types::{SampledToken, SamplingParams, ShardRange, Step, StepOutput, TargetScore, TokenLogprob};
 
 use crate::{
     EngineError,
+    backend::{Backend, Cache, Input, Rows},
     hyper::HyperParameters,
-    kv::LayerCache,
+    part::Part,
     sampler::{History, Logprobs, sample},
 };
 
@@ -33,14 +32,10 @@ pub struct SlotOptions {
 #[derive(Debug)]
 pub(crate) struct SlotState {
     pub options: SlotOptions,
-    /// Which of the engine's layers it runs, counted from the first that the engine holds.
-    pub blocks: Range<usize>,
-    /// It begins with the embedding.
-    pub embeds: bool,
-    /// It ends with the head.
-    pub samples: bool,
-    /// One for each of `blocks`.
-    pub caches: Vec<LayerCache>,
+    /// What it runs, of what the engine holds.
+    pub part: Part,
+    /// Of its layers.
+    pub cache: Cache,
     /// Rows that it has passed.
     pub position: u32,
     pub history: History,
@@ -75,14 +70,14 @@ impl SlotState {
         if step.samples as usize > rows {
             return Err(EngineError::invalid("samples", "at most one for each token"));
         }
-        if step.samples > 0 && self.samples && self.options.sampling.is_none() {
+        if step.samples > 0 && self.part.samples && self.options.sampling.is_none() {
             return Err(EngineError::invalid("samples", "the session has no sampling parameters"));
         }
         self.check_activations(&step.activations, rows * hyper.hidden)
     }
 
     fn check_activations(&self, activations: &[f32], numbers: usize) -> Result<(), EngineError> {
-        let expected = if self.embeds { 0 } else { numbers };
+        let expected = if self.part.embeds { 0 } else { numbers };
         if activations.len() != expected {
             let reason = format!("{} numbers, expected {expected}", activations.len());
             return Err(EngineError::invalid("activations", reason));
@@ -94,12 +89,21 @@ impl SlotState {
     }
 
     /// Goes back to a position at or below its own: what lies above is forgotten.
-    pub(crate) fn truncate(&mut self, position: u32, kv_width: usize) {
+    pub(crate) fn truncate(&mut self, position: u32, backend: &dyn Backend) {
         debug_assert!(position <= self.position, "a slot goes back, never ahead");
-        let numbers = position as usize * kv_width;
-        self.caches.iter_mut().for_each(|cache| cache.truncate(numbers));
+        backend.truncate(&mut self.cache, position);
         self.history.truncate(position);
         self.position = position;
+    }
+
+    /// A step's rows as they enter the part.
+    pub(crate) fn rows<'a>(&'a mut self, step: &'a Step) -> Rows<'a> {
+        debug_assert_eq!(step.position, self.position);
+        let input = match self.part.embeds {
+            true => Input::Tokens(&step.tokens),
+            false => Input::Activations(&step.activations),
+        };
+        Rows { position: step.position, count: step.rows(), input, cache: &mut self.cache }
     }
 
     /// Takes note of a step that was computed, outputs and all.

@@ -3,7 +3,7 @@
 use super::{
     linear::{Arithmetic, Linear},
     norm::Norm,
-    pass::{Pass, Rows},
+    pass::{LayerRows, Pass},
 };
 use crate::{
     EngineError,
@@ -84,11 +84,11 @@ impl Attention {
         linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norm.byte_count()
     }
 
-    /// What it adds to `x` `[rows][hidden]`; `sessions` own the rows in order.
+    /// What it adds to `x` `[rows][hidden]`; `slots` own the rows in order.
     pub(crate) fn forward(
         &self,
         x: &[f32],
-        sessions: &mut [Rows<'_>],
+        slots: &mut [LayerRows<'_>],
         pass: &Pass<'_>,
     ) -> candle_core::Result<Vec<f32>> {
         let normed = self.norm.apply(x);
@@ -103,7 +103,7 @@ impl Attention {
         }
         pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation);
         pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation);
-        let attended = self.attend(&query, &key, &value, sessions, pass);
+        let attended = self.attend(&query, &key, &value, slots, pass);
         self.output.forward(&attended, pass.arithmetic)
     }
 
@@ -113,7 +113,7 @@ impl Attention {
         query: &[f32],
         key: &[f32],
         value: &[f32],
-        sessions: &mut [Rows<'_>],
+        slots: &mut [LayerRows<'_>],
         pass: &Pass<'_>,
     ) -> Vec<f32> {
         let (width, queries) = (pass.hyper.kv_width(), pass.hyper.heads * pass.hyper.head);
@@ -123,10 +123,10 @@ impl Attention {
         };
         let mut contexts = Vec::new();
         let mut first = 0;
-        for rows in sessions {
+        for rows in slots {
             let range = first * width..(first + rows.count) * width;
             let before = rows.cache.keys.len();
-            rows.cache.extend(&key[range.clone()], &value[range], rows.limit);
+            rows.cache.extend(&key[range.clone()], &value[range]);
             for row in 1..=rows.count {
                 let seen = seen(before + row * width);
                 contexts.push(Context {
@@ -140,7 +140,7 @@ impl Attention {
             first += rows.count;
         }
         let mut out = vec![0.0; query.len()];
-        let isa = pass.arithmetic.isa();
+        let isa = pass.arithmetic.isa;
         pass.arithmetic.threads.for_chunks(&mut out, queries, |row, out| {
             attend(&query[row * queries..(row + 1) * queries], contexts[row], isa, out);
         });

@@ -4,7 +4,7 @@ use super::{
     attention::{self, Attention},
     feed_forward::{self, FeedForward},
     linear::Arithmetic,
-    pass::{Pass, Rows},
+    pass::{LayerRows, Pass},
 };
 use crate::{EngineError, hyper::HyperParameters, source::TensorSource};
 
@@ -34,14 +34,14 @@ impl Block {
         self.attention.byte_count() + self.feed_forward.byte_count()
     }
 
-    /// Passes `x` `[rows][hidden]` through the layer, in place; `sessions` own its rows in order.
+    /// Passes `x` `[rows][hidden]` through the layer, in place; `slots` own its rows in order.
     pub(crate) fn forward(
         &self,
         x: &mut [f32],
-        sessions: &mut [Rows<'_>],
+        slots: &mut [LayerRows<'_>],
         pass: &Pass<'_>,
     ) -> candle_core::Result<()> {
-        add(x, &self.attention.forward(x, sessions, pass)?);
+        add(x, &self.attention.forward(x, slots, pass)?);
         add(x, &self.feed_forward.forward(x, pass.arithmetic)?);
         Ok(())
     }

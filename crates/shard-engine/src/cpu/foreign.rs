@@ -77,3 +77,18 @@ fn product(raw: RawMatrix, device: &Device) -> Result<QMatMul> {
     // Not `from_qtensor`, which an environment variable turns into something else.
     Ok(QMatMul::QTensor(Arc::new(raw.into_tensor(device)?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_product_is_the_sum_it_should_be_for_any_number_of_rows() {
+        let shape = MatrixShape { rows: 3, columns: 2 };
+        let weights = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let foreign = Foreign::plain(weights, shape, &Device::Cpu).expect("loaded");
+        assert_eq!(foreign.multiply(&[1.0, 10.0]).expect("computed"), [21.0, 43.0, 65.0]);
+        let two = foreign.multiply(&[1.0, 10.0, -1.0, 0.5]).expect("computed");
+        assert_eq!(two, [21.0, 43.0, 65.0, 0.0, -1.0, -2.0]);
+    }
+}

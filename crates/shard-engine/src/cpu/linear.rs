@@ -19,14 +19,9 @@ const ROWS_AT_ONCE: usize = 512;
 pub(crate) struct Arithmetic {
     pub precision: Precision,
     pub device: Device,
+    /// Of our own kernels, as `isa`.
     pub threads: Threads,
-}
-
-impl Arithmetic {
-    /// What our own kernels run on.
-    pub(crate) fn isa(&self) -> Isa {
-        Isa::detect()
-    }
+    pub isa: Isa,
 }
 
 /// `y = x · wᵀ (+ bias)`.
@@ -88,7 +83,7 @@ impl Linear {
     /// `x` is `[rows][inputs]`, the result `[rows][outputs]`.
     pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
         let mut y = match &self.weights {
-            Weights::Packed(packed) => packed.multiply(x, arithmetic.isa(), &arithmetic.threads),
+            Weights::Packed(packed) => packed.multiply(x, arithmetic.isa, &arithmetic.threads),
             Weights::Foreign(foreign) => foreign.multiply(x)?,
         };
         if let Some(bias) = &self.bias {

@@ -18,8 +18,11 @@ impl Norm {
         size: usize,
         hyper: &HyperParameters,
     ) -> Result<Self, EngineError> {
-        let weights = source.vector(name, size)?;
-        Ok(Self { kind: hyper.arch.norm, weights, epsilon: hyper.norm_epsilon })
+        Ok(Self::new(hyper.arch.norm, source.vector(name, size)?, hyper.norm_epsilon))
+    }
+
+    pub(crate) fn new(kind: arch::Norm, weights: Vec<f32>, epsilon: f32) -> Self {
+        Self { kind, weights, epsilon }
     }
 
     /// One that not every model has.

@@ -7,12 +7,10 @@ use super::{
 };
 use crate::hyper::HyperParameters;
 
-/// Rows of one session in a batch, and the cache that they go on.
-pub(crate) struct Rows<'a> {
+/// Rows of one slot in a layer, and the cache that they go on.
+pub(crate) struct LayerRows<'a> {
     pub count: usize,
     pub cache: &'a mut LayerCache,
-    /// Most numbers that the cache may hold.
-    pub limit: usize,
 }
 
 /// What all layers of a pass share.

@@ -30,7 +30,12 @@ impl Rope {
             hyper.rope_base.powf(exponent(pair)) / (factor * hyper.rope_factor)
         };
         let frequencies = factors.iter().enumerate().map(frequency).collect();
-        Ok(Self { frequencies, style: hyper.arch.rope })
+        Ok(Self::new(frequencies, hyper.arch.rope))
+    }
+
+    /// `frequencies` are the angles a position of each pair.
+    pub(crate) fn new(frequencies: Vec<f32>, style: RopeStyle) -> Self {
+        Self { frequencies, style }
     }
 
     /// The rotation of rows at these positions.

@@ -1,0 +1,42 @@
+//! What of a model some shards are.
+
+use swarm_types::{LayerRange, ShardRange};
+
+use crate::{EngineError, hyper::HyperParameters, source::TensorSource};
+
+/// Some layers in a row, and whether they come with the model's ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub layers: LayerRange,
+    /// It begins with the embedding.
+    pub embeds: bool,
+    /// It ends with the head.
+    pub samples: bool,
+}
+
+impl Part {
+    pub(crate) fn of(shards: ShardRange, total_shards: u32, total_layers: u32) -> Result<Self, EngineError> {
+        let layers = LayerRange::for_shards(shards, total_shards, total_layers)
+            .map_err(|error| EngineError::invalid("shards", error.to_string()))?;
+        // Told by the shards: with fewer layers than shards, several of them end with the last layer.
+        Ok(Self { layers, embeds: shards.start() == 0, samples: shards.end() == total_shards })
+    }
+
+    /// Bytes of the file that loading it reads.
+    pub(crate) fn file_bytes(self, source: &TensorSource, hyper: &HyperParameters) -> u64 {
+        let of = |name: &str| source.header().tensors.get(name).map_or(0, |tensor| tensor.bytes);
+        let mine = |name: &str| {
+            let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+            layer.is_some_and(|layer: u32| self.layers.iter().contains(&layer))
+        };
+        let tensors = source.header().tensors.iter();
+        let blocks: u64 = tensors.filter(|(name, _)| mine(name)).map(|(_, tensor)| tensor.bytes).sum();
+        let embedding = if self.embeds { of("token_embd.weight") } else { 0 };
+        let head = match self.samples {
+            true if hyper.tied => of("token_embd.weight"),
+            true => of("output.weight"),
+            false => 0,
+        };
+        blocks + embedding + head
+    }
+}
