@@ -2,28 +2,23 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use axum::{extract::Request, middleware, response::Response};
+use http::HeaderMap;
 use swarm_proto::DESCRIPTORS;
-use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Status, TimeoutExpired, service::Routes};
 use tonic_health::server::HealthReporter;
 
-/// A dead client is noticed within this and the timeout below.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::listener::{Bounds, Listener};
+
 /// More calls at once on one connection wait.
 const MAX_STREAMS: u32 = 256;
-/// Watchers never end by themselves; after this they are cut off.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// A TCP gRPC port that is open but not served yet.
 #[derive(Debug)]
 pub struct PublicServer {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     health: HealthReporter,
 }
 
@@ -45,20 +40,22 @@ impl PublicServer {
     /// # Errors
     /// When the port cannot be opened.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("cannot open the gRPC port {address} (--grpc-listen): {error}"),
-            )
-        })?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address, health: HealthReporter::new() })
+        Self::bind_within(address, Bounds { streams: MAX_STREAMS, ..Bounds::default() }).await
+    }
+
+    /// The same with other bounds than a service has.
+    ///
+    /// # Errors
+    /// When the port cannot be opened.
+    pub async fn bind_within(address: SocketAddr, bounds: Bounds) -> io::Result<Self> {
+        let listener = Listener::bind(address, "gRPC", "--grpc-listen", bounds).await?;
+        Ok(Self { listener, health: HealthReporter::new() })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.listener.local_addr()
     }
 
     /// The handle that sets what health checks answer.
@@ -70,17 +67,9 @@ impl PublicServer {
     /// Serves `routes`, health and reflection (v1 and v1alpha) until `shutdown`. `services` are the full names that
     /// reflection lists: only those that this port really serves.
     ///
-    /// # Errors
-    /// When the server fails.
-    ///
     /// # Panics
     /// Never: the compiled-in descriptors are valid.
-    pub async fn serve(
-        self,
-        services: &[&str],
-        routes: Routes,
-        shutdown: CancellationToken,
-    ) -> Result<(), tonic::transport::Error> {
+    pub async fn serve(self, services: &[&str], routes: Routes, shutdown: CancellationToken) {
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -95,24 +84,51 @@ impl PublicServer {
             ))
             .add_service(reflection().build_v1().expect(descriptors))
             .add_service(reflection().build_v1alpha().expect(descriptors));
-        let server = Server::builder()
-            // For routes that are not gRPC, as `/metrics`.
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .max_concurrent_streams(MAX_STREAMS)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(self.listener).with_nodelay(Some(true)),
-                shutdown.clone().cancelled_owned(),
-            );
-        let cut_off = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        let routes = routes.into_axum_router().layer(middleware::from_fn(keep_deadline));
+        self.listener.serve(routes, shutdown).await;
+    }
+}
+
+/// Drops a call whose caller waits no longer for its answer to begin.
+async fn keep_deadline(request: Request, next: middleware::Next) -> Response {
+    let Some(patience) = deadline(request.headers()) else { return next.run(request).await };
+    let answer = timeout(patience, next.run(request)).await;
+    answer.unwrap_or_else(|_| Status::from_error(Box::new(TimeoutExpired(()))).into_http())
+}
+
+/// The caller's patience, as the gRPC protocol writes it in `grpc-timeout`: at most eight digits and a unit.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number = digits.parse::<u64>().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(3600 * number)),
+        "M" => Some(Duration::from_secs(60 * number)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_as_the_protocol_writes_them() {
+        let read = |text: &str| {
+            deadline(&HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]))
         };
-        tokio::select! {
-            ended = server => ended,
-            () = cut_off => Ok(()),
+        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(read("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(read("15S"), Some(Duration::from_secs(15)));
+        assert_eq!(read("99999999m"), Some(Duration::from_millis(99_999_999)));
+        assert_eq!((read("7u"), read("7n")), (Some(Duration::from_micros(7)), Some(Duration::from_nanos(7))));
+        for wrong in ["", "5", "S", "-1S", "1s", "123456789S", "1 S"] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
         }
+        assert_eq!(deadline(&HeaderMap::new()), None);
     }
 }

@@ -1,10 +1,11 @@
-//! The edges of every process, the same for all services: logs and traces, trace propagation, the TCP gRPC port
-//! with health and reflection, the swarm's status over gRPC, metrics, the address file, and the end by signal.
+//! The edges of every process, the same for all services: logs and traces, trace propagation, TCP listeners, the
+//! gRPC port with health and reflection, the swarm's status over gRPC, metrics, the address file, and the end by signal.
 //!
 //! Knows nothing of peers, weights or text.
 
 pub mod address_file;
 pub mod grpc;
+pub mod listener;
 pub mod metrics;
 pub mod shutdown;
 pub mod status_service;

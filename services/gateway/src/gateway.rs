@@ -8,6 +8,7 @@ use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
     grpc::{Health, PublicServer},
+    listener::{Bounds, Listener},
     metrics::Registry,
     status_service::{self, SwarmStatusService},
 };
@@ -21,7 +22,7 @@ use crate::{
     Config,
     completion::Completer,
     generation::Generator,
-    http::{Api, HttpServer},
+    http::Api,
     inference_service::{self, InferenceService},
     metrics::GenerationMetrics,
     swarm::{Connect, GatewayModel, Swarm},
@@ -48,7 +49,7 @@ pub enum GatewayError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A server failed.
+    /// The server for peers failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),
 }
@@ -60,7 +61,7 @@ pub struct Gateway {
     net: SwarmNet,
     peers: PeerListener,
     public: PublicServer,
-    http: HttpServer,
+    http: Listener,
 }
 
 impl Gateway {
@@ -72,7 +73,7 @@ impl Gateway {
         let path = model_hub::resolve(&config.model, &config.hub).await?;
         let model = load(path).await?;
         let public = PublicServer::bind(config.grpc_listen).await?;
-        let http = HttpServer::bind(config.http_listen).await?;
+        let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", Bounds::default()).await?;
         let identity = config.net.load_identity("gateway")?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
         if let Some(file) = &config.address_file {
@@ -138,7 +139,7 @@ impl Gateway {
         tasks.spawn(http.serve(api.routes(), stop.clone()).map(Ok));
         let names = [inference_service::NAME, status_service::NAME];
         let (token, peer_service) = (stop.clone(), net.peer_service());
-        tasks.spawn(async move { Ok(public.serve(&names, routes, token).await?) });
+        tasks.spawn(async move { public.serve(&names, routes, token).await }.map(Ok));
         let peers = peer_server().add_service(peer_service).serve_with_incoming(peers);
         // Streams of peers come for as long as the network's thread lives.
         tasks.spawn(async move {

@@ -14,7 +14,6 @@ mod page;
 mod params;
 mod path_times;
 mod requests;
-mod server;
 mod sse;
 mod status;
 
@@ -39,8 +38,6 @@ use crate::{
 };
 use error::ApiError;
 use fields::Fields;
-
-pub use server::HttpServer;
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;

@@ -24,7 +24,7 @@ pub enum RendezvousError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A server failed.
+    /// The server for peers failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),
 }
@@ -98,11 +98,12 @@ impl Rendezvous {
                 ended?;
                 Err(NetError::Stopped.into())
             }
-            ended = &mut public => Ok(ended?),
+            () = &mut public => Ok(()),
             () = shutdown => {
                 net.leave().await;
                 stop.cancel();
-                Ok(public.await?)
+                public.await;
+                Ok(())
             }
         }
     }

@@ -3,7 +3,9 @@
 // What fails here fails a test.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+#[cfg(unix)]
+use std::{fs, net::SocketAddr, path::Path, process::Stdio};
+use std::{io, time::Duration};
 
 use clap::Parser;
 use rendezvous::{Config, Rendezvous};
@@ -39,12 +41,66 @@ async fn it_tells_its_status_and_counters_and_ends_when_told() {
     let status = client.get_status(GetStatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.node, status.total_shards), (id.to_string(), 3));
 
-    let mut http = TcpStream::connect(grpc).await.unwrap();
-    http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    http.read_to_string(&mut answer).await.unwrap();
+    let answer = metrics(TcpStream::connect(grpc).await.unwrap()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("llama_swarm_dials_failed"), "{answer}");
 
     stop.send(()).unwrap();
     timeout(Duration::from_secs(10), running).await.expect("it ends").unwrap().unwrap();
+}
+
+/// Asks for the counters.
+async fn metrics(mut http: TcpStream) -> io::Result<String> {
+    http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    http.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Where a rendezvous listens that was started with this address file.
+#[cfg(unix)]
+async fn grpc_address(file: &Path) -> SocketAddr {
+    let mut poll = tokio::time::interval(Duration::from_millis(10));
+    loop {
+        poll.tick().await;
+        if let Some(addresses) = swarm_process::address_file::Addresses::read(file).unwrap() {
+            return addresses.grpc;
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn connections_that_take_all_file_descriptors_do_not_end_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let [identity, addresses, log] =
+        ["identity", "addresses.json", "log"].map(|name| folder.path().join(name));
+    let mut process = tokio::process::Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_rendezvous")])
+        .args([
+            "--listen",
+            "/ip4/127.0.0.1/udp/0/quic-v1",
+            "--grpc-listen",
+            "127.0.0.1:0",
+            "--total-shards",
+            "1",
+        ])
+        .arg("--identity")
+        .arg(identity)
+        .arg("--address-file")
+        .arg(&addresses)
+        .stderr(Stdio::from(fs::File::create(&log).unwrap()))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let address = timeout(Duration::from_secs(20), grpc_address(&addresses)).await.expect("it starts");
+    let mut silent = vec![];
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let asked = metrics(TcpStream::connect(address).await.unwrap());
+    let answer = timeout(Duration::from_secs(20), asked).await.expect("it has its turn").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("a connection could not be accepted"), "there were too few connections: {log}");
+    assert_eq!(process.try_wait().unwrap(), None, "it goes on");
 }

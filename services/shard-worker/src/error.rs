@@ -34,7 +34,7 @@ pub enum WorkerError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A server failed.
+    /// The server for peers failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),
     /// An internal error.

@@ -205,9 +205,9 @@ fn identity_name(config: &Config) -> String {
     format!("worker-{}", config.shard_id)
 }
 
-async fn flatten<E: Into<WorkerError>>(task: &mut JoinHandle<Result<(), E>>) -> Result<(), WorkerError> {
+async fn flatten(task: &mut JoinHandle<Result<(), WorkerError>>) -> Result<(), WorkerError> {
     match task.await {
-        Ok(ended) => ended.map_err(Into::into),
+        Ok(ended) => ended,
         Err(error) => Err(io::Error::other(error).into()),
     }
 }
@@ -254,9 +254,10 @@ async fn serve_public(
     registry: Registry,
     net: SwarmNet,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), WorkerError> {
     let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));
-    public.serve(&[status_service::NAME], routes, stop).await
+    public.serve(&[status_service::NAME], routes, stop).await;
+    Ok(())
 }
 
 async fn count_sessions(

@@ -1,0 +1,242 @@
+//! Ports on loopback, and clients that mean no good.
+
+// What fails here fails a test.
+#![allow(clippy::unwrap_used)]
+
+use std::{future::pending, net::SocketAddr, time::Duration};
+
+use axum::{Router, routing::get};
+use futures::future::join_all;
+use swarm_process::{
+    grpc::PublicServer,
+    listener::{Bounds, Listener},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{service::Routes, transport::Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+/// Long enough for anything that should come at all.
+const SOON: Duration = Duration::from_secs(20);
+/// Long enough to see that something does not come.
+const A_WHILE: Duration = Duration::from_millis(200);
+/// The first bytes of an HTTP/2 client: its preface and settings without any.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn bounds(connections: usize, head: Duration) -> Bounds {
+    Bounds { connections, head, ..Bounds::default() }
+}
+
+/// Patient for longer than any test runs.
+fn patient(connections: usize) -> Bounds {
+    bounds(connections, Duration::from_secs(3600))
+}
+
+struct Port {
+    address: SocketAddr,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    _stop_when_dropped: DropGuard,
+}
+
+async fn http(bounds: Bounds, routes: Router) -> Port {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), "HTTP", "--http", bounds).await.unwrap();
+    let (address, stop) = (listener.local_addr(), CancellationToken::new());
+    let serving = tokio::spawn(listener.serve(routes, stop.clone()));
+    Port { address, serving, _stop_when_dropped: stop.clone().drop_guard(), stop }
+}
+
+async fn grpc(bounds: Bounds, routes: Routes) -> Port {
+    let server = PublicServer::bind_within("127.0.0.1:0".parse().unwrap(), bounds).await.unwrap();
+    let (address, stop) = (server.local_addr(), CancellationToken::new());
+    server.health().set("", true).await;
+    let token = stop.clone();
+    let serving = tokio::spawn(async move { server.serve(&[], routes, token).await });
+    Port { address, serving, _stop_when_dropped: stop.clone().drop_guard(), stop }
+}
+
+/// A route that answers at once, and one that tells that it was asked and never answers.
+fn routes() -> (Router, mpsc::Receiver<()>) {
+    let (asked, was_asked) = mpsc::channel(64);
+    let hang = move || async move {
+        asked.send(()).await.unwrap();
+        pending::<()>().await;
+    };
+    (Router::new().route("/", get(|| async { "here" })).route("/hang", get(hang)), was_asked)
+}
+
+async fn connect(address: SocketAddr, first: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(first).await.unwrap();
+    stream
+}
+
+/// Reads until the other end closes.
+async fn ends(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = vec![];
+    // A connection that is reset has ended too.
+    let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("the connection is ended");
+    rest
+}
+
+async fn answers(stream: &mut TcpStream) {
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let length = timeout(SOON, stream.read(&mut answer)).await.expect("it is answered").unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
+}
+
+async fn health(address: SocketAddr) -> HealthClient<tonic::transport::Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    HealthClient::new(endpoint.connect().await.unwrap())
+}
+
+async fn is_healthy(address: SocketAddr) {
+    let mut client = health(address).await;
+    let answer = timeout(SOON, client.check(HealthCheckRequest::default())).await.expect("it is answered");
+    assert_eq!(answer.unwrap().into_inner().status, 1);
+}
+
+#[tokio::test]
+async fn connections_that_ask_nothing_end_after_the_deadline_and_others_are_served_meanwhile() {
+    let port = http(bounds(64, Duration::from_millis(300)), routes().0).await;
+    let mut silent = vec![];
+    for first in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nHo", PREFACE] {
+        silent.extend(join_all((0..8).map(|_| connect(port.address, first))).await);
+    }
+    answers(&mut connect(port.address, b"").await).await;
+    for stream in &mut silent {
+        let rest = ends(stream).await;
+        assert!(!rest.starts_with(b"HTTP/1.1 200"), "nothing was asked");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_has_asked_may_go_on_after_the_deadline() {
+    let (routes, mut asked) = routes();
+    let port = http(bounds(64, Duration::from_millis(100)), routes).await;
+    let mut waits = connect(port.address, b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    asked.recv().await.unwrap();
+    // By the time that the silent one has ended, the other would have ended as well.
+    ends(&mut connect(port.address, b"").await).await;
+    assert!(timeout(A_WHILE, waits.read_u8()).await.is_err(), "neither answered nor ended");
+}
+
+#[tokio::test]
+async fn a_newcomer_gets_the_place_of_the_connection_that_has_been_idle_for_longest() {
+    let (routes, mut asked) = routes();
+    let port = http(patient(4), routes).await;
+    let mut busy = connect(port.address, b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    asked.recv().await.unwrap();
+    let mut had_an_answer = connect(port.address, b"").await;
+    answers(&mut had_an_answer).await;
+    let silent = connect(port.address, b"").await;
+    let mut asks_again = connect(port.address, b"").await;
+    answers(&mut asks_again).await;
+    answers(&mut had_an_answer).await;
+    let mut newcomers = vec![];
+    for mut idle in [silent, asks_again, had_an_answer] {
+        let mut newcomer = connect(port.address, b"").await;
+        answers(&mut newcomer).await;
+        newcomers.push(newcomer);
+        ends(&mut idle).await;
+    }
+    for newcomer in &mut newcomers {
+        answers(newcomer).await;
+    }
+    assert!(timeout(A_WHILE, busy.read_u8()).await.is_err(), "a request in hand keeps its place");
+}
+
+#[tokio::test]
+async fn while_all_have_a_request_in_hand_newcomers_wait_and_get_their_turn() {
+    let (routes, mut asked) = routes();
+    let port = http(patient(4), routes).await;
+    let hang = b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut busy = join_all((0..4).map(|_| connect(port.address, hang))).await;
+    for _ in 0..4 {
+        timeout(SOON, asked.recv()).await.unwrap().unwrap();
+    }
+    let mut waits = connect(port.address, GET.as_bytes()).await;
+    assert!(timeout(A_WHILE, waits.read_u8()).await.is_err(), "over the bound");
+    drop(busy.pop());
+    assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+}
+
+#[tokio::test]
+async fn silent_connections_shut_nobody_out_of_a_grpc_port() {
+    let port = grpc(patient(4), Routes::default()).await;
+    let silent = join_all((0..100).map(|_| connect(port.address, b""))).await;
+    is_healthy(port.address).await;
+    let speaking = join_all((0..100).map(|_| connect(port.address, PREFACE))).await;
+    is_healthy(port.address).await;
+    drop((silent, speaking));
+}
+
+#[tokio::test]
+async fn the_bound_holds_for_grpc_too() {
+    let port = grpc(patient(4), Routes::default()).await;
+    let mut watching = vec![];
+    for _ in 0..4 {
+        let mut client = health(port.address).await;
+        let mut changes = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
+        watching.push((client, changes));
+    }
+    let fifth = tokio::spawn(is_healthy(port.address));
+    let mut raw = connect(port.address, PREFACE).await;
+    assert!(timeout(A_WHILE, raw.read_u8()).await.is_err(), "not even settings are answered");
+    assert!(!fifth.is_finished());
+    drop(watching.pop());
+    timeout(SOON, fifth).await.expect("it has its turn").unwrap();
+}
+
+#[tokio::test]
+async fn a_grpc_connection_that_asks_nothing_ends_after_the_deadline() {
+    let port = grpc(bounds(64, Duration::from_millis(300)), Routes::default()).await;
+    let mut silent = join_all([&b""[..], PREFACE].map(|first| connect(port.address, first))).await;
+    is_healthy(port.address).await;
+    for stream in &mut silent {
+        ends(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_past_its_deadline_is_dropped() {
+    let (routes, mut asked) = routes();
+    let port = grpc(patient(4), Routes::from(routes)).await;
+    let call = b"GET /hang HTTP/1.1\r\nHost: x\r\ngrpc-timeout: 100m\r\nConnection: close\r\n\r\n";
+    let answer = ends(&mut connect(port.address, call).await).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("grpc-status: 1\r\n"), "{answer}");
+    assert_eq!(asked.recv().await, Some(()), "it had begun");
+}
+
+#[tokio::test]
+async fn at_the_end_answers_are_finished_and_nobody_else_gets_in() {
+    let (asked, mut was_asked) = mpsc::channel(1);
+    let (answer, may_answer) = mpsc::channel::<()>(1);
+    let may_answer = std::sync::Arc::new(tokio::sync::Mutex::new(may_answer));
+    let slow = move || async move {
+        asked.send(()).await.unwrap();
+        may_answer.lock().await.recv().await;
+        "at last"
+    };
+    let port = http(patient(4), Router::new().route("/", get(slow))).await;
+    let mut idle = connect(port.address, b"").await;
+    let mut running = connect(port.address, GET.as_bytes()).await;
+    was_asked.recv().await.unwrap();
+    port.stop.cancel();
+    ends(&mut idle).await;
+    assert!(TcpStream::connect(port.address).await.is_err(), "the port is closed");
+    answer.send(()).await.unwrap();
+    assert!(ends(&mut running).await.ends_with(b"at last"));
+    timeout(SOON, port.serving).await.expect("it ends").unwrap();
+}
