@@ -3,6 +3,7 @@
 //! Tokens in, tokens out; text is the front sides' business.
 
 mod account;
+mod admission;
 mod api;
 mod config;
 mod driver;
@@ -15,7 +16,7 @@ mod tests;
 
 pub use api::{
     FinishReason, Generate, GeneratedToken, GenerationError, GenerationEvent, GenerationRequest,
-    GenerationStream, Operation,
+    GenerationStream, Operation, Principal,
 };
 pub use config::GenerationConfig;
 pub(crate) use config::seconds;

@@ -18,7 +18,7 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
-    generation::{FinishReason, GenerationError, Generator, Operation},
+    generation::{FinishReason, GenerationError, Generator, Operation, Principal},
     text::Message,
 };
 
@@ -56,6 +56,7 @@ impl InferenceService {
             None => return Err(Status::invalid_argument("input: give prompt, chat or prompt_tokens")),
         };
         Ok(CompletionRequest {
+            principal: Principal::Anonymous,
             operation,
             prompt: encoded.map_err(status)?,
             sampling,

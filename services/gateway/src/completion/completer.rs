@@ -9,7 +9,7 @@ use super::assembler::{Assembler, TextChunk};
 use crate::{
     generation::{
         FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
-        Operation,
+        Operation, Principal,
     },
     text::{Message, ServedModel},
 };
@@ -22,6 +22,8 @@ const MAX_STOP_BYTES: usize = 1024;
 /// What a client wants to have continued.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompletionRequest {
+    /// On whose account it runs.
+    pub principal: Principal,
     /// For the trace only.
     pub operation: Operation,
     /// At least one token.
@@ -103,14 +105,18 @@ impl Completer {
     /// What is refused, by field.
     pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
         self.check(&request)?;
-        let CompletionRequest { operation, prompt, sampling, max_tokens, stop, ignore_eos, score_prompt } =
-            request;
-        let room = self.model.context_length().saturating_sub(count(prompt.len()));
-        let end_tokens = if ignore_eos { vec![] } else { self.model.tokenizer().end_tokens().to_vec() };
-        let max_tokens = max_tokens.unwrap_or(room);
-        let request = GenerationRequest { operation, prompt, sampling, max_tokens, end_tokens, score_prompt };
-        let tokens = self.generator.start(request).await?;
-        Ok(text(tokens, Assembler::new(&stop), self.model.clone()))
+        let room = self.model.context_length().saturating_sub(count(request.prompt.len()));
+        let end_tokens = self.model.tokenizer().end_tokens();
+        let tokens = self.generator.start(GenerationRequest {
+            principal: request.principal,
+            operation: request.operation,
+            prompt: request.prompt,
+            sampling: request.sampling,
+            max_tokens: request.max_tokens.unwrap_or(room),
+            end_tokens: if request.ignore_eos { vec![] } else { end_tokens.to_vec() },
+            score_prompt: request.score_prompt,
+        });
+        Ok(text(tokens.await?, Assembler::new(&request.stop), self.model.clone()))
     }
 
     /// Whether a completion fits the model, before anything is started.
@@ -254,6 +260,7 @@ mod tests {
 
     fn request(stop: &[&str]) -> CompletionRequest {
         CompletionRequest {
+            principal: Principal::Anonymous,
             operation: Operation::TextCompletion,
             prompt: vec![TokenId(10)],
             sampling: SamplingParams::greedy(),

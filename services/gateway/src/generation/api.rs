@@ -9,6 +9,13 @@ use std::{pin::Pin, time::Duration};
 use futures::{Stream, future::BoxFuture};
 use swarm_types::{HopTiming, NodeId, SamplingParams, TargetScore, TokenId, TokenLogprob};
 
+/// On whose account a generation runs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Principal {
+    /// Whoever reaches the gateway: nobody is asked who they are.
+    Anonymous,
+}
+
 /// What the client asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
@@ -32,6 +39,8 @@ impl Operation {
 /// One generation, in tokens.
 #[derive(Clone, PartialEq, Debug)]
 pub struct GenerationRequest {
+    /// On whose account it runs.
+    pub principal: Principal,
     /// For the trace only.
     pub operation: Operation,
     /// At least one token.

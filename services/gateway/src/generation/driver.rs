@@ -11,12 +11,13 @@ use swarm_types::{
     Attempt, HopTiming, Precision, Route, SampledToken, SessionId, Step, StepKind, StepOutput, TargetScore,
     TokenId,
 };
-use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
+use tokio::time::timeout_at;
 use tracing::{debug, warn};
 
 use super::{
     FinishReason, GeneratedToken, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest,
     account::Account,
+    admission::Place,
     outlet::{ClientGone, Outlet},
     pipeline::Pipeline,
     recovery::{Recovery, Trouble},
@@ -59,7 +60,7 @@ pub(super) struct Assignment {
     pub(super) started_at: Instant,
     pub(super) outlet: Outlet,
     /// Held until the session has ended: its place among those that may run, and its count there.
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Place,
     pub(super) _running: Counted,
     /// Tells its trace.
     pub(super) account: Account,

@@ -1,28 +1,22 @@
 //! Takes generations in: checks them, lets in as many as there is room for, and gives each a driver.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use swarm_types::{MAX_TOP_LOGPROBS, SamplingError, SessionId, SwarmStatus};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
 
 use super::{
     Generate, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
     account::{self, Account},
+    admission::Admission,
     driver::{Assignment, Driver},
     outlet::{Event, Inlet, outlet},
-    recovery::RETRY_AFTER,
 };
 use crate::{
     metrics::GenerationMetrics,
@@ -39,24 +33,12 @@ pub struct Generator {
     admission: Arc<Admission>,
 }
 
-/// How many generations may run and wait.
-#[derive(Debug)]
-struct Admission {
-    running: Arc<Semaphore>,
-    waiting: Semaphore,
-    closed: AtomicBool,
-}
-
 impl Generator {
     /// A generator that has nothing to do yet.
     #[must_use]
     pub fn new(swarm: Swarm, config: GenerationConfig, metrics: GenerationMetrics) -> Self {
-        let admission = Admission {
-            running: Arc::new(Semaphore::new(config.max_sessions as usize)),
-            waiting: Semaphore::new(config.max_queued as usize),
-            closed: AtomicBool::new(false),
-        };
-        Self { swarm, config, metrics, admission: Arc::new(admission) }
+        let admission = Arc::new(Admission::new(&config, metrics.clone()));
+        Self { swarm, config, metrics, admission }
     }
 
     /// The swarm's status, now and on every change.
@@ -70,7 +52,7 @@ impl Generator {
     /// # Errors
     /// Says what is missing, for people.
     pub fn readiness(&self) -> Result<(), String> {
-        match self.admission.closed.load(Ordering::Relaxed) {
+        match self.admission.is_closed() {
             true => Err("this gateway is shutting down".into()),
             false => self.swarm.readiness(),
         }
@@ -79,8 +61,7 @@ impl Generator {
     /// Generations that run now.
     #[must_use]
     pub fn running(&self) -> u32 {
-        let free = u32::try_from(self.admission.running.available_permits()).unwrap_or(u32::MAX);
-        self.config.max_sessions.saturating_sub(free)
+        self.admission.running()
     }
 
     /// Tokens of all generations since the start.
@@ -91,19 +72,14 @@ impl Generator {
 
     /// Takes nothing more in and waits, up to `patience`, until all that runs has ended.
     pub async fn drain(&self, patience: Duration) {
-        self.admission.closed.store(true, Ordering::Relaxed);
-        let all = self.admission.running.acquire_many(self.config.max_sessions);
-        if timeout(patience, all).await.is_err() {
-            let left = self.config.max_sessions as usize - self.admission.running.available_permits();
-            tracing::warn!(left, "not all generations ended in time, they are broken off");
-        }
+        self.admission.drain(patience).await;
     }
 
     async fn begin(&self, request: GenerationRequest) -> Result<GenerationStream, GenerationError> {
         let started_at = Instant::now();
         self.check(&request)?;
         self.ready()?;
-        let place = self.admission.enter(self.config.queue_timeout, &self.metrics).await?;
+        let place = self.admission.enter(request.principal).await?;
         // The swarm may have changed while this one waited for its turn.
         self.ready()?;
         let reserved = self.reserve()?;
@@ -179,25 +155,6 @@ impl Generate for Generator {
         }
         .instrument(span)
         .boxed()
-    }
-}
-
-impl Admission {
-    async fn enter(
-        &self,
-        patience: Duration,
-        metrics: &GenerationMetrics,
-    ) -> Result<OwnedSemaphorePermit, GenerationError> {
-        let full = || GenerationError::Full { retry_after: RETRY_AFTER };
-        if let Ok(place) = self.running.clone().try_acquire_owned() {
-            return Ok(place);
-        }
-        let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
-        let _counted = metrics.waits();
-        match timeout(patience, self.running.clone().acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(full()),
-        }
     }
 }
 

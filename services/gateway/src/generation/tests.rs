@@ -31,6 +31,7 @@ fn prompt(length: u32) -> Vec<TokenId> {
 
 fn request(prompt_tokens: u32, max_tokens: u32) -> GenerationRequest {
     GenerationRequest {
+        principal: Principal::Anonymous,
         operation: Operation::TextCompletion,
         prompt: prompt(prompt_tokens),
         sampling: SamplingParams::greedy(),

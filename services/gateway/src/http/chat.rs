@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
-    generation::Operation,
+    generation::{Operation, Principal},
     text::Message,
 };
 
@@ -63,6 +63,7 @@ pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<R
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = logprobs;
         CompletionRequest {
+            principal: Principal::Anonymous,
             operation: Operation::Chat,
             prompt: prompt.clone(),
             sampling,

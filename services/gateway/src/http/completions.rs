@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     completion::{Completer, CompletionEvent, CompletionRequest},
-    generation::Operation,
+    generation::{Operation, Principal},
 };
 
 /// As OpenAI's API has it.
@@ -82,6 +82,7 @@ pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<R
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = how.logprobs;
         CompletionRequest {
+            principal: Principal::Anonymous,
             operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,
