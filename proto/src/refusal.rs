@@ -8,6 +8,8 @@ use crate::WireError;
 
 /// Metadata key that carries the cause by name, so that a caller need not guess it from the code.
 const CAUSE_KEY: &str = "llama-swarm-cause";
+/// Metadata key that names the field to blame, where there is one.
+const FIELD_KEY: &str = "llama-swarm-field";
 /// Metadata key: seconds after which to try again. Every refusal that another try may mend carries it.
 const RETRY_AFTER_KEY: &str = "retry-after";
 
@@ -119,20 +121,32 @@ impl fmt::Display for RefusalCause {
 pub struct Refusal {
     /// Why, for programs.
     pub cause: RefusalCause,
-    /// Why and what to do, for people.
+    /// The field to blame, for programs; as in the `.proto`.
+    pub field: Option<String>,
+    /// Why and what to do, for people. Begins with the field, where there is one.
     pub message: String,
 }
 
 impl Refusal {
     /// A refusal with a message for people.
     pub fn new(cause: RefusalCause, message: impl Into<String>) -> Self {
-        Self { cause, message: message.into() }
+        Self { cause, field: None, message: message.into() }
+    }
+
+    /// A refusal because of one field.
+    pub fn of_field(cause: RefusalCause, field: &str, what: impl fmt::Display) -> Self {
+        Self { cause, field: Some(field.into()), message: format!("{field}: {what}") }
+    }
+
+    /// A refusal because one field is not what it must be.
+    pub fn invalid(field: &str, what: impl fmt::Display) -> Self {
+        Self::of_field(RefusalCause::InvalidArgument, field, what)
     }
 }
 
 impl From<WireError> for Refusal {
     fn from(error: WireError) -> Self {
-        Self::new(RefusalCause::InvalidArgument, error.to_string())
+        Self::invalid(error.field, error.message)
     }
 }
 
@@ -140,6 +154,9 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut status = Self::new(refusal.cause.code(), refusal.message);
         status.metadata_mut().insert(CAUSE_KEY, MetadataValue::from_static(refusal.cause.as_str()));
+        if let Some(field) = refusal.field.and_then(|field| field.parse().ok()) {
+            status.metadata_mut().insert(FIELD_KEY, field);
+        }
         if matches!(status.code(), Code::ResourceExhausted | Code::Unavailable) {
             status.metadata_mut().insert(RETRY_AFTER_KEY, MetadataValue::from_static("1"));
         }
@@ -150,9 +167,13 @@ impl From<Refusal> for Status {
 impl From<Status> for Refusal {
     /// The cause by name when our software sent it, else the nearest to the code.
     fn from(status: Status) -> Self {
-        let named = status.metadata().get(CAUSE_KEY).and_then(|value| value.to_str().ok());
-        let cause = named.and_then(RefusalCause::named);
-        Self::new(cause.unwrap_or_else(|| RefusalCause::from_code(status.code())), status.message())
+        let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
+        let cause = text(CAUSE_KEY).and_then(RefusalCause::named);
+        Self {
+            cause: cause.unwrap_or_else(|| RefusalCause::from_code(status.code())),
+            field: text(FIELD_KEY).map(Into::into),
+            message: status.message().into(),
+        }
     }
 }
 
@@ -163,9 +184,12 @@ mod tests {
     #[test]
     fn every_cause_survives_the_wire() {
         for cause in RefusalCause::ALL {
-            let refusal = Refusal::new(cause, "because");
-            assert_eq!(Refusal::from(Status::from(refusal.clone())), refusal);
+            for refusal in [Refusal::new(cause, "because"), Refusal::of_field(cause, "tokens", "none")] {
+                assert_eq!(Refusal::from(Status::from(refusal.clone())), refusal);
+            }
         }
+        let invalid = Refusal::invalid("tokens", "none");
+        assert_eq!((invalid.field.as_deref(), invalid.to_string()), (Some("tokens"), "tokens: none".into()));
     }
 
     #[test]

@@ -143,8 +143,8 @@ fn check_version(version: u32) -> Result<(), Refusal> {
     if version == PROTOCOL_VERSION {
         return Ok(());
     }
-    let message = format!("protocol_version: this node speaks {PROTOCOL_VERSION}, the caller {version}");
-    Err(Refusal::new(RefusalCause::ProtocolVersion, message))
+    let what = format!("this node speaks {PROTOCOL_VERSION}, the caller {version}");
+    Err(Refusal::of_field(RefusalCause::ProtocolVersion, "protocol_version", what))
 }
 
 impl TryFrom<wire::OpenSession> for OpenSession {
@@ -307,7 +307,8 @@ impl TryFrom<wire::HopFailed> for HopFailure {
     fn try_from(wire: wire::HopFailed) -> Result<Self, WireError> {
         let code = tonic::Code::from_i32(wire.code);
         let cause = RefusalCause::named(&wire.cause).unwrap_or_else(|| RefusalCause::from_code(code));
-        let refusal = Refusal::new(cause, wire.message);
+        let field = Some(wire.field).filter(|field| !field.is_empty());
+        let refusal = Refusal { cause, field, message: wire.message };
         Ok(Self { worker: parse("failed.worker", &wire.worker)?, refusal })
     }
 }
@@ -319,6 +320,7 @@ impl From<HopFailure> for wire::HopFailed {
             code: failure.refusal.cause.code().into(),
             cause: failure.refusal.cause.to_string(),
             message: failure.refusal.message,
+            field: failure.refusal.field.unwrap_or_default(),
         }
     }
 }

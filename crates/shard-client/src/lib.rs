@@ -123,10 +123,10 @@ fn check_size(step: &Step) -> Result<(), Refusal> {
     }
     let rows = step.tokens.len();
     let message = format!(
-        "tokens: a step of {rows} rows takes {bytes} bytes, a message at most {MAX_MESSAGE_BYTES}: use a smaller \
+        "a step of {rows} rows takes {bytes} bytes, a message at most {MAX_MESSAGE_BYTES}: use a smaller \
          --prefill-chunk"
     );
-    Err(Refusal::new(RefusalCause::InvalidArgument, message))
+    Err(Refusal::invalid("tokens", message))
 }
 
 /// No message with this step takes more bytes: tokens and targets are numbers of up to five, a timing is three of
@@ -250,7 +250,7 @@ mod tests {
     fn what_a_hop_says_wrong_is_not_the_callers_fault() {
         assert_eq!(refusal(Status::out_of_range("too large")).cause, RefusalCause::HopFailed);
         assert_eq!(refusal(Status::unimplemented("no such method")).cause, RefusalCause::HopFailed);
-        let refused = Refusal::new(RefusalCause::InvalidArgument, "session_id: is wrong");
+        let refused = Refusal::invalid("session_id", "is wrong");
         assert_eq!(refusal(refused.clone().into()), refused, "a refusal by cause stays what it is");
     }
 }

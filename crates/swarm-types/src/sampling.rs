@@ -27,6 +27,17 @@ pub enum SamplingError {
     TooManyBiases(usize),
 }
 
+impl SamplingError {
+    /// The parameter to blame.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Range { field, .. } => field,
+            Self::TooManyBiases(_) => "logit_bias",
+        }
+    }
+}
+
 /// How the last shard picks a token from its logits. Applied in the order of the fields.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SamplingParams {
@@ -122,10 +133,7 @@ mod tests {
 
     #[test]
     fn parameters_out_of_range_are_refused_by_name() {
-        let field = |params: SamplingParams| match params.validated() {
-            Err(SamplingError::Range { field, .. }) => field,
-            other => panic!("expected a refusal, got {other:?}"),
-        };
+        let field = |params: SamplingParams| params.validated().expect_err("refused").field();
         let default = SamplingParams::default;
         assert!(default().validated().is_ok());
         assert_eq!(field(SamplingParams { temperature: f32::NAN, ..default() }), "temperature");
@@ -143,5 +151,7 @@ mod tests {
         assert_eq!(field(SamplingParams { top_logprobs: Some(21), ..default() }), "top_logprobs");
         let biased = BTreeMap::from([(TokenId(1), 101.0)]);
         assert_eq!(field(SamplingParams { logit_bias: biased, ..default() }), "logit_bias");
+        let many = (0..=1024).map(|id| (TokenId(id), 1.0)).collect();
+        assert_eq!(field(SamplingParams { logit_bias: many, ..default() }), "logit_bias");
     }
 }

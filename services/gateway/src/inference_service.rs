@@ -53,7 +53,7 @@ impl InferenceService {
             Some(Input::Prompt(text)) => self.completer.encode(text).await,
             Some(Input::Chat(chat)) => self.completer.encode_chat(messages(chat)?).await,
             Some(Input::PromptTokens(tokens)) => Ok(tokens.ids.into_iter().map(TokenId).collect()),
-            None => return Err(Status::invalid_argument("input: give prompt, chat or prompt_tokens")),
+            None => return Err(Refusal::invalid("input", "give prompt, chat or prompt_tokens").into()),
         };
         Ok(CompletionRequest {
             principal: Principal::Anonymous,
@@ -70,13 +70,13 @@ impl InferenceService {
 
 fn messages(chat: wire::Chat) -> Result<Vec<Message>, Status> {
     if chat.messages.is_empty() {
-        return Err(Status::invalid_argument("chat.messages: must have at least one message"));
+        return Err(Refusal::invalid("chat.messages", "must have at least one message").into());
     }
     let mut messages = Vec::with_capacity(chat.messages.len());
     for wire::ChatMessage { role, content } in chat.messages {
         if !matches!(role.as_str(), "system" | "user" | "assistant") {
-            let message = format!("chat.messages.role: must be system, user or assistant, got {role:?}");
-            return Err(Status::invalid_argument(message));
+            let what = format!("must be system, user or assistant, got {role:?}");
+            return Err(Refusal::invalid("chat.messages.role", what).into());
         }
         messages.push(Message { role, content });
     }
@@ -95,7 +95,12 @@ fn status(error: GenerationError) -> Status {
         GenerationError::Timeout { .. } => RefusalCause::Timeout,
         GenerationError::Internal { .. } => RefusalCause::Internal,
     };
-    Refusal::new(cause, error.to_string()).into()
+    let message = error.to_string();
+    let field = match error {
+        GenerationError::Invalid { field, .. } => Some(field),
+        _ => None,
+    };
+    Refusal { cause, field, message }.into()
 }
 
 fn chunk_token(placed: PlacedToken) -> wire::ChunkToken {

@@ -168,7 +168,7 @@ impl EngineThread {
 
 fn refusal(error: EngineError) -> Refusal {
     let cause = match &error {
-        EngineError::Invalid { .. } => RefusalCause::InvalidArgument,
+        EngineError::Invalid { field, reason } => return Refusal::invalid(field, reason),
         EngineError::UnknownSlot => RefusalCause::UnknownSession,
         EngineError::Full { .. } => RefusalCause::Full,
         EngineError::Model { .. }

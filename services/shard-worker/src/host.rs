@@ -86,8 +86,8 @@ impl Host {
     pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
         let Served { shards, total_shards, digest, precision } = &self.0.served;
         if open.hop.worker != *self.id() {
-            let message = format!("hops: this is worker {}, not {}", self.id(), open.hop.worker);
-            return Err(Refusal::new(RefusalCause::InvalidArgument, message));
+            let what = format!("this is worker {}, not {}", self.id(), open.hop.worker);
+            return Err(Refusal::invalid("hops", what));
         }
         if open.model_digest != *digest || open.precision != *precision {
             let message = format!(

@@ -165,16 +165,14 @@ fn refused_by(host: &Host, refusal: Refusal) -> End {
 
 /// The first message; none when the caller has left.
 async fn first_message(from_above: &mut Above) -> Result<Option<OpenSession>, Refusal> {
-    let invalid = |message: &str| Refusal::new(RefusalCause::InvalidArgument, message);
+    let invalid = |what: &str| Refusal::invalid("message", what);
     match timeout(OPEN_WITHIN, from_above.next()).await {
         Ok(Some(FromAbove::Message(ToHop::Open(open)))) => Ok(Some(*open)),
-        Ok(Some(FromAbove::Message(ToHop::Step(_)))) => {
-            Err(invalid("message: the first must be open, got a step"))
-        }
-        Ok(Some(FromAbove::Message(ToHop::End))) => Err(invalid("message: the first must be open, got end")),
+        Ok(Some(FromAbove::Message(ToHop::Step(_)))) => Err(invalid("the first must be open, got a step")),
+        Ok(Some(FromAbove::Message(ToHop::End))) => Err(invalid("the first must be open, got end")),
         Ok(Some(FromAbove::Wrong(refusal))) => Err(refusal),
         Ok(Some(FromAbove::Broken)) => Ok(None),
-        Ok(None) => Err(invalid("message: the first must be open, got none")),
+        Ok(None) => Err(invalid("the first must be open, got none")),
         Err(_) => Err(Refusal::new(RefusalCause::Timeout, "the first message did not come in time")),
     }
 }
@@ -229,9 +227,7 @@ impl Session<'_> {
                 }
                 Some(FromAbove::Message(ToHop::End)) => return Ok(()),
                 None | Some(FromAbove::Broken) => return Err(End::Broken),
-                Some(FromAbove::Message(ToHop::Open(_))) => {
-                    Refusal::new(RefusalCause::InvalidArgument, "message: open came twice")
-                }
+                Some(FromAbove::Message(ToHop::Open(_))) => Refusal::invalid("message", "open came twice"),
                 Some(FromAbove::Wrong(refusal)) => refusal,
             };
             return Err(self.wrong_step(refused));

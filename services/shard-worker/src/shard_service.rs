@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt, stream};
 use swarm_net::PeerInfo;
 use swarm_process::trace;
 use swarm_proto::{
-    CollectSession, FromBelow, FromHop, Refusal, RefusalCause, ToHop,
+    CollectSession, FromBelow, FromHop, Refusal, ToHop,
     wire::{self, shard_service_server::ShardService},
 };
 use swarm_types::NodeId;
@@ -84,7 +84,7 @@ fn unreadable(status: &Status) -> Option<Refusal> {
         Code::Internal => status.source().is_none(),
         _ => false,
     };
-    wrong.then(|| Refusal::new(RefusalCause::InvalidArgument, format!("message: {}", status.message())))
+    wrong.then(|| Refusal::invalid("message", status.message()))
 }
 
 fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {

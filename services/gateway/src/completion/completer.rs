@@ -86,7 +86,7 @@ impl Completer {
     pub async fn encode(&self, text: String) -> Result<Vec<TokenId>, GenerationError> {
         self.check_length(text.len())?;
         let encoded = self.blocking(move |model| model.tokenizer().encode(&text)).await?;
-        encoded.map_err(|error| invalid("prompt", error))
+        encoded.map_err(|error| GenerationError::invalid("prompt", error))
     }
 
     /// The tokens of a conversation, up to where the answer begins.
@@ -96,7 +96,7 @@ impl Completer {
     pub async fn encode_chat(&self, messages: Vec<Message>) -> Result<Vec<TokenId>, GenerationError> {
         self.check_length(messages.iter().map(|message| message.content.len()).sum())?;
         let encoded = self.blocking(move |model| model.encode_chat(&messages)).await?;
-        encoded.map_err(|error| invalid("messages", error))
+        encoded.map_err(|error| GenerationError::invalid("messages", error))
     }
 
     /// Starts a completion. Resolves when every hop has accepted it.
@@ -127,14 +127,17 @@ impl Completer {
         let vocabulary = count(self.model.tokenizer().vocabulary());
         let unknown = |id: &&TokenId| id.0 >= vocabulary;
         if request.prompt.is_empty() {
-            return Err(invalid("prompt", "must have at least one token"));
+            return Err(GenerationError::invalid("prompt", "must have at least one token"));
         }
         let ids = [("prompt", request.prompt.iter().find(unknown))];
         for (field, id) in
             ids.into_iter().chain([("logit_bias", request.sampling.logit_bias.keys().find(unknown))])
         {
             if let Some(id) = id {
-                return Err(invalid(field, format!("token {} is not among the model's {vocabulary}", id.0)));
+                return Err(GenerationError::invalid(
+                    field,
+                    format!("token {} is not among the model's {vocabulary}", id.0),
+                ));
             }
         }
         check_stops(&request.stop)?;
@@ -171,20 +174,19 @@ impl Completer {
 
 fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
     if stops.len() > MAX_STOPS {
-        return Err(invalid("stop", format!("at most {MAX_STOPS} strings, got {}", stops.len())));
+        return Err(GenerationError::invalid(
+            "stop",
+            format!("at most {MAX_STOPS} strings, got {}", stops.len()),
+        ));
     }
     match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
         Some(stop) => {
             let message =
                 format!("each string must have 1 to {MAX_STOP_BYTES} bytes, one has {}", stop.len());
-            Err(invalid("stop", message))
+            Err(GenerationError::invalid("stop", message))
         }
         None => Ok(()),
     }
-}
-
-fn invalid(field: &str, message: impl ToString) -> GenerationError {
-    GenerationError::Invalid { field: field.into(), message: message.to_string() }
 }
 
 fn count(length: usize) -> u32 {

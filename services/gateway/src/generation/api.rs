@@ -4,7 +4,7 @@
 //!
 //! [`Generator`]: super::Generator
 
-use std::{pin::Pin, time::Duration};
+use std::{fmt::Display, pin::Pin, time::Duration};
 
 use futures::{Stream, future::BoxFuture};
 use swarm_types::{HopTiming, NodeId, SamplingParams, TargetScore, TokenId, TokenLogprob};
@@ -135,11 +135,11 @@ pub enum GenerationError {
         context_length: u32,
     },
     /// A part of the request cannot be.
-    #[error("{field}: {message}")]
+    #[error("{message}")]
     Invalid {
         /// Which part, as in [`GenerationRequest`].
         field: String,
-        /// What is wrong with it.
+        /// What is wrong with it; begins with the field.
         message: String,
     },
     /// A worker failed and no other could take its place in time.
@@ -170,6 +170,11 @@ impl GenerationError {
     /// Every name that [`Self::cause`] gives.
     pub(crate) const CAUSES: [&str; 7] =
         ["not_ready", "full", "context_length", "invalid", "hop_failed", "timeout", "internal"];
+
+    /// A part of the request that cannot be, and what is wrong with it.
+    pub fn invalid(field: &str, what: impl Display) -> Self {
+        Self::Invalid { field: field.into(), message: format!("{field}: {what}") }
+    }
 
     /// The cause by name: the label of the counters.
     #[must_use]

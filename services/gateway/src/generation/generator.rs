@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use swarm_types::{MAX_TOP_LOGPROBS, SamplingError, SessionId, SwarmStatus};
+use swarm_types::{MAX_TOP_LOGPROBS, SessionId, SwarmStatus};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
@@ -116,18 +116,17 @@ impl Generator {
     }
 
     fn check(&self, request: &GenerationRequest) -> Result<(), GenerationError> {
-        let invalid =
-            |field: &str, message: String| GenerationError::Invalid { field: field.into(), message };
         if request.prompt.is_empty() {
-            return Err(invalid("prompt", "must have at least one token".into()));
+            return Err(GenerationError::invalid("prompt", "must have at least one token"));
         }
         if request.score_prompt.is_some_and(|top| top > MAX_TOP_LOGPROBS) {
-            return Err(invalid("score_prompt", format!("must be at most {MAX_TOP_LOGPROBS}")));
+            return Err(GenerationError::invalid(
+                "score_prompt",
+                format!("must be at most {MAX_TOP_LOGPROBS}"),
+            ));
         }
-        request.sampling.clone().validated().map_err(|error| match &error {
-            SamplingError::Range { field, .. } => invalid(field, error.to_string()),
-            SamplingError::TooManyBiases(_) => invalid("logit_bias", error.to_string()),
-        })?;
+        let sampling = request.sampling.clone().validated();
+        sampling.map_err(|error| GenerationError::invalid(error.field(), error))?;
         let context_length = self.swarm.model().context_length;
         let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
         match prompt_tokens.checked_add(request.max_tokens) {

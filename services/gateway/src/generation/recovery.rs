@@ -167,8 +167,11 @@ impl Recovery {
     }
 }
 
-/// A worker's refusal of the request itself; its message starts with the field.
+/// A worker's refusal of the request itself.
 fn invalid(refusal: &Refusal) -> GenerationError {
-    let (field, message) = refusal.message.split_once(": ").unwrap_or(("request", &refusal.message));
-    GenerationError::Invalid { field: field.into(), message: message.into() }
+    let message = refusal.message.clone();
+    match refusal.field.clone() {
+        Some(field) => GenerationError::Invalid { field, message },
+        None => GenerationError::invalid("request", message),
+    }
 }

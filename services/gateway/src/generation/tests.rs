@@ -309,8 +309,7 @@ async fn what_a_retry_cannot_cure_is_not_retried() {
     let invalid = Fault::HopFails { worker: worker("a"), cause: RefusalCause::InvalidArgument, at: 1 };
     let fakes = FakeSwarm::start(&[&["a", "b"]], [invalid]).await;
     let error = run(&fakes, request(6, 3)).await.error();
-    let message = "as the test has it".to_owned();
-    assert_eq!(error, GenerationError::Invalid { field: "prompt_tokens".into(), message });
+    assert_eq!(error, GenerationError::invalid("prompt_tokens", "as the test has it"));
     assert_eq!(fakes.opened().len(), 1);
 }
 

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_wrong_field_is_named_as_openai_names_it() {
-        let invalid = GenerationError::Invalid { field: "temperature".into(), message: "too hot".into() };
+        let invalid = GenerationError::invalid("temperature", "too hot");
         let body = ApiError::from(invalid).body_json();
         assert_eq!(body["error"]["param"], "temperature");
         assert_eq!(body["error"]["type"], INVALID);

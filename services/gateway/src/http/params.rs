@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use swarm_types::{SamplingError, SamplingParams, TokenId};
+use swarm_types::{SamplingParams, TokenId};
 use uuid::Uuid;
 
 use super::{error::ApiError, fields::Fields};
@@ -104,13 +104,7 @@ fn sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
         seed: seed(fields)?,
         top_logprobs: None,
     };
-    params.validated().map_err(|error| {
-        let field = match &error {
-            SamplingError::Range { field, .. } => field,
-            SamplingError::TooManyBiases(_) => "logit_bias",
-        };
-        ApiError::invalid(field, error)
-    })
+    params.validated().map_err(|error| ApiError::invalid(error.field(), error))
 }
 
 /// Any integer of 64 bits, as clients write them; without one, randomness that nobody can repeat.

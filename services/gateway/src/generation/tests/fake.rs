@@ -376,7 +376,7 @@ impl FakeSession {
         let position = output.position;
         match &self.fault {
             Fault::HopFails { worker, cause, at } if position >= *at => {
-                let refusal = Refusal::new(*cause, "prompt_tokens: as the test has it");
+                let refusal = Refusal::of_field(*cause, "prompt_tokens", "as the test has it");
                 let failed = HopFailure { worker: worker.clone(), refusal };
                 self.trouble.send(Ok(FromBelow::Failed(failed).into())).await.ok()?;
                 return None;
