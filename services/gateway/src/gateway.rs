@@ -21,10 +21,9 @@ use tonic::service::Routes;
 use crate::{
     Config,
     completion::Completer,
-    generation::Generator,
+    generation::{GenerationMetrics, Generator},
     http::Api,
     inference_service::{self, InferenceService},
-    metrics::GenerationMetrics,
     swarm::{Connect, GatewayModel, Swarm},
     text::{ServedModel, TextError},
 };

@@ -8,6 +8,7 @@ mod api;
 mod config;
 mod driver;
 mod generator;
+mod metrics;
 mod outlet;
 mod pipeline;
 mod recovery;
@@ -21,3 +22,4 @@ pub use api::{
 pub use config::GenerationConfig;
 pub(crate) use config::seconds;
 pub use generator::Generator;
+pub use metrics::GenerationMetrics;

@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod load;
 mod logprobs;
+mod metrics;
 mod models;
 mod page;
 mod params;
@@ -34,10 +35,10 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     completion::Completer,
     generation::{GenerationConfig, Generator},
-    metrics::HttpMetrics,
 };
 use error::ApiError;
 use fields::Fields;
+use metrics::HttpMetrics;
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;

@@ -9,7 +9,6 @@ mod gateway;
 pub mod generation;
 pub mod http;
 pub mod inference_service;
-pub mod metrics;
 pub mod route;
 pub mod swarm;
 pub mod text;

@@ -13,8 +13,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{GenerationConfig, GenerationError, Principal, recovery::RETRY_AFTER};
-use crate::metrics::GenerationMetrics;
+use super::{
+    GenerationConfig, GenerationError, Principal, metrics::GenerationMetrics, recovery::RETRY_AFTER,
+};
 
 /// The bounds of one gateway's generations, and what of them is taken.
 #[derive(Debug)]

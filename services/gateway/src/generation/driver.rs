@@ -18,14 +18,12 @@ use super::{
     FinishReason, GeneratedToken, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest,
     account::Account,
     admission::Place,
+    metrics::{Counted, GenerationMetrics},
     outlet::{ClientGone, Outlet},
     pipeline::Pipeline,
     recovery::{Recovery, Trouble},
 };
-use crate::{
-    metrics::{Counted, GenerationMetrics},
-    swarm::{Reserved, Swarm},
-};
+use crate::swarm::{Reserved, Swarm};
 
 /// Chunks of a prompt that are under way at once: enough that several hops work at the same time, and few enough
 /// that a step of another session does not wait behind many.

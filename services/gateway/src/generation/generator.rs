@@ -16,10 +16,10 @@ use super::{
     account::{self, Account},
     admission::Admission,
     driver::{Assignment, Driver},
+    metrics::GenerationMetrics,
     outlet::{Event, Inlet, outlet},
 };
 use crate::{
-    metrics::GenerationMetrics,
     route::RouteWish,
     swarm::{Reserved, Swarm},
 };

@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout};
 
 use self::fake::{FakeSwarm, Fault, continuation, score, worker};
 use super::*;
-use crate::metrics::GenerationMetrics;
 
 /// Nothing here takes so long unless it hangs.
 const BOUND: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! The gateway's counters.
+//! What is counted of generations.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use prometheus_client::{
 use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
 
-use crate::generation::{GeneratedToken, GenerationError};
+use super::{GeneratedToken, GenerationError};
 
 /// Counters of generations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -107,23 +107,23 @@ impl GenerationMetrics {
     }
 
     /// A generation begins; it runs until what this gives is dropped.
-    pub(crate) fn started(&self, prompt_tokens: usize) -> Counted {
+    pub(super) fn started(&self, prompt_tokens: usize) -> Counted {
         self.started.inc();
         self.prompt_tokens.inc_by(prompt_tokens as u64);
         Counted::new(&self.running)
     }
 
     /// A generation waits for its turn until what this gives is dropped.
-    pub(crate) fn waits(&self) -> Counted {
+    pub(super) fn waits(&self) -> Counted {
         Counted::new(&self.waiting)
     }
 
-    pub(crate) fn generated(&self) {
+    pub(super) fn generated(&self) {
         self.generated_tokens.inc();
     }
 
     /// A token that came `since` after the one before it.
-    pub(crate) fn decoded(&self, token: &GeneratedToken, since: Duration) {
+    pub(super) fn decoded(&self, token: &GeneratedToken, since: Duration) {
         self.time_between_tokens.observe(since.as_secs_f64());
         let mut inside = Duration::ZERO;
         for hop in &token.hops {
@@ -136,30 +136,30 @@ impl GenerationMetrics {
         self.hop_network.observe(token.round_trip.saturating_sub(inside).as_secs_f64() / ways as f64);
     }
 
-    pub(crate) fn ended(&self, after: Duration) {
+    pub(super) fn ended(&self, after: Duration) {
         self.duration.observe(after.as_secs_f64());
     }
 
     /// Tokens generated since the start.
-    pub(crate) fn generated_tokens(&self) -> u64 {
+    pub(super) fn generated_tokens(&self) -> u64 {
         self.generated_tokens.get()
     }
 
-    pub(crate) fn first_token(&self, after: Duration) {
+    pub(super) fn first_token(&self, after: Duration) {
         self.time_to_first_token.observe(after.as_secs_f64());
     }
 
-    pub(crate) fn retried(&self, cause: RefusalCause) {
+    pub(super) fn retried(&self, cause: RefusalCause) {
         self.retries.get_or_create(&Cause { cause: cause.as_str() }).inc();
     }
 
     /// A generation that did not begin.
-    pub(crate) fn refused(&self, error: &GenerationError) {
+    pub(super) fn refused(&self, error: &GenerationError) {
         self.refused.get_or_create(&Cause { cause: error.cause() }).inc();
     }
 
     /// A generation that began and did not come to its end.
-    pub(crate) fn failed(&self, error: &GenerationError) {
+    pub(super) fn failed(&self, error: &GenerationError) {
         self.failed.get_or_create(&Cause { cause: error.cause() }).inc();
     }
 }
@@ -171,7 +171,7 @@ fn seconds_from(first: f64) -> Histogram {
 
 /// One more in a gauge for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Counted(Gauge);
+pub(super) struct Counted(Gauge);
 
 impl Counted {
     fn new(gauge: &Gauge) -> Self {
@@ -183,38 +183,5 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Counters of HTTP requests. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct HttpMetrics {
-    requests: Family<Answered, Counter>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct Answered {
-    route: String,
-    code: u16,
-}
-
-impl HttpMetrics {
-    /// Counters at zero, shown with the others of the process.
-    #[must_use]
-    pub fn new(registry: &Registry) -> Self {
-        let metrics = Self::default();
-        registry.register(|registry| {
-            registry.register(
-                "http_requests",
-                "HTTP requests by route and status; a stream counts when it begins",
-                metrics.requests.clone(),
-            );
-        });
-        metrics
-    }
-
-    /// `route` is a pattern, not what the client wrote, so that labels stay few.
-    pub(crate) fn answered(&self, route: &str, code: u16) {
-        self.requests.get_or_create(&Answered { route: route.into(), code }).inc();
     }
 }
