@@ -2,12 +2,12 @@
 //!
 //! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`.
 
+mod busy;
 mod chat;
 mod choices;
 mod completions;
 mod error;
 mod fields;
-mod load;
 mod logprobs;
 mod metrics;
 mod models;
@@ -67,7 +67,7 @@ impl Api {
         registry: Registry,
         config: &GenerationConfig,
     ) -> Self {
-        let requests = config.max_sessions as usize + config.max_queued as usize + SPARE_REQUESTS;
+        let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
         let metrics = HttpMetrics::new(&registry);
         Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
     }

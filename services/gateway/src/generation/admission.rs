@@ -44,8 +44,8 @@ impl Admission {
     /// Nothing runs or waits yet.
     pub(super) fn new(config: &GenerationConfig, metrics: GenerationMetrics) -> Self {
         let anonymous = Bounds {
-            limit: config.max_sessions,
-            running: Arc::new(Semaphore::new(config.max_sessions as usize)),
+            limit: config.max_generations,
+            running: Arc::new(Semaphore::new(config.max_generations as usize)),
             waiting: Semaphore::new(config.max_queued as usize),
         };
         Self { anonymous, patience: config.queue_timeout, closed: AtomicBool::new(false), metrics }

@@ -1,11 +1,15 @@
 //! How much a gateway takes on and how long it is patient.
 
-use std::time::Duration;
+use std::{env, sync::LazyLock, time::Duration};
 
 use clap::{Args, value_parser};
 
 /// Rows that a worker takes in one step.
 const MAX_CHUNK: i64 = 4096;
+/// The default; also what the variable says by which a gateway heard of this bound when it had the name of the
+/// workers' own bound.
+static MAX_GENERATIONS: LazyLock<String> =
+    LazyLock::new(|| env::var("LLAMA_SWARM_MAX_SESSIONS").unwrap_or_else(|_| "64".into()));
 
 /// Bounds of the generations of one gateway.
 #[derive(Args, Clone, Debug)]
@@ -18,9 +22,9 @@ pub struct GenerationConfig {
     pub prefill_chunk: u32,
 
     /// Generations at once.
-    #[arg(long, env = "LLAMA_SWARM_MAX_SESSIONS", default_value_t = 64, value_name = "N",
-          value_parser = value_parser!(u32).range(1..=65_536))]
-    pub max_sessions: u32,
+    #[arg(long, alias = "max-sessions", env = "LLAMA_SWARM_MAX_GENERATIONS", value_name = "N",
+          default_value = MAX_GENERATIONS.as_str(), value_parser = value_parser!(u32).range(1..=65_536))]
+    pub max_generations: u32,
 
     /// Generations that wait for their turn; more are refused with 429 at once.
     #[arg(long, env = "LLAMA_SWARM_MAX_QUEUED", default_value_t = 64, value_name = "N",
@@ -47,7 +51,7 @@ impl Default for GenerationConfig {
     fn default() -> Self {
         Self {
             prefill_chunk: 128,
-            max_sessions: 64,
+            max_generations: 64,
             max_queued: 64,
             queue_timeout: Duration::from_secs(30),
             step_timeout: Duration::from_secs(60),

@@ -277,7 +277,7 @@ async fn answers_of_an_older_attempt_are_dropped() {
 #[tokio::test]
 async fn a_dropped_stream_ends_the_session_on_its_hops() {
     let fakes = FakeSwarm::start(&[&["a"]], [Fault::Silent { at: 9 }]).await;
-    let generator = generator(&fakes, GenerationConfig { max_sessions: 1, max_queued: 0, ..config() });
+    let generator = generator(&fakes, GenerationConfig { max_generations: 1, max_queued: 0, ..config() });
     let mut stream = generator.start(request(6, 8)).await.expect("starts");
     assert!(matches!(stream.next().await, Some(Ok(GenerationEvent::Token(_)))));
     let full = generator.start(request(6, 8)).await.err();

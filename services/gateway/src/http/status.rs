@@ -11,10 +11,10 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_stream::wrappers::WatchStream;
 
-use super::{Api, load::LoadMeter, sse};
+use super::{Api, busy::BusyMeter, sse};
 
-/// The swarm as this node sees it; to a client that accepts `text/event-stream`, again on every change, and each second how
-/// much this gateway has to do.
+/// The swarm as this node sees it; to a client that accepts `text/event-stream`, again on every change, and each second
+/// how busy this gateway is.
 pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Response {
     let status = api.generator.status();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
@@ -22,13 +22,13 @@ pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Respons
         let status = status.borrow().clone();
         return Json(&*status).into_response();
     }
-    let mut load = LoadMeter::new(api.generator);
+    let mut busy = BusyMeter::new(api.generator);
     let events = async_stream::stream! {
         let mut statuses = WatchStream::new(status);
         loop {
             let next = tokio::select! {
                 status = statuses.next() => status.map(|status| event("status", &*status)),
-                load = load.next() => Some(event("load", &load)),
+                busy = busy.next() => Some(event("load", &busy)),
             };
             match next {
                 Some(event) => yield Ok(event),

@@ -1,4 +1,4 @@
-//! How much this gateway has to do, told each second to those who watch the swarm.
+//! How busy this gateway is, told each second to those who watch the swarm.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,23 +12,23 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The rate is that of the last two seconds: steady enough to read, and soon true again after a change.
 const INTERVALS: usize = 2;
 
-/// The gateway's load.
+/// How busy the gateway is.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub(super) struct Load {
+pub(super) struct Busy {
     /// Of all generations together.
     tokens_per_second: f64,
     /// That run now.
     generations: u32,
 }
 
-/// Tells the load each second.
-pub(super) struct LoadMeter {
+/// Tells each second how busy the gateway is.
+pub(super) struct BusyMeter {
     generator: Generator,
     rate: Rate,
     ticks: Interval,
 }
 
-impl LoadMeter {
+impl BusyMeter {
     /// Measures from now on.
     pub(super) fn new(generator: Generator) -> Self {
         let now = Instant::now();
@@ -38,10 +38,10 @@ impl LoadMeter {
         Self { generator, rate, ticks }
     }
 
-    /// The load, when the next second is over. Cancel safe.
-    pub(super) async fn next(&mut self) -> Load {
+    /// How busy it was, when the next second is over. Cancel safe.
+    pub(super) async fn next(&mut self) -> Busy {
         self.ticks.tick().await;
-        Load {
+        Busy {
             tokens_per_second: self.rate.per_second(Instant::now(), self.generator.generated_tokens()),
             generations: self.generator.running(),
         }

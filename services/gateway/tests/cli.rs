@@ -1,0 +1,35 @@
+//! The gateway's command line.
+
+// What fails here fails a test.
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+/// Runs the gateway with a model that is not there, so that it ends in any case.
+fn gateway(flags: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LLAMA_SWARM_")) {
+        command.env_remove(name);
+    }
+    command.args(["--model", "/not/there.gguf"]).args(flags);
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
+#[test]
+fn the_bound_of_generations_is_heard_by_its_name_and_by_its_old_one() {
+    let (old, new) = (("LLAMA_SWARM_MAX_SESSIONS", "0"), ("LLAMA_SWARM_MAX_GENERATIONS", "0"));
+    for output in [
+        gateway(&["--max-generations", "0"], &[]),
+        gateway(&["--max-sessions", "0"], &[]),
+        gateway(&[], &[new]),
+        gateway(&[], &[old]),
+    ] {
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("invalid value '0' for '--max-generations <N>'"), "{told}");
+    }
+    for flag in ["--max-generations", "--max-sessions"] {
+        let told = String::from_utf8(gateway(&[flag, "1"], &[old, new]).stderr).unwrap();
+        assert!(told.contains("/not/there.gguf"), "the flag counts: {told}");
+    }
+}
