@@ -5,9 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use swarm_net::NetConfig;
-use swarm_process::telemetry::TelemetryConfig;
+use swarm_process::{flags::seconds_or_none, telemetry::TelemetryConfig};
 
-use crate::generation::{GenerationConfig, seconds};
+use crate::generation::GenerationConfig;
 
 /// How a gateway runs.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Config {
 
     /// Seconds that running generations get to finish after SIGTERM.
     #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_name = "SECONDS",
-          value_parser = seconds)]
+          value_parser = seconds_or_none)]
     pub drain_timeout: Duration,
 
     /// Write where this process can be reached to this file, as JSON, once its ports are open.

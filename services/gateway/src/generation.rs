@@ -20,6 +20,5 @@ pub use api::{
     GenerationStream, Operation, Principal,
 };
 pub use config::GenerationConfig;
-pub(crate) use config::seconds;
 pub use generator::Generator;
 pub use metrics::GenerationMetrics;

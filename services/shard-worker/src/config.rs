@@ -6,7 +6,7 @@ use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
 use swarm_net::NetConfig;
-use swarm_process::telemetry::TelemetryConfig;
+use swarm_process::{flags::seconds_or_none, telemetry::TelemetryConfig};
 use swarm_types::{Precision, ShardRange};
 
 /// How a worker runs.
@@ -51,12 +51,12 @@ pub struct Config {
     pub batch_tokens: u32,
 
     /// Seconds that running sessions get to finish after SIGTERM.
-    #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+    #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds_or_none, value_name = "SECONDS")]
     pub drain_timeout: Duration,
 
     /// Seconds that a session's cache is kept after its stream broke, so that a newer attempt can go on with it; 0 keeps
     /// none. Kept caches make room as soon as it is wanted.
-    #[arg(long, env = "LLAMA_SWARM_SESSION_LEASE", default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    #[arg(long, env = "LLAMA_SWARM_SESSION_LEASE", default_value = "10", value_parser = seconds_or_none, value_name = "SECONDS")]
     pub session_lease: Duration,
 
     /// TCP port of health, reflection and SwarmService; `GET /metrics` as well.
@@ -83,11 +83,6 @@ impl Config {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
         self.threads.map_or_else(cores, usize::from)
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|s| (0.0..=86_400.0).contains(s));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be seconds, 0 to 86400".into())
 }
 
 /// A number of bytes, as people write it.

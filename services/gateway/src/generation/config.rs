@@ -3,6 +3,7 @@
 use std::{env, sync::LazyLock, time::Duration};
 
 use clap::{Args, value_parser};
+use swarm_process::flags::seconds;
 
 /// Rows that a worker takes in one step.
 const MAX_CHUNK: i64 = 4096;
@@ -45,26 +46,4 @@ pub struct GenerationConfig {
     #[arg(long, env = "LLAMA_SWARM_RECOVERY_TIMEOUT", default_value = "30", value_name = "SECONDS",
           value_parser = seconds)]
     pub recovery_timeout: Duration,
-}
-
-impl Default for GenerationConfig {
-    fn default() -> Self {
-        Self {
-            prefill_chunk: 128,
-            max_generations: 64,
-            max_queued: 64,
-            queue_timeout: Duration::from_secs(30),
-            step_timeout: Duration::from_secs(60),
-            recovery_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Reads seconds, also parts of them.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is not a number of seconds"))?;
-    if !(0.001..=86_400.0).contains(&seconds) {
-        return Err("must be 0.001 to 86400 seconds".into());
-    }
-    Ok(Duration::from_secs_f64(seconds))
 }

@@ -4,6 +4,7 @@ mod fake;
 
 use std::{sync::Arc, time::Duration};
 
+use clap::Parser;
 use futures::StreamExt;
 use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
@@ -16,8 +17,14 @@ use super::*;
 /// Nothing here takes so long unless it hangs.
 const BOUND: Duration = Duration::from_secs(20);
 
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    config: GenerationConfig,
+}
+
 fn config() -> GenerationConfig {
-    GenerationConfig { prefill_chunk: 4, ..GenerationConfig::default() }
+    Flags::parse_from(["gateway", "--prefill-chunk", "4"]).config
 }
 
 fn generator(fakes: &FakeSwarm, config: GenerationConfig) -> Generator {
