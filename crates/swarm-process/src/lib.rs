@@ -4,6 +4,7 @@
 //! Knows nothing of peers, weights or text.
 
 pub mod address_file;
+pub mod exit;
 pub mod flags;
 pub mod grpc;
 pub mod listener;

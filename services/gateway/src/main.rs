@@ -1,8 +1,10 @@
 //! The gateway process.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use gateway::{Config, Gateway};
-use swarm_process::{shutdown, telemetry};
+use swarm_process::{exit, shutdown, telemetry};
 
 /// Answers OpenAI's HTTP API and gRPC from the swarm.
 #[derive(Parser, Debug)]
@@ -13,10 +15,14 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let config = Cli::parse().config;
+async fn main() -> ExitCode {
+    exit::code(run(Cli::parse().config).await)
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init("gateway", &config.telemetry)?;
     let gateway = Gateway::bind(config).await?;
     telemetry.identify(gateway.id());
-    Ok(gateway.run(shutdown::signal()).await?)
+    gateway.run(shutdown::signal()).await?;
+    Ok(ExitCode::SUCCESS)
 }

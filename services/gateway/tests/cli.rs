@@ -33,3 +33,11 @@ fn the_bound_of_generations_is_heard_by_its_name_and_by_its_old_one() {
         assert!(told.contains("/not/there.gguf"), "the flag counts: {told}");
     }
 }
+
+#[test]
+fn what_keeps_it_from_starting_is_told_in_one_line() {
+    let output = gateway(&[], &[("RUST_BACKTRACE", "1")]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.starts_with("error: there is no file /not/there.gguf"), "{told}");
+}

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use swarm_process::exit;
 
 /// Runs one language model over many machines, and keeps answering while machines come and go.
 #[derive(Parser)]
@@ -50,14 +51,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
-        Ok(code) => code,
-        Err(error) => {
-            // One line, whatever RUST_BACKTRACE says: `up` shows the last lines of a process that cannot start.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit::code(run(Cli::parse().command).await)
 }
 
 async fn run(command: Command) -> Result<ExitCode> {

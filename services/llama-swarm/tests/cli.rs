@@ -53,3 +53,12 @@ fn up_refuses_a_model_that_is_not_there_before_it_starts_anything() {
     assert!(stderr(&output).contains("/nowhere/model.gguf"), "{}", stderr(&output));
     assert!(!stderr(&output).contains("Starting"), "{}", stderr(&output));
 }
+
+#[test]
+fn what_keeps_a_service_from_starting_is_told_in_one_line() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llama-swarm"));
+    command.args(["gateway", "--model", "/nowhere/model.gguf"]).env("RUST_BACKTRACE", "1");
+    let output = command.output().expect("the binary was built for this test");
+    assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(1), 1), "{}", stderr(&output));
+    assert!(stderr(&output).starts_with("error: there is no file"), "{}", stderr(&output));
+}

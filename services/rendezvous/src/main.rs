@@ -1,8 +1,10 @@
 //! The rendezvous process.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use rendezvous::{Config, Rendezvous};
-use swarm_process::{shutdown, telemetry};
+use swarm_process::{exit, shutdown, telemetry};
 
 /// The node by which others enter the swarm.
 #[derive(Parser, Debug)]
@@ -13,10 +15,14 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let config = Cli::parse().config;
+async fn main() -> ExitCode {
+    exit::code(run(Cli::parse().config).await)
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init("rendezvous", &config.telemetry)?;
     let rendezvous = Rendezvous::bind(config).await?;
     telemetry.identify(rendezvous.id());
-    Ok(rendezvous.run(shutdown::signal()).await?)
+    rendezvous.run(shutdown::signal()).await?;
+    Ok(ExitCode::SUCCESS)
 }

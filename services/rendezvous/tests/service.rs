@@ -48,6 +48,19 @@ async fn it_tells_its_status_and_counters_and_ends_when_told() {
     timeout(Duration::from_secs(10), running).await.expect("it ends").unwrap().unwrap();
 }
 
+#[test]
+fn what_keeps_it_from_starting_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = folder.path().join("identity");
+    std::fs::write(&identity, "no key").unwrap();
+    let mut rendezvous = std::process::Command::new(env!("CARGO_BIN_EXE_rendezvous"));
+    rendezvous.args(["--grpc-listen", "127.0.0.1:0", "--identity"]).arg(&identity).env("RUST_BACKTRACE", "1");
+    let output = rendezvous.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.starts_with("error: identity file"), "{told}");
+}
+
 /// Asks for the counters.
 async fn metrics(mut http: TcpStream) -> io::Result<String> {
     http.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;

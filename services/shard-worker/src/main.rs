@@ -1,8 +1,10 @@
 //! The shard-worker process.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use shard_worker::{Config, Worker};
-use swarm_process::{shutdown, telemetry};
+use swarm_process::{exit, shutdown, telemetry};
 
 /// Serves shards of a model in a swarm.
 #[derive(Parser, Debug)]
@@ -13,10 +15,14 @@ struct Cli {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let config = Cli::parse().config;
+async fn main() -> ExitCode {
+    exit::code(run(Cli::parse().config).await)
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::init("shard-worker", &config.telemetry)?;
     let worker = Worker::bind(config).await?;
     telemetry.identify(worker.id());
-    Ok(worker.run(shutdown::signal()).await?)
+    worker.run(shutdown::signal()).await?;
+    Ok(ExitCode::SUCCESS)
 }
