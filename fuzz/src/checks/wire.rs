@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use prost::Message;
-use swarm_proto::{CollectSession, FromHop, HopFailure, ToHop, wire};
+use swarm_proto::{CollectSession, FromBelow, FromHop, ToHop, wire};
 use swarm_types::{Attempt, SamplingParams, SwarmStatus};
 
 /// What is taken goes back onto the wire and is taken again, the same.
@@ -19,7 +19,7 @@ pub fn is_taken(bytes: &[u8]) -> bool {
         1 => {
             same_again(bytes, <(Attempt, FromHop)>::try_from, |(attempt, message)| message.into_wire(attempt))
         }
-        2 => same_again::<wire::HopFailed, _, _>(bytes, HopFailure::try_from, Into::into),
+        2 => same_again::<wire::ForwardResponse, _, _>(bytes, FromBelow::try_from, Into::into),
         3 => same_again::<wire::CollectRequest, _, _>(bytes, CollectSession::try_from, Into::into),
         4 => same_again::<wire::SamplingParams, _, _>(bytes, SamplingParams::try_from, Into::into),
         _ => same_again(bytes, SwarmStatus::try_from, |status| wire::SwarmStatus::from(&status)),
@@ -46,7 +46,9 @@ where
 
 /// One of each kind.
 pub fn seeds() -> Vec<Vec<u8>> {
-    use wire::{collect_response::Message as Down, forward_request::Message as Up};
+    use wire::{
+        collect_response::Message as Down, forward_request::Message as Up, forward_response::Message as Back,
+    };
     let (worker, digest) = ("12D3KooWGzBvZVkz".to_owned(), "07".repeat(32));
     let session_id = "67e55044-10b1-426f-9247-bb680e5fe0c8".to_owned();
     let sampling =
@@ -64,7 +66,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         sampling: Some(sampling.clone()),
     };
     let step = wire::Step {
-        attempt: 2,
+        kind: wire::StepKind::Prefill.into(),
+        samples: 1,
         tokens: vec![1, 2],
         activations: vec![0; 16].into(),
         targets: vec![2],
@@ -72,7 +75,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
-    let token = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely], ..Default::default() };
+    let sampled = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely] };
+    let output = wire::Output { position: 2, tokens: vec![sampled], ..Default::default() };
     let failed = wire::HopFailed {
         worker: worker.clone(),
         code: 14,
@@ -82,11 +86,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let collect =
         wire::CollectRequest { protocol_version: swarm_types::PROTOCOL_VERSION, session_id, attempt: 2 };
     let forward = |message| wire::ForwardRequest { message: Some(message) }.encode_to_vec();
+    let back = |message| wire::ForwardResponse { message: Some(message) }.encode_to_vec();
     let messages = [
         (0, forward(Up::Open(open))),
         (0, forward(Up::Step(step))),
-        (1, wire::CollectResponse { attempt: 2, message: Some(Down::Token(token)) }.encode_to_vec()),
-        (2, failed.encode_to_vec()),
+        (0, forward(Up::End(wire::EndSession {}))),
+        (1, wire::CollectResponse { attempt: 2, message: Some(Down::Output(output)) }.encode_to_vec()),
+        (2, back(Back::Failed(failed))),
+        (2, back(Back::Opened(wire::Opened { positions: 2 }))),
         (3, collect.encode_to_vec()),
         (4, sampling.encode_to_vec()),
         (5, status(worker, digest).encode_to_vec()),
