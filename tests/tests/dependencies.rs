@@ -1,5 +1,5 @@
-//! What we build on may be built on: licences, bans and sources of all that `Cargo.lock` names, by `deny.toml`. The same
-//! as `cargo deny check licenses bans sources` says, for machines without cargo-deny.
+//! What we build on may be built on: licences, bans and sources of all that `Cargo.lock` names, by `deny.toml`. The
+//! same as `cargo deny check licenses bans sources` says, for machines without cargo-deny.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -50,7 +50,8 @@ impl Rules {
     }
 }
 
-/// Whether a licence expression of SPDX is met where single licences are as `allowed` says. Old ones write `/` for `OR`.
+/// Whether a licence expression of SPDX is met where single licences are as `allowed` says. Old ones write `/` for
+/// `OR`.
 fn is_met(expression: &str, allowed: &dyn Fn(&str) -> bool) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words: Vec<&str> = spaced.split_whitespace().rev().collect();

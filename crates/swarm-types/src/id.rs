@@ -175,8 +175,8 @@ impl fmt::Debug for ModelDigest {
 
 serde_as_text!(ModelDigest);
 
-/// Which arithmetic gives the answers. All hops of a route must agree on it; how each of them holds its weights for it is
-/// its own business.
+/// Which arithmetic gives the answers. All hops of a route must agree on it; how each of them holds its weights for it
+/// is its own business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub enum Precision {
     /// Products of f32 weights and f32 activations: the reference's answers.

@@ -1,5 +1,5 @@
-//! What must hold for all bytes that come from outside. A check panics where it does not. The fuzzer runs these, and so do
-//! the property tests of `tests/tests/fuzzed.rs`.
+//! What must hold for all bytes that come from outside. A check panics where it does not. The fuzzer runs these, and so
+//! do the property tests of `tests/tests/fuzzed.rs`.
 
 pub mod announcement;
 pub mod gguf_header;
