@@ -1,0 +1,104 @@
+"""What the overlays render to: objects, and the workloads among them."""
+
+import subprocess
+from dataclasses import dataclass
+
+import kubernetes_validate
+import yaml
+
+FOREIGN_KINDS = {"PodMonitor"}
+
+
+@dataclass
+class Workload:
+    """A Deployment or StatefulSet with one container of ours."""
+
+    overlay: str
+    kind: str
+    name: str
+    spec: dict
+    environment: dict
+
+    @property
+    def pod(self):
+        return self.spec["template"]["spec"]
+
+    @property
+    def labels(self):
+        return self.spec["template"]["metadata"]["labels"]
+
+    @property
+    def service(self):
+        return self.labels.get("app.kubernetes.io/component")
+
+    @property
+    def container(self):
+        return self.pod["containers"][0]
+
+    def __str__(self):
+        return f"{self.overlay}: {self.kind} {self.name}"
+
+
+class Overlay:
+    """The objects of one rendered overlay."""
+
+    def __init__(self, name, objects):
+        self.name, self.objects = name, objects
+        self.workloads = [self._workload(o) for o in objects if o["kind"] in ("Deployment", "StatefulSet")]
+
+    def of(self, kind):
+        return [o for o in self.objects if o["kind"] == kind]
+
+    def named(self, kind, name):
+        return next((o for o in self.of(kind) if o["metadata"]["name"] == name), None)
+
+    def _workload(self, o):
+        container, environment = o["spec"]["template"]["spec"]["containers"][0], {}
+        for source in container.get("envFrom", []):
+            config_map = self.named("ConfigMap", source.get("configMapRef", {}).get("name"))
+            environment.update(config_map["data"] if config_map else {})
+        for variable in container.get("env", []):
+            environment[variable["name"]] = variable.get("value", "")
+        return Workload(self.name, o["kind"], o["metadata"]["name"], o["spec"], environment)
+
+
+def render(kubectl, folder):
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"{folder}: {done.stderr.strip()}")
+    return [o for o in yaml.safe_load_all(done.stdout) if o]
+
+
+def schema_faults(overlay, version):
+    for o in overlay.objects:
+        name = f"{overlay.name}: {o['kind']} {o['metadata']['name']}"
+        try:
+            kubernetes_validate.validate(o, version, strict=True)
+        except kubernetes_validate.SchemaNotFoundError:
+            if o["kind"] not in FOREIGN_KINDS:
+                yield f"{name}: Kubernetes {version} has no {o['apiVersion']}"
+        except kubernetes_validate.ValidationError as error:
+            yield f"{name}: {'.'.join(map(str, error.path))}: {error.message}"
+
+
+def newest_versions(count):
+    versions = kubernetes_validate.utils.all_versions()
+    newest = sorted({tuple(map(int, version.split(".")[:2])) for version in versions})[-count:]
+    return [f"{major}.{minor}" for major, minor in newest]
+
+
+def selects(selector, labels):
+    """Whether a LabelSelector takes in a pod of these labels."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for rule in selector.get("matchExpressions") or []:
+        value, among = labels.get(rule["key"]), rule.get("values", [])
+        holds = {
+            "In": value in among,
+            "NotIn": value not in among,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        if not holds[rule["operator"]]:
+            return False
+    return True

@@ -1,0 +1,68 @@
+"""Everything that is named exists."""
+
+from itertools import product
+
+from manifest_checks.objects import selects
+
+# Made by hand or by others, and told of in docs/kubernetes.md.
+FOREIGN_SECRETS = {"rendezvous-identity", "hub-token"}
+
+
+def reference_faults(overlay):
+    """Everything that is named exists, and every workload has what belongs to it."""
+    for workload in overlay.workloads:
+        for source in workload.container.get("envFrom", []):
+            if not overlay.named("ConfigMap", source["configMapRef"]["name"]):
+                yield f"{workload}: no ConfigMap {source['configMapRef']['name']}"
+        secrets = {v["secret"]["secretName"] for v in workload.pod.get("volumes", []) if "secret" in v}
+        secrets |= {
+            v["valueFrom"]["secretKeyRef"]["name"]
+            for v in workload.container["env"]
+            if "secretKeyRef" in v.get("valueFrom", {})
+        }
+        for name in secrets - FOREIGN_SECRETS:
+            yield f"{workload}: nobody makes the secret {name}"
+        if not overlay.named("ServiceAccount", workload.pod.get("serviceAccountName")):
+            yield f"{workload}: no such service account"
+        if not selects(workload.spec["selector"], workload.labels):
+            yield f"{workload}: does not select its own pods"
+        if workload.kind == "StatefulSet" and not overlay.named("Service", workload.spec["serviceName"]):
+            yield f"{workload}: no Service {workload.spec['serviceName']}"
+        if sum(selects(b["spec"]["selector"], workload.labels) for b in overlay.of("PodDisruptionBudget")) != 1:
+            yield f"{workload}: not under exactly one disruption budget"
+        scaled = any(
+            h["spec"]["scaleTargetRef"]["name"] == workload.name for h in overlay.of("HorizontalPodAutoscaler")
+        )
+        if scaled == ("replicas" in workload.spec):
+            yield f"{workload}: either replicas or an autoscaler"
+    for first, second in product(overlay.workloads, overlay.workloads):
+        if first is not second and selects(first.spec["selector"], second.labels):
+            yield f"{first} selects the pods of {second.name}"
+    yield from service_faults(overlay)
+
+
+def service_faults(overlay):
+    for service in overlay.of("Service"):
+        name, spec = service["metadata"]["name"], service["spec"]
+        pods = [w for w in overlay.workloads if selects({"matchLabels": spec["selector"]}, w.labels)]
+        if not pods:
+            yield f"{overlay.name}: Service {name} selects no pod"
+        for port, pod in product(spec["ports"], pods):
+            target = [p for p in pod.container["ports"] if p["name"] == port["targetPort"]]
+            if [(p["containerPort"], p["protocol"]) for p in target] != [(port["port"], port["protocol"])]:
+                yield f"{overlay.name}: Service {name} port {port['name']} does not lead to {pod.name}"
+    backends = [
+        path["backend"]["service"]
+        for i in overlay.of("Ingress")
+        for rule in i["spec"]["rules"]
+        for path in rule["http"]["paths"]
+    ]
+    for backend in backends:
+        service = overlay.named("Service", backend["name"])
+        if not service or backend["port"].get("name") not in {p["name"] for p in service["spec"]["ports"]}:
+            yield f"{overlay.name}: Ingress to {backend}, which is not there"
+    for monitor, workload in product(overlay.of("PodMonitor"), overlay.workloads):
+        ports = {p["name"] for p in workload.container["ports"]}
+        wanted = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+        if not selects(monitor["spec"]["selector"], workload.labels) or not wanted <= ports:
+            yield f"{workload}: not found by PodMonitor {monitor['metadata']['name']}"
