@@ -37,15 +37,10 @@ for name in "${needed[@]}"; do
   [ -x "$bin_dir/$name" ] || { echo "no $bin_dir/$name: run cargo build --release --locked --workspace" >&2; exit 1; }
 done
 
-# The first Debian mirror that apt uses here, in either form of its configuration.
-own_mirror() {
-  { grep -rhs '^URIs:' /etc/apt/sources.list.d | sed 's/^URIs:[[:space:]]*//'
-    grep -hs '^deb ' /etc/apt/sources.list | grep -o 'https\?://[^ ]*'; } \
-    | tr ' ' '\n' | grep '/debian/*$' | head -n 1
-}
-
 make_bases() {
-  debootstrap --variant=minbase --include=ca-certificates "$suite" "$work/full" "${MIRROR:-$(own_mirror)}"
+  local mirror
+  mirror=${MIRROR:-$(docker/debian-mirror.sh)}
+  debootstrap --variant=minbase --include=ca-certificates "$suite" "$work/full" "$mirror"
   tar -C "$work/full" --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' --exclude='./dev/*' -c . \
     | docker import - "$build_base" > /dev/null
   runtime_files "$work/full" | tar -C "$work/full" --no-recursion --null --verbatim-files-from -T - -c \

@@ -14,15 +14,9 @@ work=$(mktemp -d)
 # Not what debootstrap mounts there, in case it is broken off.
 trap 'rm -rf --one-file-system "$work" "$work.log"' EXIT
 
-# The first Debian mirror that apt uses here, in either form of its configuration.
-own_mirror() {
-  { grep -rhs '^URIs:' /etc/apt/sources.list.d | sed 's/^URIs:[[:space:]]*//'
-    grep -hs '^deb ' /etc/apt/sources.list | grep -o 'https\?://[^ ]*'; } \
-    | tr ' ' '\n' | grep '/debian/*$' | head -n 1
-}
-
+mirror=${MIRROR:-$("$(dirname "$0")/../../docker/debian-mirror.sh")}
 # All of Debian's later releases are made like this one, whose name debootstrap knows from the start.
-debootstrap --variant=minbase --include="golang-go,$package" "$suite" "$work" "${MIRROR:-$(own_mirror)}" \
+debootstrap --variant=minbase --include="golang-go,$package" "$suite" "$work" "$mirror" \
   /usr/share/debootstrap/scripts/sid > "$work.log" 2>&1 || { tail -n 20 "$work.log" >&2; exit 1; }
 version=$(chroot "$work" dpkg-query --show --showformat '${source:Upstream-Version}' "$package")
 

@@ -12,13 +12,8 @@ work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 chmod 755 "$work"
 
-# The first Debian mirror that apt uses here, in either form of its configuration.
-own_mirror() {
-  { grep -rhs '^URIs:' /etc/apt/sources.list.d | sed 's/^URIs:[[:space:]]*//'
-    grep -hs '^deb ' /etc/apt/sources.list | grep -o 'https\?://[^ ]*'; } \
-    | tr ' ' '\n' | grep '/debian/*$' | head -n 1
-}
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(own_mirror) bookworm main" > "$work/sources.list"
+mirror=$("$(dirname "$0")/../../docker/debian-mirror.sh")
+echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm main" > "$work/sources.list"
 mkdir "$work/lists"
 sources=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists"
   -o Dir::Cache::srcpkgcache= -o Dir::Cache::pkgcache= -o APT::Sandbox::User=root)
