@@ -20,10 +20,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+# For all scripts here: they import this one first.
+sys.path.insert(0, str(ROOT / "tests/python"))
+from running import Failure, docker, run, wait_until
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-swarm-kubernetes"
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "pause")
 SUITE = "bookworm"
@@ -36,6 +40,7 @@ PAUSE_IMAGE = "llama-swarm-test/pause:local"
 NAMES_IMAGE = "llama-swarm-test/names:local"
 LABEL = "llama-swarm.test.cluster"
 DNS = "10.96.0.10"
+# For a node and its engine to be there, and for what is done on it.
 BOUND = 240.0
 # What --privileged gives, less the one capability that the engine itself may be without.
 PRIVILEGES = (
@@ -44,30 +49,6 @@ PRIVILEGES = (
 )
 # Of each size on each node: enough for all claims of the local overlay, wherever its pods are put.
 VOLUMES = 16
-
-
-class ClusterError(Exception):
-    pass
-
-
-def run(*command, bound=BOUND, **options):
-    words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=bound, **options)
-    if done.returncode:
-        raise ClusterError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-def docker(*arguments, **options):
-    return run("docker", *arguments, **options)
-
-
-def wait_until(so, what, bound=BOUND):
-    until = time.monotonic() + bound
-    while not so():
-        if time.monotonic() > until:
-            raise ClusterError(f"not within {bound:.0f} s: {what}")
-        time.sleep(0.2)
 
 
 class Cluster:
@@ -79,11 +60,11 @@ class Cluster:
     def container(self, node):
         return f"{self.name}-{node}"
 
-    def kubectl(self, *arguments, **options):
-        return run("kubectl", "--kubeconfig", self.kubeconfig, *arguments, **options)
+    def kubectl(self, *arguments, bound=BOUND, **options):
+        return run("kubectl", "--kubeconfig", self.kubeconfig, *arguments, bound=bound, **options)
 
     def on(self, node, *command, **options):
-        return docker("exec", "-i", self.container(node), *command, **options)
+        return docker("exec", "-i", self.container(node), *command, bound=BOUND, **options)
 
     def up(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +77,7 @@ class Cluster:
         self._write_kubeconfig(f"{prefix}.2", token)
         self.load(PAUSE_IMAGE)
         self.load(NAMES_IMAGE, nodes=self.nodes[:1])
-        wait_until(self._nodes_are_ready, "all nodes are ready")
+        wait_until(self._nodes_are_ready, "all nodes are ready", bound=BOUND)
         self._prepare_system()
 
     def _make_network(self):
@@ -149,7 +130,7 @@ class Cluster:
     def _nodes_are_ready(self):
         try:
             nodes = json.loads(self.kubectl("get", "nodes", "--output", "json"))["items"]
-        except ClusterError:
+        except Failure:
             return False
         ready = [c["status"] for node in nodes for c in node["status"]["conditions"] if c["type"] == "Ready"]
         return ready == ["True"] * len(self.nodes)
@@ -171,14 +152,14 @@ class Cluster:
 
     def load(self, *images, nodes=None):
         for node in nodes or self.nodes:
-            wait_until(lambda node=node: self._has_engine(node), f"the engine of {node} answers")
+            wait_until(lambda node=node: self._has_engine(node), f"the engine of {node} answers", bound=BOUND)
             with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saved:
                 self.on(node, "docker", "load", stdin=saved.stdout)
 
     def _has_engine(self, node):
         try:
             return bool(self.on(node, "docker", "info"))
-        except ClusterError:
+        except Failure:
             state = docker("inspect", "--format", "{{.State.Running}}", self.container(node)).strip()
             if state != "true":
                 raise
@@ -194,7 +175,7 @@ class Cluster:
     def down(self):
         own = ("--quiet", "--filter", f"label={LABEL}={self.name}")
         if containers := docker("ps", "--all", *own).split():
-            docker("rm", "--force", "--volumes", *containers)
+            docker("rm", "--force", "--volumes", *containers, bound=BOUND)
         if networks := docker("network", "ls", *own).split():
             docker("network", "rm", *networks)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -275,7 +256,7 @@ def main():
             cluster.load(*arguments.images)
         else:
             cluster.down()
-    except (ClusterError, subprocess.TimeoutExpired) as error:
+    except (Failure, subprocess.TimeoutExpired) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -9,7 +9,7 @@ import ipaddress
 import json
 import threading
 
-from cluster import ClusterError
+from cluster import Failure
 
 PERIOD = 0.5
 CHAIN = "POLICIES"
@@ -42,7 +42,7 @@ class Policies(threading.Thread):
         kinds = "pods,namespaces,networkpolicies"
         try:
             items = json.loads(self.cluster.kubectl("get", kinds, "--all-namespaces", "--output", "json"))["items"]
-        except ClusterError:
+        except Failure:
             return False
         return all([self._write(node, rules_of(items)) for node in self.cluster.nodes])
 
@@ -53,7 +53,7 @@ class Policies(threading.Thread):
         try:
             self.cluster.on(node, "iptables-restore", "--noflush", input=rules)
             self.cluster.on(node, "sh", "-c", hook)
-        except ClusterError:
+        except Failure:
             self.written.pop(node, None)
             return False
         self.written[node] = rules

@@ -2,17 +2,13 @@
 
 import json
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cluster import Cluster
+from observing import PROMISE, QUESTION, SHARDS, Client, Watch, wait_whole
 from policies import Policies
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/python"))
-from observing import PROMISE, QUESTION, SHARDS, Client, Failure, Report, Watch, free_ports, wait_until
+from running import Failure, Report, free_ports, wait_until
 
 NAMESPACE = "llama-swarm"
 WORKERS = [f"shard-worker-{shard}" for shard in range(SHARDS)]
@@ -72,11 +68,7 @@ class Scene:
         return {name: watch for name, watch in self.watches.items() if name != pod}
 
     def wait_whole(self, since=None):
-        what = "8 shards, each LOADED by its own worker and nobody else"
-        return {
-            pod: watch.wait(lambda seen: seen.is_whole(self.peers), what, since).at
-            for pod, watch in self.watches.items()
-        }
+        return wait_whole(self.watches, self.peers, since)
 
     def on_node_of(self, pod, script):
         """A script on a pod's node, where $PID is its main process."""
@@ -192,16 +184,3 @@ def keep_asking(scene, over, answers):
 
 def loaded_missing(seen):
     return sum("LOADED" not in {r["state"] for r in seen.replicas(shard).values()} for shard in range(SHARDS))
-
-
-def text_of(pieces):
-    return "".join(text for _, text in pieces)
-
-
-def wait_until_long(so, what):
-    since = time.monotonic()
-    while not so():
-        if time.monotonic() - since > BOUND:
-            raise Failure(f"not within {BOUND:.0f} s: {what}")
-        time.sleep(1)
-    return time.monotonic() - since

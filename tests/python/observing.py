@@ -1,101 +1,21 @@
-"""What tests of a whole swarm share: asking it, following what its nodes see, reporting. Only the standard library."""
+"""What tests of a whole swarm share: asking it, and following what its nodes see. Only the standard library."""
 
 import http.client
 import json
 import os
-import signal
-import socket
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
 
+from running import BOUND, POLL, Failure
+
 SHARDS = 8
 # How soon all others must see that a worker is gone.
 PROMISE = 2.0
-# Nothing may take longer; a loaded machine with two cores stays far below it.
-BOUND = 120.0
-POLL = 0.1
 QUESTION = "What is the capital of France?"
 LONG_QUESTION = "Write a long story about an old lighthouse keeper and the sea."
 LONG_ANSWER = 160
-
-
-class Failure(Exception):
-    """A scenario cannot go on. `nodes` are those whose logs tell why."""
-
-    def __init__(self, message, nodes=()):
-        super().__init__(message)
-        self.nodes = list(nodes)
-
-
-def run(*command, bound=BOUND, **options):
-    """Standard output of a command that must succeed."""
-    words = [str(word) for word in command]
-    # A session of its own: Ctrl-C is for this program, which ends its commands itself, with all that they started.
-    child = subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-    try:
-        out, err = child.communicate(timeout=bound)
-    except BaseException:
-        end_group(child)
-        raise
-    if child.returncode:
-        raise Failure(f"{' '.join(words)}: {err.strip() or out.strip()}")
-    return out
-
-
-def end_group(child):
-    """Lets a script remove its own files first."""
-    os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-class Report:
-    """Counts checks and prints a line for each."""
-
-    def __init__(self):
-        self.passed = self.failed = 0
-        self.suspects = set()  # nodes whose logs may tell why
-
-    def check(self, good, text, nodes=()):
-        print(f"{'ok' if good else 'FAULT'}: {text}", flush=True)
-        self.passed += bool(good)
-        self.failed += not good
-        self.suspects |= set() if good else set(nodes)
-
-
-def note(text):
-    print(f"    {text}", flush=True)
-
-
-def wait_until(so, what, nodes=()):
-    """Polls: for what pushes no changes."""
-    since = time.monotonic()
-    while not so():
-        if time.monotonic() - since > BOUND:
-            raise Failure(f"not within {BOUND:.0f} s: {what}", nodes)
-        time.sleep(POLL)
-    return time.monotonic() - since
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Client:
@@ -257,5 +177,39 @@ class Watch:
         )
 
 
+def wait_whole(watches, peers, since=None):
+    """Until every node sees all shards once and loaded; gives each node's moment. `peers`: a set for each shard."""
+    what = "8 shards, each LOADED by its own worker and nobody else"
+    return {node: watch.wait(lambda seen: seen.is_whole(peers), what, since).at for node, watch in watches.items()}
+
+
+def text_of(pieces):
+    return "".join(text for _, text in pieces)
+
+
 def longest_pause(pieces):
     return max(after[0] - before[0] for before, after in zip(pieces, pieces[1:], strict=False))
+
+
+def disturbed_answer(client, when, act):
+    """Pieces of the long answer, in whose middle `act` ran, and when it had.
+
+    `when` is asked at each piece, with those that are there, until it gives what to act on.
+    """
+    pieces, actor, acted = [], None, []
+
+    def run_act(target):
+        act(target)
+        acted.append(time.monotonic())
+
+    for piece in client.stream(LONG_QUESTION, LONG_ANSWER):
+        pieces.append(piece)
+        if actor is None and (target := when(pieces)):
+            actor = threading.Thread(target=run_act, args=[target])
+            actor.start()
+    if actor is None:
+        raise Failure("the answer was over before anything was done to it", ["gateway"])
+    actor.join()
+    if not acted:
+        raise Failure("what was to disturb the answer failed", ["gateway"])
+    return pieces, acted[0]

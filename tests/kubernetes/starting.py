@@ -1,0 +1,82 @@
+"""The manifests are applied as the docs say, and the swarm is there."""
+
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from cluster import ROOT
+from observing import LONG_ANSWER, LONG_QUESTION, QUESTION, SHARDS, longest_pause, text_of
+from older import for_server
+from running import note
+from scene import BOUND, WORKERS, PortForward, minor_version, restart_counts
+
+
+def other_overlays_are_accepted(scene):
+    """By the API server, which makes none of it but the namespace. What only an operator knows is left out."""
+    scene.cluster.kubectl("apply", "--filename", ROOT / "k8s/base/namespace.yaml")
+    for overlay in ("production", "gpu"):
+        objects = rendered(scene, ROOT / "k8s" / "overlays" / overlay)
+        for_server(objects, minor_version(scene))
+        known = [item for item in objects if item["kind"] != "PodMonitor"]
+        told = scene.kubectl("apply", "--dry-run=server", "--filename", "-", input=listed(known))
+        scene.report.check(
+            len(told.splitlines()) == len(known), f"the API server accepts the {len(known)} objects of {overlay}"
+        )
+
+
+def everything_starts(scene):
+    since = time.monotonic()
+    for difference in apply(scene, ROOT / "k8s"):
+        note(f"Kubernetes 1.{minor_version(scene)}: {difference}")
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "identity.key"
+        subprocess.run([ROOT / "k8s/make-identity.sh", key], check=True, timeout=60)
+        scene.kubectl("create", "secret", "generic", "rendezvous-identity", f"--from-file={key}")
+    scene.kubectl("rollout", "status", "statefulset/shard-worker", "--timeout=300s", bound=BOUND)
+    scene.kubectl("rollout", "status", "deployment/gateway", "--timeout=300s", bound=BOUND)
+    took = time.monotonic() - since
+    pods = scene.pods()
+    nodes = {pod["spec"]["nodeName"] for name, pod in pods.items() if name in WORKERS}
+    restarts = sum(restart_counts(scene).values())
+    scene.report.check(len(pods) == 10, f"ten pods, and the gateway is ready {took:.1f} s after kubectl apply")
+    scene.report.check(restarts == 0, f"{restarts} containers were restarted on the way")
+    scene.report.check(len(nodes) == len(scene.cluster.nodes), f"the workers are spread over {len(nodes)} nodes")
+
+
+def apply(scene, folder):
+    """Applies the local overlay of a copy of k8s/; gives what had to be said otherwise."""
+    objects = rendered(scene, folder / "overlays/local")
+    differences = for_server(objects, minor_version(scene))
+    scene.kubectl("apply", "--filename", "-", input=listed(objects))
+    return differences
+
+
+def rendered(scene, overlay):
+    return [item for item in yaml.safe_load_all(scene.cluster.kubectl("kustomize", overlay)) if item]
+
+
+def listed(objects):
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+def everybody_sees_all(scene):
+    scene.client = PortForward(scene.cluster)
+    for pod in scene.pods():
+        scene.watch(pod)
+    for watch in scene.watches.values():
+        watch.wait(lambda seen: True, "any status")
+    scene.peers = [{scene.watches[worker].last().peer} for worker in WORKERS]
+    scene.wait_whole()
+    scene.report.check(len(set.union(*scene.peers)) == SHARDS, "ten pods see 8 shards, one LOADED worker each")
+
+
+def the_model_answers(scene):
+    scene.answer = scene.client.ask(QUESTION, 32)
+    scene.report.check("Paris" in scene.answer, f"{QUESTION} {scene.answer!r}")
+    pieces = list(scene.client.stream(LONG_QUESTION, LONG_ANSWER))
+    scene.long_answer = text_of(pieces)
+    note(f"undisturbed: {len(pieces)} pieces, longest pause {longest_pause(pieces):.2f} s")

@@ -1,0 +1,1 @@
+"""The parts of containers.py, by subject."""
