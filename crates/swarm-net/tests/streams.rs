@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use support::{QUIC, QUIC_AND_TCP, TCP, config};
+use support::{PATIENCE, QUIC, QUIC_AND_TCP, TCP, config, offer, replica_state};
 use swarm_net::{Identity, NetConfig, NetError, PeerInfo, Role, SwarmNet, peer_server};
 use swarm_proto::wire::{
     CollectRequest, CollectResponse, ForwardRequest, ForwardResponse, HopFailed, Step, forward_request,
@@ -19,11 +19,11 @@ use swarm_proto::wire::{
     shard_service_client::ShardServiceClient,
     shard_service_server::{ShardService, ShardServiceServer},
 };
-use swarm_types::NodeId;
+use swarm_types::{NodeId, ReplicaState};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::interval,
+    time::{interval, timeout},
 };
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
@@ -56,28 +56,35 @@ impl ShardService for Echo {
     }
 }
 
+/// A node that answers and serves shard 0, so that others see when it is there.
 async fn echo_node(listen: &str, entry: Option<&SwarmNet>) -> SwarmNet {
     let config = NetConfig {
         listen: listen.split(',').map(str::to_owned).collect(),
         rendezvous: entry.map(|entry| entry.addresses().remove(0)).into_iter().collect(),
         ..config(1, None)
     };
-    let (net, peers) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await.unwrap();
+    start_echo(config, Identity::ephemeral()).await
+}
+
+async fn start_echo(config: NetConfig, identity: Identity) -> SwarmNet {
+    let (net, peers) = SwarmNet::bind(config, Role::Worker, identity).await.unwrap();
     let server = peer_server().add_service(ShardServiceServer::new(Echo)).add_service(net.peer_service());
     tokio::spawn(server.serve_with_incoming(peers));
+    net.announce(vec![offer(0, true)]);
     net
 }
 
 /// The channel to a node that is just being found.
 async fn channel(net: &SwarmNet, node: &NodeId) -> Channel {
-    let start = Instant::now();
-    loop {
-        match net.channel(node).await {
-            Ok(channel) => return channel,
-            Err(error) if start.elapsed() > Duration::from_secs(20) => panic!("no channel: {error}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
+    sees(net, node, ReplicaState::Loaded).await;
+    net.channel(node).await.unwrap()
+}
+
+/// Waits until a node is seen so.
+async fn sees(net: &SwarmNet, node: &NodeId, state: ReplicaState) {
+    let mut status = net.status();
+    let seen = status.wait_for(|status| replica_state(status, 0, node) == Some(state));
+    timeout(PATIENCE, seen).await.expect("seen in time").unwrap();
 }
 
 /// Sends steps of this size one after the other; gives who the other side took the caller for.
@@ -137,8 +144,7 @@ async fn a_large_step_on_a_slow_tcp_link_is_no_silence() {
     let link = slow_link(format!("127.0.0.1:{port}").parse().unwrap()).await;
     let entry = format!("/ip4/127.0.0.1/tcp/{}", link.port());
     let config = NetConfig { listen: vec![TCP.into()], rendezvous: vec![entry], ..config(1, None) };
-    let (client, peers) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await.unwrap();
-    tokio::spawn(peer_server().add_service(client.peer_service()).serve_with_incoming(peers));
+    let client = start_echo(config, Identity::ephemeral()).await;
     let channel = channel(&client, server.id()).await;
     let start = Instant::now();
     let callers = exchange(channel, 1 << 19, 1).await;
@@ -158,10 +164,7 @@ async fn a_channel_is_rebuilt_after_its_peer_came_back() {
             ..config(1, None)
         };
         let identity = config.load_identity("peer").unwrap();
-        let (net, peers) = SwarmNet::bind(config, Role::Gateway, identity).await.unwrap();
-        let server = peer_server().add_service(ShardServiceServer::new(Echo));
-        tokio::spawn(server.serve_with_incoming(peers));
-        net
+        start_echo(config, identity).await
     };
     let peer = start().await;
     let id = peer.id().clone();
@@ -172,6 +175,7 @@ async fn a_channel_is_rebuilt_after_its_peer_came_back() {
     let failed = ShardServiceClient::new(old).collect(CollectRequest::default()).await.unwrap_err();
     assert_eq!(failed.code(), tonic::Code::Unavailable, "{failed:?}");
 
+    sees(&entry, &id, ReplicaState::Offline).await;
     let peer = start().await;
     assert_eq!(*peer.id(), id, "the identity was free again");
     let callers = exchange(channel(&entry, &id).await, 10, 1).await;

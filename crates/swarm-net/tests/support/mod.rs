@@ -2,17 +2,14 @@
 // Each test binary uses a part of this, and what fails here fails a test.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-use std::{
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};
 use swarm_types::{Capabilities, NodeId, ReplicaState, ShardId, SwarmStatus, fixture};
 use tokio::{task::JoinHandle, time::timeout};
 
 /// Nothing here takes this long, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const QUIC_AND_TCP: &str = "/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0";
 pub const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -110,71 +107,4 @@ pub fn offer(shard: u32, loaded: bool) -> ShardOffer {
     let loaded_percent = if loaded { 100 } else { 0 };
     let capabilities = Capabilities { loaded_percent, ..fixture::capabilities() };
     ShardOffer { shard_id: ShardId(shard), loaded, model: fixture::model(), capabilities }
-}
-
-/// A worker in a process of its own, which can be killed.
-pub struct WorkerProcess(Child);
-
-const CHILD_ENTRY: &str = "SWARM_NET_TEST_ENTRY";
-const CHILD_LISTEN: &str = "SWARM_NET_TEST_LISTEN";
-const CHILD_IDENTITY: &str = "SWARM_NET_TEST_IDENTITY";
-
-impl WorkerProcess {
-    /// Starts this test binary again as a worker with shard 1 of 2, see [`run_child`].
-    pub fn start(entry: &Node, listen: &str, identity: &std::path::Path) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["a_worker_in_a_process_of_its_own", "--exact", "--ignored"])
-            .env(CHILD_ENTRY, entry.entry())
-            .env(CHILD_LISTEN, listen)
-            .env(CHILD_IDENTITY, identity)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    pub fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    /// Stops it without ending it, as a machine that hangs.
-    pub fn freeze(&self) {
-        self.signal("-STOP");
-    }
-
-    /// Lets it go on.
-    pub fn thaw(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for WorkerProcess {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The other side of [`WorkerProcess::start`]. Does nothing in an ordinary test run.
-pub async fn run_child() {
-    let Ok(entry) = std::env::var(CHILD_ENTRY) else { return };
-    let config = NetConfig {
-        cluster: "test".into(),
-        listen: std::env::var(CHILD_LISTEN).unwrap().split(',').map(str::to_owned).collect(),
-        rendezvous: vec![entry],
-        identity: Some(std::env::var_os(CHILD_IDENTITY).unwrap().into()),
-        total_shards: 2,
-        ..NetConfig::default()
-    };
-    let identity = config.load_identity("worker").unwrap();
-    let node = Node::start(config, Role::Worker, identity).await;
-    node.net.announce(vec![offer(1, true)]);
-    // Whoever started this kills it; this bound is for when that one was killed itself.
-    tokio::time::sleep(2 * PATIENCE).await;
 }
