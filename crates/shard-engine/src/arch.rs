@@ -5,25 +5,25 @@
 //! One whose layers differ only in ways that are here already takes:
 //!
 //! 1. `arch/<name>.rs`, one [`Architecture`], and its line in [`ALL`];
-//! 2. `gguf::tiny`, so that a tiny random model of it can be written, with the tensors that it has besides those of all;
+//! 2. `gguf::tiny`, so that a tiny random model of it can be written: the tensors that it has besides those of all;
 //! 3. `architectures()` in this crate's `tests/invariance.rs`: from then on its shards, chunks and batches are checked,
 //!    and its answers against those of candle's own model, for which `reference` there needs one more branch;
-//! 4. in the gateway `text/tokenizer.rs`: `pre_tokenizer`, when its text is cut in a way of its own, and `END_NAMES`, when
-//!    its answers end with a token of another name;
+//! 4. in the gateway `text/tokenizer.rs`: `pre_tokenizer`, when its text is cut in a way of its own, and `END_NAMES`,
+//!    when its answers end with a token of another name;
 //! 5. the list of models in `README.md`.
 //!
-//! One that differs in a new way takes a new variant in `arch/architecture.rs` as well. Then the compiler names the places
-//! that have to learn it, which for products and caches on the host are:
+//! One that differs in a new way takes a new variant in `arch/architecture.rs` as well. Then the compiler names the
+//! places that have to learn it. For a backend in memory they are:
 //!
 //! | what is new | where it is computed |
 //! |---|---|
 //! | [`Norm`] | `cpu/norm.rs`; `hyper.rs` for the key of its constant |
-//! | [`Activation`], [`FeedForward`] | `cpu/feed_forward.rs` |
 //! | [`Projections`], [`Window`], [`ScoreScale`] | `cpu/attention.rs` |
 //! | [`RopeStyle`] | `cpu/rope.rs` |
+//! | [`FeedForward`], [`Activation`] | `cpu/feed_forward.rs` |
 //!
-//! Parts of a layer that no architecture has had so far are added to `PARTS` in `cpu/attention.rs` or
-//! `cpu/feed_forward.rs`: a file with a part that is not there is refused, for without it the answers would be wrong, but
+//! A part of a layer that no architecture has had so far is added to `PARTS` in `cpu/attention.rs` or
+//! `cpu/feed_forward.rs`. A file with a part that is in neither is refused: without it the answers would be wrong, but
 //! not look it.
 
 mod architecture;

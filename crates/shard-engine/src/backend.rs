@@ -1,8 +1,8 @@
 //! The seam between what the engine decides (slots, room, batches, sampling) and how layers are computed.
 //!
-//! A [`Backend`] holds a part of a model and computes a range of its layers at a time. Rows enter [`Backend::forward`] once
-//! and leave it once; between the layers they are where the backend wants them. What it keeps for a slot ([`Cache`]) and
-//! what comes out of a pass ([`Hidden`]) is its own as well: the engine only carries them back to it.
+//! A [`Backend`] holds a part of a model and computes a range of its layers at a time. Rows enter [`Backend::forward`]
+//! once and leave it once; between the layers they are where the backend wants them. What it keeps for a slot
+//! ([`Cache`]) and what comes out of a pass ([`Hidden`]) is its own as well: the engine only carries them back to it.
 //!
 //! A row's result must not depend on the other rows of a pass, nor on how its slot's rows were cut into passes.
 //!
@@ -23,7 +23,8 @@
 //!     fn forward(&self, layers: LayerRange, rows: &mut [Rows<'_>]) -> Result<Hidden, EngineError> {
 //!         let mut x: Tensor = self.enter(rows)?;      // the one copy to the device: ids or activations
 //!         for (number, layer) in self.layers_of(layers).enumerate() {
-//!             // Products of all rows together; attention for each slot on rows.cache.get::<Vec<LayerTensors>>()[number].
+//!             // Products of all rows together; attention of each slot's rows over its own
+//!             // rows.cache.get::<Vec<LayerTensors>>()[number].
 //!             x = layer.forward(&x, number, rows)?;
 //!         }
 //!         Ok(Hidden::new(x))                          // still on the device
@@ -73,8 +74,8 @@ pub(crate) trait Backend: fmt::Debug + Send {
     /// An empty cache of these layers, which will never hold more than so many positions.
     fn new_cache(&self, layers: LayerRange, positions: u32) -> Cache;
 
-    /// Passes rows of different slots through these layers, all of them held, and adds to the caches, which are of these
-    /// layers too.
+    /// Passes rows of different slots through these layers, all of them held, and adds to the caches, which are of
+    /// these layers too.
     ///
     /// # Errors
     /// When the computation fails; what the caches hold above the rows' positions is then worth nothing.

@@ -5,7 +5,8 @@
 //!
 //! On a CPU in precision `exact` a row's result does not depend on what else is in the batch, on the chunking or on
 //! the number of shards, bit for bit: every sum runs in one fixed order that only the row itself decides. Kernels that
-//! are not ours (precision `fast`, GPUs) are tried out at loading and fed one row at a time where they do not keep that.
+//! are not ours (precision `fast`, GPUs) are tried out at loading, and fed one row at a time where they do not keep
+//! that.
 
 mod arch;
 mod backend;

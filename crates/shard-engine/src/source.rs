@@ -52,7 +52,8 @@ impl TensorSource {
         self.header.tensors.contains_key(name)
     }
 
-    /// How a matrix is stored. Fails unless it is there in this shape, so that nothing is set aside for one that is not.
+    /// How a matrix is stored. Fails unless it is there in this shape, so that nothing is set aside for one that is
+    /// not.
     pub(crate) fn dtype(&self, name: &str, shape: MatrixShape) -> Result<Dtype, EngineError> {
         self.info(name, &[shape.columns, shape.rows]).map(|info| info.dtype)
     }

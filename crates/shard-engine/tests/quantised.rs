@@ -25,8 +25,8 @@ const TYPES: [(Dtype, GgmlDType); 12] = [
     (Dtype::Q8K, GgmlDType::Q8K),
 ];
 
-/// Rows of whole blocks of every type. The matrices of layers have multiples of 16 rows, for which candle has kernels of
-/// its own; the vocabulary has not.
+/// Rows of whole blocks of every type. The matrices of layers have multiples of 16 rows, for which candle has kernels
+/// of its own; the vocabulary has not.
 fn tiny() -> TinyModel {
     TinyModel { layers: 2, hidden: 256, heads: 4, feed_forward: 512, ..TinyModel::default() }
 }

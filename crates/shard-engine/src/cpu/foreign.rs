@@ -26,8 +26,8 @@ impl Foreign {
         if !device.is_cpu() {
             return Self::probed(product(raw, device)?, shape, device);
         }
-        // On a CPU candle picks its kernels by the number of outputs modulo at most 16. So a few rows tell as much as all
-        // of them, and the copies that it keeps of whatever was multiplied go with those rows.
+        // On a CPU candle picks its kernels by the number of outputs modulo at most 16. So a few rows tell as much as
+        // all of them, and the copies that it keeps of whatever was multiplied go with those rows.
         let probe = raw.first_rows(16 + shape.rows % 16);
         let probe_shape = probe.shape();
         let Self { together, .. } = Self::probed(product(probe, device)?, probe_shape, device)?;
