@@ -1,13 +1,15 @@
 //! A path between two nodes that are both alive is cut, and comes back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use swarm_proto::wire::{
     GenerateRequest, GenerateResponse, ReplicaState, SamplingParams, SwarmStatus, generate_request::Input,
     generate_response::Event, inference_service_client::InferenceServiceClient,
 };
-use swarm_tests::{Network, Process, Swarm, SwarmSpec, chat, counted, counts, replica_state, tiny_model};
+use swarm_tests::{
+    BOUND, Network, Process, Swarm, SwarmSpec, chat, counted, counts, replica_state, tiny_model,
+};
 use tonic::Streaming;
 
 /// README.md says about two seconds; a busy machine has one more.
@@ -53,12 +55,14 @@ async fn a_session_that_lost_a_connection_goes_on_where_it_stood() -> anyhow::Re
     let this = "a_session_that_lost_a_connection_goes_on_where_it_stood";
     let Some(network) = Network::of_its_own(this).await? else { return Ok(()) };
     let model = tiny_model(3)?;
-    let worker_args = ["--session-lease".into(), "60".into()].into();
+    // Longer than anything here takes.
+    let worker_args = ["--session-lease".into(), "600".into()].into();
     let spec = SwarmSpec { total_shards: 3, worker_args, ..SwarmSpec::new(model.path()) };
     let swarm = Swarm::ready(spec).await?;
     let before = rows(&swarm).await?;
     let undisturbed = rest(&mut generate(&swarm.gateway).await?).await?;
     assert_eq!(undisturbed.len(), TOKENS as usize);
+    nothing_is_kept(&swarm).await?;
     let expected = since(&before, &rows(&swarm).await?);
     assert!(expected.iter().all(|rows| *rows == expected[0]), "every worker computes each row: {expected:?}");
 
@@ -82,6 +86,21 @@ async fn a_session_that_lost_a_connection_goes_on_where_it_stood() -> anyhow::Re
         let computed = since(&before, &rows(&swarm).await?);
         eprintln!("worker {place} was cut off: {computed:?} rows, {} undisturbed", expected[0]);
         assert_eq!(computed, expected, "nothing was computed twice");
+        nothing_is_kept(&swarm).await?;
+    }
+    Ok(())
+}
+
+/// A session that came to its end is freed on every worker, and no lease is left of it.
+async fn nothing_is_kept(swarm: &Swarm) -> anyhow::Result<()> {
+    for worker in &swarm.workers {
+        for gauge in ["llama_swarm_kv_cache_bytes", "llama_swarm_sessions_leased", "llama_swarm_sessions"] {
+            let (since, mut poll) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+            while counted(worker, &format!("{gauge} ")).await? > 0 {
+                anyhow::ensure!(since.elapsed() < BOUND, "{gauge} does not come to 0");
+                poll.tick().await;
+            }
+        }
     }
     Ok(())
 }

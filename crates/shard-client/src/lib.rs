@@ -68,6 +68,8 @@ pub struct HopSession {
 #[derive(Debug)]
 pub struct HopTrouble {
     worker: NodeId,
+    /// `opened` has come: it comes once.
+    has_opened: bool,
     answers: Streaming<wire::ForwardResponse>,
 }
 
@@ -84,7 +86,7 @@ impl HopSession {
         steps.try_send(first).map_err(|_| Refusal::new(RefusalCause::Internal, "a new channel is full"))?;
         let mut client = client(channel);
         let answers = in_time(client.forward(request(ReceiverStream::new(waiting)))).await?.into_inner();
-        Ok((Self { steps }, HopTrouble { worker, answers }))
+        Ok((Self { steps }, HopTrouble { worker, has_opened: false, answers }))
     }
 
     /// Sends a step down; waits while the hop has enough of them.
@@ -141,7 +143,11 @@ impl HopTrouble {
     pub async fn next(&mut self) -> FromBelow {
         let refusal = match self.answers.message().await {
             Ok(Some(response)) => match response.try_into() {
-                Ok(news) => return news,
+                Ok(FromBelow::Opened(_)) if self.has_opened => broken("opened: came twice"),
+                Ok(news) => {
+                    self.has_opened = true;
+                    return news;
+                }
                 Err(error) => broken(error),
             },
             Ok(None) => Refusal::new(RefusalCause::HopFailed, "the hop ended the session"),

@@ -2,6 +2,7 @@
 
 use std::{
     pin::{Pin, pin},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -61,15 +62,23 @@ enum Below {
     Gateway(Collector),
 }
 
-struct Session<'a> {
+/// What a session has here.
+#[derive(Clone, Copy)]
+struct Seat<'a> {
     host: &'a Host,
-    caller: NodeId,
-    open: OpenSession,
     place: &'a Place,
-    engine: EngineHandle,
+    engine: &'a EngineHandle,
     slot: Slot,
     /// What the slot had computed when this attempt came.
     positions: u32,
+    /// The slot has computed something, now or before: it is worth a lease.
+    has_rows: &'a AtomicBool,
+}
+
+struct Session<'a> {
+    seat: Seat<'a>,
+    caller: NodeId,
+    open: OpenSession,
     above: mpsc::Sender<FromBelow>,
     below: Below,
     spent: Spent,
@@ -126,37 +135,43 @@ async fn run(host: &Host, mut call: Call) -> End {
         Err(refusal) => return refused_by(host, refusal),
     };
     // Not to be cancelled: what the engine has opened must be held by the place, or closed.
-    let end = match host.slot(&engine, options(&open), inherited).await {
-        Err(refusal) => refused_by(host, refusal),
-        Ok((held, positions)) => {
-            let slot = held.slot;
-            if !place.hold(held) {
-                engine.close(slot).await;
-                return End::Broken;
-            }
-            let Call { caller, mut from_above, above } = call;
-            let steps = async {
-                let (engine, above, spent) = (engine.clone(), above.clone(), Spent::new());
-                let below = open_below(host, &open, collector).await?;
-                let place = &place;
-                let mut session =
-                    Session { host, caller, open, place, engine, slot, positions, above, below, spent };
-                session.steps(&mut from_above).await?;
-                Ok(session.below)
-            };
-            tokio::select! {
-                ended = steps => ended.map_or_else(|end| end, End::Over),
-                () = above.closed() => End::Broken,
-                () = place.superseded.cancelled() => End::Broken,
-            }
+    let (slot, positions) = match host.slot(&engine, options(&open), inherited).await {
+        Ok((held, positions)) => (held.slot, place.hold(held).then_some(positions)),
+        Err(refusal) => {
+            place.end();
+            return refused_by(host, refusal);
         }
     };
-    if matches!(end, End::Over(_) | End::Refused(_))
-        && let Some(slot) = place.end()
-    {
+    let Some(positions) = positions else {
         engine.close(slot).await;
+        return End::Broken;
+    };
+    let has_rows = AtomicBool::new(positions > 0);
+    let seat = Seat { host, place: &place, engine: &engine, slot, positions, has_rows: &has_rows };
+    let end = pass_steps(seat, call, open, collector).await;
+    if matches!(end, End::Over(_) | End::Refused(_)) || !has_rows.load(Ordering::Relaxed) {
+        // Closed first, so that whoever gets the place finds the memory free.
+        engine.close(slot).await;
+        place.end();
     }
     end
+}
+
+async fn pass_steps(seat: Seat<'_>, call: Call, open: OpenSession, collector: Option<Collector>) -> End {
+    let Call { caller, mut from_above, above } = call;
+    let steps = async {
+        let below = open_below(seat.host, &open, collector).await?;
+        let spent = Spent::new();
+        let mut session = Session { seat, caller, open, above: above.clone(), below, spent };
+        session.steps(&mut from_above).await?;
+        Ok(session.below)
+    };
+    tokio::select! {
+        biased; // A step of an attempt that is superseded finds no slot: that is no fault of its caller.
+        () = seat.place.superseded.cancelled() => End::Broken,
+        ended = steps => ended.map_or_else(|end| end, End::Over),
+        () = above.closed() => End::Broken,
+    }
 }
 
 fn refused_by(host: &Host, refusal: Refusal) -> End {
@@ -208,14 +223,14 @@ impl Session<'_> {
     /// Passes steps until the caller says that the session is over.
     async fn steps(&mut self, from_above: &mut Above) -> Result<(), End> {
         if let Below::Gateway(_) = self.below {
-            tell_opened(&self.above, self.positions).await?;
+            tell_opened(&self.above, self.seat.positions).await?;
         }
         loop {
             let message = tokio::select! {
                 biased; // That the session is over matters more than who left after it.
                 message = from_above.next() => message,
                 news = self.below.news() => {
-                    tell_opened(&self.above, self.positions.min(news?)).await?;
+                    tell_opened(&self.above, self.seat.positions.min(news?)).await?;
                     continue;
                 }
                 () = sleep(IDLE) => return Err(self.idle()),
@@ -235,7 +250,7 @@ impl Session<'_> {
     }
 
     fn refused(&self, refusal: Refusal) -> End {
-        refused_by(self.host, refusal)
+        refused_by(self.seat.host, refusal)
     }
 
     fn idle(&self) -> End {
@@ -256,8 +271,9 @@ impl Session<'_> {
 
     /// Computes a step and hands the result on.
     async fn pass(&mut self, step: Step) -> Result<(), End> {
-        let computed = self.engine.step(self.slot, step).await;
+        let computed = self.seat.engine.step(self.seat.slot, step).await;
         let Computed { mut step, result, timing } = computed.map_err(|refusal| self.wrong_step(refusal))?;
+        self.seat.has_rows.store(true, Ordering::Relaxed);
         self.spent.computed(&step, timing);
         step.timings.push(timing);
         let sending = Instant::now();
@@ -266,7 +282,7 @@ impl Session<'_> {
             StepResult::Output(output) => self.answer(StepOutput { timings: step.timings, ..output }).await?,
         }
         let took = sending.elapsed();
-        self.host.sent(took);
+        self.seat.host.sent(took);
         self.spent.sent(took);
         Ok(())
     }
@@ -284,7 +300,7 @@ impl Session<'_> {
                 },
                 news = trouble.next() => match news {
                     FromBelow::Opened(positions) => {
-                        tell_opened(&self.above, self.positions.min(positions)).await?;
+                        tell_opened(&self.above, self.seat.positions.min(positions)).await?;
                     }
                     FromBelow::Failed(failure) => return Err(End::FailedBelow(failure)),
                 },
@@ -292,7 +308,7 @@ impl Session<'_> {
         };
         if refusal.cause == RefusalCause::InvalidArgument {
             // Too large for whichever hop, so it is not that one's fault.
-            return Err(refused_by(self.host, refusal));
+            return Err(refused_by(self.seat.host, refusal));
         }
         let named = timeout(BLAME_GRACE, trouble.failure()).await;
         let unnamed = |_| HopFailure { worker: worker.clone(), refusal };
@@ -304,7 +320,7 @@ impl Session<'_> {
             return Err(self.misplaced());
         };
         if !output.tokens.is_empty() {
-            self.place.answers(&output);
+            self.seat.place.answers(&output);
         }
         match timeout(COLLECT_TIMEOUT, collector.send(output)).await {
             Ok(Ok(())) => Ok(()),

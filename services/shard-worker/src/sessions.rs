@@ -43,7 +43,6 @@ pub(crate) struct Sessions {
     table: Arc<Mutex<Table>>,
     running: watch::Sender<usize>,
     leased: watch::Sender<usize>,
-    draining: watch::Sender<bool>,
     /// Something has to be let go at another time than before.
     changed: Arc<Notify>,
 }
@@ -52,6 +51,7 @@ pub(crate) struct Sessions {
 struct Table {
     entries: HashMap<SessionId, Entry>,
     bounds: Bounds,
+    draining: bool,
 }
 
 /// A session whose gateway waits, whose stream runs, or whose cache is leased.
@@ -124,10 +124,9 @@ pub(crate) struct Place {
 impl Sessions {
     pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
-            table: Arc::new(Mutex::new(Table { entries: HashMap::new(), bounds })),
+            table: Arc::new(Mutex::new(Table { entries: HashMap::new(), bounds, draining: false })),
             running: watch::Sender::new(0),
             leased: watch::Sender::new(0),
-            draining: watch::Sender::new(false),
             changed: Arc::default(),
         }
     }
@@ -148,7 +147,7 @@ impl Sessions {
 
     /// From now on new streams are refused.
     pub(crate) fn drain(&self) {
-        self.draining.send_replace(true);
+        self.table().draining = true;
     }
 
     /// Notes a gateway; forgotten when its session does not come in time.
@@ -169,11 +168,11 @@ impl Sessions {
 
     /// A place for a stream, taking over from an older attempt of its session.
     pub(crate) fn enter(&self, session: &SessionId, attempt: Attempt) -> Result<Entered, Refusal> {
-        if *self.draining.borrow() {
-            return Err(Refusal::new(RefusalCause::NotReady, "the worker is draining: use another replica"));
-        }
         let superseded = CancellationToken::new();
         let mut table = self.table();
+        if table.draining {
+            return Err(Refusal::new(RefusalCause::NotReady, "the worker is draining: use another replica"));
+        }
         table.begin(session, attempt, Call::Forward)?;
         let entry = table.entries.entry(session.clone()).or_insert_with(|| Entry::new(attempt));
         entry.forwarded = true;
@@ -213,13 +212,13 @@ impl Sessions {
         self.changed.notify_one();
     }
 
-    /// Tells how many there are; the table is not locked any more then.
+    /// Tells how many there are, before others change the table.
     fn count(&self, table: MutexGuard<'_, Table>) {
         let (running, leased) = table.counts();
-        drop(table);
         let set = |count: usize| move |now: &mut usize| std::mem::replace(now, count) != count;
         self.running.send_if_modified(set(running));
         self.leased.send_if_modified(set(leased));
+        drop(table);
     }
 }
 
@@ -360,20 +359,22 @@ impl Place {
         }
     }
 
-    /// Keeps an answer until the next, in case it is lost on the way.
+    /// Keeps an answer's tokens until the next, in case it is lost on the way.
     pub(crate) fn answers(&self, output: &StepOutput) {
         if let Some(Cache::InUse(_, Some(held))) = self.sessions.table().cache_of(self) {
-            held.last = Some(output.clone());
+            let (tokens, timings) = (output.tokens.clone(), output.timings.clone());
+            held.last = Some(StepOutput { position: output.position, tokens, scores: vec![], timings });
         }
     }
 
-    /// The session is over, nobody will come back for it. Gives the slot to close.
-    pub(crate) fn end(self) -> Option<Slot> {
+    /// The session is over, nobody will come back for it. Its slot must be closed already.
+    pub(crate) fn end(self) {
         let mut table = self.sessions.table();
-        let cache = std::mem::replace(table.cache_of(&self)?, Cache::Nothing);
+        if let Some(cache) = table.cache_of(&self) {
+            *cache = Cache::Nothing;
+        }
         table.drop_empty();
         self.sessions.told(table);
-        cache.into_held().map(|held| held.slot)
     }
 }
 

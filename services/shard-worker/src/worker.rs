@@ -16,7 +16,10 @@ use swarm_process::{
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
 use swarm_types::{LayerRange, ModelDigest, ModelId, NodeId, Precision};
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
 use tonic::service::Routes;
 
 use crate::{
@@ -119,14 +122,15 @@ impl Worker {
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
         let host = Host::new(self.net.clone(), self.served(), loaded, sessions.clone(), metrics.clone());
-        let keeper = tokio::spawn(host.clone().keep_leases());
+        let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
         let server = ShardServer(host);
         let mut peers = tokio::spawn(serve_peers(server, self.net.clone(), self.peers, stop.clone()));
         let mut public = tokio::spawn(serve_public(self.public, registry, self.net.clone(), stop.clone()));
         let announcer =
             tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.running()));
         let load = Load { config: self.config.clone(), model: self.model, metrics: metrics.clone() };
-        let gauge = tokio::spawn(count_sessions(sessions.running(), sessions.leased(), metrics));
+        let counter = count_sessions(sessions.running(), sessions.leased(), metrics);
+        let _counter = AbortOnDropHandle::new(tokio::spawn(counter));
         let compute = async {
             let ended = load.run(&loading, &engine, &health).await?;
             let _ = ended.await;
@@ -146,8 +150,6 @@ impl Worker {
                 offers(&self.fixed, Loading::Draining, *sessions.running().borrow(), &BTreeMap::new())?;
             drain(&self.config, &self.net, draining, &sessions, &health).await;
         }
-        gauge.abort();
-        keeper.abort();
         self.net.leave().await;
         ended
     }

@@ -8,8 +8,7 @@ use std::{ops::Range, time::Instant};
 
 use swarm_proto::OpenSession;
 use swarm_types::{
-    Attempt, HopTiming, Precision, Route, SampledToken, SessionId, Step, StepKind, StepOutput, TargetScore,
-    TokenId,
+    Attempt, HopTiming, Precision, SampledToken, SessionId, Step, StepKind, StepOutput, TargetScore, TokenId,
 };
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
@@ -45,6 +44,8 @@ pub(super) struct Driver {
     recovery: Recovery,
     /// The attempt that came to its end: its hops are freed when the client was told.
     finished: Option<Pipeline>,
+    /// The attempt that broke, until it is known whether another follows.
+    broken: Option<Pipeline>,
 }
 
 /// What a new driver is told.
@@ -100,6 +101,7 @@ impl Driver {
             asked_at: None,
             last_token_at: None,
             finished: None,
+            broken: None,
             precision,
             given,
         }
@@ -143,10 +145,21 @@ impl Driver {
                 Err(Interruption::ClientGone) => return None,
                 Err(Interruption::Trouble(trouble)) => trouble,
             };
-            let broken = reserved.route().clone();
+            self.given.account.broke();
+            let worth_another = self.recovery.record(&trouble, reserved.route());
+            if let Some(broken) = self.broken.take()
+                && worth_another.is_ok()
+                && self.recovery.has_answers()
+            {
+                // Otherwise nothing is there to come back for.
+                broken.leave();
+            }
+            if let Err(error) = worth_another {
+                return Some(Err(error));
+            }
             // The old route's hops are free again, so the healthy ones among them are as good as any.
             drop(reserved);
-            reserved = match self.replan(&trouble, &broken).await {
+            reserved = match self.replan(&trouble).await {
                 Ok(reserved) => reserved,
                 Err(error) => return Some(Err(error)),
             };
@@ -163,7 +176,7 @@ impl Driver {
         let ended = self.drive(&mut pipeline).await;
         match &ended {
             Ok(_) => self.finished = Some(pipeline),
-            Err(Interruption::Trouble(_)) => pipeline.leave(),
+            Err(Interruption::Trouble(_)) => self.broken = Some(pipeline),
             Err(Interruption::ClientGone) => drop(pipeline),
         }
         ended
@@ -193,15 +206,20 @@ impl Driver {
             return Ok(Resume::At(0));
         }
         let kept = pipeline.opened().await? as usize;
-        let scored = self.scored == self.scores_wanted();
-        if let Some(lost) = pipeline.last_answer()
-            && lost.position as usize == self.tokens.len()
-            && scored
-            && let Some(reason) = self.take_token(lost).await?
-        {
-            return Ok(Resume::Finished(reason));
-        }
         debug!(kept, tokens = self.tokens.len(), "the hops have the session");
+        let scored = self.scored == self.scores_wanted();
+        if scored
+            && let Some(lost) = pipeline.last_answer()
+            && (lost.position as usize, lost.tokens.len()) == (self.tokens.len(), 1)
+        {
+            self.recovery.answered();
+            self.given.outlet.open();
+            // How long it took says nothing about the route.
+            self.asked_at = None;
+            if let Some(reason) = self.take_token(lost).await? {
+                return Ok(Resume::Finished(reason));
+            }
+        }
         let begin = kept.min(self.tokens.len() - 1);
         Ok(Resume::At(if scored { begin } else { begin.min(self.scored) }))
     }
@@ -347,9 +365,7 @@ impl Driver {
     }
 
     /// Waits until there is another route, as long as that makes sense.
-    async fn replan(&mut self, trouble: &Trouble, broken: &Route) -> Result<Reserved, GenerationError> {
-        self.given.account.broke();
-        self.recovery.record(trouble, broken)?;
+    async fn replan(&mut self, trouble: &Trouble) -> Result<Reserved, GenerationError> {
         self.given.metrics.retried(trouble.refusal.cause);
         let worker = trouble.worker.as_ref().map(tracing::field::display);
         warn!(

@@ -16,7 +16,8 @@ use crate::swarm::Swarm;
 /// When a stream ends without a name, the hop that failed is usually named on the other stream a moment later.
 const BLAME_GRACE: Duration = Duration::from_millis(200);
 
-/// A session's streams on one route. Dropping it ends the session on every hop, unless it was left.
+/// A session's streams on one route. Dropping it ends the session on every hop, unless it was left; with pieces of a
+/// prompt under way it breaks it, which stops them.
 pub(super) struct Pipeline {
     route: Route,
     /// There until the pipeline ends.
@@ -94,10 +95,11 @@ impl Pipeline {
         streams(&mut self.streams).collected.last.take()
     }
 
-    /// The session is over: returns when its hops have freed their caches, or soon.
+    /// The session is over: returns when its hops have freed their caches, or soon. It goes on ending when the caller
+    /// is itself ended.
     pub(super) async fn end(mut self) {
         if let Some(streams) = self.streams.take() {
-            streams.end().await;
+            let _ = tokio::spawn(streams.end()).await;
         }
     }
 
@@ -187,6 +189,10 @@ impl Streams {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        if self.under_way.len() > 1 {
+            // The end would wait behind the pieces of a prompt, and they would be computed for nobody.
+            return;
+        }
         let runtime = tokio::runtime::Handle::try_current();
         if let (Some(streams), Ok(runtime)) = (self.streams.take(), runtime) {
             runtime.spawn(streams.end());

@@ -83,6 +83,11 @@ impl Recovery {
         self.broken_since = None;
     }
 
+    /// Whether some attempt was answered, so that hops have something to keep.
+    pub(super) fn has_answers(&self) -> bool {
+        self.answered
+    }
+
     /// The session got one token further.
     pub(super) fn advanced(&mut self) {
         self.failures = 0;
