@@ -3,7 +3,7 @@
 //! What to do is decided in the modules it calls; here events are handed to them and their answers carried out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     io,
     net::TcpListener,
     ops::ControlFlow,
@@ -15,9 +15,9 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::transport::{ListenerId, TransportError},
-    swarm::{self, ConnectionId, SwarmEvent},
+    swarm::{self, SwarmEvent},
 };
-use swarm_types::{NodeId, SwarmStatus, Transport};
+use swarm_types::{NodeId, SwarmStatus};
 use tokio::{
     runtime::Handle,
     select,
@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::members::Member;
+use self::connected::Peer;
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::Admission,
@@ -50,6 +50,7 @@ use crate::{
     transport::{self, activity::Activity, address},
 };
 
+mod connected;
 mod connections;
 mod dht;
 mod members;
@@ -127,20 +128,6 @@ pub(crate) struct Node {
     status: watch::Sender<Arc<SwarmStatus>>,
     description: watch::Sender<Arc<Description>>,
     addresses: watch::Sender<Vec<String>>,
-}
-
-/// A connected peer.
-#[derive(Default)]
-struct Peer {
-    connections: BTreeMap<ConnectionId, Connection>,
-    /// Once it is admitted.
-    member: Option<Member>,
-}
-
-struct Connection {
-    transport: Transport,
-    /// Where this node reached the peer; nothing when the peer has dialled.
-    dialled: Option<Multiaddr>,
 }
 
 impl Node {

@@ -44,7 +44,6 @@ const RULES: &str = "tests/tests/tidy/main.rs";
 /// Files that are on the move: what is wrong there is told, and no failure.
 const MOVING: &[&str] = &[
     "crates/shard-engine/",
-    "crates/swarm-net/",
     "proto/src/shard.rs",
     "services/gateway/src/http",
     "services/shard-worker/src/",

@@ -13,7 +13,7 @@ use libp2p::{
 };
 use swarm_types::Transport;
 
-use super::{Connection, Node, log, node_id, now_ms};
+use super::{Node, connected::Connection, log, node_id, now_ms};
 use crate::{
     behaviour::BehaviourEvent,
     peers::{lines, membership::TOMBSTONE},

@@ -1,3 +1,5 @@
+//! What is seen of workers that come, describe themselves, go and are heard of.
+
 use libp2p::identity::Keypair;
 
 use super::*;
