@@ -70,13 +70,8 @@ impl FromStr for Hash {
 
     fn from_str(text: &str) -> Result<Self, NotAHash> {
         let wrong = || NotAHash(text.into());
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(wrong());
-        }
         let mut hash = [0; 32];
-        for (index, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| wrong())?;
-        }
+        hex::decode_to_slice(text, &mut hash).map_err(|_| wrong())?;
         Ok(Self(hash))
     }
 }

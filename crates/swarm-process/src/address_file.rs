@@ -1,9 +1,36 @@
 //! Where a process can be reached, written for whoever started it with port 0.
 
-use std::{io, net::SocketAddr, path::Path};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use swarm_types::NodeId;
+
+/// The flag of a process that is to tell where it can be reached.
+#[derive(Args, Clone, Debug)]
+pub struct AddressFile {
+    /// Write where this process can be reached to this file, as JSON, once its ports are open.
+    #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
+    address_file: Option<PathBuf>,
+}
+
+impl AddressFile {
+    /// Writes the file, if it was asked for.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn tell(&self, addresses: impl FnOnce() -> Addresses) -> io::Result<()> {
+        let Some(file) = &self.address_file else { return Ok(()) };
+        addresses().write(file).map_err(|error| {
+            let message = format!("cannot write {} (--address-file): {error}", file.display());
+            io::Error::new(error.kind(), message)
+        })
+    }
+}
 
 /// What a process listens on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,5 +87,20 @@ mod tests {
         };
         addresses.write(&path).unwrap();
         assert_eq!(Addresses::read(&path).unwrap(), Some(addresses));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named_and_none_is_written_unasked() {
+        let not_asked = AddressFile { address_file: None };
+        not_asked.tell(|| unreachable!("nobody wants to know")).unwrap();
+        let addresses = Addresses {
+            peer_id: "12D3KooWa".parse().unwrap(),
+            addresses: vec![],
+            grpc: "127.0.0.1:50050".parse().unwrap(),
+            http: None,
+        };
+        let nowhere = AddressFile { address_file: Some("/not/there.json".into()) };
+        let error = nowhere.tell(|| addresses).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write /not/there.json (--address-file)"), "{error}");
     }
 }

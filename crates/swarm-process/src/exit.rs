@@ -1,15 +1,18 @@
 //! What a process says at its end.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 /// The exit code. An error is told on standard error without a backtrace, whatever RUST_BACKTRACE says: people read
 /// it, and `llama-swarm up` shows the last lines of a process that cannot start.
 #[must_use]
-pub fn code(ended: anyhow::Result<ExitCode>) -> ExitCode {
-    ended.unwrap_or_else(|error| {
-        eprintln!("error: {}", told(&error));
-        ExitCode::FAILURE
-    })
+pub fn code(ended: Result<impl Termination, impl Into<anyhow::Error>>) -> ExitCode {
+    match ended {
+        Ok(ended) => ended.report(),
+        Err(error) => {
+            eprintln!("error: {}", told(&error.into()));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The error and its causes, each once: some messages hold that of their cause.

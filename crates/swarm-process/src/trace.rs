@@ -2,6 +2,8 @@
 //!
 //! Nothing here costs anything while traces are off.
 
+use std::time::Duration;
+
 use opentelemetry::{
     Array, Context, StringValue, Value, global,
     propagation::{Extractor, Injector},
@@ -86,6 +88,12 @@ impl Caller {
 pub fn record_list(span: &Span, key: &'static str, values: &[&'static str]) {
     let values = values.iter().map(|value| StringValue::from(*value)).collect();
     span.set_attribute(key, Value::Array(Array::String(values)));
+}
+
+/// A time as spans tell it.
+#[must_use]
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

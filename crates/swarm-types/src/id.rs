@@ -148,15 +148,8 @@ impl FromStr for ModelDigest {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(IdError::Digest);
-        }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| IdError::Digest)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| IdError::Digest)?;
-        }
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| IdError::Digest)?;
         Ok(Self(bytes))
     }
 }

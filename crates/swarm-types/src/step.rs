@@ -14,6 +14,17 @@ pub enum StepKind {
     Decode,
 }
 
+impl StepKind {
+    /// Its name in traces.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+        }
+    }
+}
+
 /// One pass of some tokens through a hop.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Step {

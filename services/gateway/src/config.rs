@@ -1,11 +1,11 @@
 //! A gateway's flags and environment variables.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use swarm_net::NetConfig;
-use swarm_process::{flags::seconds_or_none, telemetry::TelemetryConfig};
+use swarm_process::{address_file::AddressFile, flags::seconds_or_none, telemetry::TelemetryConfig};
 
 use crate::generation::GenerationConfig;
 
@@ -34,9 +34,9 @@ pub struct Config {
           value_parser = seconds_or_none)]
     pub drain_timeout: Duration,
 
-    /// Write where this process can be reached to this file, as JSON, once its ports are open.
-    #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
-    pub address_file: Option<PathBuf>,
+    /// Whom to tell its addresses.
+    #[command(flatten)]
+    pub address_file: AddressFile,
 
     /// Bounds of what it takes on.
     #[command(flatten)]

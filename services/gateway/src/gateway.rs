@@ -11,6 +11,7 @@ use swarm_process::{
     listener::{Bounds, Listener},
     metrics::Registry,
     status_service::{self, SwarmStatusService},
+    telemetry::{self, TelemetryError},
 };
 use swarm_proto::{Refusal, RefusalCause};
 use swarm_types::NodeId;
@@ -48,9 +49,23 @@ pub enum GatewayError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Logs or traces that cannot be had as they were asked for.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The server for peers failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),
+}
+
+/// Runs a gateway until `shutdown`, with logs and traces: what its process does between flags and exit code.
+///
+/// # Errors
+/// What keeps it from starting or going on.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
+    let telemetry = telemetry::init("gateway", &config.telemetry)?;
+    let gateway = Gateway::bind(config).await?;
+    telemetry.identify(gateway.id());
+    gateway.run(shutdown).await
 }
 
 /// A gateway whose ports are open.
@@ -75,15 +90,12 @@ impl Gateway {
         let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", Bounds::default()).await?;
         let identity = config.net.load_identity("gateway")?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
-        if let Some(file) = &config.address_file {
-            let addresses = Addresses {
-                peer_id: net.id().clone(),
-                addresses: net.addresses(),
-                grpc: public.local_addr(),
-                http: Some(http.local_addr()),
-            };
-            addresses.write(file)?;
-        }
+        config.address_file.tell(|| Addresses {
+            peer_id: net.id().clone(),
+            addresses: net.addresses(),
+            grpc: public.local_addr(),
+            http: Some(http.local_addr()),
+        })?;
         tracing::info!(
             peer = %net.id(), http = %http.local_addr(), grpc = %public.local_addr(), model = model.id(),
             "gateway started"

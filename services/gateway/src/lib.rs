@@ -14,4 +14,4 @@ pub mod swarm;
 pub mod text;
 
 pub use config::Config;
-pub use gateway::{Gateway, GatewayError};
+pub use gateway::{Gateway, GatewayError, serve};

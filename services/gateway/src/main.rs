@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use gateway::{Config, Gateway};
-use swarm_process::{exit, shutdown, telemetry};
+use gateway::{Config, serve};
+use swarm_process::{exit, shutdown};
 
 /// Answers OpenAI's HTTP API and gRPC from the swarm.
 #[derive(Parser, Debug)]
@@ -16,13 +16,5 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit::code(run(Cli::parse().config).await)
-}
-
-async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::init("gateway", &config.telemetry)?;
-    let gateway = Gateway::bind(config).await?;
-    telemetry.identify(gateway.id());
-    gateway.run(shutdown::signal()).await?;
-    Ok(ExitCode::SUCCESS)
+    exit::code(serve(Cli::parse().config, shutdown::signal()).await)
 }

@@ -3,20 +3,18 @@
 mod bench;
 mod chat;
 mod doctor;
-mod gateway;
 mod health;
 mod memory;
 mod node;
-mod rendezvous;
 mod serve;
 mod status;
 mod up;
-mod worker;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use serve::Node;
 use swarm_process::exit;
 
 /// Runs one language model over many machines, and keeps answering while machines come and go.
@@ -32,11 +30,11 @@ enum Command {
     /// Start a whole swarm on this machine: a rendezvous, workers, a gateway, each a process of its own.
     Up(Box<up::Config>),
     /// Run a worker, which serves shards of the model.
-    Worker(Box<worker::Config>),
+    Worker(Box<Node<shard_worker::Config>>),
     /// Run a rendezvous, the node by which others enter the swarm.
-    Rendezvous(Box<rendezvous::Config>),
+    Rendezvous(Box<Node<rendezvous::Config>>),
     /// Run a gateway, the node that clients ask.
-    Gateway(Box<gateway::Config>),
+    Gateway(Box<Node<gateway::Config>>),
     /// Show the swarm as one of its nodes sees it. Exit code 0: ready, 3: not ready.
     Status(status::Config),
     /// Talk to the swarm through a gateway.
@@ -57,13 +55,17 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up(config) => up::run(*config).await,
-        Command::Worker(config) => worker::run(*config).await,
-        Command::Rendezvous(config) => rendezvous::run(*config).await,
-        Command::Gateway(config) => gateway::run(*config).await,
+        Command::Worker(node) => succeeded(shard_worker::serve(node.service, node.lifetime.over()).await),
+        Command::Rendezvous(node) => succeeded(rendezvous::serve(node.service, node.lifetime.over()).await),
+        Command::Gateway(node) => succeeded(gateway::serve(node.service, node.lifetime.over()).await),
         Command::Status(config) => status::run(config).await,
         Command::Chat(config) => chat::run(config).await,
         Command::Doctor(config) => doctor::run(*config).await,
         Command::Bench(config) => bench::run(*config).await,
         Command::Health(config) => health::run(config).await,
     }
+}
+
+fn succeeded(ended: Result<(), impl Into<anyhow::Error>>) -> Result<ExitCode> {
+    ended.map(|()| ExitCode::SUCCESS).map_err(Into::into)
 }

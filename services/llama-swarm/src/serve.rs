@@ -1,10 +1,20 @@
-//! When a service that this command runs comes to its end.
+//! One service as a sub-command: the same as its own binary, and when it comes to its end.
 
 use std::{future::Future, io::Read};
 
 use clap::Args;
 use swarm_process::shutdown;
 use tokio::sync::oneshot;
+
+/// A service's own flags, and those that this command adds.
+#[derive(Args, Debug)]
+pub(crate) struct Node<C: Args> {
+    #[command(flatten)]
+    pub(crate) service: C,
+
+    #[command(flatten)]
+    pub(crate) lifetime: Lifetime,
+}
 
 /// What else than a signal ends a service.
 #[derive(Args, Clone, Copy, Debug)]

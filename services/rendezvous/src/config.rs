@@ -1,10 +1,10 @@
 //! A rendezvous node's flags and environment variables.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
 use clap::Args;
 use swarm_net::NetConfig;
-use swarm_process::telemetry::TelemetryConfig;
+use swarm_process::{address_file::AddressFile, telemetry::TelemetryConfig};
 
 /// How a rendezvous node runs.
 #[derive(Args, Clone, Debug)]
@@ -13,9 +13,9 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50052", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
-    /// Write where this process can be reached to this file, as JSON, once its ports are open.
-    #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
-    pub address_file: Option<PathBuf>,
+    /// Whom to tell its addresses.
+    #[command(flatten)]
+    pub address_file: AddressFile,
 
     /// How it takes part in the swarm.
     #[command(flatten)]

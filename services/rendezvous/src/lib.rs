@@ -7,4 +7,4 @@ mod config;
 mod rendezvous;
 
 pub use config::Config;
-pub use rendezvous::{Rendezvous, RendezvousError};
+pub use rendezvous::{Rendezvous, RendezvousError, serve};

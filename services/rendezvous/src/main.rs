@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rendezvous::{Config, Rendezvous};
-use swarm_process::{exit, shutdown, telemetry};
+use rendezvous::{Config, serve};
+use swarm_process::{exit, shutdown};
 
 /// The node by which others enter the swarm.
 #[derive(Parser, Debug)]
@@ -16,13 +16,5 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit::code(run(Cli::parse().config).await)
-}
-
-async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::init("rendezvous", &config.telemetry)?;
-    let rendezvous = Rendezvous::bind(config).await?;
-    telemetry.identify(rendezvous.id());
-    rendezvous.run(shutdown::signal()).await?;
-    Ok(ExitCode::SUCCESS)
+    exit::code(serve(Cli::parse().config, shutdown::signal()).await)
 }

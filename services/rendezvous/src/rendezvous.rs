@@ -8,6 +8,7 @@ use swarm_process::{
     grpc::PublicServer,
     metrics::Registry,
     status_service::{self, SwarmStatusService},
+    telemetry::{self, TelemetryError},
 };
 use swarm_types::NodeId;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +25,23 @@ pub enum RendezvousError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Logs or traces that cannot be had as they were asked for.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The server for peers failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),
+}
+
+/// Runs a rendezvous node until `shutdown`, with logs and traces: what its process does between flags and exit code.
+///
+/// # Errors
+/// What keeps it from starting or going on.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RendezvousError> {
+    let telemetry = telemetry::init("rendezvous", &config.telemetry)?;
+    let rendezvous = Rendezvous::bind(config).await?;
+    telemetry.identify(rendezvous.id());
+    rendezvous.run(shutdown).await
 }
 
 /// A rendezvous node whose ports are open.
@@ -45,15 +60,12 @@ impl Rendezvous {
         let public = PublicServer::bind(config.grpc_listen).await?;
         let identity = config.net.load_identity("rendezvous")?;
         let (net, peers) = SwarmNet::bind(config.net, Role::Rendezvous, identity).await?;
-        if let Some(file) = &config.address_file {
-            let addresses = Addresses {
-                peer_id: net.id().clone(),
-                addresses: net.addresses(),
-                grpc: public.local_addr(),
-                http: None,
-            };
-            addresses.write(file)?;
-        }
+        config.address_file.tell(|| Addresses {
+            peer_id: net.id().clone(),
+            addresses: net.addresses(),
+            grpc: public.local_addr(),
+            http: None,
+        })?;
         tracing::info!(peer = %net.id(), grpc = %public.local_addr(), "rendezvous started");
         for address in net.addresses() {
             tracing::info!("enter the swarm with --rendezvous {address}");

@@ -1,12 +1,12 @@
 //! A worker's flags and environment variables.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
 use swarm_net::NetConfig;
-use swarm_process::{flags::seconds_or_none, telemetry::TelemetryConfig};
+use swarm_process::{address_file::AddressFile, flags::seconds_or_none, telemetry::TelemetryConfig};
 use swarm_types::{Precision, ShardRange};
 
 /// How a worker runs.
@@ -63,9 +63,9 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
-    /// Write where this process can be reached to this file, as JSON, once its ports are open.
-    #[arg(long, env = "LLAMA_SWARM_ADDRESS_FILE", value_name = "FILE")]
-    pub address_file: Option<PathBuf>,
+    /// Whom to tell its addresses.
+    #[command(flatten)]
+    pub address_file: AddressFile,
 
     /// How it takes part in the swarm.
     #[command(flatten)]

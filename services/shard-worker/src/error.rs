@@ -6,6 +6,7 @@ use gguf::GgufError;
 use model_hub::HubError;
 use shard_engine::EngineError;
 use swarm_net::NetError;
+use swarm_process::telemetry::TelemetryError;
 use swarm_types::LayersError;
 
 /// A worker that cannot start or go on.
@@ -34,6 +35,9 @@ pub enum WorkerError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Logs or traces that cannot be had as they were asked for.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
     /// The server for peers failed.
     #[error("gRPC server: {0}")]
     Grpc(#[from] tonic::transport::Error),

@@ -20,4 +20,4 @@ mod worker;
 
 pub use config::{ByteSize, Config};
 pub use error::WorkerError;
-pub use worker::Worker;
+pub use worker::{Worker, serve};

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use shard_worker::{Config, Worker};
-use swarm_process::{exit, shutdown, telemetry};
+use shard_worker::{Config, serve};
+use swarm_process::{exit, shutdown};
 
 /// Serves shards of a model in a swarm.
 #[derive(Parser, Debug)]
@@ -16,13 +16,5 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit::code(run(Cli::parse().config).await)
-}
-
-async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::init("shard-worker", &config.telemetry)?;
-    let worker = Worker::bind(config).await?;
-    telemetry.identify(worker.id());
-    worker.run(shutdown::signal()).await?;
-    Ok(ExitCode::SUCCESS)
+    exit::code(serve(Cli::parse().config, shutdown::signal()).await)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use swarm_process::trace::milliseconds;
 use swarm_types::{HopTiming, Step, StepKind};
 use tracing::{Span, field::Empty, info_span};
 
@@ -112,8 +113,4 @@ impl Sums {
             .record("llama_swarm.steps", self.steps)
             .record("llama_swarm.rows", self.rows);
     }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

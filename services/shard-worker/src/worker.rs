@@ -12,6 +12,7 @@ use swarm_process::{
     grpc::{Health, PublicServer},
     metrics::Registry,
     status_service::{self, SwarmStatusService},
+    telemetry,
 };
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
 use swarm_types::{LayerRange, ModelDigest, ModelId, NodeId, Precision};
@@ -31,6 +32,17 @@ use crate::{
     sessions::{Bounds, Sessions},
     shard_service::{self, ShardServer},
 };
+
+/// Runs a worker until `shutdown`, with logs and traces: what its process does between flags and exit code.
+///
+/// # Errors
+/// What keeps it from starting or going on.
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
+    let telemetry = telemetry::init("shard-worker", &config.telemetry)?;
+    let worker = Worker::bind(config).await?;
+    telemetry.identify(worker.id());
+    worker.run(shutdown).await
+}
 
 /// A worker whose ports are open.
 pub struct Worker {
@@ -71,15 +83,12 @@ impl Worker {
             grpc_address: grpc_address(public.local_addr(), &net.addresses()),
         };
         net.announce(offers(&fixed, Loading::Percent(0), 0, &BTreeMap::new())?);
-        if let Some(file) = &config.address_file {
-            let addresses = Addresses {
-                peer_id: net.id().clone(),
-                addresses: net.addresses(),
-                grpc: public.local_addr(),
-                http: None,
-            };
-            addresses.write(file)?;
-        }
+        config.address_file.tell(|| Addresses {
+            peer_id: net.id().clone(),
+            addresses: net.addresses(),
+            grpc: public.local_addr(),
+            http: None,
+        })?;
         warn_of_threads(&config);
         tracing::info!(peer = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
         Ok(Self { config, model, net, peers, public, fixed })

@@ -195,6 +195,7 @@ async fn a_session_whose_stream_broke_goes_on_where_it_stood() {
         forwarding.send(step(2, &[7])).await;
         let answer = collecting.answer().await;
         forwarding.end().await;
+        scene.runs(0).await;
         answer
     };
     assert_eq!((scene.metric("kv_cache_bytes").await, scene.metric("rows_total").await), (0, 3));

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use swarm_process::trace;
-use swarm_types::{Attempt, Route, SessionId};
+use swarm_process::trace::{self, milliseconds};
+use swarm_types::{Attempt, Route, SessionId, StepKind};
 use tracing::{Span, field::Empty, info_span};
 
 // The layer that makes traces takes numbers without a sign for texts, so all here have one.
@@ -65,7 +65,7 @@ pub(super) struct Account {
 #[derive(Debug)]
 struct Phase {
     span: Span,
-    decodes: bool,
+    kind: StepKind,
     tokens: u32,
     compute: Duration,
     queue: Duration,
@@ -84,7 +84,7 @@ impl Account {
     /// An attempt begins.
     pub(super) fn begins(&mut self, attempt: Attempt, route: &Route) {
         self.attempts = attempt.0;
-        let phase = Phase::new(&self.span, "prefill", attempt);
+        let phase = Phase::new(&self.span, StepKind::Prefill, attempt);
         phase.span.record("llama_swarm.hops", route.hops().len() as i64);
         self.phase = Some(phase);
     }
@@ -108,8 +108,8 @@ impl Account {
             self.span.record("llama_swarm.first_token_ms", milliseconds(since));
         }
         match &mut self.phase {
-            Some(phase) if phase.decodes => phase.decoded(token),
-            _ => self.phase = Some(Phase::new(&self.span, "decode", Attempt(self.attempts))),
+            Some(phase) if phase.kind == StepKind::Decode => phase.decoded(token),
+            _ => self.phase = Some(Phase::new(&self.span, StepKind::Decode, Attempt(self.attempts))),
         }
     }
 
@@ -136,11 +136,11 @@ impl Drop for Account {
 }
 
 impl Phase {
-    fn new(generation: &Span, name: &'static str, attempt: Attempt) -> Self {
+    fn new(generation: &Span, kind: StepKind, attempt: Attempt) -> Self {
         let span = info_span!(
             parent: generation,
             "phase",
-            otel.name = name,
+            otel.name = kind.as_str(),
             llama_swarm.attempt = i64::from(attempt.0),
             llama_swarm.hops = Empty,
             llama_swarm.rows = Empty,
@@ -150,7 +150,7 @@ impl Phase {
             llama_swarm.network_ms = Empty,
         );
         let (compute, queue, network) = Default::default();
-        Self { span, decodes: name == "decode", tokens: 0, compute, queue, network }
+        Self { span, kind, tokens: 0, compute, queue, network }
     }
 
     fn decoded(&mut self, token: &GeneratedToken) {
@@ -167,7 +167,7 @@ impl Phase {
 
 impl Drop for Phase {
     fn drop(&mut self) {
-        if self.decodes {
+        if self.kind == StepKind::Decode {
             self.span
                 .record("llama_swarm.tokens", i64::from(self.tokens))
                 .record("llama_swarm.compute_ms", milliseconds(self.compute))
@@ -175,8 +175,4 @@ impl Drop for Phase {
                 .record("llama_swarm.network_ms", milliseconds(self.network));
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
