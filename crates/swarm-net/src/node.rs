@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::members::Member;
+use self::member::Member;
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::Admission,
@@ -52,6 +52,7 @@ use crate::{
 
 mod connections;
 mod dht;
+mod member;
 mod members;
 
 /// How late something that is due may be.

@@ -100,7 +100,8 @@ impl SwarmNet {
     }
 
     /// Says which shards this node serves, and that it serves no others. Peers and DHT hear at once when that
-    /// changes; if only the number of sessions changed, connected peers alone are told, and not more often than five times a second.
+    /// changes; if only the number of sessions changed, connected peers alone are told, and not more often than five
+    /// times a second.
     pub fn announce(&self, shards: Vec<ShardOffer>) {
         self.offers.send_replace(shards);
     }

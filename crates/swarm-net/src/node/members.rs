@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, identify, rendezvous};
 use swarm_types::Transport;
-use tokio::{sync::oneshot, task::AbortHandle};
+use tokio::sync::oneshot;
 
-use super::{Node, log, node_id};
+use super::{Node, log, member::Member, node_id};
 use crate::{
     admission::Verdict,
     behaviour,
@@ -17,20 +17,6 @@ use crate::{
 
 /// Handles that wait for connections; more are answered at once that there is none.
 const MAX_AWAITED: usize = 1024;
-
-/// What this node keeps up with an admitted peer.
-pub(super) struct Member {
-    /// Tells this time of being a member from the ones before.
-    epoch: u64,
-    follower: AbortHandle,
-}
-
-impl Drop for Member {
-    /// Who is no member any more is followed no more.
-    fn drop(&mut self) {
-        self.follower.abort();
-    }
-}
 
 impl Node {
     pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {

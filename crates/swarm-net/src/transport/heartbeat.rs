@@ -2,8 +2,8 @@
 //!
 //! QUIC connections notice by themselves, by their idle timeout. TCP has none, and a failed ping is reported only
 //! after more than ten seconds, so what counts here is the age of the last ping that was answered, or of the last bytes
-//! that came: behind a large step on a slow link, the answers themselves are late. A connection that was dialled by name
-//! lives by pings alone, because its socket is not known here.
+//! that came: behind a large step on a slow link, the answers themselves are late. A connection that was dialled by
+//! name lives by pings alone, because its socket is not known here.
 
 use std::{
     collections::{HashMap, VecDeque},

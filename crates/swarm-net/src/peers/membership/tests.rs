@@ -1,3 +1,5 @@
+//! What a node believes of others, by what it hears and when.
+
 use libp2p::identity::Keypair;
 
 use super::*;
