@@ -27,10 +27,19 @@ pub const BOUND: Duration = Duration::from_secs(90);
 /// The operator's command of this build.
 ///
 /// # Panics
-/// When it was not built: the README's test command builds the whole workspace.
+/// When it was not built.
 #[must_use]
 pub fn llama_swarm() -> PathBuf {
-    let binary = profile().join(format!("llama-swarm{}", std::env::consts::EXE_SUFFIX));
+    program("llama-swarm")
+}
+
+/// A program of this build.
+///
+/// # Panics
+/// When it was not built: the README's test command builds the whole workspace.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let binary = profile().join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(binary.exists(), "{} is missing: cargo build --release --workspace", binary.display());
     binary
 }

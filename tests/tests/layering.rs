@@ -47,6 +47,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gateway",
         ],
     ),
+    // An example: what a client of others would name.
+    ("grpc-client", &["swarm-proto"]),
 ];
 
 /// Crates of others that just one of ours may name: its job is to keep them away from the rest.

@@ -2,6 +2,7 @@
 //!
 //! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`.
 
+mod api;
 mod busy;
 mod chat;
 mod choices;
@@ -18,7 +19,7 @@ mod requests;
 mod sse;
 mod status;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Router,
@@ -29,49 +30,18 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use swarm_process::metrics::Registry;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
-use crate::{
-    completion::Completer,
-    generation::{GenerationConfig, Generator},
-};
+pub use api::Api;
+
 use error::ApiError;
 use fields::Fields;
-use metrics::HttpMetrics;
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;
 /// A body that takes longer does not come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Requests that are read, tokenized or refused while as many generations run and wait as may.
-const SPARE_REQUESTS: usize = 64;
-
-/// What the handlers share. Cheap to clone.
-#[derive(Clone)]
-pub struct Api {
-    completer: Completer,
-    generator: Generator,
-    registry: Registry,
-    metrics: HttpMetrics,
-    /// Requests at once: each may hold a body in memory.
-    requests: Arc<Semaphore>,
-}
-
 impl Api {
-    /// Completes by `completer`; shows the swarm and the readiness of `generator` and the counters of `registry`.
-    #[must_use]
-    pub fn new(
-        completer: Completer,
-        generator: Generator,
-        registry: Registry,
-        config: &GenerationConfig,
-    ) -> Self {
-        let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
-        let metrics = HttpMetrics::new(&registry);
-        Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
-    }
-
     /// All paths.
     pub fn routes(&self) -> Router {
         let completions = Router::new()

@@ -54,8 +54,8 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds_or_none, value_name = "SECONDS")]
     pub drain_timeout: Duration,
 
-    /// Seconds that a session's cache is kept after its stream broke, so that a newer attempt can go on with it; 0 keeps
-    /// none. Kept caches make room as soon as it is wanted.
+    /// Seconds that a session's cache is kept after its stream broke, so that a newer attempt can go on with it; 0
+    /// keeps none. Kept caches make room as soon as it is wanted.
     #[arg(long, env = "LLAMA_SWARM_SESSION_LEASE", default_value = "10", value_parser = seconds_or_none, value_name = "SECONDS")]
     pub session_lease: Duration,
 

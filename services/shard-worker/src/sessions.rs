@@ -1,9 +1,9 @@
 //! The one table of what this worker knows of sessions: the newest attempt, the gateway that waits for its tokens, the
 //! stream that runs, and the slot with its cache.
 //!
-//! What is stale is decided here and nowhere else ([`Table::begin`]). A slot outlives its stream when that broke: under a
-//! lease, bounded in time and number, and in bytes since it counts as used cache, for a newer attempt to take over. The
-//! table owns slots but cannot free them: whoever takes one out closes it in the engine.
+//! What is stale is decided here and nowhere else ([`Table::begin`]). A slot outlives its stream when that broke: under
+//! a lease, bounded in time and number, and in bytes since it counts as used cache, for a newer attempt to take over.
+//! The table owns slots but cannot free them: whoever takes one out closes it in the engine.
 
 use std::{
     collections::HashMap,
@@ -191,8 +191,8 @@ impl Sessions {
         slot
     }
 
-    /// Lets go what is over its time or its bounds: slots to close, and when to look again. Gateways that waited in vain
-    /// are let go by the way.
+    /// Lets go what is over its time or its bounds: slots to close, and when to look again. Gateways that waited in
+    /// vain are let go by the way.
     pub(crate) fn let_go(&self, now: Instant) -> (Vec<Slot>, Option<Instant>) {
         let mut table = self.table();
         let slots = table.let_go(now);

@@ -1,0 +1,41 @@
+//! What the handlers share.
+
+use std::sync::Arc;
+
+use swarm_process::metrics::Registry;
+use tokio::sync::Semaphore;
+
+use super::metrics::HttpMetrics;
+use crate::{
+    completion::Completer,
+    generation::{GenerationConfig, Generator},
+};
+
+/// Requests that are read, tokenized or refused while as many generations run and wait as may.
+const SPARE_REQUESTS: usize = 64;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    pub(super) completer: Completer,
+    pub(super) generator: Generator,
+    pub(super) registry: Registry,
+    pub(super) metrics: HttpMetrics,
+    /// Requests at once: each may hold a body in memory.
+    pub(super) requests: Arc<Semaphore>,
+}
+
+impl Api {
+    /// Completes by `completer`; shows the swarm and the readiness of `generator` and the counters of `registry`.
+    #[must_use]
+    pub fn new(
+        completer: Completer,
+        generator: Generator,
+        registry: Registry,
+        config: &GenerationConfig,
+    ) -> Self {
+        let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
+        let metrics = HttpMetrics::new(&registry);
+        Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
+    }
+}
