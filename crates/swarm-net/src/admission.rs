@@ -13,9 +13,10 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 /// A stranger that does not show within this that it belongs here is sent away.
 pub(crate) const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
-/// Connections that strangers have made to this node. Who belongs here shows it in a few round trips, so of more than
-/// this the oldest makes room for the newest, and a crowd of idle strangers keeps nobody out.
-const MAX_STRANGERS: usize = 128;
+/// Connections that strangers have made to this node: as many may come at the same time, for example after a restart of
+/// the node that they enter by. Who belongs here shows it in a few round trips, so of more than this the oldest makes
+/// room for the newest, and a crowd of idle strangers keeps nobody out.
+pub(crate) const MAX_STRANGERS: usize = 256;
 
 /// All that are connected, and whether they take part.
 #[derive(Debug)]
@@ -23,8 +24,9 @@ pub(crate) struct Admission {
     /// What members of this swarm call themselves.
     swarm: String,
     within: Duration,
-    /// Oldest first: numbers of connections grow.
-    strangers: BTreeMap<ConnectionId, Stranger>,
+    /// Oldest first, numbered as their connections opened. Ids of connections are given when a handshake begins.
+    strangers: BTreeMap<u64, Stranger>,
+    next: u64,
     admitted: HashSet<PeerId>,
 }
 
@@ -32,6 +34,7 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 struct Stranger {
     peer: PeerId,
+    connection: ConnectionId,
     since: Instant,
     /// The peer made it. Those that this node makes are bounded by what it dials.
     incoming: bool,
@@ -53,10 +56,10 @@ pub(crate) enum Verdict {
 impl Admission {
     /// `swarm` is what members call themselves; strangers have until `within`.
     pub(crate) fn new(swarm: String, within: Duration) -> Self {
-        Self { swarm, within, strangers: BTreeMap::new(), admitted: HashSet::new() }
+        Self { swarm, within, strangers: BTreeMap::new(), next: 0, admitted: HashSet::new() }
     }
 
-    /// A connection is open. Gives the stranger that has to make room for it.
+    /// A connection is open. Gives the stranger that has to make room for it: none that this node has dialled as well.
     #[must_use]
     pub(crate) fn opened(
         &mut self,
@@ -68,9 +71,12 @@ impl Admission {
         if self.admitted.contains(&peer) {
             return None;
         }
-        self.strangers.insert(connection, Stranger { peer, since: now, incoming });
-        let mut crowd = self.strangers.values().filter(|stranger| stranger.incoming);
-        let oldest = crowd.next()?.peer;
+        self.strangers.insert(self.next, Stranger { peer, connection, since: now, incoming });
+        self.next += 1;
+        let of_all = self.strangers.values();
+        let dialled: HashSet<_> = of_all.clone().filter(|one| !one.incoming).map(|one| one.peer).collect();
+        let mut crowd = of_all.map(|one| one.peer).filter(|peer| !dialled.contains(peer));
+        let oldest = crowd.next()?;
         // The first was taken out.
         if crowd.count() < MAX_STRANGERS {
             return None;
@@ -96,7 +102,7 @@ impl Admission {
 
     /// A connection is closed, the peer's last or one of several.
     pub(crate) fn closed(&mut self, peer: &PeerId, connection: ConnectionId, last: bool) {
-        self.strangers.remove(&connection);
+        self.strangers.retain(|_, stranger| stranger.connection != connection);
         if last {
             self.admitted.remove(peer);
         }
@@ -172,15 +178,21 @@ mod tests {
     #[test]
     fn of_a_crowd_of_strangers_the_oldest_makes_room() {
         let (mut admission, now) = (admission(), Instant::now());
-        let dialled = PeerId::random();
-        assert_eq!(admission.opened(dialled, connection(0), false, now), None);
+        let (dialled, by_both) = (PeerId::random(), PeerId::random());
+        for (number, peer, incoming) in [(0, dialled, false), (1, by_both, true), (2, by_both, false)] {
+            assert_eq!(admission.opened(peer, connection(number), incoming, now), None);
+        }
         let crowd: Vec<_> = (0..=MAX_STRANGERS).map(|_| PeerId::random()).collect();
-        for (number, peer) in (1..).zip(&crowd) {
-            let makes_room = admission.opened(*peer, connection(number), true, now);
-            assert_eq!(makes_room, (number > MAX_STRANGERS).then_some(crowd[0]));
+        for (number, peer) in crowd.iter().enumerate() {
+            // Whose handshake began last may be the first to end it.
+            let connection = connection(2 * MAX_STRANGERS - number);
+            let makes_room = admission.opened(*peer, connection, true, now);
+            assert_eq!(makes_room, (number == MAX_STRANGERS).then_some(crowd[0]));
         }
         assert_eq!(admission.identified(&crowd[0], SWARM), Verdict::Gone);
         assert_eq!(admission.identified(&crowd[1], SWARM), Verdict::Admitted);
-        assert_eq!(admission.identified(&dialled, SWARM), Verdict::Admitted, "this node wanted it");
+        for wanted in [dialled, by_both] {
+            assert_eq!(admission.identified(&wanted, SWARM), Verdict::Admitted, "this node wanted it");
+        }
     }
 }

@@ -125,7 +125,8 @@ fn kad(key: &Keypair, keys: &Keys) -> Result<Kad, NetError> {
         .set_replication_interval(None)
         .set_record_filtering(StoreInserts::FilterBoth)
         .set_caching(Caching::Disabled)
-        // Only who is admitted is asked, and told to others.
+        // Only who is admitted is kept in the routing table and told to others. A question may still go to peers
+        // that are named in others' answers.
         .set_kbucket_inserts(BucketInserts::Manual)
         .set_query_timeout(QUERY_TIMEOUT)
         .set_periodic_bootstrap_interval(Some(BOOTSTRAP_EVERY))

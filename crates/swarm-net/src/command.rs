@@ -8,9 +8,9 @@ use crate::calls::streams::OpenRequest;
 /// What handles ask of the node.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Open a stream to a connected peer.
+    /// Open a stream to an admitted peer.
     Open(PeerId, OpenRequest),
-    /// Reach a peer, if it is known. Answers whether it is connected.
+    /// Reach a peer, if it is known. Answers whether it is admitted.
     Connect(PeerId, oneshot::Sender<bool>),
     /// Leave the swarm and end.
     Leave(oneshot::Sender<()>),

@@ -91,7 +91,7 @@ impl Metrics {
         );
         registry.register(
             "announcements_refused",
-            "announcements and records that were not believed, by cause",
+            "announcements and records that were not believed, and peers that were sent away, by cause",
             self.refused.clone(),
         );
         registry.register("connections", "open connections to peers, by transport", self.connections.clone());

@@ -129,7 +129,7 @@ impl SwarmNet {
         self.links.channel(peer).await
     }
 
-    /// How far the connected peers are, those where that was measured.
+    /// How far the admitted peers are, those where that was measured.
     #[must_use]
     pub fn round_trips(&self) -> BTreeMap<NodeId, RoundTrip> {
         let measured = self.links.round_trips().into_iter();

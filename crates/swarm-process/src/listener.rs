@@ -15,7 +15,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -29,26 +29,31 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest pause after an error of the port itself, as when no file descriptors are left.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// A connection without a request in hand that is told to end takes milliseconds, unless its client is not there.
-const END_GRACE: Duration = Duration::from_secs(1);
 /// Event streams and watchers never end by themselves; after this they are cut off.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// How many connections a port holds, and how long it waits for what they bring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Connections at once, at least one; each holds some buffers.
+    /// Connections at once; each holds some buffers. 0 counts as one.
     pub connections: usize,
     /// Requests at once on one HTTP/2 connection; more wait.
     pub streams: u32,
     /// A client that has sent no whole head of a request for so long, on a new connection or after an answer by
-    /// HTTP/1, sends none.
+    /// HTTP/1, sends none. On a connection that is to end, it has as long to read the rest of its last answer.
     pub head: Duration,
+    /// When places run short, a new connection is not ended for another before this: its request may be on its way.
+    pub spared: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections: 1024, streams: 128, head: Duration::from_secs(30) }
+        Self {
+            connections: 1024,
+            streams: 128,
+            head: Duration::from_secs(30),
+            spared: Duration::from_secs(1),
+        }
     }
 }
 
@@ -84,7 +89,7 @@ impl Listener {
     /// its connections are cut off.
     pub async fn serve(self, routes: Router, stop: CancellationToken) {
         let Self { tcp, bounds, .. } = self;
-        let places = Places::new(bounds.connections);
+        let places = Places::new(bounds.connections, bounds.spared);
         let server = Server::new(routes, bounds, stop.clone());
         let (connections, cut_off) = (TaskTracker::new(), CancellationToken::new());
         let _cut_off_when_dropped = cut_off.clone().drop_guard();
@@ -120,7 +125,7 @@ async fn accept(tcp: &TcpListener, places: &Places) -> TcpStream {
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 // It may be file descriptors that are missing; one connection's is enough to go on.
-                places.dismiss_longest_idle();
+                places.make_room();
                 sleep(pause).await;
                 pause = MAX_PAUSE.min(2 * pause);
             }
@@ -171,12 +176,13 @@ impl Server {
             ended = connection.as_mut() => ended,
             () = self.told_to_end(&place) => {
                 connection.as_mut().graceful_shutdown();
-                // To whoever never asked anything no answer is under way.
-                let grace = if place.has_asked() { END_GRACE } else { Duration::ZERO };
+                let told = Instant::now();
                 loop {
-                    match timeout(grace, connection.as_mut()).await {
+                    let end = self.grace_ends(&place, told);
+                    match timeout_at(end, connection.as_mut()).await {
                         Ok(ended) => break ended,
-                        Err(_) if place.has_requests() => {}
+                        // Requests were in hand meanwhile.
+                        Err(_) if self.grace_ends(&place, told) > end => {}
                         Err(_) => break Ok(()),
                     }
                 }
@@ -185,6 +191,13 @@ impl Server {
         if let Err(error) = ended {
             tracing::debug!(error, "a connection broke");
         }
+    }
+
+    /// When a connection that was `told` to end is cut off, unless it has a request in hand by then.
+    fn grace_ends(&self, place: &Place, told: Instant) -> Instant {
+        // To whoever never asked anything no answer is under way.
+        let grace = if place.has_asked() { self.head } else { Duration::ZERO };
+        told.max(place.busy_until()) + grace
     }
 
     async fn told_to_end(&self, place: &Place) {

@@ -34,9 +34,16 @@ fn bounds(connections: usize, head: Duration) -> Bounds {
     Bounds { connections, head, ..Bounds::default() }
 }
 
-/// Patient for longer than any test runs.
+/// Longer than any test runs.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
 fn patient(connections: usize) -> Bounds {
-    bounds(connections, Duration::from_secs(3600))
+    bounds(connections, FOR_EVER)
+}
+
+/// Spares new connections hardly.
+fn hasty(connections: usize) -> Bounds {
+    Bounds { spared: Duration::from_millis(20), ..patient(connections) }
 }
 
 struct Port {
@@ -133,7 +140,7 @@ async fn a_connection_that_has_asked_may_go_on_after_the_deadline() {
 #[tokio::test]
 async fn a_newcomer_gets_the_place_of_the_connection_that_has_been_idle_for_longest() {
     let (routes, mut asked) = routes();
-    let port = http(patient(4), routes).await;
+    let port = http(Bounds { spared: Duration::ZERO, ..patient(4) }, routes).await;
     let mut busy = connect(port.address, b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n").await;
     asked.recv().await.unwrap();
     let mut had_an_answer = connect(port.address, b"").await;
@@ -171,8 +178,73 @@ async fn while_all_have_a_request_in_hand_newcomers_wait_and_get_their_turn() {
 }
 
 #[tokio::test]
+async fn newcomers_that_wait_do_not_throw_each_other_out() {
+    let (routes, mut asked) = routes();
+    let port = http(Bounds { spared: FOR_EVER, ..patient(2) }, routes).await;
+    let hang = b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut busy = join_all((0..2).map(|_| connect(port.address, hang))).await;
+    for _ in 0..2 {
+        timeout(SOON, asked.recv()).await.unwrap().unwrap();
+    }
+    let mut waiting = join_all((0..8).map(|_| connect(port.address, GET.as_bytes()))).await;
+    assert!(timeout(A_WHILE, waiting[0].read_u8()).await.is_err(), "over the bound");
+    drop(busy.pop());
+    for newcomer in &mut waiting {
+        assert_eq!(timeout(SOON, newcomer.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_in_pieces_is_answered_though_others_want_the_place() {
+    let port = http(Bounds { spared: FOR_EVER, ..patient(1) }, routes().0).await;
+    let (first, rest) = GET.as_bytes().split_at(10);
+    let mut slow = connect(port.address, first).await;
+    let mut waits = connect(port.address, GET.as_bytes()).await;
+    assert!(timeout(A_WHILE, waits.read_u8()).await.is_err(), "the other is new");
+    slow.write_all(rest).await.unwrap();
+    assert!(ends(&mut slow).await.ends_with(b"here"));
+    assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+}
+
+/// More than the buffers of two sockets hold.
+const LARGE: usize = 32 << 20;
+
+/// A connection whose client has read the answer's first byte and no more.
+async fn reads_slowly(address: SocketAddr) -> TcpStream {
+    let mut stream = connect(address, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(timeout(SOON, stream.read_u8()).await.expect("it is answered").unwrap(), b'H');
+    stream
+}
+
+fn large() -> Router {
+    routes().0.route("/large", get(|| async { vec![b'x'; LARGE] }))
+}
+
+#[tokio::test]
+async fn who_reads_a_large_answer_slowly_gets_all_of_it_though_others_want_the_place() {
+    let port = http(hasty(1), large()).await;
+    let mut slow = reads_slowly(port.address).await;
+    let mut waits = connect(port.address, GET.as_bytes()).await;
+    let longer_than_any_end_takes = Duration::from_millis(1500);
+    assert!(timeout(longer_than_any_end_takes, waits.read_u8()).await.is_err(), "the place is taken");
+    let answer = ends(&mut slow).await;
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    assert_eq!(answer.len() - head - 4, LARGE);
+    assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+}
+
+#[tokio::test]
+async fn who_does_not_read_its_answer_at_all_loses_its_place_to_a_newcomer() {
+    let port = http(bounds(1, Duration::from_millis(300)), large()).await;
+    let silent = reads_slowly(port.address).await;
+    let mut waits = connect(port.address, GET.as_bytes()).await;
+    assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+    drop(silent);
+}
+
+#[tokio::test]
 async fn silent_connections_shut_nobody_out_of_a_grpc_port() {
-    let port = grpc(patient(4), Routes::default()).await;
+    let port = grpc(hasty(4), Routes::default()).await;
     let silent = join_all((0..100).map(|_| connect(port.address, b""))).await;
     is_healthy(port.address).await;
     let speaking = join_all((0..100).map(|_| connect(port.address, PREFACE))).await;

@@ -143,14 +143,14 @@ impl Gateway {
 
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
-        let mut tasks: JoinSet<Result<(), GatewayError>> = JoinSet::new();
+        let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
         let health = public.health();
         health.set(status_service::NAME, true).await;
         tasks.spawn(tell_health(health, generator.clone()).map(Ok));
-        tasks.spawn(http.serve(api.routes(), stop.clone()).map(Ok));
+        servers.spawn(http.serve(api.routes(), stop.clone()).map(Ok));
         let names = [inference_service::NAME, status_service::NAME];
         let (token, peer_service) = (stop.clone(), net.peer_service());
-        tasks.spawn(async move { public.serve(&names, routes, token).await }.map(Ok));
+        servers.spawn(async move { public.serve(&names, routes, token).await }.map(Ok));
         let peers = peer_server().add_service(peer_service).serve_with_incoming(peers);
         // Streams of peers come for as long as the network's thread lives.
         tasks.spawn(async move {
@@ -159,6 +159,7 @@ impl Gateway {
         });
 
         let ended = tokio::select! {
+            ended = first_end(&mut servers) => ended,
             ended = first_end(&mut tasks) => ended,
             () = shutdown => {
                 generator.drain(config.drain_timeout).await;
@@ -168,13 +169,14 @@ impl Gateway {
         stop.cancel();
         net.leave().await;
         // The servers end by themselves within their grace; the others are ended here.
+        while servers.join_next().await.is_some() {}
         drop(net);
         tasks.shutdown().await;
         ended
     }
 }
 
-/// None of the tasks ends by itself, unless it fails.
+/// None of the tasks ends before it is told to, unless it fails.
 async fn first_end(tasks: &mut JoinSet<Result<(), GatewayError>>) -> Result<(), GatewayError> {
     match tasks.join_next().await {
         Some(Ok(ended)) => ended,

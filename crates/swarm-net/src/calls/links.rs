@@ -1,4 +1,4 @@
-//! One gRPC channel to each connected peer, inside a libp2p stream.
+//! One gRPC channel to each admitted peer, inside a libp2p stream.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ pub fn peer_server() -> Server {
         .max_concurrent_streams(MAX_CALLS)
 }
 
-/// The channels to all connected peers. Cheap to clone; does not keep the node running.
+/// The channels to all admitted peers. Cheap to clone; does not keep the node running.
 #[derive(Clone, Debug)]
 pub(crate) struct Links {
     commands: mpsc::WeakSender<Command>,
@@ -79,12 +79,12 @@ impl Links {
         Self { commands, channels: Arc::default(), metrics }
     }
 
-    /// A peer is connected.
+    /// A peer is admitted.
     pub(crate) fn add(&self, peer: PeerId) {
         self.channels().entry(peer).or_default();
     }
 
-    /// A peer is not connected any more; its channel is of no use.
+    /// The last connection to an admitted peer is gone; its channel is of no use.
     pub(crate) fn remove(&self, peer: &PeerId) {
         self.channels().remove(peer);
     }
@@ -105,14 +105,14 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
-    /// A peer has said what kind of node it is. It stays that while it is connected.
+    /// A peer has said what kind of node it is. It stays that until its last connection is gone.
     pub(crate) fn described(&self, peer: &PeerId, role: Role) {
         if let Some(link) = self.channels().get(peer) {
             link.role.get_or_init(|| role);
         }
     }
 
-    /// How far the connected peers are, those where that was measured.
+    /// How far the admitted peers are, those where that was measured.
     pub(crate) fn round_trips(&self) -> Vec<(PeerId, RoundTrip)> {
         let channels = self.channels();
         let all =
@@ -124,7 +124,7 @@ impl Links {
         measured.map(round_trip).collect()
     }
 
-    /// The channel to a connected peer.
+    /// The channel to an admitted peer.
     pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
         let link = self.channels().get(&peer).cloned();
         let link = link.ok_or_else(|| NetError::NotConnected(peer::node_id(&peer)))?;
@@ -138,7 +138,7 @@ impl Links {
 }
 
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
-/// connected.
+/// admitted.
 async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
     let node = peer::node_id(&peer);
     let open = service_fn(move |_: Uri| {

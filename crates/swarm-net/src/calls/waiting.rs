@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use libp2p::{PeerId, swarm::ConnectionId};
 
+use crate::admission::MAX_STRANGERS;
+
 /// A peer opens one stream for all its calls, and another when that one broke.
 const MAX_PER_PEER: usize = 4;
-/// As many peers may come at the same time, for example after a restart of the node that they enter by.
-const MAX_IN_ALL: usize = 256;
+/// A stream for each peer that may wait for its admission.
+const MAX_IN_ALL: usize = MAX_STRANGERS;
 
 /// Streams that wait for their peer's admission.
 #[derive(Debug)]

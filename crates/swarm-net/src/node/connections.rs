@@ -13,15 +13,18 @@ use libp2p::{
 };
 use swarm_types::Transport;
 
-use super::{Node, connected::Connection, log, node_id, now_ms};
+use super::{
+    Node,
+    connected::Connection,
+    log,
+    members::{Unwelcome, entered},
+    node_id, now_ms,
+};
 use crate::{
     behaviour::BehaviourEvent,
     peers::{lines, membership::TOMBSTONE},
     transport::{address, heartbeat::Sign},
 };
-
-/// What a peer is called that has not said what it calls itself.
-const NAMELESS: &str = "unknown";
 
 impl Node {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -70,7 +73,11 @@ impl Node {
         let (dialable, incoming) = (address::dialable(address), endpoint.is_listener());
         self.metrics.opened(transport);
         self.dialer.connected(peer, now);
-        self.entries.connected(peer, connection);
+        let was_entry = self.entries.contains(&peer);
+        // An entry that dialled this node first is admitted already, and is known as an entry only now.
+        if self.entries.connected(peer, connection).is_some() && !was_entry && self.admission.admits(&peer) {
+            entered(&peer);
+        }
         if !self.peers.contains_key(&peer) {
             let address = dialable.as_ref().unwrap_or(address);
             log(lines::connected(&node_id(&peer), transport, address));
@@ -78,7 +85,7 @@ impl Node {
         let opened = Connection { transport, dialled: dialable.filter(|_| !incoming) };
         self.peers.entry(peer).or_default().connections.insert(connection, opened);
         if let Some(stranger) = self.admission.opened(peer, connection, incoming, now) {
-            self.send_away(stranger, NAMELESS);
+            self.send_away(stranger, Unwelcome::Crowded);
         }
         self.tell_transport(&peer, now);
     }
@@ -168,7 +175,7 @@ impl Node {
         self.awaited.retain(|(_, answer)| !answer.is_closed());
         log(self.membership.expire(now));
         for stranger in self.admission.late(now) {
-            self.send_away(stranger, NAMELESS);
+            self.send_away(stranger, Unwelcome::Late);
         }
     }
 }

@@ -18,12 +18,33 @@ use crate::{
 /// Handles that wait for connections; more are answered at once that there is none.
 const MAX_AWAITED: usize = 1024;
 
+/// Why a peer is sent away.
+#[derive(Clone, Copy)]
+pub(super) enum Unwelcome<'a> {
+    /// It belongs to another swarm, or to none: so it calls itself.
+    Foreign(&'a str),
+    /// It has not said in time what it calls itself.
+    Late,
+    /// It has to make room for another stranger.
+    Crowded,
+}
+
+impl Unwelcome<'_> {
+    fn cause(self) -> &'static str {
+        match self {
+            Self::Foreign(_) => "foreign_swarm",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
 impl Node {
     pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
         let now = Instant::now();
         let verdict = self.admission.identified(&peer, &info.protocol_version);
         match verdict {
-            Verdict::Foreign => return self.send_away(peer, &info.protocol_version),
+            Verdict::Foreign => return self.send_away(peer, Unwelcome::Foreign(&info.protocol_version)),
             Verdict::Gone => return,
             Verdict::Admitted => self.welcome(peer, now),
             Verdict::Member => {}
@@ -41,7 +62,7 @@ impl Node {
     /// The peer takes part from now on.
     fn welcome(&mut self, peer: PeerId, now: Instant) {
         if self.entries.contains(&peer) {
-            tracing::info!(%peer, "entered the swarm");
+            entered(&peer);
         }
         self.links.add(peer);
         self.swarm.behaviour_mut().streams.admit(peer);
@@ -105,15 +126,26 @@ impl Node {
         log(self.membership.disconnected(&node_id(peer), now));
     }
 
-    /// The peer belongs to another swarm, or to none, or has not said so in time.
-    pub(super) fn send_away(&mut self, peer: PeerId, name: &str) {
-        self.metrics.refused_because("foreign_swarm");
-        if self.entries.contains(&peer) {
-            let expected = behaviour::swarm_version(self.keys.cluster());
-            tracing::warn!(%peer, is = name, %expected, "this entry belongs to another swarm, check --cluster");
-            self.entries.foreign(&peer, Instant::now());
+    /// The peer takes no part.
+    pub(super) fn send_away(&mut self, peer: PeerId, why: Unwelcome<'_>) {
+        self.metrics.refused_because(why.cause());
+        let is_entry = self.entries.contains(&peer);
+        match why {
+            Unwelcome::Foreign(name) if is_entry => {
+                let expected = behaviour::swarm_version(self.keys.cluster());
+                tracing::warn!(%peer, is = name, %expected, "this entry belongs to another swarm, check --cluster");
+            }
+            Unwelcome::Late if is_entry => {
+                tracing::warn!(%peer, "this entry does not say which swarm it belongs to");
+            }
+            Unwelcome::Foreign(_) | Unwelcome::Late => {}
+            Unwelcome::Crowded => tracing::debug!(%peer, "too many strangers at once, the oldest goes"),
         }
-        self.dialer.forget(&peer);
+        // Who only made room may belong here.
+        if !matches!(why, Unwelcome::Crowded) {
+            self.entries.foreign(&peer, Instant::now());
+            self.dialer.forget(&peer);
+        }
         self.answer_awaiting(&peer, false);
         // Gone already: nothing to close.
         let _ = self.swarm.disconnect_peer_id(peer);
@@ -139,4 +171,9 @@ impl Node {
             let _ = answer.send(connected);
         }
     }
+}
+
+/// A peer to enter by is admitted.
+pub(super) fn entered(peer: &PeerId) {
+    tracing::info!(%peer, "entered the swarm");
 }

@@ -1,5 +1,7 @@
 //! Who serves what, and whether it is there: events in, status and log lines out. No IO and no clock of its own.
 //!
+//! Of peers only those that are admitted are connected here; strangers do not come up.
+//!
 //! A replica is online while its worker is connected *and* has described itself over that connection. What the
 //! DHT says is only heard of: it makes a peer be dialled, elsewhere.
 
@@ -102,7 +104,7 @@ impl Membership {
         self.refresh()
     }
 
-    /// The first connection to a peer is open, or a better one.
+    /// A peer is admitted, or has a better connection than before.
     pub(crate) fn connected(&mut self, node: &NodeId, transport: Transport, now: Instant) -> Vec<Line> {
         self.make_room(node);
         let peer = self.peers.entry(node.clone()).or_insert_with(|| Remembered::new(PeerState::Away(now)));
@@ -121,7 +123,7 @@ impl Membership {
         self.refresh()
     }
 
-    /// The last connection to a peer is closed.
+    /// The last connection to an admitted peer is closed.
     pub(crate) fn disconnected(&mut self, node: &NodeId, now: Instant) -> Vec<Line> {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.state = PeerState::Away(now);

@@ -2,8 +2,9 @@
 //!
 //! A connection without a request in hand costs its client nothing to open again, as every client of HTTP knows: when
 //! places run short, the one that has been idle for longest is dismissed, as web servers do. So whoever holds many
-//! connections and asks nothing shuts nobody out, health probes least of all. Only while nearly all connections have
-//! a request do newcomers wait, in the kernel's backlog: to a client a busy port is better slow than closed.
+//! connections and asks nothing shuts nobody out, health probes least of all. Only one that is new is spared for a
+//! moment, for its first request may be on its way. While no connection can go, newcomers wait in the kernel's
+//! backlog: to a client a busy port is better slow than closed.
 
 use std::{
     collections::BTreeMap,
@@ -24,12 +25,15 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 /// One in so many places is kept free, so that a newcomer need not wait for the dismissed one to be gone.
 const SPARE_SHARE: usize = 32;
+/// Whoever is dismissed is gone within milliseconds, unless its client is not there or still reads an answer: then
+/// another has to go as well.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The places of one port. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +42,8 @@ pub(super) struct Places(Arc<Shared>);
 struct Shared {
     free: Arc<Semaphore>,
     spare: usize,
+    /// For so long a connection without a first request is not dismissed.
+    spared: Duration,
     taken: Mutex<Taken>,
     /// A connection has ended its last request.
     idle: Notify,
@@ -56,16 +62,38 @@ struct Connection {
     requests: usize,
     /// It has had one at all.
     asked: bool,
-    /// When it came, or its last request ended.
+    /// When it came, or its last request ended; an end of the answer may still be on its way to the client.
     idle_since: Instant,
     dismissed: CancellationToken,
 }
 
+impl Connection {
+    /// From when on it may be dismissed, if it may at all.
+    fn may_go(&self, spared: Duration) -> Option<Instant> {
+        let idle = self.requests == 0 && !self.dismissed.is_cancelled();
+        idle.then(|| if self.asked { self.idle_since } else { self.idle_since + spared })
+    }
+}
+
+/// What came of the wish that a connection goes.
+#[derive(Clone, Copy)]
+enum Dismissal {
+    /// One was told to end.
+    Told,
+    /// All that are idle are new; the first may be dismissed then.
+    NotBefore(Instant),
+    /// None is idle.
+    Nobody,
+}
+
 impl Places {
-    pub(super) fn new(count: usize) -> Self {
+    /// At least one place. A connection that has asked nothing yet is `spared` for so long.
+    pub(super) fn new(count: usize, spared: Duration) -> Self {
+        let count = count.max(1);
         Self(Arc::new(Shared {
             free: Arc::new(Semaphore::new(count)),
             spare: count / SPARE_SHARE,
+            spared,
             taken: Mutex::default(),
             idle: Notify::new(),
         }))
@@ -76,13 +104,20 @@ impl Places {
         let permit = loop {
             let mut idle = pin!(self.0.idle.notified());
             idle.as_mut().enable();
-            if self.0.free.available_permits() <= self.0.spare {
-                self.dismiss_longest_idle();
-            }
+            let scarce = self.0.free.available_permits() <= self.0.spare;
+            let dismissal = if scarce { self.dismiss_longest_idle() } else { Dismissal::Nobody };
+            let another_may_go = async {
+                match dismissal {
+                    Dismissal::Told => sleep(GONE_WITHIN).await,
+                    // Early or late, it is looked again.
+                    Dismissal::NotBefore(then) => drop(timeout_at(then, idle).await),
+                    Dismissal::Nobody => idle.await,
+                }
+            };
             tokio::select! {
                 biased;
                 permit = self.0.free.clone().acquire_owned() => break permit.expect("never closed"),
-                () = idle => {}
+                () = another_may_go => {}
             }
         };
         let dismissed = CancellationToken::new();
@@ -100,15 +135,25 @@ impl Places {
         Place(Arc::new(Held { id, dismissed, shared: self.0.clone(), _permit: permit }))
     }
 
-    /// Tells the connection to end that has had no request in hand for longest, if there is one.
-    pub(super) fn dismiss_longest_idle(&self) {
-        let taken = self.0.taken();
-        let idle = taken
-            .connections
-            .values()
-            .filter(|connection| connection.requests == 0 && !connection.dismissed.is_cancelled());
-        if let Some(connection) = idle.min_by_key(|connection| connection.idle_since) {
-            connection.dismissed.cancel();
+    /// When descriptors are missing: tells one connection to end, if one can go.
+    pub(super) fn make_room(&self) {
+        self.dismiss_longest_idle();
+    }
+
+    /// Tells the connection to end that has had no request in hand for longest, if there is one that is not new.
+    fn dismiss_longest_idle(&self) -> Dismissal {
+        let (taken, now) = (self.0.taken(), Instant::now());
+        let idle = taken.connections.values().filter_map(|connection| {
+            let then = connection.may_go(self.0.spared)?;
+            Some((then > now, if then > now { then } else { connection.idle_since }, connection))
+        });
+        match idle.min_by_key(|(is_new, then, _)| (*is_new, *then)) {
+            Some((false, _, connection)) => {
+                connection.dismissed.cancel();
+                Dismissal::Told
+            }
+            Some((true, then, _)) => Dismissal::NotBefore(then),
+            None => Dismissal::Nobody,
         }
     }
 }
@@ -155,9 +200,13 @@ impl Place {
         self.connection(|connection| connection.asked)
     }
 
-    /// Whether requests are in hand.
-    pub(super) fn has_requests(&self) -> bool {
-        self.connection(|connection| connection.requests > 0)
+    /// Until when it had requests in hand; now, while it has some.
+    pub(super) fn busy_until(&self) -> Instant {
+        self.connection(
+            |connection| {
+                if connection.requests > 0 { Instant::now() } else { connection.idle_since }
+            },
+        )
     }
 
     fn begin(&self) {
@@ -184,7 +233,8 @@ impl Place {
     }
 }
 
-/// Counts a request of the connection from its head to the end of its answer.
+/// Counts a request of the connection from its head until the end of its answer is handed to the connection, which
+/// then writes what it has not written yet.
 pub(super) async fn hold(Extension(place): Extension<Place>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().remove::<Place>();
     place.begin();

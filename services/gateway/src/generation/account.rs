@@ -91,7 +91,7 @@ impl Account {
 
     /// So many tokens are its prompt: all that its hops do not have yet.
     pub(super) fn prefills(&mut self, tokens: usize) {
-        if let Some(phase) = self.phase.as_ref().filter(|phase| !phase.decodes) {
+        if let Some(phase) = self.phase.as_ref().filter(|phase| phase.kind == StepKind::Prefill) {
             phase.span.record("llama_swarm.rows", tokens as i64);
         }
     }
