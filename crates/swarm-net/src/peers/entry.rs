@@ -127,7 +127,8 @@ impl Entries {
         }
     }
 
-    /// The entry belongs to another swarm, or says nothing of it. It may be set right, so it is tried again, but not soon.
+    /// The entry belongs to another swarm, or says nothing of it. It may be set right, so it is tried again, but not
+    /// soon.
     pub(crate) fn foreign(&mut self, peer: &PeerId, now: Instant) {
         for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Connected(*peer)) {
             entry.state = EntryState::Waiting(now + FOREIGN_PAUSE);

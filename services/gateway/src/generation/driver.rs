@@ -42,7 +42,7 @@ pub(super) struct Driver {
     /// When the last token came.
     last_token_at: Option<Instant>,
     recovery: Recovery,
-    /// The attempt that came to its end: its hops are freed when the client was told.
+    /// The attempt that came to its end.
     finished: Option<Pipeline>,
     /// The attempt that broke, until it is known whether another follows.
     broken: Option<Pipeline>,
@@ -59,7 +59,7 @@ pub(super) struct Assignment {
     pub(super) started_at: Instant,
     pub(super) outlet: Outlet,
     /// Held until the session has ended: its place among those that may run, and its count there.
-    pub(super) _place: Place,
+    pub(super) place: Place,
     pub(super) _running: Counted,
     /// Tells its trace.
     pub(super) account: Account,
@@ -125,11 +125,11 @@ impl Driver {
             Some(Err(error)) => debug!(%error, "generation refused"),
             None => debug!(generated, "client gone"),
         }
+        if let Some(pipeline) = self.finished.take() {
+            pipeline.end(self.given.place);
+        }
         if let Some(end) = end {
             self.given.outlet.end(end).await;
-        }
-        if let Some(pipeline) = self.finished.take() {
-            pipeline.end().await;
         }
     }
 

@@ -95,7 +95,7 @@ impl Generator {
             session,
             started_at,
             outlet,
-            _place: place,
+            place,
             _running: running,
             account,
         };

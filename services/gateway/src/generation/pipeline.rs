@@ -10,7 +10,7 @@ use swarm_proto::{CollectSession, OpenSession, Refusal, RefusalCause};
 use swarm_types::{NodeId, ReplicaState, Route, Step, StepOutput, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 
-use super::recovery::Trouble;
+use super::{admission::Place, recovery::Trouble};
 use crate::swarm::Swarm;
 
 /// When a stream ends without a name, the hop that failed is usually named on the other stream a moment later.
@@ -95,11 +95,14 @@ impl Pipeline {
         streams(&mut self.streams).collected.last.take()
     }
 
-    /// The session is over: returns when its hops have freed their caches, or soon. It goes on ending when the caller
-    /// is itself ended.
-    pub(super) async fn end(mut self) {
+    /// The session is over. The place is held until its hops have freed their caches, which takes them a moment, at most
+    /// a few seconds.
+    pub(super) fn end(mut self, place: Place) {
         if let Some(streams) = self.streams.take() {
-            let _ = tokio::spawn(streams.end()).await;
+            tokio::spawn(async move {
+                streams.end().await;
+                drop(place);
+            });
         }
     }
 
