@@ -2,6 +2,7 @@
 //! and says what to do about them.
 
 mod circles;
+mod documents;
 mod functions;
 mod modules;
 mod paths;
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     circles::circles,
+    documents::{broken_links, is_there, tabled_files},
     functions::functions,
     modules::Crate,
     sources::{Source, sources},
@@ -172,4 +174,20 @@ fn every_file_belongs_to_a_crate() {
         .map(|source| format!("{}:1: no `mod` names it: name it or remove it", source.path))
         .collect();
     hold("never compiled:", &offenders);
+}
+
+#[test]
+fn documents_point_at_what_is_there() {
+    let mut offenders = vec![];
+    for page in sources(&["md"]) {
+        let links = broken_links(&page).into_iter();
+        offenders.extend(links.map(|(line, target)| format!("{}:{line}: no file {target}", page.path)));
+        if page.path == "docs/changing.md" {
+            let files = tabled_files(&page);
+            assert!(files.len() > 30, "the recipes name their files in tables");
+            let gone = files.into_iter().filter(|(_, file)| !is_there(file));
+            offenders.extend(gone.map(|(line, file)| format!("{}:{line}: no file {file}", page.path)));
+        }
+    }
+    hold("links and recipes that lead nowhere: follow the file to where it went", &offenders);
 }
