@@ -95,8 +95,8 @@ impl Pipeline {
         streams(&mut self.streams).collected.last.take()
     }
 
-    /// The session is over. The place is held until its hops have freed their caches, which takes them a moment, at most
-    /// a few seconds.
+    /// The session is over. The place is held until its hops have freed their caches: a moment, at most a few
+    /// seconds.
     pub(super) fn end(mut self, place: Place) {
         if let Some(streams) = self.streams.take() {
             tokio::spawn(async move {
