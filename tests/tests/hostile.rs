@@ -56,7 +56,9 @@ async fn wrong_requests_are_refused_by_name_and_others_go_on() -> anyhow::Result
     }
     let raw = reqwest::Client::new();
     let url = format!("{}/v1/chat/completions", swarm.gateway.http_url());
-    for (body, expected) in [(b"{\"messages\":".to_vec(), 400), (vec![b' '; 8 << 20], 413)] {
+    // One byte too many: of a larger body the client may still be sending the rest when the connection is closed.
+    let too_large = vec![b' '; (4 << 20) + 1];
+    for (body, expected) in [(b"{\"messages\":".to_vec(), 400), (too_large, 413)] {
         let post = raw.post(&url).header("content-type", "application/json").body(body);
         let answer = post.send().await?;
         assert_eq!(answer.status().as_u16(), expected);
