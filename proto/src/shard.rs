@@ -1,6 +1,6 @@
 //! `shard.proto`: what goes up and down a route.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use swarm_types::{
     Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SampledToken, SamplingParams, SessionId,
     ShardRange, Step, StepKind, StepOutput, TargetScore, TokenId,
@@ -280,9 +280,12 @@ impl From<Step> for wire::Step {
 /// Activations as little-endian f32 bytes.
 #[must_use]
 pub fn activations_to_bytes(values: &[f32]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(size_of_val(values));
-    values.iter().for_each(|value| bytes.put_f32_le(*value));
-    bytes.freeze()
+    // Into bytes that are there already, so that it is one copy and no question of room for each number.
+    let mut bytes = vec![0; size_of_val(values)];
+    for (number, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+        *number = value.to_le_bytes();
+    }
+    bytes.into()
 }
 
 /// Activations from little-endian f32 bytes. Whether they are finite and how many there must be is the engine's

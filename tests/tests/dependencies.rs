@@ -139,6 +139,19 @@ fn every_licence_that_is_allowed_is_needed() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `fuzz/` has a lock file of its own, which a dependency more of the crates that are fuzzed leaves behind.
+#[test]
+fn the_fuzzers_lock_file_is_not_left_behind() -> anyhow::Result<()> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/Cargo.toml");
+    let read = MetadataCommand::new().manifest_path(manifest).other_options(vec!["--locked".into()]).exec();
+    match read {
+        Err(error) if error.to_string().contains("lock file") => {
+            panic!("run `cargo metadata --manifest-path fuzz/Cargo.toml` and commit fuzz/Cargo.lock: {error}")
+        }
+        other => needed("the fuzzers' lock file", other.map_err(Into::into)).map(drop),
+    }
+}
+
 #[test]
 fn licence_expressions_are_read_as_spdx_means_them() {
     let met = |expression: &str| is_met(expression, &|licence| ["A", "B", "C WITH x"].contains(&licence));

@@ -10,6 +10,7 @@ mod id;
 mod layers;
 mod route;
 mod sampling;
+mod signed_text;
 mod status;
 pub mod status_words;
 mod step;
@@ -22,6 +23,7 @@ pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionI
 pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
+pub use signed_text::SignedText;
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 pub use step::{HopTiming, SampledToken, Step, StepKind, StepOutput, TargetScore, TokenLogprob};
 pub use transport::{Transport, UnknownTransport};

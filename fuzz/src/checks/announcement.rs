@@ -1,16 +1,19 @@
 //! What a worker says of a shard.
 
-use swarm_types::Announcement;
+use swarm_types::{Announcement, SignedText};
 
-/// An announcement that is taken is written and read back the same.
+/// An announcement that is taken is written and read back the same. Its signature is found in one place, or not at all.
 pub fn check(bytes: &[u8]) {
+    if let Some(text) = SignedText::split(bytes) {
+        assert_eq!(text.join(), bytes);
+    }
     if let Ok(announcement) = Announcement::from_json(bytes) {
         let again = Announcement::from_json(&announcement.to_json());
         assert_eq!(again.as_ref(), Ok(&announcement));
     }
 }
 
-/// One as a worker sends it, and one of an older worker.
+/// One as a worker sends it, one of an older worker, and one without its signature.
 pub fn seeds() -> Vec<Vec<u8>> {
     let digest = "07".repeat(32);
     let now = format!(
@@ -22,8 +25,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 "loaded_percent":100,"active_sessions":2,"round_trips_us":{{"12D3KooWGzBvZVkz":250}}}},
             "sequence":1800000000000,"expires_at_ms":1800000060000}}"#
     );
-    let older = now
-        .replace("loaded_percent", "load_percent")
-        .replace(r#","round_trips_us":{"12D3KooWGzBvZVkz":250}"#, "");
-    vec![now.into_bytes(), older.into_bytes()]
+    let round_trips = r#","round_trips_us":{"12D3KooWGzBvZVkz":250}"#;
+    let older = now.replace("loaded_percent", "load_percent").replace(round_trips, "");
+    let signed = |object: &str| SignedText { object: object.into(), signature: [0xa5; 64] }.join();
+    vec![signed(&now), signed(&older), now.into_bytes()]
 }

@@ -11,21 +11,15 @@
 //! where `object` is the text of the value without `,"signature":"…"`. It is the text that is signed, not its
 //! meaning, so fields that an older node does not know do not break the signature.
 
-use std::fmt::Write;
-
 use libp2p::{
     PeerId,
     identity::{Keypair, PublicKey},
 };
-use swarm_types::{Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES};
+use swarm_types::{Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, SignedText};
 
 use crate::peer;
 
 const DOMAIN: &[u8] = b"llama-swarm announcement 1\0";
-const FIELD: &[u8] = b",\"signature\":\"";
-const END: &[u8] = b"\"}";
-/// Hexadecimal digits of an Ed25519 signature.
-const DIGITS: usize = 128;
 /// A record that claims to live longer than this is refused: records live a minute, and clocks differ.
 const MAX_LIFE_MS: u64 = 15 * 60 * 1000;
 
@@ -83,13 +77,11 @@ impl Refused {
 
 /// The announcement as JSON with its signature.
 pub(crate) fn sign(key: &Keypair, cluster: &str, announcement: &Announcement) -> Vec<u8> {
-    let mut json = announcement.to_json();
-    let signature = key.sign(&signed_bytes(cluster, &json)).expect("signing with an Ed25519 key cannot fail");
-    json.pop();
-    json.extend_from_slice(FIELD);
-    json.extend_from_slice(hex(&signature).as_bytes());
-    json.extend_from_slice(END);
-    json
+    let object = announcement.to_json();
+    let signature = key.sign(&signed_bytes(cluster, &object));
+    let signature = signature.expect("signing with an Ed25519 key cannot fail");
+    let signature = signature.try_into().expect("an Ed25519 signature has 64 bytes");
+    SignedText { object, signature }.join()
 }
 
 /// Reads an announcement and checks that the peer it names has signed it for this cluster, and that the node
@@ -99,9 +91,9 @@ pub(crate) fn verify(cluster: &str, total_shards: u32, value: &[u8]) -> Result<A
         return Err(Refused::TooLarge(value.len()));
     }
     let announcement = Announcement::from_json(value)?;
-    let (object, signature) = split(value).ok_or(Refused::Signature)?;
+    let text = SignedText::split(value).ok_or(Refused::Signature)?;
     let key = peer::peer_id(&announcement.peer_id).and_then(|peer| public_key(&peer));
-    let signed = key.is_some_and(|key| key.verify(&signed_bytes(cluster, &object), &signature));
+    let signed = key.is_some_and(|key| key.verify(&signed_bytes(cluster, &text.object), &text.signature));
     if !signed {
         return Err(Refused::Signature);
     }
@@ -126,36 +118,12 @@ fn signed_bytes(cluster: &str, object: &[u8]) -> Vec<u8> {
     [DOMAIN, cluster.as_bytes(), b"\0", object].concat()
 }
 
-/// The object that was signed, and its signature.
-fn split(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let rest = value.strip_suffix(END)?;
-    let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(DIGITS)?)?;
-    let object = [rest.strip_suffix(FIELD)?, b"}"].concat();
-    Some((object, unhex(digits)?))
-}
-
 /// The key that an Ed25519 peer id consists of.
 fn public_key(peer: &PeerId) -> Option<PublicKey> {
     // An identity multihash: code 0, the length, then the protobuf-encoded key.
     let bytes = peer.to_bytes();
     let key = bytes.strip_prefix(&[0])?.get(1..)?;
     PublicKey::try_decode_protobuf(key).ok()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
-    let digit = |d: u8| match d {
-        b'0'..=b'9' => Some(d - b'0'),
-        b'a'..=b'f' => Some(d - b'a' + 10),
-        _ => None,
-    };
-    digits.chunks_exact(2).map(|pair| Some(digit(pair[0])? * 16 + digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]
@@ -178,7 +146,7 @@ pub(crate) mod tests {
         let value = sign(&key, "c", &ours);
         let json: serde_json::Value = serde_json::from_slice(&value).unwrap();
         assert_eq!((json["shard_id"].as_u64(), json["shard_loaded"].as_bool()), (Some(3), Some(true)));
-        assert_eq!(json["signature"].as_str().map(str::len), Some(DIGITS));
+        assert_eq!(json["signature"].as_str().map(str::len), Some(128));
         assert_eq!(verify("c", 8, &value), Ok(ours));
     }
 
