@@ -15,6 +15,8 @@ const MAX_METADATA: u64 = 4096;
 const MAX_TENSORS: u64 = 1 << 16;
 /// Dimensions of a ggml tensor.
 const MAX_DIMENSIONS: u32 = 4;
+/// The key that says where tensors are aligned to.
+const ALIGNMENT: &str = "general.alignment";
 /// Where tensors are aligned to when the file does not say.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -104,12 +106,14 @@ impl Header {
         let tensor_count = reader.count("the number of tensors", MAX_TENSORS)?;
         let metadata_count = reader.count("the number of metadata entries", MAX_METADATA)?;
         let (metadata, forgotten) = read_metadata(&mut reader, metadata_count, keep_arrays)?;
-        let alignment = match metadata.get("general.alignment") {
-            None => DEFAULT_ALIGNMENT,
-            Some(value) => {
-                value.as_u64().filter(|a| a.is_power_of_two() && *a <= 1 << 20).ok_or_else(|| {
+        let alignment = match metadata.get(ALIGNMENT) {
+            // A list is no alignment, also when it was left out.
+            None if !forgotten.contains(ALIGNMENT) => DEFAULT_ALIGNMENT,
+            value => {
+                let number = value.and_then(Value::as_u64);
+                number.filter(|a| a.is_power_of_two() && *a <= 1 << 20).ok_or_else(|| {
                     let expected = "a power of two up to 1048576";
-                    GgufError::Type { key: "general.alignment".into(), expected }
+                    GgufError::Type { key: ALIGNMENT.into(), expected }
                 })?
             }
         };

@@ -162,6 +162,18 @@ fn a_key_that_is_there_twice_is_refused_with_and_without_arrays() {
 }
 
 #[test]
+fn a_list_as_alignment_is_refused_with_and_without_arrays() {
+    let files = Files::new();
+    let mut file = Writer::default();
+    file.metadata("general.alignment", Value::Array(Array::Bools(vec![true])));
+    file.write(&files.path()).expect("written");
+    for read in [Header::read, Header::read_without_arrays] {
+        let error = read(&files.path()).expect_err("refused").to_string();
+        assert!(error.contains("general.alignment must be a power of two"), "{error}");
+    }
+}
+
+#[test]
 fn arrays_that_would_fill_memory_are_refused_together() {
     let files = Files::new();
     let mut file = Writer::default();
