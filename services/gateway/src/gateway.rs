@@ -7,6 +7,8 @@ use model_hub::HubError;
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
+    bodies::BodyBounds,
+    descriptors,
     grpc::{Health, PublicServer},
     listener::{Bounds, Listener},
     metrics::Registry,
@@ -63,6 +65,7 @@ pub enum GatewayError {
 /// What keeps it from starting or going on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
     let telemetry = telemetry::init("gateway", &config.telemetry)?;
+    descriptors::raise_limit();
     let gateway = Gateway::bind(config).await?;
     telemetry.identify(gateway.id());
     gateway.run(shutdown).await
@@ -86,8 +89,10 @@ impl Gateway {
     pub async fn bind(config: Config) -> Result<Self, GatewayError> {
         let path = model_hub::resolve(&config.model, &config.hub).await?;
         let model = load(path).await?;
-        let public = PublicServer::bind(config.grpc_listen).await?;
-        let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", Bounds::default()).await?;
+        let bounds = Bounds::default().beside(config.generations.at_once());
+        let public = PublicServer::bind_within(config.grpc_listen, bounds, BodyBounds::default()).await?;
+        let public = public.with_messages_of(inference_service::NAME, inference_service::MAX_MESSAGE_BYTES);
+        let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", bounds).await?;
         let identity = config.net.load_identity("gateway")?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
         config.address_file.tell(|| Addresses {

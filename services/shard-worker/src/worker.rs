@@ -9,6 +9,7 @@ use shard_engine::{DeviceChoice, FAST_THREADS_VARIABLE};
 use swarm_net::{NetError, PeerListener, Role, ShardOffer, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
+    descriptors,
     grpc::{Health, PublicServer},
     metrics::Registry,
     status_service::{self, SwarmStatusService},
@@ -39,6 +40,7 @@ use crate::{
 /// What keeps it from starting or going on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
     let telemetry = telemetry::init("shard-worker", &config.telemetry)?;
+    descriptors::raise_limit();
     let worker = Worker::bind(config).await?;
     telemetry.identify(worker.id());
     worker.run(shutdown).await

@@ -1,8 +1,12 @@
 //! What the handlers share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use swarm_process::metrics::Registry;
+use swarm_process::{
+    bodies::Bodies,
+    metrics::Registry,
+    shares::{Shares, Terms},
+};
 use tokio::sync::Semaphore;
 
 use super::metrics::HttpMetrics;
@@ -13,6 +17,9 @@ use crate::{
 
 /// Requests that are read, tokenized or refused while as many generations run and wait as may.
 const SPARE_REQUESTS: usize = 64;
+/// Live pages and others that watch the swarm. When one more comes, the one that has watched for longest has to come
+/// again, which browsers do by themselves.
+const WATCHERS: usize = 256;
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -21,8 +28,10 @@ pub struct Api {
     pub(super) generator: Generator,
     pub(super) registry: Registry,
     pub(super) metrics: HttpMetrics,
-    /// Requests at once: each may hold a body in memory.
+    /// Requests at once whose body is there.
     pub(super) requests: Arc<Semaphore>,
+    pub(super) bodies: Bodies,
+    pub(super) watchers: Shares,
 }
 
 impl Api {
@@ -35,7 +44,15 @@ impl Api {
         config: &GenerationConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
-        let metrics = HttpMetrics::new(&registry);
-        Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
+        let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: Duration::ZERO, at_once: true };
+        Self {
+            completer,
+            generator,
+            metrics: HttpMetrics::new(&registry),
+            registry,
+            requests: Arc::new(Semaphore::new(requests)),
+            bodies: Bodies::default(),
+            watchers: Shares::new(watchers),
+        }
     }
 }

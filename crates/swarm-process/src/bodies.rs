@@ -1,0 +1,273 @@
+//! The bodies of requests, taken in whole before anything is done with them, within bounds of time and memory.
+//!
+//! A body that comes with its head waits for nobody. Of those that do not, the number is bounded and each must come on
+//! at a pace; a large one has to have its room before more of it is read, and until nobody needs its bytes any more.
+//! While it has not, it is not read, and by flow control its client sends no more of it. When room runs short, unfinished
+//! bodies give way by the rule of [`Shares`]: first those of whoever has most of it.
+
+use std::{net::IpAddr, pin::pin, time::Duration};
+
+use axum::body::{Body, Bytes};
+use futures::poll;
+use http_body::Body as _;
+use tokio::time::{Instant, timeout_at};
+
+use crate::shares::{Crowded, Share, Shares, Terms};
+
+/// A body up to this size needs no room of its own: the number of bodies bounds them.
+const SMALL: usize = 64 << 10;
+
+/// How much may be unfinished on one port, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyBounds {
+    /// Bodies that have not come whole; as many more may wait for that.
+    pub unfinished: usize,
+    /// Bytes of all large bodies, also of whole ones that are not read yet.
+    pub bytes: usize,
+    /// Each has so long.
+    pub patience: Duration,
+    /// And a second more for so many bytes that have come.
+    pub bytes_per_second: u32,
+    /// When room runs short, a large body does not give way before it had it for so long.
+    pub turn: Duration,
+}
+
+impl Default for BodyBounds {
+    fn default() -> Self {
+        Self {
+            unfinished: 128,
+            bytes: 16 << 20,
+            patience: Duration::from_secs(10),
+            // A client on a slow line; the largest body then has 42 s.
+            bytes_per_second: 128 << 10,
+            turn: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A body that did not come whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// More bytes than it may have.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// What it may have.
+        limit: usize,
+    },
+    /// Too slow by itself, or while others waited for its room.
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    /// Too many others are unfinished.
+    #[error("too many bodies are unfinished, try again later")]
+    Crowded(#[from] Crowded),
+    /// The client left, or sent what is no body.
+    #[error("the body cannot be read: {0}")]
+    Broken(#[source] axum::Error),
+}
+
+/// The unfinished bodies of one port. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    bounds: BodyBounds,
+    unfinished: Shares,
+    bytes: Shares,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self::new(BodyBounds::default())
+    }
+}
+
+impl Bodies {
+    /// None yet.
+    #[must_use]
+    pub fn new(bounds: BodyBounds) -> Self {
+        let shares = |amount, spared| {
+            Shares::new(Terms { amount, waiting: bounds.unfinished, spared, at_once: false })
+        };
+        // The rest of a body that is small is on its way with the head.
+        let spared = Duration::from_millis(50);
+        Self {
+            bounds,
+            unfinished: shares(bounds.unfinished, spared),
+            bytes: shares(bounds.bytes, bounds.turn),
+        }
+    }
+
+    /// All of a body that has at most `limit` bytes, from a client at `address`.
+    ///
+    /// # Errors
+    /// When it does not come whole.
+    pub async fn take_in(&self, address: IpAddr, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+        let began = Instant::now();
+        let mut reading = pin!(self.read(address, body, limit));
+        if let std::task::Poll::Ready(whole) = poll!(reading.as_mut()) {
+            return whole;
+        }
+        let unfinished = timeout_at(began + self.bounds.patience, self.unfinished.take(address, 1));
+        let unfinished = unfinished.await.map_err(|_| BodyError::TooSlow)??;
+        tokio::select! {
+            biased;
+            whole = reading => whole,
+            () = unfinished.dismissed() => Err(BodyError::TooSlow),
+        }
+    }
+
+    async fn read(&self, address: IpAddr, mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+        let too_large = || BodyError::TooLarge { limit };
+        if body.size_hint().lower() > limit as u64 {
+            return Err(too_large());
+        }
+        let mut taken = Taken { bytes: vec![], room: None };
+        let mut began = Instant::now();
+        loop {
+            let seconds = taken.bytes.len() as f64 / f64::from(self.bounds.bytes_per_second);
+            let end = began + self.bounds.patience + Duration::from_secs_f64(seconds);
+            let frame = tokio::select! {
+                frame = timeout_at(end, next(&mut body)) => frame.map_err(|_| BodyError::TooSlow)?,
+                () = taken.wanted() => return Err(BodyError::TooSlow),
+            };
+            let Some(frame) = frame.transpose().map_err(BodyError::Broken)? else { break };
+            // Trailers tell nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            let length = taken.bytes.len() + data.len();
+            if length > limit {
+                return Err(too_large());
+            }
+            if length > SMALL && taken.room.is_none() {
+                let rest = body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
+                let whole = rest.map_or(limit, |rest| limit.min(length + rest));
+                let asked = Instant::now();
+                let room = timeout_at(asked + self.bounds.patience, self.bytes.take(address, whole)).await;
+                taken.room = Some(room.map_err(|_| BodyError::TooSlow)??);
+                taken.bytes.reserve_exact(whole - taken.bytes.len());
+                // What we kept the client waiting is not its delay.
+                began += asked.elapsed();
+            }
+            taken.bytes.extend_from_slice(&data);
+        }
+        Ok(Bytes::from_owner(taken))
+    }
+}
+
+/// What has come of a body.
+struct Taken {
+    bytes: Vec<u8>,
+    /// Held for as long as the bytes are there.
+    room: Option<Share>,
+}
+
+impl Taken {
+    /// Resolves when others want its room.
+    async fn wanted(&self) {
+        match &self.room {
+            Some(room) => room.dismissed().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Taken {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+async fn next(body: &mut Body) -> Option<Result<http_body::Frame<Bytes>, axum::Error>> {
+    std::future::poll_fn(|context| pin!(&mut *body).poll_frame(context)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::{FutureExt, StreamExt, stream};
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const LIMIT: usize = 4 << 20;
+
+    /// A body that begins so and never ends.
+    fn unfinished(bytes: usize) -> Body {
+        let first = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; bytes]))]);
+        Body::from_stream(first.chain(stream::pending()))
+    }
+
+    /// A body that comes in two parts, the second after a while.
+    fn in_two(after: Duration) -> Body {
+        let second = stream::once(async move {
+            tokio::time::sleep(after).await;
+            Ok::<_, Infallible>(Bytes::from_static(b"second"))
+        });
+        Body::from_stream(stream::iter([Ok(Bytes::from_static(b"first "))]).chain(second))
+    }
+
+    fn bounds() -> BodyBounds {
+        BodyBounds { unfinished: 2, bytes: LIMIT, ..BodyBounds::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_taken_whole_or_refused() {
+        let bodies = Bodies::new(bounds());
+        let whole = bodies.take_in(ADDRESS, in_two(Duration::from_secs(9)), 12).await.unwrap();
+        assert_eq!(whole, b"first second"[..]);
+        for (body, limit) in [(in_two(Duration::ZERO), 11), (Body::from("too long"), 7)] {
+            let error = bodies.take_in(ADDRESS, body, limit).await.unwrap_err();
+            assert!(matches!(error, BodyError::TooLarge { .. }), "{error}");
+        }
+        let began = Instant::now();
+        let error = bodies.take_in(ADDRESS, in_two(Duration::from_secs(99)), LIMIT).await.unwrap_err();
+        assert!(matches!(error, BodyError::TooSlow), "{error}");
+        assert_eq!(began.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_only_a_part_gives_way_to_who_sends_all() {
+        let bodies = Bodies::new(bounds());
+        let take = |body| {
+            let bodies = bodies.clone();
+            tokio::spawn(async move { bodies.take_in(ADDRESS, body, LIMIT).await })
+        };
+        let slow = [take(unfinished(1)), take(unfinished(0))];
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        bodies.take_in(ADDRESS, Body::from("whole"), LIMIT).now_or_never().expect("at once").unwrap();
+        take(in_two(Duration::from_millis(10))).await.unwrap().unwrap();
+        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        let [first, second] = slow;
+        assert!(matches!(first.await.unwrap(), Err(BodyError::TooSlow)));
+        assert!(!second.is_finished(), "one was enough");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_room_of_large_bodies_is_bounded_until_their_bytes_are_gone() {
+        let bodies = Bodies::new(BodyBounds { unfinished: 8, ..bounds() });
+        let large = || Body::from(vec![b'x'; LIMIT]);
+        let first = bodies.take_in(ADDRESS, large(), LIMIT).await.unwrap();
+        let second = tokio::spawn({
+            let bodies = bodies.clone();
+            async move { bodies.take_in(ADDRESS, large(), LIMIT).await }
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!second.is_finished(), "there is no room");
+        bodies.take_in(ADDRESS, Body::from("small"), LIMIT).now_or_never().expect("at once").unwrap();
+        drop(first);
+        assert_eq!(second.await.unwrap().unwrap().len(), LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_that_does_not_go_on_gives_way_after_its_turn() {
+        let bodies = Bodies::new(BodyBounds { unfinished: 8, ..bounds() });
+        let slow = tokio::spawn({
+            let bodies = bodies.clone();
+            async move { bodies.take_in(ADDRESS, unfinished(SMALL + 1), LIMIT).await }
+        });
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        bodies.take_in(ADDRESS, Body::from(vec![b'x'; LIMIT]), LIMIT).await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 2);
+        assert!(matches!(slow.await.unwrap(), Err(BodyError::TooSlow)));
+    }
+}
