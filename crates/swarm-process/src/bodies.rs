@@ -183,11 +183,14 @@ mod tests {
     use std::convert::Infallible;
 
     use futures::{FutureExt, StreamExt, stream};
+    use tokio::{task::JoinHandle, time::timeout};
 
     use super::*;
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const LIMIT: usize = 4 << 20;
+    /// Long enough for anything that should come at all.
+    const SOON: Duration = Duration::from_secs(20);
 
     /// A body that begins so and never ends.
     fn unfinished(bytes: usize) -> Body {
@@ -208,66 +211,60 @@ mod tests {
         BodyBounds { unfinished: 2, bytes: LIMIT, ..BodyBounds::default() }
     }
 
-    #[tokio::test(start_paused = true)]
+    async fn takes(bodies: &Bodies, body: Body) -> Result<Bytes, BodyError> {
+        timeout(SOON, bodies.take_in(ADDRESS, body, LIMIT)).await.expect("it ends")
+    }
+
+    fn begins(bodies: &Bodies, body: Body) -> JoinHandle<Result<Bytes, BodyError>> {
+        let bodies = bodies.clone();
+        tokio::spawn(async move { takes(&bodies, body).await })
+    }
+
+    #[tokio::test]
     async fn a_body_is_taken_whole_or_refused() {
-        let bodies = Bodies::new(bounds());
-        let whole = bodies.take_in(ADDRESS, in_two(Duration::from_secs(9)), 12).await.unwrap();
+        let bodies = Bodies::new(BodyBounds { patience: Duration::from_millis(500), ..bounds() });
+        let whole = takes(&bodies, in_two(Duration::from_millis(10))).await.unwrap();
         assert_eq!(whole, b"first second"[..]);
         for (body, limit) in [(in_two(Duration::ZERO), 11), (Body::from("too long"), 7)] {
             let error = bodies.take_in(ADDRESS, body, limit).await.unwrap_err();
             assert!(matches!(error, BodyError::TooLarge { .. }), "{error}");
         }
-        let began = Instant::now();
-        let error = bodies.take_in(ADDRESS, in_two(Duration::from_secs(99)), LIMIT).await.unwrap_err();
+        let error = takes(&bodies, unfinished(1)).await.unwrap_err();
         assert!(matches!(error, BodyError::TooSlow), "{error}");
-        assert_eq!(began.elapsed().as_secs(), 10);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_sends_only_a_part_gives_way_to_who_sends_all() {
         let bodies = Bodies::new(bounds());
-        let take = |body| {
-            let bodies = bodies.clone();
-            tokio::spawn(async move { bodies.take_in(ADDRESS, body, LIMIT).await })
-        };
-        let slow = [take(unfinished(1)), take(unfinished(0))];
+        let slow = [begins(&bodies, unfinished(1)), begins(&bodies, unfinished(0))];
+        // They begin.
         tokio::task::yield_now().await;
-        let began = Instant::now();
         bodies.take_in(ADDRESS, Body::from("whole"), LIMIT).now_or_never().expect("at once").unwrap();
-        take(in_two(Duration::from_millis(10))).await.unwrap().unwrap();
-        assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+        takes(&bodies, in_two(Duration::from_millis(10))).await.unwrap();
         let [first, second] = slow;
         assert!(matches!(first.await.unwrap(), Err(BodyError::TooSlow)));
         assert!(!second.is_finished(), "one was enough");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_room_of_large_bodies_is_bounded_until_their_bytes_are_gone() {
-        let bodies = Bodies::new(BodyBounds { unfinished: 8, ..bounds() });
+        let bodies = Bodies::new(BodyBounds { unfinished: 8, turn: SOON, ..bounds() });
         let large = || Body::from(vec![b'x'; LIMIT]);
-        let first = bodies.take_in(ADDRESS, large(), LIMIT).await.unwrap();
-        let second = tokio::spawn({
-            let bodies = bodies.clone();
-            async move { bodies.take_in(ADDRESS, large(), LIMIT).await }
-        });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(!second.is_finished(), "there is no room");
+        let first = takes(&bodies, large()).await.unwrap();
+        let mut second = Box::pin(takes(&bodies, large()));
+        assert!(second.as_mut().now_or_never().is_none(), "there is no room");
         bodies.take_in(ADDRESS, Body::from("small"), LIMIT).now_or_never().expect("at once").unwrap();
         drop(first);
-        assert_eq!(second.await.unwrap().unwrap().len(), LIMIT);
+        assert_eq!(second.await.unwrap().len(), LIMIT);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_large_body_that_does_not_go_on_gives_way_after_its_turn() {
-        let bodies = Bodies::new(BodyBounds { unfinished: 8, ..bounds() });
-        let slow = tokio::spawn({
-            let bodies = bodies.clone();
-            async move { bodies.take_in(ADDRESS, unfinished(SMALL + 1), LIMIT).await }
-        });
+        let turn = Duration::from_millis(50);
+        let bodies = Bodies::new(BodyBounds { unfinished: 8, turn, ..bounds() });
+        let slow = begins(&bodies, unfinished(SMALL + 1));
         tokio::task::yield_now().await;
-        let began = Instant::now();
-        bodies.take_in(ADDRESS, Body::from(vec![b'x'; LIMIT]), LIMIT).await.unwrap();
-        assert_eq!(began.elapsed().as_secs(), 2);
+        takes(&bodies, Body::from(vec![b'x'; LIMIT])).await.unwrap();
         assert!(matches!(slow.await.unwrap(), Err(BodyError::TooSlow)));
     }
 }

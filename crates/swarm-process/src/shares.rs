@@ -311,50 +311,66 @@ fn client(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use tokio::{task::JoinHandle, time::timeout};
 
     use super::*;
 
-    const SPARED: Duration = Duration::from_secs(1);
+    /// Long enough for anything that should come at all.
+    const SOON: Duration = Duration::from_secs(20);
 
-    fn shares(amount: usize) -> Shares {
-        Shares::new(Terms { amount, waiting: 4, spared: SPARED, at_once: false })
+    fn shares(amount: usize, spared: Duration) -> Shares {
+        Shares::new(Terms { amount, waiting: 4, spared, at_once: false })
     }
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
     }
 
-    #[tokio::test(start_paused = true)]
+    /// One that waits in the background.
+    fn wants(shares: &Shares, last: u8, amount: usize) -> JoinHandle<Share> {
+        let shares = shares.clone();
+        tokio::spawn(async move { shares.take(address(last), amount).await.unwrap() })
+    }
+
+    async fn gets(waiter: JoinHandle<Share>) -> Share {
+        timeout(SOON, waiter).await.expect("it gets its share").unwrap()
+    }
+
+    async fn is_told_to_go(share: &Share) {
+        timeout(SOON, share.dismissed()).await.expect("it is told to go");
+    }
+
+    fn stays(share: &Share) -> bool {
+        share.dismissed().now_or_never().is_none()
+    }
+
+    #[tokio::test]
     async fn one_address_may_hold_all_there_is_until_another_wants_some() {
-        let shares = shares(3);
+        let shares = shares(3, Duration::from_millis(20));
         let mut big = vec![];
         for _ in 0..3 {
             big.push(shares.take(address(1), 1).await.unwrap());
         }
-        let mut small = Box::pin(shares.take(address(2), 1));
-        assert!(small.as_mut().now_or_never().is_none(), "nobody may go yet");
-        tokio::time::advance(SPARED).await;
-        assert!(small.as_mut().now_or_never().is_none());
-        assert!(big[0].dismissed().now_or_never().is_some(), "the oldest is told to go");
-        assert!(big[1].dismissed().now_or_never().is_none(), "and nobody else");
+        let small = wants(&shares, 2, 1);
+        is_told_to_go(&big[0]).await;
+        assert!(stays(&big[1]) && stays(&big[2]), "one is enough");
         big.remove(0);
-        let small = small.now_or_never().expect("it is free").unwrap();
-        // The small one is now the oldest of all but for those two; they still go before it.
-        let newest = tokio::spawn({
-            let shares = shares.clone();
-            async move { shares.take(address(3), 1).await }
-        });
-        big[0].dismissed().await;
-        assert!(small.dismissed().now_or_never().is_none());
+        let small = gets(small).await;
+        // The small one may go for longer than the others; they go before it.
+        small.may_go(Some(Instant::now()));
+        big.iter().for_each(|share| share.may_go(Some(Instant::now())));
+        let third = wants(&shares, 3, 1);
+        is_told_to_go(&big[0]).await;
+        assert!(stays(&small));
         big.remove(0);
-        newest.await.unwrap().unwrap();
+        gets(third).await;
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_gets_free_goes_to_the_address_that_holds_least() {
-        let shares = shares(2);
-        let (one, _two) = (shares.take(address(1), 1).await.unwrap(), shares.take(address(1), 1).await);
-        one.may_go(None);
+        let shares = shares(2, SOON);
+        let one = shares.take(address(1), 1).await.unwrap();
+        let _two = shares.take(address(1), 1).await.unwrap();
         let mut again = Box::pin(shares.take(address(1), 1));
         let mut other = Box::pin(shares.take(address(2), 1));
         assert!(again.as_mut().now_or_never().is_none() && other.as_mut().now_or_never().is_none());
@@ -363,56 +379,51 @@ mod tests {
         assert!(other.now_or_never().is_some());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_must_stay_stays_and_who_does_not_leave_is_not_waited_for() {
-        let shares = shares(2);
-        let (busy, deaf) = (shares.take(address(1), 1).await.unwrap(), shares.take(address(1), 1).await);
+        let shares = shares(2, Duration::ZERO);
+        let busy = shares.take(address(1), 1).await.unwrap();
         busy.may_go(None);
-        let mut wants = Box::pin(shares.take(address(2), 1));
-        assert!(wants.as_mut().now_or_never().is_none());
-        tokio::time::advance(SPARED).await;
-        assert!(wants.as_mut().now_or_never().is_none());
-        assert!(deaf.as_ref().unwrap().dismissed().now_or_never().is_some());
-        tokio::time::advance(GONE_WITHIN).await;
-        assert!(wants.as_mut().now_or_never().is_none());
-        assert!(busy.dismissed().now_or_never().is_none(), "it is not idle");
+        let deaf = shares.take(address(1), 1).await.unwrap();
+        let newcomer = wants(&shares, 2, 1);
+        is_told_to_go(&deaf).await;
+        assert!(stays(&busy));
         busy.may_go(Some(Instant::now()));
-        assert!(busy.dismissed().now_or_never().is_some(), "now it is, and the other still not gone");
+        is_told_to_go(&busy).await;
+        assert!(!newcomer.is_finished());
         drop(busy);
-        assert!(wants.now_or_never().is_some());
+        gets(newcomer).await;
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn at_once_means_that_nobody_waits_for_the_one_who_goes() {
         let shares = Shares::new(Terms { amount: 1, waiting: 1, spared: Duration::ZERO, at_once: true });
         let old = shares.take(address(1), 1).await.unwrap();
         let new = shares.take(address(1), 1).now_or_never().expect("at once").unwrap();
-        assert!(old.dismissed().now_or_never().is_some() && new.dismissed().now_or_never().is_none());
+        assert!(!stays(&old) && stays(&new));
         drop(old);
         assert_eq!(shares.0.state().free, 0, "what was released once is not released again");
         drop(new);
         assert_eq!(shares.0.state().free, 1);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn large_amounts_get_their_turn_and_the_number_of_those_who_wait_is_bounded() {
-        let shares = shares(10);
+        let shares = shares(10, Duration::from_millis(20));
         let mut all = vec![];
         for last in 1..=5 {
             all.push(shares.take(address(last), 2).await.unwrap());
         }
-        let mut large = Box::pin(shares.take(address(9), 99));
-        assert!(large.as_mut().now_or_never().is_none());
+        let large = wants(&shares, 9, 99);
+        for share in &all {
+            is_told_to_go(share).await;
+        }
         let mut others: Vec<_> = (0..4).map(|_| Box::pin(shares.take(address(9), 1))).collect();
-        let refused = others.iter_mut().map(|other| other.as_mut().now_or_never()).collect::<Vec<_>>();
+        let refused: Vec<_> = others.iter_mut().map(|other| other.as_mut().now_or_never()).collect();
         assert!(refused[..3].iter().all(Option::is_none), "{refused:?}");
         assert!(matches!(refused[3], Some(Err(Crowded))), "{refused:?}");
-        drop(others);
-        tokio::time::advance(SPARED).await;
-        assert!(large.as_mut().now_or_never().is_none());
-        assert!(all.iter().all(|share| share.dismissed().now_or_never().is_some()), "it needs all of them");
-        drop(all);
-        drop(large.now_or_never().expect("it has all").unwrap());
+        drop((others, refused, all));
+        drop(gets(large).await);
         assert_eq!(shares.0.state().free, 10);
     }
 
