@@ -1,9 +1,9 @@
 //! The bodies of requests, taken in whole before anything is done with them, within bounds of time and memory.
 //!
-//! A body that comes with its head waits for nobody. Of those that do not, the number is bounded and each must come on
-//! at a pace; a large one has to have its room before more of it is read, and until nobody needs its bytes any more.
-//! While it has not, it is not read, and by flow control its client sends no more of it. When room runs short, unfinished
-//! bodies give way by the rule of [`Shares`]: first those of whoever has most of it.
+//! Each must come on at a pace. Of those that may be large, the number is bounded that has not come whole, and once one
+//! is large, it has to have its room before more of it is read, until nobody needs its bytes any more. While it has not,
+//! it is not read, and by flow control its client sends no more of it. When room runs short, unfinished bodies give way
+//! by the rule of [`Shares`]: first those of whoever has most of it. One that comes with its head waits for nobody.
 
 use std::{net::IpAddr, pin::pin, time::Duration};
 
@@ -16,11 +16,13 @@ use crate::shares::{Crowded, Share, Shares, Terms};
 
 /// A body up to this size needs no room of its own: the number of bodies bounds them.
 const SMALL: usize = 64 << 10;
+/// What may have no more than this is bounded enough by the number of requests.
+const TINY: usize = 8 << 10;
 
 /// How much may be unfinished on one port, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyBounds {
-    /// Bodies that have not come whole; as many more may wait for that.
+    /// Bodies that have not come whole; as many large ones more may wait for room.
     pub unfinished: usize,
     /// Bytes of all large bodies, also of whole ones that are not read yet.
     pub bytes: usize,
@@ -83,15 +85,14 @@ impl Bodies {
     /// None yet.
     #[must_use]
     pub fn new(bounds: BodyBounds) -> Self {
-        let shares = |amount, spared| {
-            Shares::new(Terms { amount, waiting: bounds.unfinished, spared, at_once: false })
+        let shares = |amount, spared, at_once| {
+            Shares::new(Terms { amount, waiting: bounds.unfinished, spared, at_once })
         };
-        // The rest of a body that is small is on its way with the head.
-        let spared = Duration::from_millis(50);
         Self {
             bounds,
-            unfinished: shares(bounds.unfinished, spared),
-            bytes: shares(bounds.bytes, bounds.turn),
+            // The last to come is the likeliest to come whole.
+            unfinished: shares(bounds.unfinished, Duration::ZERO, true),
+            bytes: shares(bounds.bytes, bounds.turn, false),
         }
     }
 
@@ -100,13 +101,14 @@ impl Bodies {
     /// # Errors
     /// When it does not come whole.
     pub async fn take_in(&self, address: IpAddr, body: Body, limit: usize) -> Result<Bytes, BodyError> {
-        let began = Instant::now();
         let mut reading = pin!(self.read(address, body, limit));
         if let std::task::Poll::Ready(whole) = poll!(reading.as_mut()) {
             return whole;
         }
-        let unfinished = timeout_at(began + self.bounds.patience, self.unfinished.take(address, 1));
-        let unfinished = unfinished.await.map_err(|_| BodyError::TooSlow)??;
+        if limit <= TINY {
+            return reading.await;
+        }
+        let unfinished = self.unfinished.take(address, 1).await?;
         tokio::select! {
             biased;
             whole = reading => whole,

@@ -21,7 +21,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -36,6 +36,9 @@ use crate::shares::GONE_WITHIN;
 /// A dead client is noticed within the sum of both.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that may come at one moment. To whom it is full, it is closed for a second, until the client's system
+/// tries again; systems have a bound of their own, usually this one.
+const BACKLOG: u32 = 4096;
 /// First and longest pause after an error of the port itself, as when no file descriptors are left.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -74,10 +77,10 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 1024,
-            entrance: 256,
+            entrance: 512,
             streams: 32,
             head: Duration::from_secs(30),
-            spared: Duration::from_millis(100),
+            spared: Duration::from_millis(200),
             stalled: Duration::from_secs(5),
         }
     }
@@ -112,7 +115,7 @@ impl Listener {
     /// # Errors
     /// When the port cannot be opened.
     pub async fn bind(address: SocketAddr, name: &str, flag: &str, bounds: Bounds) -> io::Result<Self> {
-        let tcp = TcpListener::bind(address).await.map_err(|error| {
+        let tcp = listen(address).map_err(|error| {
             let message = format!("cannot open the {name} port {address} ({flag}): {error}");
             io::Error::new(error.kind(), message)
         })?;
@@ -151,6 +154,18 @@ impl Listener {
         connections.close();
         let _ = timeout(SHUTDOWN_GRACE, connections.wait()).await;
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Otherwise a port that was in use a moment ago cannot be had again; on Windows it means that others may take it.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The next connection. Errors of the port do not end it.
@@ -225,6 +240,8 @@ impl Server {
         let stream = TokioIo::new(Paced { stream, pace: pace.clone() });
         let mut connection = pin!(self.protocol.serve_connection(stream, service));
         let ended = tokio::select! {
+            // A request that is here already must not be lost for want of a moment to read it.
+            biased;
             ended = connection.as_mut() => ended,
             () = self.told_to_end(&place) => {
                 connection.as_mut().graceful_shutdown();

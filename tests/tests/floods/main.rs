@@ -20,8 +20,12 @@ use tokio::{
     time::timeout,
 };
 
-use outsider::{Flood, GENERATE, ORDER, STATUS};
-use watch::{Memory, Probes, side_requests};
+use outsider::{
+    Flood, GENERATE, ORDER,
+    Opening::{Events, HalfAPreface, Metrics, Preface, Silence},
+    STATUS,
+};
+use watch::{Memory, Probes, resident, side_requests};
 
 /// A flood is kept up at least so long, however fast the other requests are answered.
 const LASTS: Duration = Duration::from_secs(3);
@@ -66,8 +70,8 @@ impl Port {
 /// One scenario for each flood and each port it goes to.
 macro_rules! floods {
     ($($name:ident: $flood:expr, $port:ident;)+) => {
-        const FLOODS: &[Scenario<Swarm>] =
-            &[$((stringify!($name), |swarm| Box::pin(withstands(swarm, $flood, Port::$port)))),+];
+        const FLOODS: &[Scenario<Ground>] =
+            &[$((stringify!($name), |ground| Box::pin(withstands(ground, $flood, Port::$port)))),+];
     };
 }
 
@@ -79,16 +83,16 @@ floods! {
     unfinished_messages_on_many_connections: Flood::Messages { path: GENERATE, connections: 100, calls: 32 }, GatewayGrpc;
     unfinished_bodies: Flood::Bodies { connections: 300, bytes: (4 << 20) - 1 }, GatewayHttp;
     heads_without_bodies: Flood::Bodies { connections: 192, bytes: 0 }, GatewayHttp;
-    silent_connections: Flood::Openings { first: b"" }, GatewayHttp;
-    silent_connections_to_grpc: Flood::Openings { first: b"" }, WorkerGrpc;
-    half_prefaces: Flood::Openings { first: b"PRI * HTTP" }, GatewayHttp;
-    half_prefaces_to_grpc: Flood::Openings { first: b"PRI * HTTP" }, RendezvousGrpc;
-    prefaces_with_answered_pings: Flood::Openings { first: outsider::PREFACE }, GatewayHttp;
-    prefaces_with_answered_pings_to_grpc: Flood::Openings { first: outsider::PREFACE }, GatewayGrpc;
+    silent_connections: Flood::Openings(Silence), GatewayHttp;
+    silent_connections_to_grpc: Flood::Openings(Silence), WorkerGrpc;
+    half_prefaces: Flood::Openings(HalfAPreface), GatewayHttp;
+    half_prefaces_to_grpc: Flood::Openings(HalfAPreface), RendezvousGrpc;
+    prefaces_with_answered_pings: Flood::Openings(Preface), GatewayHttp;
+    prefaces_with_answered_pings_to_grpc: Flood::Openings(Preface), GatewayGrpc;
     endless_calls_on_health: Flood::Calls { path: "/grpc.health.v1.Health/Watch" }, GatewayGrpc;
     endless_calls_on_the_swarm: Flood::Calls { path: "/swarm.v1.SwarmService/WatchStatus" }, WorkerGrpc;
-    endless_event_streams: Flood::Openings { first: outsider::EVENTS }, GatewayHttp;
-    answers_that_nobody_reads: Flood::Openings { first: outsider::METRICS }, GatewayHttp;
+    endless_event_streams: Flood::Openings(Events), GatewayHttp;
+    answers_that_nobody_reads: Flood::Openings(Metrics), GatewayHttp;
     rapid_resets: Flood::Resets, GatewayHttp;
     rapid_resets_to_grpc: Flood::Resets, WorkerGrpc;
 }
@@ -100,14 +104,21 @@ fn main() -> ExitCode {
     }
 }
 
-async fn set_up() -> anyhow::Result<Swarm> {
+/// A swarm, and what each process takes when nobody floods it.
+struct Ground {
+    swarm: Swarm,
+    before: Vec<(u32, u64)>,
+}
+
+async fn set_up() -> anyhow::Result<Ground> {
     let model = tiny_model(2)?;
     let swarm = Swarm::ready(SwarmSpec { total_shards: 2, ..SwarmSpec::new(model.path()) }).await?;
     for port in [Port::GatewayHttp, Port::GatewayGrpc, Port::WorkerGrpc, Port::RendezvousGrpc] {
         // What a process takes once, for its first requests, is not what floods make it take.
         side_requests(port, &port.url(&swarm)).await?;
     }
-    Ok(swarm)
+    let before = swarm.nodes().map(|node| Ok((node.pid(), resident(node.pid())?)));
+    Ok(Ground { before: before.collect::<anyhow::Result<_>>()?, swarm })
 }
 
 /// The outsider's process, ended when dropped.
@@ -137,10 +148,11 @@ impl Outsider {
     }
 }
 
-async fn withstands(swarm: &Swarm, flood: Flood, port: Port) -> anyhow::Result<()> {
-    let (process, url) = (port.process(swarm), port.url(swarm));
+async fn withstands(ground: &Ground, flood: Flood, port: Port) -> anyhow::Result<()> {
+    let (process, url) = (port.process(&ground.swarm), port.url(&ground.swarm));
+    let before = ground.before.iter().find(|(pid, _)| *pid == process.pid()).context("it runs on")?.1;
     let lines = process.log().lines().count();
-    let memory = Memory::watch(process.pid())?;
+    let memory = Memory::watch(process.pid(), before);
     let probes = Probes::start(port, &url);
     let outsider = Outsider::start(flood, &url).await?;
     let (answered, ()) = tokio::join!(side_requests(port, &url), tokio::time::sleep(LASTS));
@@ -149,7 +161,7 @@ async fn withstands(swarm: &Swarm, flood: Flood, port: Port) -> anyhow::Result<(
     let peak = memory.peak();
     let back = memory.goes_back(LEFT, GOES_BACK).await;
     println!(
-        "  {flood:?} at {port:?}: grew by {} MiB, slowest probe {slowest:?}, back: {back:?}",
+        "  it grew by {} MiB and went back after {back:.2?}; the slowest probe took {slowest:.2?}",
         memory.grown(peak) >> 20
     );
     answered.context("requests at the side")?;

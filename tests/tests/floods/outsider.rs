@@ -21,13 +21,11 @@ pub(crate) const ORDER: &str = "SWARM_TESTS_FLOOD";
 /// What the outsider says when all of its flood is there.
 pub(crate) const RISEN: &str = "risen";
 /// The first bytes of an HTTP/2 client: its preface and settings without any.
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Takes large messages.
 pub(crate) const GENERATE: &str = "/swarm.v1.InferenceService/Generate";
 /// Takes small ones.
 pub(crate) const STATUS: &str = "/swarm.v1.SwarmService/GetStatus";
-pub(crate) const EVENTS: &[u8] = b"GET /v1/swarm HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n";
-pub(crate) const METRICS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// More than a port has places.
 const CONNECTIONS: usize = 1100;
@@ -37,8 +35,37 @@ const CALLS: usize = 1024;
 const MESSAGE: usize = 4 << 20;
 /// Streams that are opened and reset on one connection before another is tried.
 const RESETS: u32 = 2000;
+/// As clients of gRPC do it.
+const CALLS_AGAIN: Duration = Duration::from_secs(1);
 /// Before a connection that was refused or ended is opened again.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// With what a connection begins.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Opening {
+    Silence,
+    HalfAPreface,
+    Preface,
+    /// A request for the swarm's state and all changes.
+    Events,
+    /// Requests for large answers, of which none is read.
+    Metrics,
+}
+
+impl Opening {
+    const ALL: [Self; 5] = [Self::Silence, Self::HalfAPreface, Self::Preface, Self::Events, Self::Metrics];
+
+    fn bytes(self) -> Vec<u8> {
+        let get = |path, accept| format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
+        match self {
+            Self::Silence => vec![],
+            Self::HalfAPreface => PREFACE[..10].to_vec(),
+            Self::Preface => PREFACE.to_vec(),
+            Self::Events => get("/v1/swarm", "text/event-stream").into_bytes(),
+            Self::Metrics => get("/metrics", "*/*").repeat(1000).into_bytes(),
+        }
+    }
+}
 
 /// A way to flood a port.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,8 +74,8 @@ pub(crate) enum Flood {
     Messages { path: &'static str, connections: usize, calls: usize },
     /// The same over HTTP/1, one on each connection.
     Bodies { connections: usize, bytes: usize },
-    /// Connections that begin with these bytes and say nothing more, but that they answer pings; opened once.
-    Openings { first: &'static [u8] },
+    /// Connections that begin so and say nothing more, but that they answer pings; opened once.
+    Openings(Opening),
     /// gRPC calls whose answers never end.
     Calls { path: &'static str },
     /// Calls that are taken back at once.
@@ -63,7 +90,7 @@ impl Flood {
                 format!("messages {target} {path} {connections} {calls}")
             }
             Self::Bodies { connections, bytes } => format!("bodies {target} {connections} {bytes}"),
-            Self::Openings { first } => format!("openings {target} {}", String::from_utf8_lossy(first)),
+            Self::Openings(opening) => format!("openings {target} {opening:?}"),
             Self::Calls { path } => format!("calls {target} {path}"),
             Self::Resets => format!("resets {target}"),
         }
@@ -90,7 +117,11 @@ async fn flood(order: &str) -> anyhow::Result<std::convert::Infallible> {
             spawn(*connections, || messages(target.clone(), path.to_owned(), *calls))
         }
         ("bodies", [connections, bytes]) => spawn(*connections, || bodies(target.clone(), *bytes)),
-        ("openings", _) => spawn(CONNECTIONS, || opening(target.clone(), rest.as_bytes().to_vec())),
+        ("openings", _) => {
+            let known = Opening::ALL.into_iter().find(|opening| format!("{opening:?}") == rest);
+            let bytes = known.context("no such opening")?.bytes();
+            spawn(CONNECTIONS, || opening(target.clone(), bytes.clone()))
+        }
         ("calls", _) => spawn(CALLS, || endless_call(target.clone(), rest.to_owned())),
         ("resets", _) => spawn(1, || resets(target.clone())),
         _ => anyhow::bail!("no such flood: {order}"),
@@ -218,9 +249,9 @@ async fn unfinished_body(target: &str, bytes: usize) -> anyhow::Result<TcpStream
 async fn opening(target: String, first: Vec<u8>) -> anyhow::Result<Begun> {
     let mut stream = TcpStream::connect(&target).await?;
     let answers_pings = first == PREFACE;
-    // The server may have ended it already, as is its right.
-    let _ = stream.write_all(&first).await;
     Begun::with(async move {
+        // The server may have ended it already, as is its right.
+        let _ = stream.write_all(&first).await;
         if answers_pings {
             let _ = answer_pings(&mut stream).await;
         }
@@ -253,7 +284,7 @@ async fn endless_call(target: String, path: String) -> anyhow::Result<Begun> {
             if let Some((_connection, mut answer)) = call.take() {
                 while answer.data().await.is_some_and(|data| data.is_ok()) {}
             }
-            sleep(PAUSE).await;
+            sleep(CALLS_AGAIN).await;
             call = begin_call(&target, &path).await.ok();
         }
     })

@@ -40,8 +40,8 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn watch(pid: u32) -> anyhow::Result<Self> {
-        let before = resident(pid)?;
+    /// Against what it took `before`.
+    pub(crate) fn watch(pid: u32, before: u64) -> Self {
         let peak = Arc::new(AtomicU64::new(before));
         let seen = peak.clone();
         let watching = tokio::spawn(async move {
@@ -51,7 +51,7 @@ impl Memory {
                 ticks.tick().await;
             }
         });
-        Ok(Self { pid, before, peak, watching })
+        Self { pid, before, peak, watching }
     }
 
     pub(crate) fn peak(&self) -> u64 {
@@ -82,7 +82,8 @@ impl Drop for Memory {
     }
 }
 
-fn resident(pid: u32) -> anyhow::Result<u64> {
+/// What a process has in memory, in bytes.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS is told")?;
     let kib = line.trim().split(' ').next().context("a number")?;

@@ -33,6 +33,8 @@ const WATCHES: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/swarm.v1.SwarmServ
 /// Such calls at once. Whoever watches has one or two; when another comes, the one that has watched for longest is told
 /// to call again.
 const WATCHERS: usize = 256;
+/// So that those who call again at once do not keep the port busy with nothing else.
+const WATCHES_FOR: Duration = Duration::from_secs(1);
 
 /// The bounds of one port's calls. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(bodies: Bodies, large: Vec<(&'static str, usize)>) -> Self {
-        let terms = Terms { amount: WATCHERS, waiting: WATCHERS, spared: Duration::ZERO, at_once: true };
+        let terms = Terms { amount: WATCHERS, waiting: WATCHERS, spared: WATCHES_FOR, at_once: true };
         Self { bodies, large, watchers: Shares::new(terms) }
     }
 

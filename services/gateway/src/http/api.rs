@@ -20,6 +20,8 @@ const SPARE_REQUESTS: usize = 64;
 /// Live pages and others that watch the swarm. When one more comes, the one that has watched for longest has to come
 /// again, which browsers do by themselves.
 const WATCHERS: usize = 256;
+/// So that those who come again at once do not keep the gateway busy with nothing else.
+const WATCHES_FOR: Duration = Duration::from_secs(1);
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -44,7 +46,7 @@ impl Api {
         config: &GenerationConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
-        let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: Duration::ZERO, at_once: true };
+        let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: WATCHES_FOR, at_once: true };
         Self {
             completer,
             generator,
