@@ -111,6 +111,7 @@ impl Keyring {
             Source::Fixed(secrets) => (None, secrets, None),
             Source::File(path) => {
                 let stamp = stamp(&path);
+                secret_file::warn_if_public(&path);
                 let secrets = secret_file::read(&path)?.iter().map(|line| line.secret().clone()).collect();
                 (Some(path), secrets, stamp)
             }

@@ -56,6 +56,19 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>, NetError> {
     }
 }
 
+/// Says so when everybody on the machine may read the file.
+#[cfg(unix)]
+pub(crate) fn warn_if_public(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        tracing::warn!(path = %path.display(), "every user of this machine can read the swarm's secret: chmod 600");
+    }
+}
+
+/// Who may read a file is not told by its mode here.
+#[cfg(not(unix))]
+pub(crate) fn warn_if_public(_: &Path) {}
+
 fn parse(line: &str) -> Result<Line, String> {
     if line.starts_with(invitation::PREFIX) {
         return line.parse().map(Line::Invitation);
