@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use swarm_types::{
     Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SampledToken, SamplingParams, SessionId,
-    ShardRange, Step, StepKind, StepOutput, TargetScore, TokenId,
+    ShardRange, Step, StepInput, StepKind, StepOutput, TargetScore, TokenId,
 };
 
 use crate::{
@@ -38,8 +38,6 @@ pub struct OpenSession {
     pub prompt_tokens: u32,
     /// Upper bound of the session's positions.
     pub max_positions: u32,
-    /// For the last hop.
-    pub sampling: SamplingParams,
 }
 
 /// What flows down a route.
@@ -71,13 +69,17 @@ pub struct HopFailure {
     pub refusal: Refusal,
 }
 
-/// The gateway's wish for a session's tokens.
+/// The gateway's wish for a session's tokens, and what the last hop has to know of it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CollectSession {
     /// Which generation.
     pub session: SessionId,
     /// Number of its current route.
     pub attempt: Attempt,
+    /// How tokens are picked.
+    pub sampling: SamplingParams,
+    /// The session's tokens so far, from position 0; empty where neither sampling nor scores look at them.
+    pub tokens: Vec<TokenId>,
 }
 
 /// What the last hop sends to the gateway.
@@ -167,7 +169,6 @@ impl TryFrom<wire::OpenSession> for OpenSession {
         if wire.max_positions == 0 || wire.prompt_tokens > wire.max_positions {
             return Err(WireError::new("max_positions", "must be at least prompt_tokens and 1").into());
         }
-        let sampling = wire.sampling.ok_or_else(|| WireError::new("sampling", "is missing"))?;
         Ok(Self {
             session: parse("session_id", &wire.session_id)?,
             attempt: attempt(wire.attempt)?,
@@ -178,7 +179,6 @@ impl TryFrom<wire::OpenSession> for OpenSession {
             below,
             prompt_tokens: wire.prompt_tokens,
             max_positions: wire.max_positions,
-            sampling: sampling.try_into()?,
         })
     }
 }
@@ -195,7 +195,6 @@ impl From<OpenSession> for wire::OpenSession {
             hops: std::iter::once(open.hop).chain(open.below).map(Into::into).collect(),
             prompt_tokens: open.prompt_tokens,
             max_positions: open.max_positions,
-            sampling: Some(open.sampling.into()),
         }
     }
 }
@@ -226,55 +225,76 @@ impl TryFrom<wire::Step> for Step {
     type Error = WireError;
 
     fn try_from(wire: wire::Step) -> Result<Self, WireError> {
-        let rows = wire.tokens.len();
-        if !(1..=MAX_STEP_ROWS).contains(&rows) {
-            return Err(WireError::new("tokens", format!("must be 1 to {MAX_STEP_ROWS}, got {rows}")));
-        }
-        if wire.targets.len() > rows {
-            return Err(WireError::new("targets", "at most one for each token"));
+        let kind = match wire.kind() {
+            wire::StepKind::Prefill => StepKind::Prefill,
+            wire::StepKind::Decode => StepKind::Decode,
+            wire::StepKind::Unspecified => return Err(WireError::new("kind", "must be prefill or decode")),
+        };
+        let input = step_input(wire.tokens, wire.rows, &wire.activations)?;
+        let rows = input.rows();
+        for (field, count) in [("scores", wire.scores), ("samples", wire.samples)] {
+            if count as usize > rows {
+                return Err(WireError::new(
+                    field,
+                    format!("at most one for each of {rows} rows, got {count}"),
+                ));
+            }
         }
         if wire.timings.len() > MAX_HOPS {
             return Err(WireError::new("timings", "more than there can be hops"));
         }
-        if wire.samples as usize > rows {
-            return Err(WireError::new("samples", "at most one for each token"));
-        }
-        let tokens = |ids: Vec<u32>| ids.into_iter().map(TokenId).collect();
-        Ok(Self {
-            kind: match wire.kind() {
-                wire::StepKind::Prefill => StepKind::Prefill,
-                wire::StepKind::Decode => StepKind::Decode,
-                wire::StepKind::Unspecified => {
-                    return Err(WireError::new("kind", "must be prefill or decode"));
-                }
-            },
-            position: wire.position,
-            tokens: tokens(wire.tokens),
-            activations: activations_from_bytes(&wire.activations)?,
-            samples: wire.samples,
-            targets: tokens(wire.targets),
-            timings: convert(wire.timings),
-        })
+        let (position, samples, scores) = (wire.position, wire.samples, wire.scores);
+        Ok(Self { kind, position, input, samples, scores, timings: convert(wire.timings) })
     }
+}
+
+/// A step's rows, which are tokens or activations. How many numbers a row has is the engine's business.
+fn step_input(tokens: Vec<u32>, rows: u32, activations: &[u8]) -> Result<StepInput, WireError> {
+    let number_of_rows = |field, count: usize| match count {
+        1..=MAX_STEP_ROWS => Ok(()),
+        _ => Err(WireError::new(field, format!("must be 1 to {MAX_STEP_ROWS}, got {count}"))),
+    };
+    if rows == 0 && activations.is_empty() {
+        number_of_rows("tokens", tokens.len())?;
+        return Ok(StepInput::Tokens(tokens.into_iter().map(TokenId).collect()));
+    }
+    if !tokens.is_empty() {
+        return Err(WireError::new("tokens", "a step that carries activations has none"));
+    }
+    number_of_rows("rows", rows as usize)?;
+    let values = activations_from_bytes(activations)?;
+    if values.is_empty() || !values.len().is_multiple_of(rows as usize) {
+        let what = format!("{} numbers do not make {rows} rows", values.len());
+        return Err(WireError::new("activations", what));
+    }
+    Ok(StepInput::Activations { rows, values })
 }
 
 impl From<Step> for wire::Step {
     fn from(step: Step) -> Self {
-        let ids = |tokens: Vec<TokenId>| tokens.into_iter().map(|token| token.0).collect();
         let kind = match step.kind {
             StepKind::Prefill => wire::StepKind::Prefill,
             StepKind::Decode => wire::StepKind::Decode,
         };
+        let (tokens, rows, activations) = match step.input {
+            StepInput::Tokens(tokens) => (ids(tokens), 0, Bytes::new()),
+            StepInput::Activations { rows, values } => (vec![], rows, activations_to_bytes(&values)),
+        };
         Self {
             position: step.position,
-            tokens: ids(step.tokens),
-            activations: activations_to_bytes(&step.activations),
-            targets: ids(step.targets),
+            tokens,
+            rows,
+            activations,
             timings: convert(step.timings),
             kind: kind.into(),
             samples: step.samples,
+            scores: step.scores,
         }
     }
+}
+
+fn ids(tokens: Vec<TokenId>) -> Vec<u32> {
+    tokens.into_iter().map(|token| token.0).collect()
 }
 
 /// Activations as little-endian f32 bytes.
@@ -333,7 +353,13 @@ impl TryFrom<wire::CollectRequest> for CollectSession {
 
     fn try_from(wire: wire::CollectRequest) -> Result<Self, Refusal> {
         check_version(wire.protocol_version)?;
-        Ok(Self { session: parse("session_id", &wire.session_id)?, attempt: attempt(wire.attempt)? })
+        let sampling = wire.sampling.ok_or_else(|| WireError::new("sampling", "is missing"))?;
+        Ok(Self {
+            session: parse("session_id", &wire.session_id)?,
+            attempt: attempt(wire.attempt)?,
+            sampling: sampling.try_into()?,
+            tokens: wire.tokens.into_iter().map(TokenId).collect(),
+        })
     }
 }
 
@@ -343,6 +369,8 @@ impl From<CollectSession> for wire::CollectRequest {
             protocol_version: PROTOCOL_VERSION,
             session_id: collect.session.to_string(),
             attempt: collect.attempt.0,
+            sampling: Some(collect.sampling.into()),
+            tokens: ids(collect.tokens),
         }
     }
 }

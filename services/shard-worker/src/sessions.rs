@@ -12,8 +12,8 @@ use std::{
 };
 
 use shard_engine::{Slot, SlotOptions};
-use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Attempt, SessionId, StepOutput};
+use swarm_proto::{CollectSession, Refusal, RefusalCause};
+use swarm_types::{Attempt, SamplingParams, SessionId, StepOutput, TokenId};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
@@ -26,7 +26,16 @@ const ANSWERS_WAITING: usize = 16;
 const FORWARD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where a session's answers go.
-pub(crate) type Collector = mpsc::Sender<StepOutput>;
+pub(crate) type Answers = mpsc::Sender<StepOutput>;
+
+/// A gateway that waits for a session's tokens, and what it has told the last hop for that.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    pub answers: Answers,
+    pub sampling: SamplingParams,
+    /// From position 0 on, as far as the last hop has to know them.
+    pub tokens: Vec<TokenId>,
+}
 
 /// How much the table holds.
 #[derive(Clone, Copy, Debug)]
@@ -151,17 +160,22 @@ impl Sessions {
     }
 
     /// Notes a gateway; forgotten when its session does not come in time.
-    pub(crate) fn collect(&self, session: SessionId, attempt: Attempt) -> Result<Collecting, Refusal> {
-        let (collector, answers) = mpsc::channel(ANSWERS_WAITING);
+    pub(crate) fn collect(&self, wish: CollectSession) -> Result<Collecting, Refusal> {
+        let CollectSession { session, attempt, sampling, mut tokens } = wish;
+        let (sender, answers) = mpsc::channel(ANSWERS_WAITING);
         let mut table = self.table();
         table.begin(&session, attempt, Call::Collect)?;
         let entry = table.entries.entry(session).or_insert_with(|| Entry::new(attempt));
-        entry.collected = true;
-        entry.collector = Some((collector, Instant::now() + FORWARD_WITHIN));
         let last = match &entry.cache {
             Cache::Leased(held, _) => held.last.clone(),
             Cache::Nothing | Cache::InUse(..) => None,
         };
+        if let Some(last) = &last {
+            add_answered(&mut tokens, last);
+        }
+        let collector = Collector { answers: sender, sampling, tokens };
+        entry.collected = true;
+        entry.collector = Some((collector, Instant::now() + FORWARD_WITHIN));
         self.told(table);
         Ok(Collecting { answers, last })
     }
@@ -222,6 +236,16 @@ impl Sessions {
     }
 }
 
+/// The gateway gets the tokens of the last answer with this attempt and goes on behind them, so they count as told; even
+/// if the cache they came from has to make room before the session's stream is here.
+fn add_answered(told: &mut Vec<TokenId>, last: &StepOutput) {
+    // The last of them is at the answer's position.
+    let first = (last.position as usize + 1).saturating_sub(last.tokens.len());
+    if let Some(told_already) = told.len().checked_sub(first) {
+        told.extend(last.tokens.iter().skip(told_already).map(|sampled| sampled.token));
+    }
+}
+
 impl Table {
     /// Whether a call may begin. One of a newer attempt ends the stream of the older and leases its cache; one that is
     /// not newer, or comes a second time, is stale.
@@ -247,7 +271,7 @@ impl Table {
     /// Forgets gateways that have left.
     fn drop_closed(&mut self) {
         for entry in self.entries.values_mut() {
-            if entry.collector.as_ref().is_some_and(|(collector, _)| collector.is_closed()) {
+            if entry.collector.as_ref().is_some_and(|(collector, _)| collector.answers.is_closed()) {
                 entry.collector = None;
             }
         }

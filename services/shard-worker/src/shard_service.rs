@@ -57,9 +57,7 @@ impl ShardService for ShardServer {
         request: Request<wire::CollectRequest>,
     ) -> Result<Response<Self::CollectStream>, Status> {
         let collect = CollectSession::try_from(request.into_inner());
-        let collecting = collect.and_then(|CollectSession { session, attempt }| {
-            Ok((attempt, self.0.sessions().collect(session, attempt)?))
-        });
+        let collecting = collect.and_then(|wish| Ok((wish.attempt, self.0.sessions().collect(wish)?)));
         let (attempt, collecting) = collecting.inspect_err(|refusal| self.0.count(refusal))?;
         let accepted = stream::iter([FromHop::Accepted(collecting.last)]);
         let answers = accepted.chain(ReceiverStream::new(collecting.answers).map(FromHop::Output));

@@ -210,6 +210,24 @@ async fn scores_are_reported_once_whatever_the_hops_have_kept() {
 }
 
 #[tokio::test]
+async fn the_last_hop_is_told_tokens_only_where_it_looks_at_them() {
+    let penalty = SamplingParams { presence_penalty: 0.5, ..SamplingParams::greedy() };
+    let cases = [
+        (GenerationRequest { ..request(6, 8) }, 0, 0),
+        (GenerationRequest { sampling: penalty, ..request(6, 8) }, 6, 9),
+        // What was scored already is not scored again.
+        (GenerationRequest { score_prompt: Some(1), ..request(6, 8) }, 6, 0),
+    ];
+    for (request, first, second) in cases {
+        let fakes = FakeSwarm::start(&[&["a"], &["b"]], [Fault::Breaks { at: 9 }]).await;
+        continued_to_the_end(&run(&fakes, request).await, 6, 8);
+        let all = [prompt(6), continuation(&prompt(6), 8)].concat();
+        let told: Vec<_> = fakes.told().into_iter().map(|wish| wish.tokens).collect();
+        assert_eq!(told, [&all[..first], &all[..second]]);
+    }
+}
+
+#[tokio::test]
 async fn a_hop_that_goes_offline_is_left_at_once() {
     let fakes = FakeSwarm::start(&[&["a"], &["b1", "b2"]], [Fault::Silent { at: 9 }]).await;
     let mut stream = generator(&fakes, config()).start(request(6, 8)).await.expect("starts");

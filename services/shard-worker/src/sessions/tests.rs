@@ -1,6 +1,6 @@
 //! Attempts one after the other, at once, and late; leases within their bounds.
 
-use swarm_types::{SampledToken, TokenId};
+use swarm_types::SampledToken;
 
 use super::*;
 use crate::fixture::{options, slots};
@@ -17,6 +17,11 @@ fn table(sessions: usize) -> Sessions {
 
 fn held(slot: Slot) -> Held {
     Held { slot, options: options(), last: None }
+}
+
+fn wish(number: u32, attempt: u32) -> CollectSession {
+    let sampling = SamplingParams::greedy();
+    CollectSession { session: session(number), attempt: Attempt(attempt), sampling, tokens: vec![] }
 }
 
 /// A stream that runs with this slot.
@@ -107,21 +112,21 @@ async fn whoever_waits_for_what_is_to_be_let_go_hears_of_a_new_lease() {
 #[tokio::test]
 async fn a_gateway_whose_session_does_not_come_is_let_go() {
     let sessions = table(1);
-    let mut collecting = sessions.collect(session(1), Attempt(1)).expect("there is room");
+    let mut collecting = sessions.collect(wish(1, 1)).expect("there is room");
     let (_, next) = sessions.let_go(Instant::now());
     sessions.let_go(next.expect("it does not wait for ever"));
     assert!(collecting.answers.recv().await.is_none(), "its stream ends");
-    assert!(sessions.collect(session(1), Attempt(1)).is_ok(), "nothing is left of it");
+    assert!(sessions.collect(wish(1, 1)).is_ok(), "nothing is left of it");
 }
 
 #[tokio::test]
 async fn only_the_newest_attempt_is_waited_for_and_not_by_too_many() {
     let sessions = table(1);
-    let mut first = sessions.collect(session(1), Attempt(1)).expect("there is room");
-    assert_eq!(cause(sessions.collect(session(1), Attempt(1))), RefusalCause::StaleAttempt);
-    let _other = sessions.collect(session(2), Attempt(1)).expect("twice as many as may run");
-    assert_eq!(cause(sessions.collect(session(3), Attempt(1))), RefusalCause::Full);
-    let _second = sessions.collect(session(1), Attempt(2)).expect("newer, it takes the place of the older");
+    let mut first = sessions.collect(wish(1, 1)).expect("there is room");
+    assert_eq!(cause(sessions.collect(wish(1, 1))), RefusalCause::StaleAttempt);
+    let _other = sessions.collect(wish(2, 1)).expect("twice as many as may run");
+    assert_eq!(cause(sessions.collect(wish(3, 1))), RefusalCause::Full);
+    let _second = sessions.collect(wish(1, 2)).expect("newer, it takes the place of the older");
     assert!(first.answers.recv().await.is_none(), "the older attempt's stream ends");
     assert_eq!(cause(sessions.enter(&session(1), Attempt(1))), RefusalCause::StaleAttempt);
     let entered = sessions.enter(&session(1), Attempt(2)).expect("it is waited for");
@@ -132,7 +137,7 @@ async fn only_the_newest_attempt_is_waited_for_and_not_by_too_many() {
 fn a_gateway_that_has_left_takes_no_place() {
     let sessions = table(1);
     for number in 1..10 {
-        drop(sessions.collect(session(number), Attempt(1)).expect("the others have left"));
+        drop(sessions.collect(wish(number, 1)).expect("the others have left"));
     }
 }
 
@@ -142,13 +147,34 @@ fn a_gateway_that_comes_back_gets_the_answer_that_may_have_been_lost() {
     let place = runs(&sessions, 1, 1, slots[0]);
     place.answers(&output(7));
     place.answers(&output(8));
-    let collecting = sessions.collect(session(1), Attempt(2)).expect("newer");
+    let collecting = sessions.collect(wish(1, 2)).expect("newer");
     assert!(place.superseded.is_cancelled(), "the older attempt is over, although its stream has not broken");
     assert_eq!(collecting.last, Some(output(8)));
     place.answers(&output(9));
     drop(place);
     let entered = sessions.enter(&session(1), Attempt(2)).expect("it follows");
     assert_eq!(entered.inherited.and_then(|held| held.last), Some(output(8)), "late answers do not count");
+}
+
+#[test]
+fn the_tokens_of_an_answer_that_may_have_been_lost_count_as_told() {
+    let (sessions, slots) = (table(1), slots(1));
+    // It stands at 3, where its token is.
+    runs(&sessions, 1, 1, slots[0]).answers(&output(9));
+    let ids = |tokens: &[u32]| tokens.iter().map(|id| TokenId(*id)).collect::<Vec<_>>();
+    let cases: [(&[u32], &[u32]); 5] = [
+        (&[5, 6, 7], &[5, 6, 7, 9]),
+        (&[5, 6, 7, 8], &[5, 6, 7, 8]),
+        (&[5; 5], &[5; 5]),
+        (&[5, 6], &[5, 6]),
+        (&[], &[]),
+    ];
+    for (attempt, (told, known)) in (2..).zip(cases) {
+        let _collecting = sessions.collect(CollectSession { tokens: ids(told), ..wish(1, attempt) });
+        let entered = sessions.enter(&session(1), Attempt(attempt)).expect("newer");
+        assert!(entered.place.hold(entered.inherited.expect("it stays")));
+        assert_eq!(entered.collector.expect("it waits").tokens, ids(known), "{told:?}");
+    }
 }
 
 #[test]
