@@ -71,6 +71,8 @@ pub struct HopSession {
 #[derive(Debug)]
 pub struct HopTrouble {
     worker: NodeId,
+    /// The hops below it.
+    below: Vec<NodeId>,
     /// `opened` has come: it comes once.
     has_opened: bool,
     answers: Streaming<wire::ForwardResponse>,
@@ -84,12 +86,13 @@ impl HopSession {
     /// When the hop does not answer.
     pub async fn open(channel: Channel, open: OpenSession) -> Result<(Self, HopTrouble), Refusal> {
         let worker = open.hop.worker.clone();
+        let below = open.below.iter().map(|hop| hop.worker.clone()).collect();
         let (steps, waiting) = mpsc::channel(STEPS_WAITING);
         let first = ToHop::Open(Box::new(open)).into();
         steps.try_send(first).map_err(|_| Refusal::new(RefusalCause::Internal, "a new channel is full"))?;
         let mut client = client(channel);
         let answers = in_time(client.forward(request(ReceiverStream::new(waiting)))).await?.into_inner();
-        Ok((Self { steps }, HopTrouble { worker, has_opened: false, answers }))
+        Ok((Self { steps }, HopTrouble { worker, below, has_opened: false, answers }))
     }
 
     /// Sends a step down; waits while the hop has enough of them.
@@ -162,6 +165,9 @@ impl HopTrouble {
         let refusal = match self.answers.message().await {
             Ok(Some(response)) => match response.try_into() {
                 Ok(FromBelow::Opened(_)) if self.has_opened => broken("opened: came twice"),
+                Ok(FromBelow::Failed(HopFailure { worker, .. })) if !self.may_blame(&worker) => {
+                    broken(format!("failed.worker: {worker} is not on the route below it"))
+                }
                 Ok(news) => {
                     self.has_opened = true;
                     return news;
@@ -172,6 +178,12 @@ impl HopTrouble {
             Err(status) => refusal(status),
         };
         FromBelow::Failed(HopFailure { worker: self.worker.clone(), refusal })
+    }
+
+    /// A hop speaks for itself and for those it was given as the hops below. Whom else it names it may not know, or wants
+    /// out of the way.
+    fn may_blame(&self, worker: &NodeId) -> bool {
+        *worker == self.worker || self.below.contains(worker)
     }
 
     /// Resolves when this hop or one below it cannot go on. Cancel-safe.

@@ -166,8 +166,8 @@ impl Engine {
         Ok((self.hold(state), position))
     }
 
-    /// Tells a slot that ends with the last shard the session's tokens, from position 0 on: as many as there are when an
-    /// attempt begins. Penalties and scores need them; what is sampled from then on it knows by itself.
+    /// Tells a slot that ends with the last shard the session's tokens, from position 0 on: as many as there are when
+    /// an attempt begins. Penalties and scores need them; what is sampled from then on it knows by itself.
     ///
     /// # Errors
     /// When the slot is not open, or there cannot be such tokens.

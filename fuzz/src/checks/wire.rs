@@ -57,6 +57,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         protocol_version: swarm_types::PROTOCOL_VERSION,
         session_id: session_id.clone(),
         attempt: 2,
+        gateway: worker.clone(),
         model_digest: digest.clone(),
         precision: "exact".into(),
         total_shards: 8,

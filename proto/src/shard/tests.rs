@@ -1,10 +1,12 @@
 //! What goes over the wire is read back as it was, and what breaks a rule is refused by field.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
-use swarm_types::TokenLogprob;
+use swarm_types::{SampledToken, StepInput, StepKind, TargetScore, TokenLogprob};
 
 use super::*;
+use crate::step::{MAX_STEP_ROWS, activations_from_bytes, activations_to_bytes};
 
 fn open() -> OpenSession {
     let hop = |start, end| Hop {
@@ -14,6 +16,7 @@ fn open() -> OpenSession {
     OpenSession {
         session: "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().expect("valid"),
         attempt: Attempt(2),
+        gateway: "12D3KooWg".parse().expect("valid"),
         model_digest: ModelDigest([3; 32]),
         precision: Precision::Exact,
         total_shards: 8,
@@ -76,6 +79,7 @@ fn what_breaks_an_invariant_is_refused_by_field() {
     let named = [
         (refused(|o| o.session_id = "x".into()), "session_id"),
         (refused(|o| o.attempt = 0), "attempt"),
+        (refused(|o| o.gateway.clear()), "gateway"),
         (refused(|o| o.model_digest.clear()), "model_digest"),
         (refused(|o| o.precision = "half".into()), "precision"),
         (refused(|o| o.hops.clear()), "hops"),

@@ -61,7 +61,7 @@ impl EngineHandle {
         self.ask(|answer| Command::Open { options, tokens, answer }).await
     }
 
-    /// The same cache under a new key, told the session's tokens anew. Steps that wait under the old key are refused.
+    /// The same cache under a new key, told the session's tokens again. Steps that wait under the old key are refused.
     pub(crate) async fn take_over(&self, slot: Slot, tokens: Vec<TokenId>) -> Result<OpenSlot, Refusal> {
         self.ask(|answer| Command::TakeOver { slot, tokens, answer }).await
     }

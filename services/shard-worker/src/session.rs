@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{Span, field::display};
 
 use crate::{
+    caller::Caller,
     engine_thread::EngineHandle,
     host::Host,
     queues::Computed,
@@ -38,7 +39,7 @@ const BLAME_GRACE: Duration = Duration::from_millis(200);
 /// A `Forward` call.
 pub(crate) struct Call {
     /// The gateway, or the hop above.
-    pub caller: NodeId,
+    pub caller: Caller,
     /// What comes down to this hop.
     pub from_above: Above,
     /// What goes up.
@@ -77,7 +78,6 @@ struct Seat<'a> {
 
 struct Session<'a> {
     seat: Seat<'a>,
-    caller: NodeId,
     open: OpenSession,
     above: mpsc::Sender<FromBelow>,
     below: Below,
@@ -126,9 +126,9 @@ async fn run(host: &Host, mut call: Call) -> End {
         .record("llama_swarm.session", display(&open.session))
         .record("llama_swarm.attempt", i64::from(open.attempt.0))
         .record("llama_swarm.shards", display(open.hop.shards));
-    let entered = host.admit(&open).and_then(|engine| {
-        let entered = host.sessions().enter(&open.session, open.attempt)?;
-        Ok((engine, entered))
+    let entered = call.caller.check_open(&open).and_then(|()| {
+        let engine = host.admit(&open)?;
+        Ok((engine, host.sessions().enter(&open)?))
     });
     let (engine, Entered { place, collector, inherited }) = match entered {
         Ok(entered) => entered,
@@ -164,11 +164,11 @@ async fn run(host: &Host, mut call: Call) -> End {
 }
 
 async fn pass_steps(seat: Seat<'_>, call: Call, open: OpenSession, answers: Option<Answers>) -> End {
-    let Call { caller, mut from_above, above } = call;
+    let Call { mut from_above, above, .. } = call;
     let steps = async {
         let below = open_below(seat.host, &open, answers).await?;
         let spent = Spent::new();
-        let mut session = Session { seat, caller, open, above: above.clone(), below, spent };
+        let mut session = Session { seat, open, above: above.clone(), below, spent };
         session.steps(&mut from_above).await?;
         Ok(session.below)
     };
@@ -264,15 +264,15 @@ impl Session<'_> {
         self.refused(Refusal::new(RefusalCause::Timeout, message))
     }
 
-    /// A step is not what it must be. The first hop has refused what a client can get wrong, so further down the
-    /// fault is that of the hop above.
+    /// A step is not what it must be. The first hop has refused what a client can get wrong, so further down either the
+    /// hop above is broken or this one. Which of them nobody can tell, so none is named but the one that says so; the
+    /// gateway knows the route.
     fn wrong_step(&self, refusal: Refusal) -> End {
         if refusal.cause != RefusalCause::InvalidArgument || self.open.hop.shards.start() == 0 {
             return self.refused(refusal);
         }
-        let message = format!("does not keep to the protocol: {refusal}");
-        let refusal = Refusal::new(RefusalCause::HopFailed, message);
-        End::Refused(HopFailure { worker: self.caller.clone(), refusal })
+        let message = format!("the hop above does not keep to the protocol: {refusal}");
+        self.refused(Refusal { cause: RefusalCause::WrongStep, message, ..refusal })
     }
 
     /// Computes a step and hands the result on.

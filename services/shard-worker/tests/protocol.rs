@@ -33,10 +33,16 @@ async fn goes_on(forwarding: &Forwarding, collecting: &mut Collecting, position:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_does_not_fit_is_refused_by_cause() {
-    use RefusalCause::{InvalidArgument, Model, ProtocolVersion, Shards, UnknownSession};
+    use RefusalCause::{InvalidArgument, Model, PermissionDenied, ProtocolVersion, Shards, UnknownSession};
     let scene = Scene::start("0", 1, &format!("--kv-memory {}", 2 * POSITION_BYTES * (CONTEXT - 1))).await;
     type Change = fn(&mut wire::OpenSession);
-    let cases: [(&str, Change, RefusalCause, &str); 9] = [
+    let cases: [(&str, Change, RefusalCause, &str); 10] = [
+        (
+            "gateway",
+            |o| o.gateway = "12D3KooWa".into(),
+            PermissionDenied,
+            "gateway: the session is opened by",
+        ),
         ("version", |o| o.protocol_version = 2, ProtocolVersion, "protocol_version"),
         ("digest", |o| o.model_digest = "00".repeat(32), Model, "model"),
         ("precision", |o| o.precision = "fast".into(), Model, "model"),
@@ -63,6 +69,7 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
     let refusal = early.failure().await.refusal;
     assert!(refusal.cause == InvalidArgument && refusal.message.contains("must be open"), "{refusal}");
     assert_eq!(scene.refused(InvalidArgument).await, 5);
+    assert_eq!(scene.refused(PermissionDenied).await, 1);
     answers_two_tokens(&scene, 99).await;
 }
 
@@ -103,7 +110,7 @@ async fn a_wrong_step_to_the_first_hop_is_its_senders_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_step_further_down_is_the_fault_of_the_hop_above() {
+async fn a_wrong_step_further_down_is_refused_without_blaming_the_hop_above() {
     let scene = Scene::start("1", 2, "").await;
     let cases: [(&str, StepChange); 7] = [
         ("tokens: only the first hop", |s| *s = step(0, &[5, 6])),
@@ -116,10 +123,10 @@ async fn a_wrong_step_further_down_is_the_fault_of_the_hop_above() {
     ];
     for (number, (field, change)) in (1..).zip(cases) {
         let HopFailure { worker, refusal } = wrong_step(&scene, number, step_below(0, 2), change).await;
-        assert_eq!((refusal.cause, &worker), (RefusalCause::HopFailed, scene.peer.id()), "{refusal}");
+        assert_eq!((refusal.cause, &worker), (RefusalCause::WrongStep, &scene.worker), "{refusal}");
         assert!(refusal.message.contains(field), "{field}: {refusal}");
     }
-    assert_eq!(scene.refused(RefusalCause::HopFailed).await, 7);
+    assert_eq!(scene.refused(RefusalCause::WrongStep).await, 7);
     let (forwarding, mut collecting) = scene.session(99, 1).await;
     forwarding.send(step_below(0, 2)).await;
     assert!(matches!(collecting.answer().await, Some((2, Some(_)))));
@@ -294,8 +301,12 @@ async fn more_sessions_than_allowed_are_told_that_it_is_full() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_below_is_told_with_its_own_cause_and_name() {
-    for (below, cause) in [(HopBelow::Full, RefusalCause::Full), (HopBelow::Mumbles, RefusalCause::HopFailed)]
-    {
+    let cases = [
+        (HopBelow::Full, RefusalCause::Full),
+        (HopBelow::Mumbles, RefusalCause::HopFailed),
+        (HopBelow::Accuses, RefusalCause::HopFailed),
+    ];
+    for (below, cause) in cases {
         let scene = Scene::with_hop_below("0", 2, "", below).await;
         for number in 1..=20 {
             // The steps are under way while the hop below refuses, and none of them must hide why.

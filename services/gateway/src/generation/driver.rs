@@ -235,6 +235,7 @@ impl Driver {
         OpenSession {
             session: self.given.session.clone(),
             attempt: self.attempt,
+            gateway: self.given.swarm.id(),
             model_digest: self.given.swarm.model().digest,
             precision: reserved.precision(),
             total_shards: reserved.route().last().shards.end(),

@@ -69,6 +69,8 @@ pub enum HopBelow {
     Full,
     /// Tells trouble that makes no sense.
     Mumbles,
+    /// Says that somebody has failed who is not on the route.
+    Accuses,
     /// Never answers.
     Silent,
     /// Takes every session and answers nothing more; what it hears is kept.
@@ -143,6 +145,7 @@ impl Scene {
         OpenSession {
             session: session_id(session),
             attempt: Attempt(attempt),
+            gateway: self.peer.id().clone(),
             model_digest: self.digest,
             precision: Precision::Exact,
             total_shards: self.total_shards,
@@ -377,6 +380,7 @@ impl ShardService for FakeHop {
         match self.below {
             HopBelow::Full => {}
             HopBelow::Mumbles => failed.worker = "nobody!".into(),
+            HopBelow::Accuses => failed.worker = Identity::ephemeral().id().to_string(),
             HopBelow::Silent => std::future::pending().await,
             HopBelow::Listens => {
                 let (ears, mut said) = (self.ears.clone(), request.into_inner());
