@@ -183,7 +183,8 @@ fn register(registry: &Registry, net: &SwarmNet) -> Metrics {
 }
 
 fn bounds(config: &Config) -> Bounds {
-    Bounds { sessions: config.max_sessions as usize, lease: config.session_lease }
+    let (sessions, kv_bytes) = (config.max_sessions as usize, config.kv_memory.0);
+    Bounds { sessions, kv_bytes, lease: config.session_lease }
 }
 
 /// What `kv_cache_bytes` and `sessions` are measured by.

@@ -279,8 +279,14 @@ impl Forwarding {
 
     /// Why the worker ended the session.
     pub async fn failure(&mut self) -> HopFailure {
+        soon(self.failed()).await
+    }
+
+    /// The same, however long it takes.
+    pub async fn failed(&mut self) -> HopFailure {
         loop {
-            if let FromBelow::Failed(failure) = self.next().await.expect("the session failed") {
+            let news = self.news.message().await.unwrap().expect("the session failed");
+            if let FromBelow::Failed(failure) = news.try_into().unwrap() {
                 return failure;
             }
         }
