@@ -26,8 +26,9 @@ mod swarm_net;
 mod transport;
 
 pub use calls::{
+    bounds::MethodLimit,
     describe::{DescribeServer, Descriptions},
-    links::{RoundTrip, peer_server},
+    links::{PeerCalls, RoundTrip, peer_server, peer_server_for},
     stream::{PeerInfo, PeerListener, PeerStream},
 };
 pub use config::NetConfig;

@@ -8,7 +8,7 @@ use clap::Parser;
 use futures::Stream;
 use gguf::tiny::TinyModel;
 use shard_worker::{Config, Worker, WorkerError};
-use swarm_net::{Identity, NetConfig, Role, SwarmNet, peer_server};
+use swarm_net::{Identity, MethodLimit, NetConfig, PeerCalls, Role, SwarmNet, peer_server_for};
 use swarm_proto::{
     CollectSession, FromBelow, HopFailure, OpenSession, Refusal, RefusalCause,
     wire::{
@@ -345,6 +345,10 @@ pub async fn soon<T>(event: impl Future<Output = T>) -> T {
     timeout(PATIENCE, event).await.expect("it comes in time")
 }
 
+const FORWARD: &str = "/swarm.v1.ShardService/Forward";
+const CALLS: PeerCalls =
+    PeerCalls { sessions: 64, limits: &[MethodLimit { path: FORWARD, first: 1 << 20, later: 16 << 20 }] };
+
 /// A node that asks, and is a hop below when the worker's route goes on.
 async fn peer(
     total_shards: u32,
@@ -361,7 +365,7 @@ async fn peer(
     };
     let (net, peers) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await.unwrap();
     let hop = ShardServiceServer::new(FakeHop { id: net.id().clone(), below, ears });
-    let server = peer_server().add_service(net.peer_service()).add_service(hop);
+    let server = peer_server_for(CALLS).add_service(net.peer_service()).add_service(hop);
     tokio::spawn(server.serve_with_incoming(peers));
     net
 }
