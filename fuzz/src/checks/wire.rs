@@ -63,9 +63,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let step_below = wire::Step { tokens: vec![], rows: 2, activations: vec![0; 16].into(), ..step.clone() };
-    let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
-    let sampled = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely] };
-    let output = wire::Output { position: 2, tokens: vec![sampled], ..Default::default() };
+    let output = output();
     let failed = wire::HopFailed {
         worker: worker.clone(),
         code: 14,
@@ -109,6 +107,12 @@ fn open(session_id: String, worker: String, model_digest: String) -> wire::OpenS
         prompt_tokens: 5,
         max_positions: 100,
     }
+}
+
+fn output() -> wire::Output {
+    let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
+    let sampled = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely] };
+    wire::Output { position: 2, tokens: vec![sampled], ..Default::default() }
 }
 
 fn status(worker: String, digest: String) -> wire::SwarmStatus {

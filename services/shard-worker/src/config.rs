@@ -38,11 +38,13 @@ pub struct Config {
     pub threads: Option<u16>,
 
     /// Memory for the caches of all sessions together, for example 512MiB. A session sets aside what it may need at
-    /// most; one that needs more than all of this is refused.
+    /// most; one that needs more than all of this is refused. The last eighth is kept for gateways that have no session
+    /// here, and several gateways get equal shares.
     #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "1GiB", value_name = "BYTES")]
     pub kv_memory: ByteSize,
 
-    /// Sessions at once; more are refused, and the gateway looks elsewhere.
+    /// Sessions at once; more are refused, and the gateway looks elsewhere. Several gateways get equal shares, and one
+    /// that has none gets its first beyond these: an eighth more, at least one, is kept for that.
     #[arg(long, env = "LLAMA_SWARM_MAX_SESSIONS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: u32,
 
