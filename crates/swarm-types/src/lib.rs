@@ -15,6 +15,7 @@ mod status;
 pub mod status_words;
 mod step;
 mod transport;
+pub mod visible;
 
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use futures::StreamExt;
-use swarm_types::SwarmStatus;
+use swarm_types::{SwarmStatus, visible};
 
 use crate::node;
 
@@ -60,7 +60,7 @@ async fn watch(config: &Config, channel: tonic::transport::Channel) -> Result<Ex
 fn show(config: &Config, last: Option<&SwarmStatus>, status: &SwarmStatus) -> Result<()> {
     let mut out = io::stdout().lock();
     if config.json {
-        writeln!(out, "{}", serde_json::to_string(status)?)?;
+        writeln!(out, "{}", visible::json(&serde_json::to_string(status)?))?;
         return Ok(());
     }
     let lines = match last {
