@@ -24,6 +24,14 @@ const STOP_GRACE: Duration = Duration::from_secs(8);
 /// A log's end of this size holds the error and what led to it.
 const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 15;
+/// What an operator's environment says of a gateway for others. This one is on loopback, and we ask it ourselves.
+const NOT_HERE: [&str; 5] = [
+    "LLAMA_SWARM_API_KEYS_FILE",
+    "LLAMA_SWARM_METRICS_LISTEN",
+    "LLAMA_SWARM_TLS_CERT",
+    "LLAMA_SWARM_TLS_KEY",
+    "LLAMA_SWARM_CLIENT_CA",
+];
 
 /// A running child. Dropping it ends it without asking.
 #[derive(Debug)]
@@ -53,6 +61,9 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
+        for variable in NOT_HERE {
+            command.env_remove(variable);
+        }
         apart(&mut command);
         let mut child = command.spawn()?;
         let stdin = child.stdin.take();
