@@ -13,6 +13,8 @@ use clap::Args;
 use rustyline::{DefaultEditor, error::ReadlineError};
 use swarm_types::visible;
 
+use crate::credentials::Credentials;
+
 pub(crate) use client::{AnswerOptions, ChatClient, Message};
 
 /// No context holds more; a larger input is a mistake.
@@ -24,6 +26,9 @@ pub(crate) struct Config {
     /// Where the gateway answers HTTP.
     #[arg(long, env = "LLAMA_SWARM_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
+
+    #[command(flatten)]
+    credentials: Credentials,
 
     /// Said to the model before the conversation.
     #[arg(long)]
@@ -107,7 +112,7 @@ struct Conversation {
 impl Conversation {
     fn new(config: &Config) -> Result<Self> {
         let options = AnswerOptions { max_tokens: config.max_tokens, temperature: config.temperature };
-        let client = ChatClient::new(&config.url)?;
+        let client = ChatClient::new(&config.url, &config.credentials)?;
         let mut conversation = Self { client, options, system: config.system.clone(), messages: vec![] };
         conversation.restart();
         Ok(conversation)

@@ -14,6 +14,8 @@ use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use swarm_types::{Precision, SwarmStatus};
 
+use crate::credentials::Credentials;
+
 use finding::{Finding, Verdict};
 use shards::WorkerCommand;
 
@@ -31,6 +33,9 @@ pub(crate) struct Config {
     /// Where the gateway answers HTTP.
     #[arg(long, env = "LLAMA_SWARM_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
+
+    #[command(flatten)]
+    credentials: Credentials,
 
     /// Multiaddresses that nodes are given to enter by, as in their --rendezvous.
     #[arg(long, env = "LLAMA_SWARM_RENDEZVOUS", value_name = "MULTIADDR", value_delimiter = ',')]
@@ -61,8 +66,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     for address in &config.rendezvous {
         nodes.push(network::rendezvous(address).await);
     }
-    nodes.extend(network::gateway(&config.url).await);
-    let (node, status) = network::grpc_node(&config.addr).await;
+    nodes.extend(network::gateway(&config.url, &config.credentials).await);
+    let (node, status) = network::grpc_node(&config.addr, &config.credentials).await;
     nodes.push(node);
     report.section("The nodes", nodes);
     if let Some(status) = status {

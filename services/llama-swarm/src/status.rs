@@ -12,7 +12,10 @@ use clap::Args;
 use futures::StreamExt;
 use swarm_types::{SwarmStatus, visible};
 
-use crate::node;
+use crate::{
+    credentials::Credentials,
+    node::{self, Channel},
+};
 
 pub(crate) use render::changes;
 
@@ -26,6 +29,9 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
     addr: String,
 
+    #[command(flatten)]
+    credentials: Credentials,
+
     /// Stay and show every change.
     #[arg(long, short)]
     watch: bool,
@@ -37,7 +43,7 @@ pub(crate) struct Config {
 
 /// Shows the status once, or until the node ends.
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
-    let channel = node::connect(&config.addr).await?;
+    let channel = node::connect_with(&config.addr, &config.credentials).await?;
     if config.watch {
         return watch(&config, channel).await;
     }
@@ -46,7 +52,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     Ok(if status.swarm_ready { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) })
 }
 
-async fn watch(config: &Config, channel: tonic::transport::Channel) -> Result<ExitCode> {
+async fn watch(config: &Config, channel: Channel) -> Result<ExitCode> {
     let mut statuses = node::watch(channel).await?;
     let mut last = None;
     while let Some(status) = statuses.next().await {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::up::SwarmConfig;
+use crate::{credentials::Credentials, up::SwarmConfig};
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -10,6 +10,9 @@ pub(crate) struct Config {
     /// gRPC port of the gateway to measure.
     #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
     pub(super) addr: String,
+
+    #[command(flatten)]
+    pub(super) credentials: Credentials,
 
     /// Start a swarm on this machine for the measurement, as `up` does, and end it afterwards.
     #[arg(long, conflicts_with = "engine")]

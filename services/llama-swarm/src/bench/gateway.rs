@@ -7,7 +7,6 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use swarm_proto::wire::{ListModelsRequest, inference_service_client::InferenceServiceClient};
 use swarm_types::visible;
-use tonic::transport::Channel;
 
 use super::{
     figures::{Spread, Timeline, decode_rate, median, prefill_rate},
@@ -15,6 +14,7 @@ use super::{
     progress::progress_style,
     table::{number, table},
 };
+use crate::node::Channel;
 
 /// Decoding is measured after a prompt so short that it does not count.
 const SHORT_PROMPT: u32 = 16;
