@@ -1,7 +1,6 @@
 //! The edges of every process, the same for all services: logs and traces, trace propagation, TCP listeners, the gRPC
-//! port with health and reflection, the swarm's status over gRPC, metrics, the address file, flags that several have, files
-//! that are read again when they change,
-//! and the end, by signal or by an error.
+//! port with health and reflection, the swarm's status over gRPC, metrics, the address file, flags that several have,
+//! files that are read again when they change, and the end, by signal or by an error.
 //!
 //! Knows nothing of peers, weights or text.
 

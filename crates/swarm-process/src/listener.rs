@@ -169,7 +169,8 @@ impl Server {
         Self { routes, protocol, head: bounds.head, stop, tls: None }
     }
 
-    /// A connection that was accepted. The handshake of TLS belongs to the time that a client has for its first request.
+    /// A connection that was accepted. The handshake of TLS belongs to the time that a client has for its first
+    /// request.
     async fn serve(self, stream: TcpStream, place: Place) {
         // Events must not wait for an acknowledgement of the ones before.
         let _ = stream.set_nodelay(true);

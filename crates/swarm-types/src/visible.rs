@@ -29,8 +29,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, hides, |out, hidden| write!(out, "{}", hidden.escape_unicode()))
 }
 
-/// The same for JSON, which means the same afterwards: but for line feeds, which stay, such characters stand only inside
-/// of its strings.
+/// The same for JSON, which means the same afterwards: but for line feeds, which stay, such characters stand only
+/// inside of its strings.
 #[must_use]
 pub fn json(text: &str) -> Cow<'_, str> {
     let hides = |c| hides(c) && c != '\n';

@@ -28,8 +28,8 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_HTTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub http_listen: SocketAddr,
 
-    /// TCP port of InferenceService, SwarmService, health and reflection; `GET /metrics` as well. Beyond this machine it
-    /// needs --api-keys-file.
+    /// TCP port of InferenceService, SwarmService, health and reflection; `GET /metrics` as well. Beyond this machine
+    /// it needs --api-keys-file.
     #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "127.0.0.1:50050", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 

@@ -27,9 +27,6 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
 
-    #[command(flatten)]
-    credentials: Credentials,
-
     /// Said to the model before the conversation.
     #[arg(long)]
     system: Option<String>,
@@ -45,6 +42,9 @@ pub(crate) struct Config {
     /// One message: its answer goes to standard output, then the command ends. Without it a conversation starts, or,
     /// when standard input is not a terminal, all of it is the message.
     message: Option<String>,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Answers one message or holds a conversation.

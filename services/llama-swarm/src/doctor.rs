@@ -34,9 +34,6 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
 
-    #[command(flatten)]
-    credentials: Credentials,
-
     /// Multiaddresses that nodes are given to enter by, as in their --rendezvous.
     #[arg(long, env = "LLAMA_SWARM_RENDEZVOUS", value_name = "MULTIADDR", value_delimiter = ',')]
     rendezvous: Vec<String>,
@@ -55,6 +52,9 @@ pub(crate) struct Config {
     /// Into how many shards the model is cut.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
     total_shards: u32,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Examines everything and shows it as it is found. Fails when something is bad.

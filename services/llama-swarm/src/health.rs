@@ -20,9 +20,6 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
     addr: String,
 
-    #[command(flatten)]
-    credentials: Credentials,
-
     /// The name in the process's certificate, where it is asked by another, as in https://127.0.0.1:50050.
     #[arg(long, env = "LLAMA_SWARM_TLS_NAME", value_name = "NAME")]
     tls_name: Option<String>,
@@ -31,6 +28,9 @@ pub(crate) struct Config {
     /// (a gateway that can answer). Without it: the process itself.
     #[arg(long, default_value = "", hide_default_value = true)]
     service: String,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Prints the answer.

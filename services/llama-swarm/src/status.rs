@@ -29,9 +29,6 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
     addr: String,
 
-    #[command(flatten)]
-    credentials: Credentials,
-
     /// Stay and show every change.
     #[arg(long, short)]
     watch: bool,
@@ -39,6 +36,9 @@ pub(crate) struct Config {
     /// One JSON object a status, as the gateway's `/v1/swarm` gives it.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Shows the status once, or until the node ends.

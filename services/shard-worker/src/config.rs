@@ -65,13 +65,13 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
-    /// Certificates of its TCP port.
-    #[command(flatten)]
-    pub tls: TlsConfig,
-
     /// Whom to tell its addresses.
     #[command(flatten)]
     pub address_file: AddressFile,
+
+    /// Certificates of its TCP port.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 
     /// How it takes part in the swarm.
     #[command(flatten)]

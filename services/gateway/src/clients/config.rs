@@ -18,8 +18,8 @@ pub struct ClientsConfig {
     #[arg(long, env = "LLAMA_SWARM_OPEN_GATEWAY")]
     pub open_gateway: bool,
 
-    /// TCP port of `GET /metrics` alone, where nobody is asked for a key. Without it, metrics are on the other ports, for
-    /// whoever has a key.
+    /// TCP port of `GET /metrics` alone, where nobody is asked for a key. Without it, metrics are on the other ports,
+    /// for whoever has a key.
     #[arg(long, env = "LLAMA_SWARM_METRICS_LISTEN", value_name = "ADDRESS")]
     pub metrics_listen: Option<SocketAddr>,
 

@@ -20,8 +20,8 @@ impl Hosts {
         Self(allowed)
     }
 
-    /// Whether a request calls the gateway by a name of its own, in its `Host` and, by HTTP/2, in `:authority`. Browsers
-    /// always name whom they call; a request that names nobody is none of theirs.
+    /// Whether a request calls the gateway by a name of its own, in its `Host` and, by HTTP/2, in `:authority`.
+    /// Browsers always name whom they call; a request that names nobody is none of theirs.
     ///
     /// # Errors
     /// Tells the other name.

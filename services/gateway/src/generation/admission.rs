@@ -1,8 +1,8 @@
 //! Who may run how many generations, and how many wait for their turn.
 //!
-//! No principal has all of anything while another wants some: a few places to run in are kept for those who run nothing;
-//! a place that becomes free goes to whoever runs least, and among equals around in turn; and where all places to wait in
-//! are taken, whoever waits with most gives one up for whoever waits with fewer.
+//! No principal has all of anything while another wants some: a few places to run in are kept for those who run
+//! nothing; a place that becomes free goes to whoever runs least, and among equals around in turn; and where all places
+//! to wait in are taken, whoever waits with most gives one up for whoever waits with fewer.
 
 use std::{
     collections::HashMap,

@@ -8,8 +8,8 @@ use crate::clients::Origin;
 /// What a page may read of an answer besides its body.
 const SHOWN: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
 
-/// The headers for pages of these origins; nothing when there are none, and browsers then let no page ask. A key is sent
-/// by the page itself, never by the browser on its own.
+/// The headers for pages of these origins; nothing when there are none, and browsers then let no page ask. A key is
+/// sent by the page itself, never by the browser on its own.
 pub(super) fn layer(origins: &[Origin]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

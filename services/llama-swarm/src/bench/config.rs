@@ -11,9 +11,6 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
     pub(super) addr: String,
 
-    #[command(flatten)]
-    pub(super) credentials: Credentials,
-
     /// Start a swarm on this machine for the measurement, as `up` does, and end it afterwards.
     #[arg(long, conflicts_with = "engine")]
     pub(super) up: bool,
@@ -53,4 +50,7 @@ pub(crate) struct Config {
     /// The swarm of --up, and the model, precision and threads of --engine.
     #[command(flatten)]
     pub(super) swarm: SwarmConfig,
+
+    #[command(flatten)]
+    pub(super) credentials: Credentials,
 }
