@@ -15,6 +15,18 @@ use tokio::{
 
 use super::plan::ProcessSpec;
 
+/// Variables that would let a node take part elsewhere, or that are for a gateway for others; the flags of a swarm here
+/// say all of it, and we ask its gateway ourselves.
+const OTHER_SWARMS: [&str; 8] = [
+    "LLAMA_SWARM_JOIN",
+    "LLAMA_SWARM_JOIN_FILE",
+    "LLAMA_SWARM_OPEN_SWARM",
+    "LLAMA_SWARM_API_KEYS_FILE",
+    "LLAMA_SWARM_METRICS_LISTEN",
+    "LLAMA_SWARM_TLS_CERT",
+    "LLAMA_SWARM_TLS_KEY",
+    "LLAMA_SWARM_CLIENT_CA",
+];
 /// Opening ports takes milliseconds; a machine where it takes this long is not going to do it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to look for the address file. There is no event for a file that holds on every system.
@@ -24,14 +36,6 @@ const STOP_GRACE: Duration = Duration::from_secs(8);
 /// A log's end of this size holds the error and what led to it.
 const TAIL_BYTES: u64 = 4096;
 const TAIL_LINES: usize = 15;
-/// What an operator's environment says of a gateway for others. This one is on loopback, and we ask it ourselves.
-const NOT_HERE: [&str; 5] = [
-    "LLAMA_SWARM_API_KEYS_FILE",
-    "LLAMA_SWARM_METRICS_LISTEN",
-    "LLAMA_SWARM_TLS_CERT",
-    "LLAMA_SWARM_TLS_KEY",
-    "LLAMA_SWARM_CLIENT_CA",
-];
 
 /// A running child. Dropping it ends it without asking.
 #[derive(Debug)]
@@ -61,7 +65,8 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
-        for variable in NOT_HERE {
+        // What the user has set for nodes of another swarm.
+        for variable in OTHER_SWARMS {
             command.env_remove(variable);
         }
         apart(&mut command);
