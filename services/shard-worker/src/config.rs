@@ -6,7 +6,9 @@ use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
 use swarm_net::NetConfig;
-use swarm_process::{address_file::AddressFile, flags::seconds_or_none, telemetry::TelemetryConfig};
+use swarm_process::{
+    address_file::AddressFile, flags::seconds_or_none, listener::TlsConfig, telemetry::TelemetryConfig,
+};
 use swarm_types::{Precision, ShardRange};
 
 /// How a worker runs.
@@ -62,12 +64,16 @@ pub struct Config {
     pub session_lease: Duration,
 
     /// TCP port of health, reflection and SwarmService; `GET /metrics` as well.
-    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
+    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
     /// Whom to tell its addresses.
     #[command(flatten)]
     pub address_file: AddressFile,
+
+    /// Certificates of its TCP port.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 
     /// How it takes part in the swarm.
     #[command(flatten)]

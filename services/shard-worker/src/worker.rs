@@ -68,7 +68,7 @@ impl Worker {
         let failed = |source| WorkerError::Model { path: model.display().to_string(), source };
         let (total_layers, header) = header.map_err(failed)?;
         LayerRange::for_shards(config.shard_id, config.net.total_shards, total_layers)?;
-        let public = PublicServer::bind(config.grpc_listen).await?;
+        let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);
         let identity = config.net.load_identity(&identity_name(&config))?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Worker, identity).await?;
         let fixed = Fixed {
@@ -90,6 +90,7 @@ impl Worker {
             addresses: net.addresses(),
             grpc: public.local_addr(),
             http: None,
+            metrics: None,
         })?;
         warn_of_threads(&config);
         tracing::info!(peer = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
