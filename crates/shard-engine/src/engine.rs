@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput};
+use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput, TokenId};
 
 use crate::{
     EngineConfig, EngineError,
@@ -145,6 +145,37 @@ impl Engine {
         self.slots.get(&slot).map(|state| state.position)
     }
 
+    /// Bytes of cache that such a slot sets aside.
+    ///
+    /// # Errors
+    /// When the engine does not hold the shards, or the session is too long for the model or for all of the cache.
+    pub fn cache_bytes(&self, options: &SlotOptions) -> Result<u64, EngineError> {
+        let SlotOptions { shards, max_positions, .. } = *options;
+        if !self.info.shards.contains(shards) {
+            let reason = format!("{shards} asked for, {} held", self.info.shards);
+            return Err(EngineError::invalid("shards", reason));
+        }
+        if max_positions > self.info.context_length {
+            let reason = format!("{max_positions} is over the context of {}", self.info.context_length);
+            return Err(EngineError::invalid("max_positions", reason));
+        }
+        let part = self.part(shards)?;
+        let needed = self.backend.cache_bytes(part.layers, max_positions);
+        if needed > self.kv_bytes {
+            // Another time would be no better.
+            let reason = format!(
+                "{max_positions} positions need {needed} bytes of cache, more than --kv-memory holds: {}",
+                self.kv_bytes
+            );
+            return Err(EngineError::invalid("max_positions", reason));
+        }
+        Ok(needed)
+    }
+
+    fn part(&self, shards: ShardRange) -> Result<Part, EngineError> {
+        Part::of(shards, self.total_shards, self.info.total_layers)
+    }
+
     /// Opens a slot and sets its cache aside.
     ///
     /// # Errors
@@ -164,6 +195,16 @@ impl Engine {
         let state = self.slots.remove(&slot).ok_or(EngineError::UnknownSlot)?;
         let position = state.position;
         Ok((self.hold(state), position))
+    }
+
+    /// Tells a slot that ends with the last shard the session's tokens, from position 0 on: as many as there are when
+    /// an attempt begins. Penalties and scores need them; what is sampled from then on it knows by itself.
+    ///
+    /// # Errors
+    /// When the slot is not open, or there cannot be such tokens.
+    pub fn tell(&mut self, slot: Slot, tokens: Vec<TokenId>) -> Result<(), EngineError> {
+        let state = self.slots.get_mut(&slot).ok_or(EngineError::UnknownSlot)?;
+        state.tell(tokens, &self.hyper)
     }
 
     /// Frees a slot's cache. A slot that is not open is none to close.
@@ -188,43 +229,21 @@ impl Engine {
     }
 
     fn new_state(&self, options: SlotOptions) -> Result<SlotState, EngineError> {
-        let SlotOptions { shards, max_positions, .. } = options;
-        if !self.info.shards.contains(shards) {
-            let reason = format!("{shards} asked for, {} held", self.info.shards);
-            return Err(EngineError::invalid("shards", reason));
+        let reserved = self.cache_bytes(&options)?;
+        let free = self.kv_bytes - self.kv_used;
+        if reserved > free {
+            return Err(EngineError::Full { needed: reserved, free, total: self.kv_bytes });
         }
-        if max_positions > self.info.context_length {
-            let reason = format!("{max_positions} is over the context of {}", self.info.context_length);
-            return Err(EngineError::invalid("max_positions", reason));
-        }
-        let part = Part::of(shards, self.total_shards, self.info.total_layers)?;
-        let reserved = self.room_for(max_positions, part.layers)?;
+        let part = self.part(options.shards)?;
         Ok(SlotState {
+            cache: self.backend.new_cache(part.layers, options.max_positions),
             options,
             part,
-            cache: self.backend.new_cache(part.layers, max_positions),
             position: 0,
+            known: Default::default(),
             history: Default::default(),
             reserved,
         })
-    }
-
-    /// Bytes of cache for so many positions, if they are free.
-    fn room_for(&self, max_positions: u32, layers: LayerRange) -> Result<u64, EngineError> {
-        let needed = self.backend.cache_bytes(layers, max_positions);
-        if needed > self.kv_bytes {
-            // Another time would be no better.
-            let reason = format!(
-                "{max_positions} positions need {needed} bytes of cache, more than --kv-memory holds: {}",
-                self.kv_bytes
-            );
-            return Err(EngineError::invalid("max_positions", reason));
-        }
-        let free = self.kv_bytes - self.kv_used;
-        if needed > free {
-            return Err(EngineError::Full { needed, free, total: self.kv_bytes });
-        }
-        Ok(needed)
     }
 
     /// Runs steps of different slots as one batch; the results come in the same order. What is wrong with one step

@@ -1,14 +1,21 @@
 //! How a node joins its swarm: flags, environment variables, and their checked form.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
+mod members;
+
+use std::path::{Path, PathBuf};
+
+use libp2p::Multiaddr;
+use swarm_types::{Admission, MAX_SHARDS};
+
+pub use self::members::MemberConfig;
+use self::members::Members;
+use crate::{
+    NetError, Role,
+    admission::keyring::Source,
+    entry_address::{EntryAddress, entry},
+    identity::Identity,
+    transport::address,
 };
-
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use swarm_types::MAX_SHARDS;
-
-use crate::{NetError, Role, admission::IDENTIFY_WITHIN, identity::Identity, transport::address};
 
 /// Nodes of one name on one machine whose identities are kept.
 const MAX_SAME_NAME: u32 = 64;
@@ -43,6 +50,10 @@ pub struct NetConfig {
     #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE")]
     pub identity: Option<PathBuf>,
 
+    /// Who may take part.
+    #[command(flatten)]
+    pub members: MemberConfig,
+
     /// Into how many shards the model is cut. All nodes of a swarm must agree.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SHARDS)))]
     pub total_shards: u32,
@@ -56,6 +67,7 @@ impl Default for NetConfig {
             rendezvous: vec![],
             external_address: vec![],
             identity: None,
+            members: MemberConfig::default(),
             total_shards: 8,
         }
     }
@@ -120,43 +132,44 @@ pub(crate) struct Settings {
     pub(crate) entries: Vec<EntryAddress>,
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) total_shards: u32,
-    /// For peers to show that they belong here.
-    pub(crate) admit_within: Duration,
-}
-
-/// A node to enter by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EntryAddress {
-    /// Tried one after the other.
-    pub(crate) addresses: Vec<Multiaddr>,
-    /// Who must answer there, when that was said.
-    pub(crate) peer: Option<PeerId>,
+    /// What admits to the swarm.
+    pub(crate) admission: Admission,
+    /// Where the secrets come from.
+    pub(crate) secrets: Source,
 }
 
 impl Settings {
     pub(crate) fn check(config: NetConfig, role: Role) -> Result<Self, NetError> {
+        let Members { admission, secrets, entries: invited } = Members::check(&config.members)?;
         let listen = given(config.listen).map(|text| listen_address(&text)).collect::<Result<Vec<_>, _>>()?;
-        let entries = given(config.rendezvous).map(|text| entry(&text)).collect::<Result<_, _>>()?;
+        let mut entries = given(config.rendezvous).map(|text| entry(&text)).collect::<Result<Vec<_>, _>>()?;
         let external =
             given(config.external_address).map(|text| external(&text)).collect::<Result<_, _>>()?;
         if !(1..=MAX_SHARDS).contains(&config.total_shards) {
-            return Err(wrong("--total-shards", format!("must be 1 to {MAX_SHARDS}")));
+            return Err(NetError::config("--total-shards", format!("must be 1 to {MAX_SHARDS}")));
+        }
+        entries.extend(invited);
+        let listen = if listen.is_empty() { role.default_listen(admission) } else { listen };
+        if admission == Admission::Loopback {
+            members::stay_on_this_machine(&listen, &entries)?;
         }
         Ok(Self {
             cluster: cluster_name(config.cluster)?,
-            listen: if listen.is_empty() { role.default_listen() } else { listen },
+            listen,
             entries,
             external,
             total_shards: config.total_shards,
-            admit_within: IDENTIFY_WITHIN,
+            admission,
+            secrets,
         })
     }
 }
 
 impl Role {
-    fn default_listen(self) -> Vec<Multiaddr> {
+    fn default_listen(self, admission: Admission) -> Vec<Multiaddr> {
         let port = if self == Self::Rendezvous { 4001 } else { 0 };
-        [format!("/ip4/0.0.0.0/udp/{port}/quic-v1"), format!("/ip4/0.0.0.0/tcp/{port}")]
+        let host = if admission == Admission::Loopback { "127.0.0.1" } else { "0.0.0.0" };
+        [format!("/ip4/{host}/udp/{port}/quic-v1"), format!("/ip4/{host}/tcp/{port}")]
             .iter()
             .map(|text| text.parse().expect("a valid address"))
             .collect()
@@ -168,73 +181,32 @@ fn given(texts: Vec<String>) -> impl Iterator<Item = String> {
     texts.into_iter().filter(|text| !text.trim().is_empty())
 }
 
-fn wrong(setting: &'static str, message: impl Into<String>) -> NetError {
-    NetError::Config { setting, message: message.into() }
-}
-
 fn cluster_name(name: String) -> Result<String, NetError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if (1..=MAX_CLUSTER_NAME).contains(&name.len()) && name.chars().all(allowed) {
         Ok(name)
     } else {
         let message = format!("must be 1 to {MAX_CLUSTER_NAME} letters, digits, '-', '_' or '.'");
-        Err(wrong("--cluster", message))
+        Err(NetError::config("--cluster", message))
     }
 }
 
 fn listen_address(text: &str) -> Result<Multiaddr, NetError> {
     let example = "for example /ip4/0.0.0.0/udp/4001/quic-v1";
-    let parsed: Multiaddr =
-        text.parse().map_err(|error| wrong("--listen", format!("{text:?}: {error}; {example}")))?;
+    let parsed: Multiaddr = text
+        .parse()
+        .map_err(|error| NetError::config("--listen", format!("{text:?}: {error}; {example}")))?;
     match address::transport(&parsed) {
         Some(_) => Ok(parsed),
-        None => Err(wrong("--listen", format!("{text:?} is neither QUIC nor TCP; {example}"))),
+        None => Err(NetError::config("--listen", format!("{text:?} is neither QUIC nor TCP; {example}"))),
     }
 }
 
 fn external(text: &str) -> Result<Multiaddr, NetError> {
     let setting = "--external-address";
-    let parsed: Multiaddr = text.parse().map_err(|error| wrong(setting, format!("{text:?}: {error}")))?;
-    address::dialable(&parsed).ok_or_else(|| wrong(setting, format!("{text:?} cannot be dialled")))
-}
-
-fn entry(text: &str) -> Result<EntryAddress, NetError> {
-    if text.starts_with('/') { entry_multiaddr(text) } else { entry_host_port(text) }
-}
-
-fn entry_multiaddr(text: &str) -> Result<EntryAddress, NetError> {
-    let setting = "--rendezvous";
-    let mut parsed: Multiaddr = text.parse().map_err(|error| wrong(setting, format!("{text:?}: {error}")))?;
-    let peer = match parsed.iter().last() {
-        Some(Protocol::P2p(peer)) => {
-            parsed.pop();
-            Some(peer)
-        }
-        _ => None,
-    };
-    match address::dialable(&parsed) {
-        Some(address) => {
-            let fallback = address::tcp_twin(&address);
-            Ok(EntryAddress { addresses: [address].into_iter().chain(fallback).collect(), peer })
-        }
-        None => Err(wrong(setting, format!("{text:?} cannot be dialled"))),
-    }
-}
-
-fn entry_host_port(text: &str) -> Result<EntryAddress, NetError> {
-    let syntax = || wrong("--rendezvous", format!("{text:?} is neither host:port nor a multiaddress"));
-    let (host, port) = text.trim().rsplit_once(':').ok_or_else(syntax)?;
-    let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or_else(syntax)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let name_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let host = match host.parse::<std::net::IpAddr>() {
-        Ok(ip) => Protocol::from(ip),
-        Err(_) if !host.is_empty() && host.chars().all(name_allowed) => Protocol::Dns(host.into()),
-        Err(_) => return Err(syntax()),
-    };
-    let quic = Multiaddr::empty().with(host).with(Protocol::Udp(port)).with(Protocol::QuicV1);
-    let fallback = address::tcp_twin(&quic);
-    Ok(EntryAddress { addresses: [quic].into_iter().chain(fallback).collect(), peer: None })
+    let parsed: Multiaddr =
+        text.parse().map_err(|error| NetError::config(setting, format!("{text:?}: {error}")))?;
+    address::dialable(&parsed).ok_or_else(|| NetError::config(setting, format!("{text:?} cannot be dialled")))
 }
 
 /// Checks a value while the command line is read, where the message helps most.
@@ -262,29 +234,6 @@ fn external_text(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn addresses(text: &str) -> Vec<String> {
-        entry(text).unwrap().addresses.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn an_entry_is_a_multiaddress_or_host_and_port() {
-        let quic_then_tcp = ["/dns4/host/udp/4001/quic-v1", "/dns4/host/tcp/4001"];
-        assert_eq!(addresses("/dns4/host/udp/4001/quic-v1"), quic_then_tcp);
-        assert_eq!(addresses("/dns4/host/tcp/4001"), ["/dns4/host/tcp/4001"]);
-        let both = ["/dns/host/udp/4001/quic-v1", "/dns/host/tcp/4001"];
-        assert_eq!(addresses("host:4001"), both);
-        assert_eq!(addresses("[::1]:4001"), ["/ip6/::1/udp/4001/quic-v1", "/ip6/::1/tcp/4001"]);
-        let peer = PeerId::random();
-        let named = entry(&format!("/ip4/10.0.0.1/tcp/4001/p2p/{peer}")).unwrap();
-        assert_eq!(named.peer, Some(peer));
-        assert_eq!(named.addresses[0].to_string(), "/ip4/10.0.0.1/tcp/4001");
-        let named = entry(&format!("/ip4/10.0.0.1/udp/4001/quic-v1/p2p/{peer}")).unwrap();
-        assert_eq!((named.peer, named.addresses.len()), (Some(peer), 2));
-        for wrong in ["host", "host:0", "host:99999", "a b:1", "/ip4/1.2.3.4", "/ip4/0.0.0.0/tcp/1", ":1"] {
-            assert!(entry(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn nodes_of_one_name_on_one_machine_are_different_nodes() {

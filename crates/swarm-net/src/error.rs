@@ -1,6 +1,9 @@
 //! What can go wrong for those who use the network.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use swarm_types::NodeId;
 
@@ -28,6 +31,14 @@ pub enum NetError {
     IdentityInUse {
         /// Which file.
         path: PathBuf,
+    },
+    /// A file of secrets that cannot be used.
+    #[error("secret file {} (--secret-file): {message}", path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what to do. Never repeats what is in the file.
+        message: String,
     },
     /// An address that cannot be listened on.
     #[error("cannot listen on {address} (--listen): {message}")]
@@ -65,4 +76,14 @@ pub enum NetError {
     /// An internal error: the node's loop has ended without being told to.
     #[error("the network has stopped unexpectedly")]
     Stopped,
+}
+
+impl NetError {
+    pub(crate) fn config(setting: &'static str, message: impl Into<String>) -> Self {
+        Self::Config { setting, message: message.into() }
+    }
+
+    pub(crate) fn secret(path: &Path, message: impl Into<String>) -> Self {
+        Self::Secret { path: path.to_owned(), message: message.into() }
+    }
 }

@@ -97,6 +97,19 @@ fn wrong(path: &Path, message: String) -> NetError {
     NetError::Identity { path: path.to_owned(), message }
 }
 
+/// Writes a file that must not exist yet.
+pub(crate) fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    write_private(path, bytes)?;
+    // Another process may have been faster.
+    match fs::read(path)? == bytes {
+        true => Ok(()),
+        false => Err(io::ErrorKind::AlreadyExists.into()),
+    }
+}
+
 /// Writes the file complete or not at all. When another process has written it meanwhile, that one stays.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

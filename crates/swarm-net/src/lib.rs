@@ -15,6 +15,7 @@ mod calls;
 mod command;
 mod config;
 mod directory;
+mod entry_address;
 mod error;
 mod identity;
 mod metrics;
@@ -25,12 +26,14 @@ mod role;
 mod swarm_net;
 mod transport;
 
+pub use admission::{invitation::Invitation, secret::Secret};
 pub use calls::{
+    bounds::MethodLimit,
     describe::{DescribeServer, Descriptions},
-    links::{RoundTrip, peer_server},
+    links::{PeerCalls, RoundTrip, peer_server, peer_server_for},
     stream::{PeerInfo, PeerListener, PeerStream},
 };
-pub use config::NetConfig;
+pub use config::{MemberConfig, NetConfig};
 pub use directory::announcer::ShardOffer;
 pub use error::NetError;
 pub use identity::Identity;

@@ -4,7 +4,7 @@ mod calls;
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{extract::Request, middleware, response::Response};
+use axum::{Router, extract::Request, middleware, response::Response};
 use http::HeaderMap;
 use swarm_proto::DESCRIPTORS;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     bodies::{Bodies, BodyBounds},
-    listener::{Bounds, Listener},
+    listener::{Bounds, Listener, Tls},
 };
 use calls::Calls;
 
@@ -68,6 +68,12 @@ impl PublicServer {
         self
     }
 
+    /// With it the port speaks nothing else than TLS.
+    #[must_use]
+    pub fn secured(self, tls: Option<Tls>) -> Self {
+        Self { listener: self.listener.secured(tls), ..self }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -86,6 +92,20 @@ impl PublicServer {
     /// # Panics
     /// Never: the compiled-in descriptors are valid.
     pub async fn serve(self, services: &[&str], routes: Routes, shutdown: CancellationToken) {
+        self.serve_guarded(services, routes, |all| all, shutdown).await;
+    }
+
+    /// The same behind a `guard`, through which every request goes, those for health and reflection as well.
+    ///
+    /// # Panics
+    /// Never: the compiled-in descriptors are valid.
+    pub async fn serve_guarded(
+        self,
+        services: &[&str],
+        routes: Routes,
+        guard: impl FnOnce(Router) -> Router,
+        shutdown: CancellationToken,
+    ) {
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -107,7 +127,7 @@ impl PublicServer {
             .into_axum_router()
             .layer(middleware::from_fn_with_state(calls, calls::bound))
             .layer(middleware::from_fn(keep_deadline));
-        self.listener.serve(routes, shutdown).await;
+        self.listener.serve(guard(routes), shutdown).await;
     }
 }
 

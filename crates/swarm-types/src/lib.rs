@@ -3,6 +3,7 @@
 //! No IO, no async, no wire formats (except the announcement's JSON, which is itself the vocabulary of the
 //! DHT). A value that exists keeps its rules: a [`Route`] covers every shard, a [`ShardRange`] is not empty.
 
+mod admission;
 mod announcement;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
@@ -15,7 +16,9 @@ mod status;
 pub mod status_words;
 mod step;
 mod transport;
+pub mod visible;
 
+pub use admission::{Admission, UnknownAdmission};
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };
@@ -25,8 +28,8 @@ pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use signed_text::SignedText;
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
-pub use step::{HopTiming, SampledToken, Step, StepKind, StepOutput, TargetScore, TokenLogprob};
+pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, TargetScore, TokenLogprob};
 pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;

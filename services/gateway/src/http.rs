@@ -7,8 +7,10 @@ mod busy;
 mod chat;
 mod choices;
 mod completions;
+mod cors;
 mod error;
 mod fields;
+mod kept;
 mod logprobs;
 mod metrics;
 mod models;
@@ -20,7 +22,7 @@ mod sse;
 mod status;
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Request, State},
     http::{HeaderMap, header},
@@ -31,22 +33,28 @@ use axum::{
 use swarm_process::listener::client_of;
 
 pub use api::Api;
+pub(crate) use error::ApiError;
 
-use error::ApiError;
 use fields::Fields;
+use kept::Kept;
+
+use crate::{
+    access::Access,
+    clients::{Origin, Principal},
+};
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
 impl Api {
-    /// All paths.
-    pub fn routes(&self) -> Router {
+    /// All paths, with those of `others`, for whoever `access` lets in; web pages of `origins` may ask as well.
+    pub(crate) fn routes(&self, others: Router, access: &Access, origins: &[Origin]) -> Router {
         let completions = Router::new()
             .route("/v1/chat/completions", post(chat::complete))
             .route("/v1/completions", post(completions::complete))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(middleware::from_fn_with_state(self.clone(), limit));
-        Router::new()
+        let routes = Router::new()
             .merge(completions)
             .route("/", get(page::show))
             .route("/v1/models", get(models::list))
@@ -57,14 +65,21 @@ impl Api {
             .fallback(error::unknown_path)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self.clone())
-            .merge(self.registry.routes())
-            .layer(middleware::from_fn_with_state(self.clone(), requests::identify))
+            .merge(others);
+        let routes = access.guard(routes);
+        // What a page of others asks before it asks is answered without a key, as browsers want it.
+        let routes = match cors::layer(origins) {
+            Some(cors) => routes.layer(cors),
+            None => routes,
+        };
+        routes.layer(middleware::from_fn_with_state(self.clone(), requests::identify))
     }
 }
 
-/// Takes the body in, and refuses at once what would be too much to do.
+/// Takes the body in, and refuses at once what would be too much to do, and what is more than the client may ask.
 async fn limit(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     request: Request,
     next: middleware::Next,
 ) -> Result<Response, ApiError> {
@@ -76,8 +91,10 @@ async fn limit(
     let (head, body) = request.into_parts();
     let body = api.bodies.take_in(address, body, MAX_BODY_BYTES).await;
     let request = Request::from_parts(head, Body::from(body.map_err(|error| ApiError::body(&error))?));
-    let _place = api.requests.try_acquire().map_err(|_| ApiError::too_many_requests())?;
-    Ok(next.run(request).await)
+    let _place = api.requests.take(&principal).ok_or_else(ApiError::too_many_requests)?;
+    let in_hand = principal.begin()?;
+    // A streamed answer is made while it is read.
+    Ok(next.run(request).await.map(|body| Body::new(Kept::new(body, in_hand))))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -7,8 +7,9 @@ mod screen;
 mod supervisor;
 
 use std::{
+    fs, io,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
 use shard_worker::ByteSize;
+use swarm_net::Secret;
 use swarm_process::{
     shutdown,
     telemetry::{self, Telemetry, TelemetryConfig},
@@ -27,11 +29,12 @@ use tempfile::TempDir;
 
 use crate::{
     chat::{AnswerOptions, ChatClient, Message, print_piece},
+    credentials::Credentials,
     memory,
 };
 
 pub(crate) use local_swarm::LocalSwarm;
-use plan::{GivenPorts, Plan, kv_share, spread};
+use plan::{GivenPorts, Plan, kv_share, secret_of, spread};
 
 /// Exit code of a command that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -158,6 +161,7 @@ pub(crate) async fn with_swarm(
         () = &mut interrupted => return Ok(End::Interrupted),
     };
     let dir = RunDir::new(config.dir.as_deref())?;
+    new_secret(&secret_of(dir.path()))?;
     let mut swarm = LocalSwarm::new(config.plan(model, &dir)?);
     let work = async {
         announce(&swarm, &config, &dir);
@@ -175,6 +179,16 @@ pub(crate) async fn with_swarm(
         dir.keep();
     }
     ended
+}
+
+/// Each run has a secret of its own.
+fn new_secret(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot replace {}", file.display()))
+        }
+        _ => Ok(Secret::generate().create(file)?),
+    }
 }
 
 fn announce(swarm: &LocalSwarm, config: &SwarmConfig, dir: &RunDir) {
@@ -196,6 +210,7 @@ fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
     for address in swarm.rendezvous() {
         screen.line(&format!("  rendezvous  {address}"));
     }
+    screen.line(&format!("  secret      {}   (further nodes: --secret-file)", swarm.secret().display()));
     screen.line("Ctrl-C ends everything.");
     Ok(())
 }
@@ -203,7 +218,7 @@ fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
 /// Asks through the gateway's HTTP API, as any client does, while the swarm is tended.
 async fn answer(swarm: &mut LocalSwarm, config: &Config, prompt: &str) -> Result<()> {
     let http = swarm.gateway()?.http.context("the gateway has no HTTP port")?;
-    let client = ChatClient::new(&format!("http://{http}"))?;
+    let client = ChatClient::new(&format!("http://{http}"), &Credentials::default())?;
     let messages = [Message { role: "user", content: prompt.to_owned() }];
     let options =
         AnswerOptions { max_tokens: Some(config.max_tokens), temperature: Some(config.temperature) };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use shard_engine::SlotOptions;
 use swarm_net::SwarmNet;
 use swarm_proto::{HopFailure, OpenSession, Refusal, RefusalCause};
-use swarm_types::{ModelDigest, NodeId, Precision, ShardRange};
+use swarm_types::{ModelDigest, NodeId, Precision, ShardRange, TokenId};
 use tokio::{sync::watch, time::Instant};
 use tonic::transport::Channel;
 use tracing::Span;
@@ -13,7 +13,7 @@ use tracing::Span;
 use crate::{
     engine_thread::{EngineHandle, OpenSlot},
     metrics::Metrics,
-    sessions::{Held, Sessions},
+    sessions::{Held, Place, Sessions},
 };
 
 /// What sessions must fit.
@@ -23,6 +23,13 @@ pub(crate) struct Served {
     pub total_shards: u32,
     pub digest: ModelDigest,
     pub precision: Precision,
+}
+
+/// What a session needs of the engine.
+pub(crate) struct WantedSlot {
+    pub options: SlotOptions,
+    /// The session's tokens so far, where the slot has to know them.
+    pub tokens: Vec<TokenId>,
 }
 
 /// The ground of all sessions. Cheap to clone.
@@ -111,12 +118,14 @@ impl Host {
     pub(crate) async fn slot(
         &self,
         engine: &EngineHandle,
-        options: SlotOptions,
+        wanted: WantedSlot,
+        place: &Place,
         inherited: Option<Held>,
     ) -> Result<(Held, u32), Refusal> {
+        let WantedSlot { options, tokens } = wanted;
         if let Some(held) = inherited {
             if held.options == options
-                && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot).await
+                && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot, tokens.clone()).await
             {
                 self.0.metrics.taken_over.inc();
                 tracing::debug!(positions, "went on with the session's cache");
@@ -124,14 +133,22 @@ impl Host {
             }
             engine.close(held.slot).await;
         }
-        let OpenSlot { slot, positions } = self.new_slot(engine, &options).await?;
+        let OpenSlot { slot, positions } = self.new_slot(engine, &options, tokens, place).await?;
         Ok((Held { slot, options, last: None }, positions))
     }
 
-    async fn new_slot(&self, engine: &EngineHandle, options: &SlotOptions) -> Result<OpenSlot, Refusal> {
+    async fn new_slot(
+        &self,
+        engine: &EngineHandle,
+        options: &SlotOptions,
+        tokens: Vec<TokenId>,
+        place: &Place,
+    ) -> Result<OpenSlot, Refusal> {
+        // That the gateway has its share already is blamed on a field, and no lease of others helps there.
+        let lacks_room = |refusal: &Refusal| refusal.cause == RefusalCause::Full && refusal.field.is_none();
         loop {
-            match engine.open(options.clone()).await {
-                Err(refusal) if refusal.cause == RefusalCause::Full => match self.0.sessions.evict() {
+            match engine.open(options.clone(), tokens.clone(), place.meter()).await {
+                Err(refusal) if lacks_room(&refusal) => match self.0.sessions.evict() {
                     Some(slot) => engine.close(slot).await,
                     None => return Err(refusal),
                 },

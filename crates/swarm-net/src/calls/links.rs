@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -17,33 +17,74 @@ use tokio::{
     time::timeout,
 };
 use tonic::transport::{Channel, Endpoint, Server, Uri};
-use tower::service_fn;
+use tower::{
+    layer::util::{Identity, Stack},
+    service_fn,
+};
 
 use crate::{
     NetError, Role,
-    calls::{stream::PeerStream, streams::OpenRequest},
+    calls::{
+        bounds::{BoundsLayer, MethodLimit},
+        stream::{PeerInfo, PeerStream},
+        streams::OpenRequest,
+    },
     command::Command,
     metrics::Metrics,
     peer,
 };
 
-/// HTTP/2's window for one call: a step of a long prompt fits in, so one round trip does not throttle it.
+/// HTTP/2's window for what comes back of one call.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// For all calls of one connection; bounds what a peer can make this node hold.
+/// For what comes back of all calls of one connection.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Calls at once on one connection; more wait.
-const MAX_CALLS: u32 = 1024;
+/// For what comes in by all calls of one connection: what a peer can make this node hold of messages that are not read.
+const CALLS_WINDOW: u32 = 32 * 1024 * 1024;
+/// Of this, the least that one call gets, and the most: a step of a long prompt fits in, so one round trip does not
+/// throttle it.
+const CALL_WINDOW: (u32, u32) = (64 * 1024, 4 * 1024 * 1024);
+/// Calls at once on one connection besides those of sessions; more wait.
+const OTHER_CALLS: u32 = 32;
+/// A session that begins again opens its calls while the old ones end.
+const CALLS_A_SESSION: u32 = 4;
 /// A stream on an open connection takes one or two round trips.
 pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A tonic server with the settings that suit streams from peers. Add the services and serve a
-/// [`PeerListener`](crate::PeerListener) with it.
+/// What peers may ask of a node.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct PeerCalls {
+    /// Sessions that one peer may have at the same time, each with large messages under way.
+    pub sessions: u32,
+    /// The methods whose requests are more than one message of 4 KiB.
+    pub limits: &'static [MethodLimit],
+}
+
+/// A tonic server with the settings that suit streams from peers, whose calls are small ones. Add the services and serve
+/// a [`PeerListener`](crate::PeerListener) with it.
 #[must_use]
-pub fn peer_server() -> Server {
+pub fn peer_server() -> Server<Stack<BoundsLayer, Identity>> {
+    peer_server_for(PeerCalls::default())
+}
+
+/// The same for a node that has sessions. What one peer can make it hold by one connection: 32 MiB that are not read yet,
+/// 16 MiB of large messages that are not whole, and of each other call 64 KiB.
+#[must_use]
+pub fn peer_server_for(calls: PeerCalls) -> Server<Stack<BoundsLayer, Identity>> {
+    let PeerCalls { sessions, limits } = calls;
+    let (least, most) = CALL_WINDOW;
+    // All of them together must not use up the connection's window: a message that is being read has to go on coming.
+    let (call, connection) = match CALLS_WINDOW.checked_div(sessions) {
+        Some(share) => {
+            let call = share.clamp(least, most);
+            (call, CALLS_WINDOW.max(call.saturating_mul(sessions)))
+        }
+        None => (least, OTHER_CALLS * least),
+    };
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_CALLS)
+        .initial_stream_window_size(call)
+        .initial_connection_window_size(connection)
+        .max_concurrent_streams(OTHER_CALLS.saturating_add(sessions.saturating_mul(CALLS_A_SESSION)))
+        .layer(BoundsLayer::new(limits))
 }
 
 /// The channels to all admitted peers. Cheap to clone; does not keep the node running.
@@ -55,21 +96,21 @@ pub(crate) struct Links {
 }
 
 /// The way to one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
     /// Made at the first call, shared by all.
     channel: OnceCell<Channel>,
     /// Smoothed, in µs; 0 before the first was measured.
     round_trip_us: AtomicU32,
-    /// As the peer described itself.
-    role: OnceLock<Role>,
+    /// As the peer has proven it.
+    role: Role,
 }
 
 /// How far a peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoundTrip {
-    /// What kind of node it is, once it has said so.
-    pub role: Option<Role>,
+    /// What kind of node it is.
+    pub role: Role,
     /// From a message to its answer.
     pub time: Duration,
 }
@@ -80,8 +121,9 @@ impl Links {
     }
 
     /// A peer is admitted.
-    pub(crate) fn add(&self, peer: PeerId) {
-        self.channels().entry(peer).or_default();
+    pub(crate) fn add(&self, peer: PeerId, role: Role) {
+        let link = || Arc::new(Link { channel: OnceCell::new(), round_trip_us: AtomicU32::new(0), role });
+        self.channels().entry(peer).or_insert_with(link);
     }
 
     /// The last connection to an admitted peer is gone; its channel is of no use.
@@ -105,13 +147,6 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
-    /// A peer has said what kind of node it is. It stays that until its last connection is gone.
-    pub(crate) fn described(&self, peer: &PeerId, role: Role) {
-        if let Some(link) = self.channels().get(peer) {
-            link.role.get_or_init(|| role);
-        }
-    }
-
     /// How far the admitted peers are, those where that was measured.
     pub(crate) fn round_trips(&self) -> Vec<(PeerId, RoundTrip)> {
         let channels = self.channels();
@@ -119,7 +154,7 @@ impl Links {
             channels.iter().map(|(peer, link)| (*peer, link, link.round_trip_us.load(Ordering::Relaxed)));
         let measured = all.filter(|(_, _, micros)| *micros > 0);
         let round_trip = |(peer, link, micros): (_, &Arc<Link>, u32)| {
-            (peer, RoundTrip { role: link.role.get().copied(), time: Duration::from_micros(micros.into()) })
+            (peer, RoundTrip { role: link.role, time: Duration::from_micros(micros.into()) })
         };
         measured.map(round_trip).collect()
     }
@@ -128,7 +163,7 @@ impl Links {
     pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
         let link = self.channels().get(&peer).cloned();
         let link = link.ok_or_else(|| NetError::NotConnected(peer::node_id(&peer)))?;
-        let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer)).await?;
+        let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer, link.role)).await?;
         Ok(channel.clone())
     }
 
@@ -139,11 +174,12 @@ impl Links {
 
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
 /// admitted.
-async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
+async fn connect(links: Links, peer: PeerId, role: Role) -> Result<Channel, NetError> {
     let node = peer::node_id(&peer);
+    let info = PeerInfo { node: node.clone(), role };
     let open = service_fn(move |_: Uri| {
-        let links = links.clone();
-        async move { open_stream(links, peer).await.map(TokioIo::new) }
+        let (links, info) = (links.clone(), info.clone());
+        async move { open_stream(links, peer, info).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://peer.invalid")
         .initial_stream_window_size(STREAM_WINDOW)
@@ -155,14 +191,14 @@ async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
     }
 }
 
-async fn open_stream(links: Links, peer: PeerId) -> io::Result<PeerStream> {
+async fn open_stream(links: Links, peer: PeerId, info: PeerInfo) -> io::Result<PeerStream> {
     let left = || io::Error::new(io::ErrorKind::NotConnected, "this node has left the swarm");
     let (answer, stream) = oneshot::channel();
     let commands = links.commands.upgrade().ok_or_else(left)?;
     commands.send(Command::Open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
     drop(commands);
     match timeout(OPEN_WITHIN, stream).await {
-        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::node_id(&peer), stream, links.metrics)),
+        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(info, stream, links.metrics)),
         Ok(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
         Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection closed")),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

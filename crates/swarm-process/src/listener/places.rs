@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{
     sync::OnceCell,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -132,9 +132,10 @@ impl Place {
         self.0.dismissed.cancelled().await;
     }
 
-    /// Resolves when so much time has passed without a first request.
+    /// Resolves when so much time has passed since it came, without a first request.
     pub(super) async fn silent_for(&self, patience: Duration) {
-        sleep(patience).await;
+        let came = self.0.state().since;
+        sleep_until(came + patience).await;
         if self.has_asked() {
             pending().await
         }

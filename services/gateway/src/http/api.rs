@@ -1,16 +1,16 @@
 //! What the handlers share.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use swarm_process::{
     bodies::Bodies,
     metrics::Registry,
-    shares::{Shares, Terms},
+    shares::{self, Terms},
 };
-use tokio::sync::Semaphore;
 
 use super::metrics::HttpMetrics;
 use crate::{
+    clients::Shares,
     completion::Completer,
     generation::{GenerationConfig, Generator},
 };
@@ -28,21 +28,22 @@ const WATCHES_FOR: Duration = Duration::from_secs(1);
 pub struct Api {
     pub(super) completer: Completer,
     pub(super) generator: Generator,
-    pub(super) registry: Registry,
     pub(super) metrics: HttpMetrics,
     /// Requests at once whose body is there.
-    pub(super) requests: Arc<Semaphore>,
+    pub(super) requests: Shares,
     pub(super) bodies: Bodies,
-    pub(super) watchers: Shares,
+    pub(super) watchers: shares::Shares,
+    /// For the trace only.
+    pub(super) scheme: &'static str,
 }
 
 impl Api {
-    /// Completes by `completer`; shows the swarm and the readiness of `generator` and the counters of `registry`.
+    /// Completes by `completer`; shows the swarm and the readiness of `generator`. Counts in `registry`.
     #[must_use]
     pub fn new(
         completer: Completer,
         generator: Generator,
-        registry: Registry,
+        registry: &Registry,
         config: &GenerationConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
@@ -50,11 +51,16 @@ impl Api {
         Self {
             completer,
             generator,
-            metrics: HttpMetrics::new(&registry),
-            registry,
-            requests: Arc::new(Semaphore::new(requests)),
+            metrics: HttpMetrics::new(registry),
+            requests: Shares::new(requests),
             bodies: Bodies::default(),
-            watchers: Shares::new(watchers),
+            watchers: shares::Shares::new(watchers),
+            scheme: "http",
         }
+    }
+
+    /// The same over `http` or `https`.
+    pub(crate) fn over(self, scheme: &'static str) -> Self {
+        Self { scheme, ..self }
     }
 }
