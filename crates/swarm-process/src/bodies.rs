@@ -38,7 +38,7 @@ impl Default for BodyBounds {
     fn default() -> Self {
         Self {
             unfinished: 128,
-            bytes: 16 << 20,
+            bytes: 12 << 20,
             patience: Duration::from_secs(10),
             // A client on a slow line; the largest body then has 42 s.
             bytes_per_second: 128 << 10,

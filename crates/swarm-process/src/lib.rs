@@ -12,6 +12,7 @@ pub mod exit;
 pub mod flags;
 pub mod grpc;
 pub mod listener;
+mod memory;
 pub mod metrics;
 pub mod reread;
 pub mod shares;

@@ -39,10 +39,11 @@ impl Places {
     /// All are free.
     pub(super) fn new(bounds: Bounds) -> Self {
         // Who waits for a place stays in the entrance, of which the other half is for newcomers.
-        let waiting = bounds.entrance.div_ceil(2);
+        let entrance = bounds.entrance.max(2);
+        let waiting = entrance / 2;
         let shares = |amount| Shares::new(Terms { amount, waiting, spared: bounds.spared, at_once: false });
         Self(Arc::new(Shared {
-            entrance: shares(bounds.entrance.max(2)),
+            entrance: shares(entrance),
             places: shares(bounds.connections),
             // One for each connection, and all that a full one has.
             requests: shares(bounds.connections + bounds.streams as usize),
