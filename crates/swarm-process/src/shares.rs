@@ -218,11 +218,7 @@ impl Inner {
 }
 
 impl Waiter {
-    fn new(
-        address: IpAddr,
-        amount: usize,
-        dismissed: CancellationToken,
-    ) -> (Self, oneshot::Receiver<Share>) {
+    fn new(address: IpAddr, amount: usize, dismissed: CancellationToken) -> (Self, oneshot::Receiver<Share>) {
         let (answer, share) = oneshot::channel();
         (Self { address, amount, dismissed, answer }, share)
     }
