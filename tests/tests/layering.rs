@@ -41,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gguf",
             "shard-engine",
             "model-hub",
+            "swarm-net",
             "swarm-process",
             "shard-worker",
             "rendezvous",

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod doctor;
 mod health;
+mod identity;
 mod memory;
 mod node;
 mod serve;
@@ -35,6 +36,9 @@ enum Command {
     Rendezvous(Box<Node<rendezvous::Config>>),
     /// Run a gateway, the node that clients ask.
     Gateway(Box<Node<gateway::Config>>),
+    /// Make a node's key before the node runs, or tell whose a key is.
+    #[command(subcommand)]
+    Identity(identity::Command),
     /// Show the swarm as one of its nodes sees it. Exit code 0: ready, 3: not ready.
     Status(status::Config),
     /// Talk to the swarm through a gateway.
@@ -58,6 +62,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Worker(node) => succeeded(shard_worker::serve(node.service, node.lifetime.over()).await),
         Command::Rendezvous(node) => succeeded(rendezvous::serve(node.service, node.lifetime.over()).await),
         Command::Gateway(node) => succeeded(gateway::serve(node.service, node.lifetime.over()).await),
+        Command::Identity(command) => identity::run(command),
         Command::Status(config) => status::run(config).await,
         Command::Chat(config) => chat::run(config).await,
         Command::Doctor(config) => doctor::run(*config).await,

@@ -18,11 +18,14 @@ fn silent_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
+const COMMANDS: [&str; 9] =
+    ["up", "worker", "rendezvous", "gateway", "identity", "status", "chat", "doctor", "bench"];
+
 #[test]
 fn every_sub_command_explains_itself() {
     let all = llama_swarm(&["--help"]);
     let all = String::from_utf8_lossy(&all.stdout).into_owned();
-    for command in ["up", "worker", "rendezvous", "gateway", "status", "chat", "doctor", "bench"] {
+    for command in COMMANDS {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not in:\n{all}");
         let help = llama_swarm(&[command, "--help"]);
         assert!(help.status.success(), "{command}: {}", stderr(&help));
@@ -61,4 +64,22 @@ fn what_keeps_a_service_from_starting_is_told_in_one_line() {
     let output = command.output().expect("the binary was built for this test");
     assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(1), 1), "{}", stderr(&output));
     assert!(stderr(&output).starts_with("error: there is no file"), "{}", stderr(&output));
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_key_is_made_once_and_tells_whose_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("node.key");
+    let path = path.to_str().expect("text");
+    let made = llama_swarm(&["identity", "new", path]);
+    assert!(made.status.success() && stdout(&made).starts_with("12D3KooW"), "{}", stderr(&made));
+    assert_eq!(stdout(&llama_swarm(&["identity", "show", path])), stdout(&made));
+    let key = std::fs::read(path).expect("it was made");
+    let again = llama_swarm(&["identity", "new", path]);
+    assert_eq!((again.status.code(), stderr(&again).lines().count()), (Some(1), 1), "{}", stderr(&again));
+    assert_eq!(std::fs::read(path).expect("it is there"), key, "not replaced");
 }
