@@ -2,6 +2,7 @@
 
 from container_tests.answers import a_worker_lost_in_an_answer, the_model_answers
 from container_tests.losses import a_cut_network, a_killed_worker
+from container_tests.notices import images_carry_notices
 from container_tests.swarm import NODES, WORKERS, transports
 from container_tests.traces import the_collector_shows_one_trace
 from observing import SHARDS
@@ -30,6 +31,7 @@ def all_are_healthy(scene):
 
 
 SCENARIOS = (
+    images_carry_notices,
     everybody_sees_all,
     the_model_answers,
     all_are_healthy,

@@ -40,7 +40,7 @@ class Swarm(Client):
             "GRPC_PORT": str(self.grpc_port),
             "BIND_ADDRESS": "127.0.0.1",
         }
-        self.collector = collector
+        self.images, self.collector = images, collector
         if collector:
             self.compose_command += ["--profile", "tracing"]
             self.variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{COLLECTOR}:4317"
