@@ -15,7 +15,9 @@ PACKAGES = ("tokio", "tonic", "rustls", "libp2p")
 def images_carry_notices(scene):
     images = scene.swarm.images
     lacking = [name for name in IMAGES if not carries_notices(f"{images.prefix}/{name}:{images.tag}")]
-    scene.report.check(not lacking, f"the images carry our licence and the notices of others {', '.join(lacking)}".strip())
+    scene.report.check(
+        not lacking, f"the images carry our licence and the notices of others {', '.join(lacking)}".strip()
+    )
 
 
 def carries_notices(image):
