@@ -21,6 +21,7 @@ impl From<&SwarmStatus> for wire::SwarmStatus {
             shards: status.shards.iter().map(Into::into).collect(),
             model: status.model.as_ref().map(Into::into),
             revision: status.revision,
+            admission: status.admission.to_string(),
         }
     }
 }
@@ -81,6 +82,7 @@ impl TryFrom<wire::SwarmStatus> for SwarmStatus {
     /// The summary is made from the shards again, so that it is always true to them.
     fn try_from(wire: wire::SwarmStatus) -> Result<Self, WireError> {
         let node = parse("node", &wire.node)?;
+        let admission = parse("admission", &wire.admission)?;
         if wire.shards.len() > MAX_SHARDS as usize {
             return Err(WireError::new("shards", format!("more than {MAX_SHARDS}")));
         }
@@ -94,7 +96,7 @@ impl TryFrom<wire::SwarmStatus> for SwarmStatus {
             }
             shards.push(shard.try_into()?);
         }
-        Ok(Self::new(wire.cluster, node, shards, wire.revision))
+        Ok(Self::new(wire.cluster, node, admission, shards, wire.revision))
     }
 }
 
@@ -185,7 +187,7 @@ impl TryFrom<wire::ModelInfo> for ModelId {
 mod tests {
     use proptest::{collection::vec, prelude::*};
     use prost::Message;
-    use swarm_types::{ModelDigest, Precision, fixture};
+    use swarm_types::{Admission, ModelDigest, Precision, fixture};
 
     use super::*;
 
@@ -257,7 +259,8 @@ mod tests {
                 replicas: replicas.iter().map(|(text, number)| replica(text, *number)).collect(),
             };
             let shards = (0..).zip(shards).map(shard).collect();
-            let status = SwarmStatus::new(cluster, "12D3KooWb".parse().expect("valid"), shards, revision);
+            let node = "12D3KooWb".parse().expect("valid");
+            let status = SwarmStatus::new(cluster, node, Admission::Open, shards, revision);
             prop_assert_eq!(SwarmStatus::try_from(wire::SwarmStatus::from(&status)), Ok(status));
         }
 

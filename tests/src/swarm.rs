@@ -1,11 +1,12 @@
 //! Rendezvous, workers and gateway.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU8, Ordering},
 };
 
 use anyhow::Context;
+use swarm_net::Secret;
 use tempfile::TempDir;
 
 use crate::{Process, ProcessSpec, network::host};
@@ -73,7 +74,10 @@ impl Swarm {
     /// # Errors
     /// When one does not come up.
     pub async fn without_workers(spec: SwarmSpec) -> anyhow::Result<Self> {
-        let ground = Ground { spec, dir: TempDir::with_prefix("swarm-")?, hosts: AtomicU8::new(1) };
+        let dir = TempDir::with_prefix("swarm-")?;
+        let secret = dir.path().join("swarm.secret");
+        Secret::generate().create(&secret)?;
+        let ground = Ground { spec, dir, secret, hosts: AtomicU8::new(1) };
         let rendezvous = ground.start("rendezvous", rendezvous_args(&ground.spec)).await?;
         let gateway = gateway_args(&ground.spec, &rendezvous.quic_address()?);
         let gateway = ground.start("gateway", gateway).await?;
@@ -112,6 +116,12 @@ impl Swarm {
         self.ground.start(name, args).await
     }
 
+    /// The file with the swarm's secret.
+    #[must_use]
+    pub fn secret(&self) -> &Path {
+        &self.ground.secret
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &Process> {
         [&self.rendezvous, &self.gateway].into_iter().chain(&self.workers)
@@ -123,6 +133,8 @@ impl Swarm {
 struct Ground {
     spec: SwarmSpec,
     dir: TempDir,
+    /// The file with what makes them members.
+    secret: PathBuf,
     /// The number of the next process's [`host`].
     hosts: AtomicU8,
 }
@@ -132,7 +144,8 @@ impl Ground {
     async fn start(&self, name: &str, mut args: Vec<String>) -> anyhow::Result<Process> {
         let host = host(self.hosts.fetch_add(1, Ordering::Relaxed));
         let listen = format!("--listen /ip4/{host}/udp/0/quic-v1 --listen /ip4/{host}/tcp/0");
-        args.extend(words(&listen).chain(words("--grpc-listen 127.0.0.1:0")));
+        args.extend(words(&listen).chain(words("--grpc-listen 127.0.0.1:0 --secret-file")));
+        args.push(self.secret.display().to_string());
         let environment = self.spec.environment.clone();
         Process::start(ProcessSpec { name: name.into(), args, environment, dir: self.dir.path().into() })
             .await

@@ -34,8 +34,8 @@ const MAX_INCOMING: u32 = 512;
 const MAX_CONNECTIONS: u32 = 1024;
 /// Both may have dialled, over both transports.
 const MAX_PER_PEER: u32 = 4;
-/// Handshakes that run at the same time.
-const MAX_PENDING: u32 = 64;
+/// Dials that run at the same time. How many may come in at the same time is decided by `admission::doors`.
+const MAX_DIALS: u32 = 64;
 /// A registration of a rendezvous server: shorter ones would be renewed too often, longer ones outlive workers.
 const MIN_REGISTRATION_S: u64 = 5;
 const MAX_REGISTRATIONS: usize = 2048;
@@ -82,8 +82,8 @@ impl Behaviour {
     }
 }
 
-/// What nodes of this cluster call themselves; others are sent away.
-pub(crate) fn swarm_version(cluster: &str) -> String {
+/// What nodes of this cluster call themselves.
+fn swarm_version(cluster: &str) -> String {
     format!("/llama-swarm/{cluster}/1.0.0")
 }
 
@@ -99,8 +99,7 @@ fn protocol(cluster: &str, name: &str) -> Result<StreamProtocol, NetError> {
 
 fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING))
-        .with_max_pending_outgoing(Some(MAX_PENDING))
+        .with_max_pending_outgoing(Some(MAX_DIALS))
         .with_max_established_incoming(Some(MAX_INCOMING))
         .with_max_established(Some(MAX_CONNECTIONS))
         .with_max_established_per_peer(Some(MAX_PER_PEER))

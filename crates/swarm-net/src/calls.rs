@@ -4,4 +4,3 @@ pub(crate) mod describe;
 pub(crate) mod links;
 pub(crate) mod stream;
 pub(crate) mod streams;
-mod waiting;

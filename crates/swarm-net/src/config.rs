@@ -1,14 +1,14 @@
 //! How a node joins its swarm: flags, environment variables, and their checked form.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod members;
+
+use std::path::{Path, PathBuf};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use swarm_types::MAX_SHARDS;
+use swarm_types::{Admission, MAX_SHARDS};
 
-use crate::{NetError, Role, admission::IDENTIFY_WITHIN, identity::Identity, transport::address};
+use self::members::Members;
+use crate::{NetError, Role, admission::keyring::Source, identity::Identity, transport::address};
 
 /// Nodes of one name on one machine whose identities are kept.
 const MAX_SAME_NAME: u32 = 64;
@@ -43,6 +43,25 @@ pub struct NetConfig {
     #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE")]
     pub identity: Option<PathBuf>,
 
+    /// File with the swarm's secret, which all its nodes hold and nobody else: `llama-swarm secret new` makes one. Of
+    /// several, one a line, the first proves and all are accepted. Read again when it changes.
+    #[arg(long, env = "LLAMA_SWARM_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+
+    /// An invitation by `llama-swarm invite`: the node to enter by and the secret, in place of --rendezvous and
+    /// --secret-file. Other users of the machine may see the command line: prefer --join-file.
+    #[arg(long, env = "LLAMA_SWARM_JOIN", value_name = "LINE", hide_env_values = true)]
+    pub join: Option<String>,
+
+    /// File with an invitation, or one a line. Read again when it changes.
+    #[arg(long, env = "LLAMA_SWARM_JOIN_FILE", value_name = "FILE")]
+    pub join_file: Option<PathBuf>,
+
+    /// Do without a secret although other machines can reach this node: whoever reaches it is a member, reads what
+    /// passes through and can forge answers.
+    #[arg(long, env = "LLAMA_SWARM_OPEN_SWARM")]
+    pub open_swarm: bool,
+
     /// Into how many shards the model is cut. All nodes of a swarm must agree.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SHARDS)))]
     pub total_shards: u32,
@@ -56,6 +75,10 @@ impl Default for NetConfig {
             rendezvous: vec![],
             external_address: vec![],
             identity: None,
+            secret_file: None,
+            join: None,
+            join_file: None,
+            open_swarm: false,
             total_shards: 8,
         }
     }
@@ -120,8 +143,10 @@ pub(crate) struct Settings {
     pub(crate) entries: Vec<EntryAddress>,
     pub(crate) external: Vec<Multiaddr>,
     pub(crate) total_shards: u32,
-    /// For peers to show that they belong here.
-    pub(crate) admit_within: Duration,
+    /// What admits to the swarm.
+    pub(crate) admission: Admission,
+    /// Where the secrets come from.
+    pub(crate) secrets: Source,
 }
 
 /// A node to enter by.
@@ -133,30 +158,46 @@ pub(crate) struct EntryAddress {
     pub(crate) peer: Option<PeerId>,
 }
 
+impl EntryAddress {
+    /// One that names QUIC is also tried by TCP.
+    pub(crate) fn at(address: Multiaddr, peer: Option<PeerId>) -> Self {
+        let fallback = address::tcp_twin(&address);
+        Self { addresses: [address].into_iter().chain(fallback).collect(), peer }
+    }
+}
+
 impl Settings {
     pub(crate) fn check(config: NetConfig, role: Role) -> Result<Self, NetError> {
+        let Members { admission, secrets, entries: invited } = Members::check(&config)?;
         let listen = given(config.listen).map(|text| listen_address(&text)).collect::<Result<Vec<_>, _>>()?;
-        let entries = given(config.rendezvous).map(|text| entry(&text)).collect::<Result<_, _>>()?;
+        let mut entries = given(config.rendezvous).map(|text| entry(&text)).collect::<Result<Vec<_>, _>>()?;
         let external =
             given(config.external_address).map(|text| external(&text)).collect::<Result<_, _>>()?;
         if !(1..=MAX_SHARDS).contains(&config.total_shards) {
             return Err(wrong("--total-shards", format!("must be 1 to {MAX_SHARDS}")));
         }
+        entries.extend(invited);
+        let listen = if listen.is_empty() { role.default_listen(admission) } else { listen };
+        if admission == Admission::Loopback {
+            members::stay_on_this_machine(&listen, &entries)?;
+        }
         Ok(Self {
             cluster: cluster_name(config.cluster)?,
-            listen: if listen.is_empty() { role.default_listen() } else { listen },
+            listen,
             entries,
             external,
             total_shards: config.total_shards,
-            admit_within: IDENTIFY_WITHIN,
+            admission,
+            secrets,
         })
     }
 }
 
 impl Role {
-    fn default_listen(self) -> Vec<Multiaddr> {
+    fn default_listen(self, admission: Admission) -> Vec<Multiaddr> {
         let port = if self == Self::Rendezvous { 4001 } else { 0 };
-        [format!("/ip4/0.0.0.0/udp/{port}/quic-v1"), format!("/ip4/0.0.0.0/tcp/{port}")]
+        let host = if admission == Admission::Loopback { "127.0.0.1" } else { "0.0.0.0" };
+        [format!("/ip4/{host}/udp/{port}/quic-v1"), format!("/ip4/{host}/tcp/{port}")]
             .iter()
             .map(|text| text.parse().expect("a valid address"))
             .collect()
@@ -198,7 +239,7 @@ fn external(text: &str) -> Result<Multiaddr, NetError> {
     address::dialable(&parsed).ok_or_else(|| wrong(setting, format!("{text:?} cannot be dialled")))
 }
 
-fn entry(text: &str) -> Result<EntryAddress, NetError> {
+pub(crate) fn entry(text: &str) -> Result<EntryAddress, NetError> {
     if text.starts_with('/') { entry_multiaddr(text) } else { entry_host_port(text) }
 }
 
@@ -213,10 +254,7 @@ fn entry_multiaddr(text: &str) -> Result<EntryAddress, NetError> {
         _ => None,
     };
     match address::dialable(&parsed) {
-        Some(address) => {
-            let fallback = address::tcp_twin(&address);
-            Ok(EntryAddress { addresses: [address].into_iter().chain(fallback).collect(), peer })
-        }
+        Some(address) => Ok(EntryAddress::at(address, peer)),
         None => Err(wrong(setting, format!("{text:?} cannot be dialled"))),
     }
 }
@@ -233,8 +271,7 @@ fn entry_host_port(text: &str) -> Result<EntryAddress, NetError> {
         Err(_) => return Err(syntax()),
     };
     let quic = Multiaddr::empty().with(host).with(Protocol::Udp(port)).with(Protocol::QuicV1);
-    let fallback = address::tcp_twin(&quic);
-    Ok(EntryAddress { addresses: [quic].into_iter().chain(fallback).collect(), peer: None })
+    Ok(EntryAddress::at(quic, None))
 }
 
 /// Checks a value while the command line is read, where the message helps most.

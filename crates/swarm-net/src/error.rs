@@ -29,6 +29,14 @@ pub enum NetError {
         /// Which file.
         path: PathBuf,
     },
+    /// A file of secrets that cannot be used.
+    #[error("secret file {} (--secret-file): {message}", path.display())]
+    Secret {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what to do. Never repeats what is in the file.
+        message: String,
+    },
     /// An address that cannot be listened on.
     #[error("cannot listen on {address} (--listen): {message}")]
     Listen {

@@ -26,6 +26,7 @@ mod role;
 mod swarm_net;
 mod transport;
 
+pub use admission::{invitation::Invitation, secret::Secret};
 pub use calls::{
     describe::{DescribeServer, Descriptions},
     links::{RoundTrip, peer_server},

@@ -23,7 +23,7 @@ pub(crate) struct Metrics {
     refused: Family<CauseLabels, Counter>,
     connections: Family<TransportLabels, Gauge>,
     dials_failed: Counter,
-    /// Streams for which there was no room: the queue was full, or too many waited for their peers' admission.
+    /// Streams for which there was no room in the queue.
     pub(crate) streams_dropped: Counter,
     round_trips: Histogram,
     /// Bytes of gRPC in streams from and to peers.

@@ -17,7 +17,7 @@ use libp2p::{
     core::transport::{ListenerId, TransportError},
     swarm::{self, SwarmEvent},
 };
-use swarm_types::{NodeId, SwarmStatus};
+use swarm_types::{Admission, NodeId, SwarmStatus};
 use tokio::{
     runtime::Handle,
     select,
@@ -25,10 +25,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::connected::Peer;
+use self::{connected::Peer, withdrawn::Withdrawn};
 use crate::{
     Identity, NetError, Role, ShardOffer,
-    admission::Admission,
+    admission::{exchange, gate::Gate, keyring::Keyring, roster::Roster},
     behaviour::{self, Behaviour},
     calls::{
         describe::{Described, Description},
@@ -54,6 +54,7 @@ mod connected;
 mod connections;
 mod dht;
 mod members;
+mod withdrawn;
 
 /// How late something that is due may be.
 const TICK: Duration = Duration::from_millis(50);
@@ -98,12 +99,13 @@ pub(crate) struct Node {
     /// Held so that no other process becomes this node.
     _identity: Identity,
     me: PeerId,
-    role: Role,
     keys: Keys,
     external: Vec<Multiaddr>,
     listeners: Vec<ListenerId>,
 
-    admission: Admission,
+    ring: Keyring,
+    roster: Roster,
+    withdrawn: Withdrawn,
     membership: Membership,
     announcer: Announcer,
     dialer: Dialer,
@@ -137,25 +139,30 @@ impl Node {
         let (key, id) = (identity.key().clone(), identity.id().clone());
         let (me, now) = (key.public().to_peer_id(), Instant::now());
         let keys = Keys::new(settings.cluster.clone(), settings.total_shards);
-        let membership = Membership::new(settings.cluster.clone(), id.clone(), settings.total_shards);
+        let (ring, roster) = (Keyring::new(&settings.cluster, settings.secrets)?, Roster::default());
+        let membership =
+            Membership::new(settings.cluster.clone(), id.clone(), settings.admission, settings.total_shards);
         let protocol = behaviour::stream_protocol(&settings.cluster)?;
-        let streams = Streams::new(protocol, streams, metrics.clone());
+        let streams = Streams::new(protocol, streams, roster.clone(), metrics.clone());
         let activity = Activity::new();
         let behaviour = Behaviour::new(&key, &keys, role, streams, activity.clone())?;
         let config = swarm::Config::with_tokio_executor().with_smart_dial();
-        let swarm = Swarm::new(transport::build(&key, &activity)?, behaviour, me, config);
+        let (admit, proofs) = (exchange::protocol(&settings.cluster)?, (ring.clone(), roster.clone()));
+        let gate = Gate::new(me, role, admit, proofs, metrics.clone());
+        let swarm = Swarm::new(transport::build(&key, &activity, &gate)?, behaviour, me, config);
         let (status, status_end) = watch::channel(Arc::clone(membership.status()));
-        let (description, description_end) = watch::channel(Arc::new(describe(role, vec![])));
+        let (description, description_end) = watch::channel(Arc::new(describe(vec![])));
         let (addresses, addresses_end) = watch::channel(vec![]);
         let (hearing, heard) = mpsc::channel(DESCRIPTIONS);
         let mut node = Self {
             swarm,
             _identity: identity,
             me,
-            role,
             external: settings.external,
             listeners: vec![],
-            admission: Admission::new(behaviour::swarm_version(&settings.cluster), settings.admit_within),
+            ring,
+            roster,
+            withdrawn: Withdrawn::default(),
             membership,
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
@@ -181,6 +188,7 @@ impl Node {
             addresses,
         };
         node.listen(&settings.listen).await?;
+        tell_admission(settings.admission);
         let ends = Ends { status: status_end, description: description_end, addresses: addresses_end };
         Ok((node, ends))
     }
@@ -295,7 +303,7 @@ impl Node {
             self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, now);
         }
         self.announcer.told(now);
-        self.description.send_replace(Arc::new(describe(self.role, values)));
+        self.description.send_replace(Arc::new(describe(values)));
         log(self.membership.serve(announcements));
     }
 
@@ -367,6 +375,17 @@ impl Node {
     }
 }
 
+fn tell_admission(admission: Admission) {
+    match admission {
+        Admission::Secret => {}
+        Admission::Loopback => tracing::info!("no secret: nodes on this machine alone can take part"),
+        Admission::Open => tracing::warn!(
+            "OPEN SWARM: whoever reaches this node is a member, reads what passes through and can forge answers; \
+             a secret (`llama-swarm secret new`, --secret-file) keeps strangers out"
+        ),
+    }
+}
+
 /// libp2p opens TCP ports so that several processes can share one, and connections would go to either.
 fn check_tcp_port(address: &Multiaddr) -> io::Result<()> {
     match address::tcp_socket(address).filter(|socket| socket.port() != 0) {
@@ -383,8 +402,8 @@ fn cause(error: TransportError<io::Error>) -> String {
     }
 }
 
-fn describe(role: Role, announcements: Vec<Vec<u8>>) -> Description {
-    Description { role: Some(role), announcements: announcements.into_iter().map(Into::into).collect() }
+fn describe(announcements: Vec<Vec<u8>>) -> Description {
+    Description { announcements: announcements.into_iter().map(Into::into).collect() }
 }
 
 fn log(lines: impl IntoIterator<Item = Line>) {

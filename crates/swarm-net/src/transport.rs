@@ -15,7 +15,7 @@ use libp2p::{
 };
 
 use self::{activity::Activity, fresh_port::FreshPort};
-use crate::NetError;
+use crate::{NetError, admission::gate::Gate};
 
 pub(crate) mod activity;
 pub(crate) mod address;
@@ -30,14 +30,24 @@ const QUIC_IDLE_MS: u32 = 1300;
 const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(300);
 /// Bounded by the idle time as well.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
+/// Bytes of one stream that may come in before they are read: 20 MB/s at 50 ms. What strangers may fill is this times
+/// their number.
+const QUIC_STREAM_WINDOW: u32 = 1024 * 1024;
+/// The same of all streams of a connection.
+const QUIC_CONNECTION_WINDOW: u32 = 4 * QUIC_STREAM_WINDOW;
 /// Resolving a name, connecting and agreeing on keys.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a connection is once it is set up.
 type Connection = (PeerId, StreamMuxerBox);
 
-/// Resolves names as the machine is set up to. Must be called inside a tokio runtime.
-pub(crate) fn build(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>, NetError> {
+/// Connections to members: whoever is not admitted at the gate has none. Must be called inside a tokio runtime.
+pub(crate) fn build(key: &Keypair, activity: &Activity, gate: &Gate) -> Result<Boxed<Connection>, NetError> {
+    Ok(gate.around(ungated(key, activity)?).boxed())
+}
+
+/// Connections to anybody. Resolves names as the machine is set up to. Must be called inside a tokio runtime.
+pub(crate) fn ungated(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>, NetError> {
     let transport = match dns::tokio::Transport::system(quic_and_tcp(key, activity)?) {
         Ok(resolving) => resolving.boxed(),
         Err(error) => {
@@ -67,5 +77,7 @@ fn quic_config(key: &Keypair) -> quic::Config {
     config.max_idle_timeout = QUIC_IDLE_MS;
     config.keep_alive_interval = QUIC_KEEP_ALIVE;
     config.handshake_timeout = QUIC_HANDSHAKE;
+    config.max_stream_data = QUIC_STREAM_WINDOW;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW;
     config
 }

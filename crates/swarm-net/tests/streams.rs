@@ -39,7 +39,7 @@ impl ShardService for Echo {
         &self,
         request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let PeerInfo(caller) = request.extensions().get::<PeerInfo>().unwrap().clone();
+        let PeerInfo { node: caller, .. } = request.extensions().get::<PeerInfo>().unwrap().clone();
         let answers = request.into_inner().map(move |step| {
             let Some(forward_request::Message::Step(step)) = step?.message else {
                 return Err(Status::invalid_argument("a step is expected"));

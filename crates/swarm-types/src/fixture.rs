@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Announcement, Capabilities, LayerRange, ModelDigest, ModelId, Precision, Replica, ReplicaState, ShardId,
-    ShardStatus, SwarmStatus, Transport,
+    Admission, Announcement, Capabilities, LayerRange, ModelDigest, ModelId, Precision, Replica,
+    ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
 /// A model that no file has.
@@ -76,5 +76,6 @@ pub fn replica(worker: &str, state: ReplicaState) -> Replica {
 pub fn status(shards: Vec<Vec<Replica>>) -> SwarmStatus {
     let shards =
         (0..).map(ShardId).zip(shards).map(|(shard_id, replicas)| ShardStatus { shard_id, replicas });
-    SwarmStatus::new("c".into(), "12D3".parse().expect("base58"), shards.collect(), 1)
+    let node = "12D3".parse().expect("base58");
+    SwarmStatus::new("c".into(), node, Admission::Secret, shards.collect(), 1)
 }

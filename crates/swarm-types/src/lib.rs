@@ -3,6 +3,7 @@
 //! No IO, no async, no wire formats (except the announcement's JSON, which is itself the vocabulary of the
 //! DHT). A value that exists keeps its rules: a [`Route`] covers every shard, a [`ShardRange`] is not empty.
 
+mod admission;
 mod announcement;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
@@ -16,6 +17,7 @@ pub mod status_words;
 mod step;
 mod transport;
 
+pub use admission::{Admission, UnknownAdmission};
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Capabilities, ModelId, NodeId, ShardId, Transport};
+use crate::{Admission, Capabilities, ModelId, NodeId, ShardId, Transport};
 
 /// What a replica can do for a session now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -67,6 +67,8 @@ pub struct SwarmStatus {
     pub cluster: String,
     /// The node that tells.
     pub node: NodeId,
+    /// Who may take part.
+    pub admission: Admission,
     /// Into how many shards the model is cut.
     pub total_shards: u32,
     /// Shards with a replica that is not offline.
@@ -86,7 +88,13 @@ pub struct SwarmStatus {
 impl SwarmStatus {
     /// Sums up the shards; `shards[i]` is shard i.
     #[must_use]
-    pub fn new(cluster: String, node: NodeId, shards: Vec<ShardStatus>, revision: u64) -> Self {
+    pub fn new(
+        cluster: String,
+        node: NodeId,
+        admission: Admission,
+        shards: Vec<ShardStatus>,
+        revision: u64,
+    ) -> Self {
         let total_shards = u32::try_from(shards.len()).unwrap_or(u32::MAX);
         let online = shards.iter().filter(|shard| shard.online()).count();
         let discovered_shards = u32::try_from(online).unwrap_or(u32::MAX);
@@ -94,6 +102,7 @@ impl SwarmStatus {
         Self {
             cluster,
             node,
+            admission,
             total_shards,
             discovered_shards,
             pipeline_complete: discovered_shards == total_shards,

@@ -51,7 +51,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
             (running(&config.addr).await?, secret)
         }
     };
-    let invitation = Invitation::new(&config.address, &node, secret).map_err(|error| anyhow!("--address: {error}"))?;
+    let invitation =
+        Invitation::new(&config.address, &node, secret).map_err(|error| anyhow!("--address: {error}"))?;
     let line = invitation.reveal();
     match &config.out {
         Some(file) => create_private(file, format!("{line}\n").as_bytes())

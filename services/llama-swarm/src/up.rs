@@ -7,8 +7,9 @@ mod screen;
 mod supervisor;
 
 use std::{
+    fs, io,
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
 use shard_worker::ByteSize;
+use swarm_net::Secret;
 use swarm_process::{
     shutdown,
     telemetry::{self, Telemetry, TelemetryConfig},
@@ -31,7 +33,7 @@ use crate::{
 };
 
 pub(crate) use local_swarm::LocalSwarm;
-use plan::{GivenPorts, Plan, kv_share, spread};
+use plan::{GivenPorts, Plan, kv_share, secret_of, spread};
 
 /// Exit code of a command that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -158,6 +160,7 @@ pub(crate) async fn with_swarm(
         () = &mut interrupted => return Ok(End::Interrupted),
     };
     let dir = RunDir::new(config.dir.as_deref())?;
+    new_secret(&secret_of(dir.path()))?;
     let mut swarm = LocalSwarm::new(config.plan(model, &dir)?);
     let work = async {
         announce(&swarm, &config, &dir);
@@ -175,6 +178,16 @@ pub(crate) async fn with_swarm(
         dir.keep();
     }
     ended
+}
+
+/// Each run has a secret of its own.
+fn new_secret(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot replace {}", file.display()))
+        }
+        _ => Ok(Secret::generate().create(file)?),
+    }
 }
 
 fn announce(swarm: &LocalSwarm, config: &SwarmConfig, dir: &RunDir) {
@@ -196,6 +209,7 @@ fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
     for address in swarm.rendezvous() {
         screen.line(&format!("  rendezvous  {address}"));
     }
+    screen.line(&format!("  secret      {}   (further nodes: --secret-file)", swarm.secret().display()));
     screen.line("Ctrl-C ends everything.");
     Ok(())
 }

@@ -88,7 +88,7 @@ fn unreadable(status: &Status) -> Option<Refusal> {
 }
 
 fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
-    let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.0.clone());
+    let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.node.clone());
     peer.ok_or_else(|| Status::unauthenticated("only peers are served"))
 }
 

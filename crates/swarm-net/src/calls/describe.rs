@@ -19,7 +19,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    NetError, Role,
+    NetError,
     calls::links::Links,
     directory::{
         records::Keys,
@@ -38,24 +38,19 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Description {
-    /// Absent when it is one that this version does not know.
-    pub(crate) role: Option<Role>,
     /// Signed, one for each shard that the node serves.
     pub(crate) announcements: Vec<Bytes>,
 }
 
 impl From<&Description> for DescribeResponse {
     fn from(description: &Description) -> Self {
-        Self {
-            role: description.role.map_or("", Role::name).into(),
-            announcements: description.announcements.clone(),
-        }
+        Self { announcements: description.announcements.clone() }
     }
 }
 
 impl From<DescribeResponse> for Description {
     fn from(wire: DescribeResponse) -> Self {
-        Self { role: Role::named(&wire.role), announcements: wire.announcements }
+        Self { announcements: wire.announcements }
     }
 }
 
@@ -88,8 +83,6 @@ pub(crate) struct Described {
     pub(crate) peer: PeerId,
     /// The connection's number, so that what arrives late is recognised.
     pub(crate) epoch: u64,
-    /// Absent when it is one that this version does not know.
-    pub(crate) role: Option<Role>,
     pub(crate) announcements: Vec<Announcement>,
 }
 
@@ -129,8 +122,7 @@ impl Follower {
             *failures = 0;
             let description = Description::from(description);
             let announcements = self.check(&description);
-            let (peer, epoch, role) = (self.peer, self.epoch, description.role);
-            let heard = Described { peer, epoch, role, announcements };
+            let heard = Described { peer: self.peer, epoch: self.epoch, announcements };
             if self.heard.send(heard).await.is_err() {
                 break;
             }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -21,7 +21,10 @@ use tower::service_fn;
 
 use crate::{
     NetError, Role,
-    calls::{stream::PeerStream, streams::OpenRequest},
+    calls::{
+        stream::{PeerInfo, PeerStream},
+        streams::OpenRequest,
+    },
     command::Command,
     metrics::Metrics,
     peer,
@@ -55,21 +58,21 @@ pub(crate) struct Links {
 }
 
 /// The way to one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Link {
     /// Made at the first call, shared by all.
     channel: OnceCell<Channel>,
     /// Smoothed, in µs; 0 before the first was measured.
     round_trip_us: AtomicU32,
-    /// As the peer described itself.
-    role: OnceLock<Role>,
+    /// As the peer has proven it.
+    role: Role,
 }
 
 /// How far a peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RoundTrip {
-    /// What kind of node it is, once it has said so.
-    pub role: Option<Role>,
+    /// What kind of node it is.
+    pub role: Role,
     /// From a message to its answer.
     pub time: Duration,
 }
@@ -80,8 +83,9 @@ impl Links {
     }
 
     /// A peer is admitted.
-    pub(crate) fn add(&self, peer: PeerId) {
-        self.channels().entry(peer).or_default();
+    pub(crate) fn add(&self, peer: PeerId, role: Role) {
+        let link = || Arc::new(Link { channel: OnceCell::new(), round_trip_us: AtomicU32::new(0), role });
+        self.channels().entry(peer).or_insert_with(link);
     }
 
     /// The last connection to an admitted peer is gone; its channel is of no use.
@@ -105,13 +109,6 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
-    /// A peer has said what kind of node it is. It stays that until its last connection is gone.
-    pub(crate) fn described(&self, peer: &PeerId, role: Role) {
-        if let Some(link) = self.channels().get(peer) {
-            link.role.get_or_init(|| role);
-        }
-    }
-
     /// How far the admitted peers are, those where that was measured.
     pub(crate) fn round_trips(&self) -> Vec<(PeerId, RoundTrip)> {
         let channels = self.channels();
@@ -119,7 +116,7 @@ impl Links {
             channels.iter().map(|(peer, link)| (*peer, link, link.round_trip_us.load(Ordering::Relaxed)));
         let measured = all.filter(|(_, _, micros)| *micros > 0);
         let round_trip = |(peer, link, micros): (_, &Arc<Link>, u32)| {
-            (peer, RoundTrip { role: link.role.get().copied(), time: Duration::from_micros(micros.into()) })
+            (peer, RoundTrip { role: link.role, time: Duration::from_micros(micros.into()) })
         };
         measured.map(round_trip).collect()
     }
@@ -128,7 +125,7 @@ impl Links {
     pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
         let link = self.channels().get(&peer).cloned();
         let link = link.ok_or_else(|| NetError::NotConnected(peer::node_id(&peer)))?;
-        let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer)).await?;
+        let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer, link.role)).await?;
         Ok(channel.clone())
     }
 
@@ -139,11 +136,12 @@ impl Links {
 
 /// A channel that opens a stream to the peer now, and another one should HTTP/2 on it end while the peer stays
 /// admitted.
-async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
+async fn connect(links: Links, peer: PeerId, role: Role) -> Result<Channel, NetError> {
     let node = peer::node_id(&peer);
+    let info = PeerInfo { node: node.clone(), role };
     let open = service_fn(move |_: Uri| {
-        let links = links.clone();
-        async move { open_stream(links, peer).await.map(TokioIo::new) }
+        let (links, info) = (links.clone(), info.clone());
+        async move { open_stream(links, peer, info).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://peer.invalid")
         .initial_stream_window_size(STREAM_WINDOW)
@@ -155,14 +153,14 @@ async fn connect(links: Links, peer: PeerId) -> Result<Channel, NetError> {
     }
 }
 
-async fn open_stream(links: Links, peer: PeerId) -> io::Result<PeerStream> {
+async fn open_stream(links: Links, peer: PeerId, info: PeerInfo) -> io::Result<PeerStream> {
     let left = || io::Error::new(io::ErrorKind::NotConnected, "this node has left the swarm");
     let (answer, stream) = oneshot::channel();
     let commands = links.commands.upgrade().ok_or_else(left)?;
     commands.send(Command::Open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
     drop(commands);
     match timeout(OPEN_WITHIN, stream).await {
-        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(peer::node_id(&peer), stream, links.metrics)),
+        Ok(Ok(Ok(stream))) => Ok(PeerStream::new(info, stream, links.metrics)),
         Ok(Ok(Err(error))) => Err(io::Error::new(io::ErrorKind::NotConnected, error)),
         Ok(Err(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection closed")),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -15,23 +15,28 @@ use tokio::{
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use tonic::transport::server::Connected;
 
-use crate::metrics::Metrics;
+use crate::{Role, metrics::Metrics};
 
-/// Who is at the other end of a call, authenticated by the transport. In the extensions of every request that
+/// Who is at the other end of a call: authenticated by the transport, in the role that it has proven. In the extensions of every request that
 /// comes in through a [`PeerListener`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerInfo(pub NodeId);
+pub struct PeerInfo {
+    /// Who.
+    pub node: NodeId,
+    /// What kind of node it is.
+    pub role: Role,
+}
 
 /// A byte stream to a peer: encrypted, and authenticated by peer id.
 #[derive(Debug)]
 pub struct PeerStream {
-    peer: NodeId,
+    peer: PeerInfo,
     io: Compat<libp2p::Stream>,
     metrics: Metrics,
 }
 
 impl PeerStream {
-    pub(crate) fn new(peer: NodeId, stream: libp2p::Stream, metrics: Metrics) -> Self {
+    pub(crate) fn new(peer: PeerInfo, stream: libp2p::Stream, metrics: Metrics) -> Self {
         Self { peer, io: stream.compat(), metrics }
     }
 }
@@ -40,7 +45,7 @@ impl Connected for PeerStream {
     type ConnectInfo = PeerInfo;
 
     fn connect_info(&self) -> PeerInfo {
-        PeerInfo(self.peer.clone())
+        self.peer.clone()
     }
 }
 

@@ -1,11 +1,10 @@
 //! Byte streams between peers, on connections that are open: the ground that gRPC stands on.
 //!
 //! Streams are opened on the peer's oldest connection, and incoming ones go into a bounded queue; what does not
-//! fit is reset and counted. Those of a peer that is not admitted yet wait until it is, and end with their connection.
-//! Never dials.
+//! fit is reset and counted. Never dials.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     task::{Context, Poll},
     time::Duration,
@@ -23,8 +22,8 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::{stream::PeerStream, waiting::Waiting};
-use crate::{metrics::Metrics, peer};
+use super::stream::{PeerInfo, PeerStream};
+use crate::{admission::roster::Roster, metrics::Metrics, peer};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
@@ -50,44 +49,26 @@ pub(crate) struct OpenRequest(pub(crate) oneshot::Sender<Result<Stream, OpenErro
 pub(crate) struct Streams {
     protocol: StreamProtocol,
     queue: mpsc::Sender<PeerStream>,
+    roster: Roster,
     metrics: Metrics,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
-    admitted: HashSet<PeerId>,
-    waiting: Waiting<Stream>,
     requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
 }
 
 impl Streams {
     /// Incoming streams go into the queue.
-    pub(crate) fn new(protocol: StreamProtocol, queue: mpsc::Sender<PeerStream>, metrics: Metrics) -> Self {
-        Self {
-            protocol,
-            queue,
-            metrics,
-            connections: HashMap::new(),
-            admitted: HashSet::new(),
-            waiting: Waiting::new(),
-            requests: VecDeque::new(),
-        }
+    pub(crate) fn new(
+        protocol: StreamProtocol,
+        queue: mpsc::Sender<PeerStream>,
+        roster: Roster,
+        metrics: Metrics,
+    ) -> Self {
+        Self { protocol, queue, roster, metrics, connections: HashMap::new(), requests: VecDeque::new() }
     }
 
-    /// The peer takes part from now on: its streams are handed over, first those that wait.
-    pub(crate) fn admit(&mut self, peer: PeerId) {
-        self.admitted.insert(peer);
-        for stream in self.waiting.take(&peer) {
-            self.hand_over(peer, stream);
-        }
-    }
-
-    /// The peer takes part no more.
-    pub(crate) fn dismiss(&mut self, peer: &PeerId) {
-        self.admitted.remove(peer);
-    }
-
-    /// Asks for a stream to an admitted peer.
+    /// Asks for a stream to a connected peer.
     pub(crate) fn open(&mut self, peer: PeerId, request: OpenRequest) {
-        let connections = self.connections.get(&peer).filter(|_| self.admitted.contains(&peer));
-        match connections.and_then(|connections| connections.first()) {
+        match self.connections.get(&peer).and_then(|connections| connections.first()) {
             Some(connection) => self.requests.push_back((peer, *connection, request)),
             None => {
                 // Whoever asked may have gone meanwhile.
@@ -96,17 +77,11 @@ impl Streams {
         }
     }
 
-    /// Takes a stream that the peer has opened.
-    fn accept(&mut self, peer: PeerId, connection: ConnectionId, stream: Stream) {
-        if self.admitted.contains(&peer) {
-            self.hand_over(peer, stream);
-        } else if !self.waiting.keep(peer, connection, stream) {
-            self.metrics.streams_dropped.inc();
-        }
-    }
-
     fn hand_over(&self, peer: PeerId, stream: Stream) {
-        let stream = PeerStream::new(peer::node_id(&peer), stream, self.metrics.clone());
+        // Nobody is connected who has not proven its role.
+        let Some(role) = self.roster.role(&peer) else { return };
+        let peer = PeerInfo { node: peer::node_id(&peer), role };
+        let stream = PeerStream::new(peer, stream, self.metrics.clone());
         if self.queue.try_send(stream).is_err() {
             self.metrics.streams_dropped.inc();
         }
@@ -148,7 +123,6 @@ impl NetworkBehaviour for Streams {
                 self.connections.entry(opened.peer_id).or_default().push(opened.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
-                self.waiting.closed(&closed.peer_id, closed.connection_id);
                 let Some(connections) = self.connections.get_mut(&closed.peer_id) else { return };
                 connections.retain(|connection| *connection != closed.connection_id);
                 if connections.is_empty() {
@@ -159,13 +133,8 @@ impl NetworkBehaviour for Streams {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        stream: THandlerOutEvent<Self>,
-    ) {
-        self.accept(peer, connection, stream);
+    fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, stream: THandlerOutEvent<Self>) {
+        self.hand_over(peer, stream);
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {

@@ -13,13 +13,7 @@ use libp2p::{
 };
 use swarm_types::Transport;
 
-use super::{
-    Node,
-    connected::Connection,
-    log,
-    members::{Unwelcome, entered},
-    node_id, now_ms,
-};
+use super::{Node, connected::Connection, log, node_id, now_ms};
 use crate::{
     behaviour::BehaviourEvent,
     peers::{lines, membership::TOMBSTONE},
@@ -67,25 +61,28 @@ impl Node {
         }
     }
 
+    /// A connection is open, and its peer admitted: it would not be here otherwise.
     fn on_open(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
         let (now, address) = (Instant::now(), endpoint.get_remote_address());
+        let Some(role) = self.roster.role(&peer) else {
+            self.swarm.close_connection(connection);
+            return;
+        };
         let transport = address::transport(address).unwrap_or(Transport::Tcp);
         let (dialable, incoming) = (address::dialable(address), endpoint.is_listener());
         self.metrics.opened(transport);
         self.dialer.connected(peer, now);
         let was_entry = self.entries.contains(&peer);
-        // An entry that dialled this node first is admitted already, and is known as an entry only now.
-        if self.entries.connected(peer, connection).is_some() && !was_entry && self.admission.admits(&peer) {
-            entered(&peer);
-        }
-        if !self.peers.contains_key(&peer) {
-            let address = dialable.as_ref().unwrap_or(address);
-            log(lines::connected(&node_id(&peer), transport, address));
-        }
-        let opened = Connection { transport, dialled: dialable.filter(|_| !incoming) };
+        let is_entry = self.entries.connected(peer, connection).is_some();
+        let newcomer = !self.peers.contains_key(&peer);
+        let opened = Connection { transport, dialled: dialable.clone().filter(|_| !incoming) };
         self.peers.entry(peer).or_default().connections.insert(connection, opened);
-        if let Some(stranger) = self.admission.opened(peer, connection, incoming, now) {
-            self.send_away(stranger, Unwelcome::Crowded);
+        if newcomer {
+            log(lines::connected(&node_id(&peer), transport, dialable.as_ref().unwrap_or(address)));
+            self.welcome(peer, role, now);
+        } else if is_entry && !was_entry {
+            // It had dialled this node first, and is known as an entry only now.
+            self.enter_by(&peer, role, now);
         }
         self.tell_transport(&peer, now);
     }
@@ -95,7 +92,6 @@ impl Node {
         let Some(closed) = known.connections.remove(&connection) else { return };
         let last = known.connections.is_empty();
         self.metrics.closed(closed.transport);
-        self.admission.closed(&peer, connection, last);
         if last {
             self.farewell(peer);
         } else {
@@ -174,8 +170,6 @@ impl Node {
         self.dialer.expire(now);
         self.awaited.retain(|(_, answer)| !answer.is_closed());
         log(self.membership.expire(now));
-        for stranger in self.admission.late(now) {
-            self.send_away(stranger, Unwelcome::Late);
-        }
+        self.check_proofs(now);
     }
 }

@@ -56,7 +56,7 @@ impl Node {
     }
 
     fn check_admitted(&self, source: &PeerId) -> Result<(), Refused> {
-        if self.admission.admits(source) { Ok(()) } else { Err(Refused::NotAdmitted) }
+        if self.peers.contains_key(source) { Ok(()) } else { Err(Refused::NotAdmitted) }
     }
 
     fn on_record(&mut self, query: u64, record: &kad::Record) {

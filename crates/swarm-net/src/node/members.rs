@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use libp2p::{Multiaddr, PeerId, identify, rendezvous};
+use libp2p::{Multiaddr, PeerId, identify};
 use swarm_types::Transport;
 use tokio::sync::oneshot;
 
 use super::{Node, connected::Member, log, node_id};
 use crate::{
-    admission::Verdict,
-    behaviour,
+    Role,
     calls::describe::{Described, Follower},
     peers::membership::TOMBSTONE,
     transport::address,
@@ -18,54 +17,11 @@ use crate::{
 /// Handles that wait for connections; more are answered at once that there is none.
 const MAX_AWAITED: usize = 1024;
 
-/// Why a peer is sent away.
-#[derive(Clone, Copy)]
-pub(super) enum Unwelcome<'a> {
-    /// It belongs to another swarm, or to none: so it calls itself.
-    Foreign(&'a str),
-    /// It has not said in time what it calls itself.
-    Late,
-    /// It has to make room for another stranger.
-    Crowded,
-}
-
-impl Unwelcome<'_> {
-    fn cause(self) -> &'static str {
-        match self {
-            Self::Foreign(_) => "foreign_swarm",
-            Self::Late => "late",
-            Self::Crowded => "crowded",
-        }
-    }
-}
-
 impl Node {
-    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        let now = Instant::now();
-        let verdict = self.admission.identified(&peer, &info.protocol_version);
-        match verdict {
-            Verdict::Foreign => return self.send_away(peer, Unwelcome::Foreign(&info.protocol_version)),
-            Verdict::Gone => return,
-            Verdict::Admitted => self.welcome(peer, now),
-            Verdict::Member => {}
-        }
-        self.learn_addresses(peer, &info.listen_addrs, now);
-        if self.entries.contains(&peer) && info.protocols.contains(&rendezvous::PROTOCOL_NAME) {
-            self.registrations.add(peer, now);
-        }
-        if verdict == Verdict::Admitted {
-            self.queries.hurry(now);
-            self.publisher.peer_joined(now);
-        }
-    }
-
     /// The peer takes part from now on.
-    fn welcome(&mut self, peer: PeerId, now: Instant) {
-        if self.entries.contains(&peer) {
-            entered(&peer);
-        }
-        self.links.add(peer);
-        self.swarm.behaviour_mut().streams.admit(peer);
+    pub(super) fn welcome(&mut self, peer: PeerId, role: Role, now: Instant) {
+        self.enter_by(&peer, role, now);
+        self.links.add(peer, role);
         self.epoch += 1;
         let follower = Follower {
             peer,
@@ -83,14 +39,25 @@ impl Node {
         for address in dialled {
             self.swarm.behaviour_mut().kad.add_address(&peer, address);
         }
-        self.tell_transport(&peer, now);
-        self.answer_awaiting(&peer, true);
+        self.answer_awaiting(&peer);
+        self.queries.hurry(now);
+        self.publisher.peer_joined(now);
+    }
+
+    /// The peer is one of those to enter by, if it is.
+    pub(super) fn enter_by(&mut self, peer: &PeerId, role: Role, now: Instant) {
+        if self.entries.contains(peer) {
+            tracing::info!(%peer, "entered the swarm");
+            if role == Role::Rendezvous {
+                self.registrations.add(*peer, now);
+            }
+        }
     }
 
     /// The peer says where it listens.
-    fn learn_addresses(&mut self, peer: PeerId, listening: &[Multiaddr], now: Instant) {
-        let addresses = address::dialable_all(listening);
-        self.dialer.learn(peer, &addresses, TOMBSTONE, now);
+    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        let addresses = address::dialable_all(&info.listen_addrs);
+        self.dialer.learn(peer, &addresses, TOMBSTONE, Instant::now());
         let quic = |address: &&Multiaddr| address::transport(address) == Some(Transport::Quic);
         let only_tcp = !addresses.iter().any(|address| quic(&address));
         for address in addresses.iter().filter(|address| only_tcp || quic(address)) {
@@ -103,9 +70,6 @@ impl Node {
         let member = self.peers.get(&described.peer).and_then(|peer| peer.member.as_ref());
         if member.is_none_or(|member| member.epoch != described.epoch) {
             return;
-        }
-        if let Some(role) = described.role {
-            self.links.described(&described.peer, role);
         }
         log(self.membership.described(&node_id(&described.peer), described.announcements));
     }
@@ -121,40 +85,14 @@ impl Node {
     /// The last connection to a member is gone.
     pub(super) fn dismiss(&mut self, peer: &PeerId, now: Instant) {
         self.links.remove(peer);
-        self.swarm.behaviour_mut().streams.dismiss(peer);
         self.registrations.remove(peer);
         log(self.membership.disconnected(&node_id(peer), now));
-    }
-
-    /// The peer takes no part.
-    pub(super) fn send_away(&mut self, peer: PeerId, why: Unwelcome<'_>) {
-        self.metrics.refused_because(why.cause());
-        let is_entry = self.entries.contains(&peer);
-        match why {
-            Unwelcome::Foreign(name) if is_entry => {
-                let expected = behaviour::swarm_version(self.keys.cluster());
-                tracing::warn!(%peer, is = name, %expected, "this entry belongs to another swarm, check --cluster");
-            }
-            Unwelcome::Late if is_entry => {
-                tracing::warn!(%peer, "this entry does not say which swarm it belongs to");
-            }
-            Unwelcome::Foreign(_) | Unwelcome::Late => {}
-            Unwelcome::Crowded => tracing::debug!(%peer, "too many strangers at once, the oldest goes"),
-        }
-        // Who only made room may belong here.
-        if !matches!(why, Unwelcome::Crowded) {
-            self.entries.foreign(&peer, Instant::now());
-            self.dialer.forget(&peer);
-        }
-        self.answer_awaiting(&peer, false);
-        // Gone already: nothing to close.
-        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     /// A handle wants to reach a peer.
     pub(super) fn connect(&mut self, peer: PeerId, answer: oneshot::Sender<bool>) {
         let now = Instant::now();
-        if self.admission.admits(&peer) {
+        if self.peers.contains_key(&peer) {
             let _ = answer.send(true);
         } else if self.dialer.knows(&peer) && self.awaited.len() < MAX_AWAITED {
             self.awaited.push((peer, answer));
@@ -165,15 +103,10 @@ impl Node {
         }
     }
 
-    fn answer_awaiting(&mut self, peer: &PeerId, connected: bool) {
+    fn answer_awaiting(&mut self, peer: &PeerId) {
         for (_, answer) in self.awaited.extract_if(.., |(awaited, _)| awaited == peer) {
             // Whoever asked may have gone meanwhile.
-            let _ = answer.send(connected);
+            let _ = answer.send(true);
         }
     }
-}
-
-/// A peer to enter by is admitted.
-pub(super) fn entered(peer: &PeerId) {
-    tracing::info!(%peer, "entered the swarm");
 }

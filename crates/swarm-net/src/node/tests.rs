@@ -1,133 +1,266 @@
-//! A node and strangers, over real sockets.
+//! A node, strangers that try to get by without the secret, and members that lie, over real sockets.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use hyper_util::rt::TokioIo;
 use libp2p::{
-    Multiaddr, Swarm, identify,
+    Multiaddr, PeerId, StreamProtocol, Swarm, Transport as _,
+    core::muxing::StreamMuxerExt,
+    identify,
     identity::Keypair,
+    kad::{self, Quorum, Record, RecordKey, store::MemoryStore},
+    rendezvous,
     swarm::{self, NetworkBehaviour, SwarmEvent},
 };
-use swarm_proto::wire::{DescribeRequest, DescribeResponse, peer_service_client::PeerServiceClient};
+use prometheus_client::registry::Registry;
+use swarm_types::{Announcement, ShardId, fixture};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
-    time::timeout,
+    time::{sleep, timeout},
 };
-use tonic::transport::Endpoint;
-use tower::service_fn;
 
 use crate::{
-    Identity, NetConfig, NetError, PeerListener, PeerStream, Role, SwarmNet,
-    behaviour::{stream_protocol, swarm_version},
-    calls::streams::{OpenError, OpenRequest, Streams},
+    Identity, NetConfig, PeerListener, Role, Secret, SwarmNet,
+    admission::{
+        doors::MAX_PER_ADDRESS,
+        exchange,
+        gate::{ADMIT_WITHIN, Gate},
+        keyring::{Keyring, Source},
+        roster::Roster,
+    },
+    behaviour::stream_protocol,
+    calls::streams::{OpenRequest, Streams},
     config::Settings,
     metrics::Metrics,
-    peer::node_id,
     peer_server,
     transport::{self, activity::Activity},
 };
 
 const CLUSTER: &str = "test";
-/// Strangers have so long here, so that nobody waits for ten seconds.
-const ADMIT_WITHIN: Duration = Duration::from_secs(1);
 /// Nothing here takes this long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn node() -> (SwarmNet, PeerListener) {
-    let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()];
-    let config = NetConfig { cluster: CLUSTER.into(), listen, total_shards: 1, ..NetConfig::default() };
-    let settings = Settings::check(config, Role::Worker).unwrap();
-    let settings = Settings { admit_within: ADMIT_WITHIN, ..settings };
-    SwarmNet::start(settings, Role::Worker, Identity::ephemeral()).await.unwrap()
+/// A rendezvous of a swarm of two shards, with what it has counted.
+async fn node(secret: &Secret, listen: &str) -> (SwarmNet, PeerListener, Registry) {
+    let listen = vec![listen.into()];
+    let config = NetConfig { cluster: CLUSTER.into(), listen, total_shards: 2, ..NetConfig::default() };
+    let settings = Settings::check(config, Role::Rendezvous).unwrap();
+    let settings = Settings { secrets: Source::Fixed(vec![secret.clone()]), ..settings };
+    let (net, listener) = SwarmNet::start(settings, Role::Rendezvous, Identity::ephemeral()).await.unwrap();
+    let mut counters = Registry::default();
+    net.metrics(&mut counters);
+    (net, listener, counters)
 }
 
 fn address(net: &SwarmNet) -> Multiaddr {
     net.addresses()[0].parse().unwrap()
 }
 
-fn swarm_of<B: NetworkBehaviour>(key: &Keypair, behaviour: B) -> Swarm<B> {
-    let transport = transport::build(key, &Activity::new()).unwrap();
-    Swarm::new(transport, behaviour, key.public().to_peer_id(), swarm::Config::with_tokio_executor())
+/// How often a node refused something for this cause.
+fn refused(registry: &Registry, cause: &str) -> u64 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
+    let line = text.lines().find(|line| line.contains(&format!("cause=\"{cause}\"")));
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// Runs a swarm until its connection is closed.
-async fn until_closed<B: NetworkBehaviour>(mut swarm: Swarm<B>) {
-    while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionClosed { .. }) {}
+/// All that a member speaks, said by somebody who says what it likes.
+#[derive(NetworkBehaviour)]
+struct Liar {
+    identify: identify::Behaviour,
+    kad: kad::Behaviour<MemoryStore>,
+    rendezvous: rendezvous::client::Behaviour,
+    streams: Streams,
 }
 
-/// A stranger that opens one stream and says nothing of itself. The task ends when its connection does.
-fn stranger(
-    key: &Keypair,
-    net: &SwarmNet,
-) -> (oneshot::Receiver<Result<libp2p::Stream, OpenError>>, JoinHandle<()>) {
-    let streams = Streams::new(stream_protocol(CLUSTER).unwrap(), mpsc::channel(1).0, Metrics::default());
-    let mut swarm = swarm_of(key, streams);
-    swarm.dial(address(net)).unwrap();
-    let (answer, stream) = oneshot::channel();
-    let run = async move {
-        let peer = loop {
-            if let SwarmEvent::ConnectionEstablished { peer_id, .. } = swarm.select_next_some().await {
-                break peer_id;
+fn liar(key: &Keypair) -> Liar {
+    let me = key.public().to_peer_id();
+    let mut config = kad::Config::new(StreamProtocol::new("/llama-swarm/test/kad/1.0.0"));
+    config.set_max_packet_size(4 << 20);
+    let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), config);
+    kad.set_mode(Some(kad::Mode::Server));
+    let version = "/llama-swarm/test/1.0.0".into();
+    let (protocol, queue) = (stream_protocol(CLUSTER).unwrap(), mpsc::channel(1).0);
+    Liar {
+        identify: identify::Behaviour::new(identify::Config::new(version, key.public())),
+        kad,
+        rendezvous: rendezvous::client::Behaviour::new(key.clone()),
+        streams: Streams::new(protocol, queue, Roster::default(), Metrics::default()),
+    }
+}
+
+fn stranger(key: &Keypair) -> Swarm<Liar> {
+    let transport = transport::ungated(key, &Activity::new()).unwrap();
+    let config = swarm::Config::with_tokio_executor();
+    let mut swarm = Swarm::new(transport, liar(key), key.public().to_peer_id(), config);
+    swarm.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+    swarm
+}
+
+fn gate(key: &Keypair, secret: &Secret) -> Gate {
+    let ring = Keyring::new(CLUSTER, Source::Fixed(vec![secret.clone()])).unwrap();
+    let (me, protocol) = (key.public().to_peer_id(), exchange::protocol(CLUSTER).unwrap());
+    Gate::new(me, Role::Worker, protocol, (ring, Roster::default()), Metrics::default())
+}
+
+fn member(key: &Keypair, secret: &Secret) -> Swarm<Liar> {
+    let transport = transport::build(key, &Activity::new(), &gate(key, secret)).unwrap();
+    let config = swarm::Config::with_tokio_executor();
+    Swarm::new(transport, liar(key), key.public().to_peer_id(), config)
+}
+
+/// Connects, and waits until the other has said where it listens.
+async fn enter(liar: &mut Swarm<Liar>, node: &SwarmNet) -> PeerId {
+    liar.dial(address(node)).unwrap();
+    loop {
+        if let SwarmEvent::Behaviour(LiarEvent::Identify(identify::Event::Received { peer_id, .. })) =
+            liar.select_next_some().await
+        {
+            return peer_id;
+        }
+    }
+}
+
+fn shard_key(shard: &str) -> RecordKey {
+    RecordKey::new(&format!("/llama-cluster/test/shard/{shard}"))
+}
+
+/// Tries all that members do, until its connection is closed. Gives what came of it.
+async fn try_everything(swarm: &mut Swarm<Liar>, node: &SwarmNet) -> Vec<String> {
+    let (answer, mut stream) = oneshot::channel();
+    let (mut answer, mut learnt) = (Some(answer), vec![]);
+    swarm.dial(address(node)).unwrap();
+    loop {
+        match swarm.select_next_some().await {
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => {
+                let liar = swarm.behaviour_mut();
+                let record = Record::new(shard_key("1"), b"listen to me".to_vec());
+                liar.kad.add_address(&peer_id, address(node));
+                liar.kad.put_record_to(record, [peer_id].into_iter(), Quorum::One);
+                liar.kad.get_record(shard_key("0"));
+                liar.kad.start_providing(shard_key("0")).unwrap();
+                let namespace = rendezvous::Namespace::from_static("test");
+                liar.rendezvous.discover(Some(namespace), None, None, peer_id);
+                liar.streams.open(peer_id, OpenRequest(answer.take().expect("connected once")));
             }
-        };
-        swarm.behaviour_mut().admit(peer);
-        swarm.behaviour_mut().open(peer, OpenRequest(answer));
-        until_closed(swarm).await;
+            SwarmEvent::Behaviour(LiarEvent::Identify(identify::Event::Received { .. })) => {
+                learnt.push("who it is".to_owned());
+            }
+            SwarmEvent::Behaviour(LiarEvent::Rendezvous(
+                rendezvous::client::Event::Discovered { .. } | rendezvous::client::Event::Registered { .. },
+            )) => learnt.push("who else is there".into()),
+            SwarmEvent::Behaviour(LiarEvent::Kad(kad::Event::OutboundQueryProgressed { result, .. })) => {
+                match result {
+                    kad::QueryResult::GetRecord(Ok(found)) => learnt.push(format!("{found:?}")),
+                    kad::QueryResult::PutRecord(Ok(stored)) => learnt.push(format!("{stored:?}")),
+                    _ => {}
+                }
+            }
+            SwarmEvent::ConnectionClosed { .. } => break,
+            _ => {}
+        }
+    }
+    if let Ok(Ok(_)) = stream.try_recv() {
+        learnt.push("a stream".into());
+    }
+    learnt
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_prove_the_secret_is_served_nothing_and_sent_away() {
+    for listen in ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
+        let (net, mut listener, counters) = node(&Secret::generate(), listen).await;
+        let (key, start) = (Keypair::generate_ed25519(), Instant::now());
+        let mut stranger = stranger(&key);
+        let learnt = timeout(PATIENCE, try_everything(&mut stranger, &net)).await.expect("sent away");
+        assert_eq!(learnt, Vec::<String>::new(), "{listen}");
+        assert!(start.elapsed() < ADMIT_WITHIN + Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(listener.next().now_or_never().is_none(), "its stream was never handed over");
+        let status = net.status().borrow().clone();
+        assert_eq!((status.revision, net.round_trips().len()), (0, 0), "nothing of it is known");
+        let kept_out = ["late", "protocol", "foreign_swarm"].map(|cause| refused(&counters, cause));
+        assert!(kept_out.iter().sum::<u64>() > 0, "and it was counted");
+    }
+}
+
+/// A connection of its own kind: set up, and nothing is ever said on it.
+async fn silent(key: &Keypair, address: &Multiaddr) -> bool {
+    let mut transport = transport::ungated(key, &Activity::new()).unwrap();
+    let options = libp2p::core::transport::DialOpts {
+        role: libp2p::core::Endpoint::Dialer,
+        port_use: libp2p::core::transport::PortUse::New,
     };
-    (stream, tokio::spawn(run))
-}
-
-/// Asks the node what it is, over one stream.
-async fn describe(net: &SwarmNet, stream: libp2p::Stream) -> anyhow::Result<Option<DescribeResponse>> {
-    let mut stream = Some(TokioIo::new(PeerStream::new(net.id().clone(), stream, Metrics::default())));
-    let again = || io::Error::from(io::ErrorKind::NotConnected);
-    let only_once = service_fn(move |_| std::future::ready(stream.take().ok_or_else(again)));
-    let channel = Endpoint::from_static("http://peer.invalid").connect_with_connector(only_once).await?;
-    let answer = PeerServiceClient::new(channel).describe(DescribeRequest {}).await?;
-    Ok(answer.into_inner().message().await?)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_never_says_that_it_belongs_here_is_served_nothing_and_sent_away() {
-    let (net, mut listener) = node().await;
-    let (key, start) = (Keypair::generate_ed25519(), Instant::now());
-    let (stream, gone) = stranger(&key, &net);
-    let id = node_id(&key.public().to_peer_id());
-    let stream = timeout(PATIENCE, stream).await.unwrap().unwrap().unwrap();
-    let (channel, answer) =
-        timeout(PATIENCE, async { tokio::join!(net.channel(&id), describe(&net, stream)) }).await.unwrap();
-    assert!(matches!(channel, Err(NetError::NotConnected(_))), "no link: {channel:?}");
-    assert!(answer.is_err(), "no answer: {answer:?}");
-    timeout(PATIENCE, gone).await.unwrap().unwrap();
-    assert!(start.elapsed() >= ADMIT_WITHIN, "it had its time: {:?}", start.elapsed());
-    assert!(listener.next().now_or_never().is_none(), "its stream was never handed over");
-    let status = net.status().borrow().clone();
-    assert_eq!((status.revision, net.round_trips().len()), (0, 0), "nothing of it is known");
+    let mut place = address.clone();
+    place.pop();
+    let Ok((_, mut muxer)) = transport.dial(place, options).unwrap().await else { return false };
+    let closed = std::future::poll_fn(|cx| match muxer.poll_inbound_unpin(cx) {
+        std::task::Poll::Ready(Err(_)) => std::task::Poll::Ready(()),
+        std::task::Poll::Ready(Ok(_)) => panic!("a stream to a stranger"),
+        std::task::Poll::Pending => std::task::Poll::Pending,
+    });
+    timeout(PATIENCE, closed).await.expect("it is closed");
+    true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_from_before_admission_is_served_right_after_it() {
-    let (net, listener) = node().await;
+async fn a_crowd_that_says_nothing_keeps_no_member_out() {
+    let secret = Secret::generate();
+    let (net, listener, counters) = node(&secret, "/ip4/127.0.0.1/tcp/0").await;
     let server = peer_server().add_service(net.peer_service()).serve_with_incoming(listener);
     let server = tokio::spawn(async { server.await.unwrap() });
-    let key = Keypair::generate_ed25519();
-    let (stream, gone) = stranger(&key, &net);
-    let stream = timeout(PATIENCE, stream).await.unwrap().unwrap().unwrap();
-    let mut answer = Box::pin(describe(&net, stream));
-    assert!(futures::poll!(&mut answer).is_pending());
-    // The same peer says over another connection what it is.
-    let config = identify::Config::new(swarm_version(CLUSTER), key.public());
-    let mut named = swarm_of(&key, identify::Behaviour::new(config));
-    named.dial(address(&net)).unwrap();
-    let named = tokio::spawn(until_closed(named));
-    let description = timeout(PATIENCE, answer).await.unwrap().unwrap().unwrap();
-    assert_eq!(description.role, "worker");
-    assert!(!gone.is_finished(), "over the connection that it was opened on");
-    named.abort();
+    let address = address(&net);
+    let crowd = async {
+        let one = |_| {
+            let address = address.clone();
+            async move { silent(&Keypair::generate_ed25519(), &address).await }
+        };
+        futures::future::join_all((0..4 * MAX_PER_ADDRESS).map(one)).await
+    };
+    let newcomer = async {
+        // The crowd has all places by now, and keeps them for some seconds.
+        sleep(Duration::from_millis(700)).await;
+        let start = Instant::now();
+        let key = Keypair::generate_ed25519();
+        let mut member = member(&key, &secret);
+        while timeout(Duration::from_secs(1), enter(&mut member, &net)).await.is_err() {}
+        start.elapsed()
+    };
+    let (_, took) = timeout(PATIENCE, async { tokio::join!(crowd, newcomer) }).await.unwrap();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(refused(&counters, "crowded") > 0);
     server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_nobody_signed_are_refused_by_cause_and_the_swarm_goes_on() {
+    let secret = Secret::generate();
+    let (victim, _listener, counters) = node(&secret, "/ip4/127.0.0.1/udp/0/quic-v1").await;
+    let key = Keypair::generate_ed25519();
+    let mut liar = member(&key, &secret);
+    let node = timeout(PATIENCE, enter(&mut liar, &victim)).await.unwrap();
+    // Everything is right but the signature.
+    let (peer_id, shard_id) = (victim.id().clone(), ShardId(1));
+    let unsigned = Announcement { peer_id, shard_id, total_shards: 2, ..fixture::announcement() }.to_json();
+    let mut forged: serde_json::Value = serde_json::from_slice(&unsigned).unwrap();
+    forged["signature"] = "00".repeat(64).into();
+    let records = [
+        Record::new(shard_key("1"), b"not JSON".to_vec()),
+        Record::new(shard_key("2"), b"a shard that does not exist".to_vec()),
+        Record::new(shard_key("1"), forged.to_string().into_bytes()),
+        Record::new(shard_key("1"), vec![b' '; 20 << 10]),
+        // More than the DHT's messages may have: its stream is cut off.
+        Record::new(shard_key("1"), vec![b' '; 1 << 20]),
+    ];
+    for record in records {
+        liar.behaviour_mut().kad.put_record_to(record, [node].into_iter(), Quorum::One);
+    }
+    let causes = ["malformed", "wrong_key", "signature", "too_large"];
+    let counted = async {
+        while causes.iter().any(|cause| refused(&counters, cause) == 0) {
+            let _ = timeout(Duration::from_millis(50), liar.select_next_some()).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("each lie is counted");
+    let status = victim.status().borrow().clone();
+    assert!(status.shards[1].replicas.is_empty(), "{:?}", status.shards[1]);
 }

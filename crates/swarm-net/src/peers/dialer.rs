@@ -170,9 +170,9 @@ impl Dialer {
         }
     }
 
-    /// The peer does not belong here.
-    pub(crate) fn forget(&mut self, peer: &PeerId) {
-        self.peers.remove(peer);
+    /// Where the peer may be found.
+    pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.peers.get(peer).map(|known| known.addresses.clone()).unwrap_or_default()
     }
 
     /// Forgets peers that could not be reached for too long.

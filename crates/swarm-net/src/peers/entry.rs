@@ -15,8 +15,8 @@ use libp2p::{
 
 use crate::{config::EntryAddress, peers::dialer::backoff, transport::address};
 
-/// Before an entry is tried again that led to another swarm, or by a name to this node itself.
-const FOREIGN_PAUSE: Duration = Duration::from_secs(30);
+/// Before an entry is tried again that led by a name to this node itself.
+const OWN_PAUSE: Duration = Duration::from_secs(30);
 
 /// All the nodes to enter by.
 #[derive(Debug)]
@@ -127,19 +127,11 @@ impl Entries {
         }
     }
 
-    /// The entry belongs to another swarm, or says nothing of it. It may be set right, so it is tried again, but not
-    /// soon.
-    pub(crate) fn foreign(&mut self, peer: &PeerId, now: Instant) {
-        for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Connected(*peer)) {
-            entry.state = EntryState::Waiting(now + FOREIGN_PAUSE);
-        }
-    }
-
     /// A dial reached this node itself: never again, unless by a name, behind which others may be as well.
     pub(crate) fn is_self(&mut self, connection: ConnectionId, now: Instant) {
         for entry in self.0.iter_mut().filter(|entry| entry.state == EntryState::Dialling(connection)) {
             let by_name = address::is_name(entry.next_address());
-            entry.state = if by_name { EntryState::Waiting(now + FOREIGN_PAUSE) } else { EntryState::Own };
+            entry.state = if by_name { EntryState::Waiting(now + OWN_PAUSE) } else { EntryState::Own };
         }
     }
 
@@ -214,8 +206,8 @@ mod tests {
         let mut entries = entries_at(["/dns4/all-nodes/udp/1/quic-v1", "/dns4/all-nodes/tcp/1"], None, now);
         let connection = dial(&mut entries, now).unwrap();
         entries.is_self(connection, now);
-        assert_eq!(dial(&mut entries, now + FOREIGN_PAUSE / 2), None);
-        assert!(dial(&mut entries, now + FOREIGN_PAUSE).is_some());
+        assert_eq!(dial(&mut entries, now + OWN_PAUSE / 2), None);
+        assert!(dial(&mut entries, now + OWN_PAUSE).is_some());
     }
 
     #[test]

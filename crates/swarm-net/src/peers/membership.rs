@@ -12,7 +12,7 @@ use std::{
 };
 
 use swarm_types::{
-    Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
+    Admission, Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
 use crate::peers::lines::{self, Line};
@@ -86,10 +86,10 @@ impl Remembered {
 }
 
 impl Membership {
-    pub(crate) fn new(cluster: String, node: NodeId, total_shards: u32) -> Self {
+    pub(crate) fn new(cluster: String, node: NodeId, admission: Admission, total_shards: u32) -> Self {
         let shards =
             (0..total_shards).map(|id| ShardStatus { shard_id: ShardId(id), replicas: vec![] }).collect();
-        let status = Arc::new(SwarmStatus::new(cluster, node, shards, 0));
+        let status = Arc::new(SwarmStatus::new(cluster, node, admission, shards, 0));
         Self { local: vec![], peers: BTreeMap::new(), status }
     }
 
@@ -208,7 +208,8 @@ impl Membership {
         if shards == before.shards {
             return vec![];
         }
-        let now = SwarmStatus::new(before.cluster.clone(), before.node.clone(), shards, before.revision + 1);
+        let (cluster, node, revision) = (before.cluster.clone(), before.node.clone(), before.revision + 1);
+        let now = SwarmStatus::new(cluster, node, before.admission, shards, revision);
         self.status = Arc::new(now);
         lines::changes(&before, &self.status)
     }

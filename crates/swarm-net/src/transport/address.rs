@@ -98,6 +98,14 @@ pub(crate) fn is_loopback(address: &Multiaddr) -> bool {
     ip(address).is_some_and(|ip| ip.is_loopback())
 }
 
+/// Whether the address, or the name in it, can only mean the machine it is used on.
+pub(crate) fn is_this_machine(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name)) => name == "localhost",
+        _ => is_loopback(address),
+    }
+}
+
 fn is_ip6(address: &Multiaddr) -> bool {
     ip(address).is_some_and(|ip| ip.is_ipv6())
 }

@@ -70,7 +70,7 @@ fn count(shard: &ShardStatus, state: ReplicaState) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::ShardId;
+    use swarm_types::{Admission, ShardId};
 
     use super::*;
     use crate::metrics::Registry;
@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn every_shard_is_there_with_every_state_also_without_a_replica() {
         let shards = vec![ShardStatus { shard_id: ShardId(0), replicas: vec![] }];
-        let status = SwarmStatus::new("c".into(), "12D3".parse().expect("valid"), shards, 1);
+        let status =
+            SwarmStatus::new("c".into(), "12D3".parse().expect("valid"), Admission::Secret, shards, 1);
         let registry = Registry::default();
         let (_sender, receiver) = watch::channel(Arc::new(status));
         registry.show_swarm(receiver);

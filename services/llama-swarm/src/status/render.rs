@@ -1,12 +1,16 @@
 //! A swarm's status in the words of the log.
 
-use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus, status_words as words};
+use swarm_types::{Admission, Replica, ReplicaState, ShardStatus, SwarmStatus, status_words as words};
 
 /// The whole status, one line a shard.
 pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
     let mut lines = vec![words::discovered(status), words::SHARDS.into()];
     lines.extend(status.shards.iter().flat_map(shard));
     lines.extend(words::answers(status));
+    if status.admission == Admission::Open {
+        lines
+            .push("[STATUS] Admission: OPEN, everybody who reaches a node is a member (--open-swarm)".into());
+    }
     if let Some(model) = &status.model {
         lines.push(format!("[STATUS] Model: {} ({})", model.name, model.precision));
     }

@@ -1,6 +1,6 @@
 //! A whole swarm of child processes: started, watched until ready, tended, ended.
 
-use std::{collections::HashMap, pin::pin, time::Duration};
+use std::{collections::HashMap, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use futures::{Stream, StreamExt, future::join_all};
@@ -9,7 +9,7 @@ use swarm_types::{ReplicaState, SwarmStatus};
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    plan::{Plan, ProcessSpec, log_of},
+    plan::{Plan, ProcessSpec, log_of, secret_of},
     process::tail,
     screen::Screen,
     supervisor::{Change, ProcessEvent, ProcessHandle, Supervisor},
@@ -54,6 +54,11 @@ impl LocalSwarm {
     /// The rendezvous node's multiaddresses.
     pub(crate) fn rendezvous(&self) -> &[String] {
         self.open.get("rendezvous").map_or(&[], |addresses| &addresses.addresses)
+    }
+
+    /// The file with its secret.
+    pub(crate) fn secret(&self) -> PathBuf {
+        secret_of(&self.plan.dir)
     }
 
     /// Starts all processes and waits until their ports are open.

@@ -152,6 +152,11 @@ impl ProcessSpec {
     }
 }
 
+/// The secret of the swarm that runs there.
+pub(crate) fn secret_of(dir: &Path) -> PathBuf {
+    dir.join("swarm.secret")
+}
+
 /// The log of the process with this name.
 pub(crate) fn log_of(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.log"))
@@ -202,6 +207,7 @@ impl Plan {
         let mut args =
             words(&format!("{command} --total-shards {} --log-format {format} --log", self.total_shards));
         args.push((&self.log.log).into());
+        args.extend(["--secret-file".into(), secret_of(&self.dir).into()]);
         ProcessSpec {
             name: name.into(),
             environment: self.environment.clone(),

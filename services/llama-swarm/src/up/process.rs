@@ -15,6 +15,8 @@ use tokio::{
 
 use super::plan::ProcessSpec;
 
+/// Variables that would let a node take part elsewhere; the flags of a swarm here say all of it.
+const OTHER_SWARMS: [&str; 3] = ["LLAMA_SWARM_JOIN", "LLAMA_SWARM_JOIN_FILE", "LLAMA_SWARM_OPEN_SWARM"];
 /// Opening ports takes milliseconds; a machine where it takes this long is not going to do it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to look for the address file. There is no event for a file that holds on every system.
@@ -53,6 +55,10 @@ impl Process {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true);
+        // What the user has set for nodes of another swarm.
+        for variable in OTHER_SWARMS {
+            command.env_remove(variable);
+        }
         apart(&mut command);
         let mut child = command.spawn()?;
         let stdin = child.stdin.take();

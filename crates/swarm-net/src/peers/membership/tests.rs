@@ -4,6 +4,7 @@ use libp2p::identity::Keypair;
 
 use super::*;
 use crate::{directory::signed::tests::announcement, peer};
+use swarm_types::Admission;
 
 /// A swarm of two shards, seen by a node that serves none unless it is told to.
 struct Scene {
@@ -28,7 +29,10 @@ impl Worker {
 }
 
 fn scene() -> Scene {
-    Scene { view: Membership::new("c".into(), Worker::new().id(), 2), start: Instant::now() }
+    Scene {
+        view: Membership::new("c".into(), Worker::new().id(), Admission::Secret, 2),
+        start: Instant::now(),
+    }
 }
 
 impl Scene {

@@ -181,7 +181,8 @@ impl FakeSwarm {
             let replicas = shards.iter_mut().flat_map(|shard| &mut shard.replicas);
             replicas.filter(|replica| replica.worker == worker).for_each(|replica| replica.state = state);
             let (cluster, node) = (status.cluster.clone(), status.node.clone());
-            *status = Arc::new(SwarmStatus::new(cluster, node, shards, status.revision + 1));
+            *status =
+                Arc::new(SwarmStatus::new(cluster, node, status.admission, shards, status.revision + 1));
         });
     }
 
