@@ -4,6 +4,7 @@ mod members;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use swarm_types::{Admission, MAX_SHARDS};
 
@@ -40,12 +41,12 @@ pub struct NetConfig {
 
     /// File with the node's private key, made when it does not exist: who restarts with it is the same node
     /// [default: one for each kind of node, in the user's state directory].
-    #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE", value_parser = file())]
     pub identity: Option<PathBuf>,
 
     /// File with the swarm's secret, which all its nodes hold and nobody else: `llama-swarm secret new` makes one. Of
     /// several, one a line, the first proves and all are accepted. Read again when it changes.
-    #[arg(long, env = "LLAMA_SWARM_SECRET_FILE", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_SECRET_FILE", value_name = "FILE", value_parser = file())]
     pub secret_file: Option<PathBuf>,
 
     /// An invitation by `llama-swarm invite`: the node to enter by and the secret, in place of --rendezvous and
@@ -54,7 +55,7 @@ pub struct NetConfig {
     pub join: Option<String>,
 
     /// File with an invitation, or one a line. Read again when it changes.
-    #[arg(long, env = "LLAMA_SWARM_JOIN_FILE", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_JOIN_FILE", value_name = "FILE", value_parser = file())]
     pub join_file: Option<PathBuf>,
 
     /// Do without a secret although other machines can reach this node: whoever reaches it is a member, reads what
@@ -204,6 +205,11 @@ impl Role {
     }
 }
 
+/// A path, also an empty one: an environment variable that is set to nothing names no file.
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// An environment variable that is set to nothing yields one empty value.
 fn given(texts: Vec<String>) -> impl Iterator<Item = String> {
     texts.into_iter().filter(|text| !text.trim().is_empty())
@@ -335,6 +341,20 @@ mod tests {
         let id = first.id().clone();
         drop(first);
         assert_eq!(*kept_identity(folder.path(), "worker-2").unwrap().id(), id);
+    }
+
+    /// As an environment variable that is set to nothing gives it, which compose files cannot leave out.
+    #[test]
+    fn an_empty_path_is_no_file() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            net: NetConfig,
+        }
+        let flags = ["--secret-file", "--join-file", "--identity"];
+        let given = flags.into_iter().flat_map(|flag| [flag, ""]);
+        let net = <Cli as clap::Parser>::parse_from(["node"].into_iter().chain(given)).net;
+        assert_eq!(Settings::check(net, Role::Worker).unwrap().admission, Admission::Loopback);
     }
 
     #[test]
