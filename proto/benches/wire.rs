@@ -17,7 +17,7 @@ fn step(rows: usize, width: usize) -> Bytes {
     let values: Vec<f32> = (0..rows * width).map(|n| (n as f32).sin()).collect();
     let step = wire::Step {
         kind: wire::StepKind::Prefill.into(),
-        tokens: vec![1; rows],
+        rows: rows as u32,
         activations: activations_to_bytes(&values),
         ..wire::Step::default()
     };

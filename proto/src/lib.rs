@@ -8,12 +8,11 @@ mod model;
 mod refusal;
 mod shard;
 mod status;
+mod step;
 
 pub use refusal::{Refusal, RefusalCause};
-pub use shard::{
-    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, ToHop, activations_from_bytes,
-    activations_to_bytes,
-};
+pub use shard::{CollectSession, FromBelow, FromHop, HopFailure, OpenSession, ToHop};
+pub use step::{activations_from_bytes, activations_to_bytes};
 
 /// Generated from `swarm/v1/*.proto`; the comments are in those files.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

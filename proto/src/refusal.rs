@@ -28,6 +28,10 @@ pub enum RefusalCause {
     UnknownSession,
     /// From an older route of the session.
     StaleAttempt,
+    /// The caller may not do this, or not with this session.
+    PermissionDenied,
+    /// A step from the hop above is not what it must be: either that hop or the one that says so is broken.
+    WrongStep,
     /// No room for another session.
     Full,
     /// Not loaded yet, or on the way out.
@@ -42,13 +46,15 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// Every cause there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidArgument,
         Self::ProtocolVersion,
         Self::Model,
         Self::Shards,
         Self::UnknownSession,
         Self::StaleAttempt,
+        Self::PermissionDenied,
+        Self::WrongStep,
         Self::Full,
         Self::NotReady,
         Self::HopFailed,
@@ -66,6 +72,8 @@ impl RefusalCause {
             Self::Shards => "shards",
             Self::UnknownSession => "unknown_session",
             Self::StaleAttempt => "stale_attempt",
+            Self::PermissionDenied => "permission_denied",
+            Self::WrongStep => "wrong_step",
             Self::Full => "full",
             Self::NotReady => "not_ready",
             Self::HopFailed => "hop_failed",
@@ -82,6 +90,8 @@ impl RefusalCause {
             Self::ProtocolVersion | Self::Model | Self::Shards => Code::FailedPrecondition,
             Self::UnknownSession => Code::NotFound,
             Self::StaleAttempt => Code::Aborted,
+            Self::PermissionDenied => Code::PermissionDenied,
+            Self::WrongStep => Code::DataLoss,
             Self::Full => Code::ResourceExhausted,
             Self::NotReady | Self::HopFailed => Code::Unavailable,
             Self::Timeout => Code::DeadlineExceeded,
@@ -101,6 +111,8 @@ impl RefusalCause {
             Code::FailedPrecondition => Self::Model,
             Code::NotFound => Self::UnknownSession,
             Code::Aborted => Self::StaleAttempt,
+            Code::PermissionDenied | Code::Unauthenticated => Self::PermissionDenied,
+            Code::DataLoss => Self::WrongStep,
             Code::ResourceExhausted => Self::Full,
             Code::Unavailable | Code::Cancelled | Code::Unknown => Self::HopFailed,
             Code::DeadlineExceeded => Self::Timeout,

@@ -1,21 +1,15 @@
 //! `shard.proto`: what goes up and down a route.
 
-use bytes::Bytes;
 use swarm_types::{
-    Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SampledToken, SamplingParams, SessionId,
-    ShardRange, Step, StepKind, StepOutput, TargetScore, TokenId,
+    Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId, ShardRange,
+    Step, StepOutput, TokenId,
 };
 
 use crate::{
-    Refusal, RefusalCause, WireError,
-    model::{convert, logprob, try_convert},
-    parse, wire,
+    Refusal, RefusalCause, WireError, parse,
+    step::{MAX_HOPS, ids},
+    wire,
 };
-
-/// A step with more rows is refused: prompts go down in chunks far smaller than this.
-const MAX_STEP_ROWS: usize = 4096;
-/// A route has at most as many hops as a model has shards.
-const MAX_HOPS: usize = swarm_types::MAX_SHARDS as usize;
 
 /// The first message of `Forward`.
 #[derive(Clone, PartialEq, Debug)]
@@ -24,6 +18,8 @@ pub struct OpenSession {
     pub session: SessionId,
     /// Number of its current route.
     pub attempt: Attempt,
+    /// Whose session it is.
+    pub gateway: NodeId,
     /// The model it needs.
     pub model_digest: ModelDigest,
     /// In which precision.
@@ -38,8 +34,6 @@ pub struct OpenSession {
     pub prompt_tokens: u32,
     /// Upper bound of the session's positions.
     pub max_positions: u32,
-    /// For the last hop.
-    pub sampling: SamplingParams,
 }
 
 /// What flows down a route.
@@ -71,13 +65,17 @@ pub struct HopFailure {
     pub refusal: Refusal,
 }
 
-/// The gateway's wish for a session's tokens.
+/// The gateway's wish for a session's tokens, and what the last hop has to know of it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CollectSession {
     /// Which generation.
     pub session: SessionId,
     /// Number of its current route.
     pub attempt: Attempt,
+    /// How tokens are picked.
+    pub sampling: SamplingParams,
+    /// The session's tokens so far, from position 0; empty where neither sampling nor scores look at them.
+    pub tokens: Vec<TokenId>,
 }
 
 /// What the last hop sends to the gateway.
@@ -167,10 +165,10 @@ impl TryFrom<wire::OpenSession> for OpenSession {
         if wire.max_positions == 0 || wire.prompt_tokens > wire.max_positions {
             return Err(WireError::new("max_positions", "must be at least prompt_tokens and 1").into());
         }
-        let sampling = wire.sampling.ok_or_else(|| WireError::new("sampling", "is missing"))?;
         Ok(Self {
             session: parse("session_id", &wire.session_id)?,
             attempt: attempt(wire.attempt)?,
+            gateway: parse("gateway", &wire.gateway)?,
             model_digest: parse("model_digest", &wire.model_digest)?,
             precision: parse("precision", &wire.precision)?,
             total_shards: wire.total_shards,
@@ -178,7 +176,6 @@ impl TryFrom<wire::OpenSession> for OpenSession {
             below,
             prompt_tokens: wire.prompt_tokens,
             max_positions: wire.max_positions,
-            sampling: sampling.try_into()?,
         })
     }
 }
@@ -189,13 +186,13 @@ impl From<OpenSession> for wire::OpenSession {
             protocol_version: PROTOCOL_VERSION,
             session_id: open.session.to_string(),
             attempt: open.attempt.0,
+            gateway: open.gateway.to_string(),
             model_digest: open.model_digest.to_string(),
             precision: open.precision.to_string(),
             total_shards: open.total_shards,
             hops: std::iter::once(open.hop).chain(open.below).map(Into::into).collect(),
             prompt_tokens: open.prompt_tokens,
             max_positions: open.max_positions,
-            sampling: Some(open.sampling.into()),
         }
     }
 }
@@ -220,88 +217,6 @@ impl From<Hop> for wire::Hop {
     fn from(hop: Hop) -> Self {
         Self { worker: hop.worker.to_string(), first_shard: hop.shards.start(), end_shard: hop.shards.end() }
     }
-}
-
-impl TryFrom<wire::Step> for Step {
-    type Error = WireError;
-
-    fn try_from(wire: wire::Step) -> Result<Self, WireError> {
-        let rows = wire.tokens.len();
-        if !(1..=MAX_STEP_ROWS).contains(&rows) {
-            return Err(WireError::new("tokens", format!("must be 1 to {MAX_STEP_ROWS}, got {rows}")));
-        }
-        if wire.targets.len() > rows {
-            return Err(WireError::new("targets", "at most one for each token"));
-        }
-        if wire.timings.len() > MAX_HOPS {
-            return Err(WireError::new("timings", "more than there can be hops"));
-        }
-        if wire.samples as usize > rows {
-            return Err(WireError::new("samples", "at most one for each token"));
-        }
-        let tokens = |ids: Vec<u32>| ids.into_iter().map(TokenId).collect();
-        Ok(Self {
-            kind: match wire.kind() {
-                wire::StepKind::Prefill => StepKind::Prefill,
-                wire::StepKind::Decode => StepKind::Decode,
-                wire::StepKind::Unspecified => {
-                    return Err(WireError::new("kind", "must be prefill or decode"));
-                }
-            },
-            position: wire.position,
-            tokens: tokens(wire.tokens),
-            activations: activations_from_bytes(&wire.activations)?,
-            samples: wire.samples,
-            targets: tokens(wire.targets),
-            timings: convert(wire.timings),
-        })
-    }
-}
-
-impl From<Step> for wire::Step {
-    fn from(step: Step) -> Self {
-        let ids = |tokens: Vec<TokenId>| tokens.into_iter().map(|token| token.0).collect();
-        let kind = match step.kind {
-            StepKind::Prefill => wire::StepKind::Prefill,
-            StepKind::Decode => wire::StepKind::Decode,
-        };
-        Self {
-            position: step.position,
-            tokens: ids(step.tokens),
-            activations: activations_to_bytes(&step.activations),
-            targets: ids(step.targets),
-            timings: convert(step.timings),
-            kind: kind.into(),
-            samples: step.samples,
-        }
-    }
-}
-
-/// Activations as little-endian f32 bytes.
-#[must_use]
-pub fn activations_to_bytes(values: &[f32]) -> Bytes {
-    // Into bytes that are there already, so that it is one copy and no question of room for each number.
-    let mut bytes = vec![0; size_of_val(values)];
-    for (number, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-        *number = value.to_le_bytes();
-    }
-    bytes.into()
-}
-
-/// Activations from little-endian f32 bytes. Whether they are finite and how many there must be is the engine's
-/// business.
-///
-/// # Errors
-/// When the bytes do not make whole numbers.
-pub fn activations_from_bytes(bytes: &[u8]) -> Result<Vec<f32>, WireError> {
-    let (numbers, rest) = bytes.as_chunks::<4>();
-    if !rest.is_empty() {
-        return Err(WireError::new(
-            "activations",
-            format!("{} bytes are not whole f32 numbers", bytes.len()),
-        ));
-    }
-    Ok(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect())
 }
 
 impl TryFrom<wire::HopFailed> for HopFailure {
@@ -333,7 +248,13 @@ impl TryFrom<wire::CollectRequest> for CollectSession {
 
     fn try_from(wire: wire::CollectRequest) -> Result<Self, Refusal> {
         check_version(wire.protocol_version)?;
-        Ok(Self { session: parse("session_id", &wire.session_id)?, attempt: attempt(wire.attempt)? })
+        let sampling = wire.sampling.ok_or_else(|| WireError::new("sampling", "is missing"))?;
+        Ok(Self {
+            session: parse("session_id", &wire.session_id)?,
+            attempt: attempt(wire.attempt)?,
+            sampling: sampling.try_into()?,
+            tokens: wire.tokens.into_iter().map(TokenId).collect(),
+        })
     }
 }
 
@@ -343,6 +264,8 @@ impl From<CollectSession> for wire::CollectRequest {
             protocol_version: PROTOCOL_VERSION,
             session_id: collect.session.to_string(),
             attempt: collect.attempt.0,
+            sampling: Some(collect.sampling.into()),
+            tokens: ids(collect.tokens),
         }
     }
 }
@@ -372,63 +295,6 @@ impl TryFrom<wire::CollectResponse> for (Attempt, FromHop) {
             Message::Output(output) => FromHop::Output(output.try_into()?),
         };
         Ok((attempt(wire.attempt)?, message))
-    }
-}
-
-impl From<StepOutput> for wire::Output {
-    fn from(output: StepOutput) -> Self {
-        Self {
-            position: output.position,
-            tokens: convert(output.tokens),
-            scores: convert(output.scores),
-            timings: convert(output.timings),
-        }
-    }
-}
-
-impl TryFrom<wire::Output> for StepOutput {
-    type Error = WireError;
-
-    fn try_from(wire: wire::Output) -> Result<Self, WireError> {
-        Ok(Self {
-            position: wire.position,
-            tokens: try_convert(wire.tokens)?,
-            scores: try_convert(wire.scores)?,
-            timings: convert(wire.timings),
-        })
-    }
-}
-
-impl From<SampledToken> for wire::SampledToken {
-    fn from(sampled: SampledToken) -> Self {
-        Self { token: sampled.token.0, logprob: sampled.logprob, top: convert(sampled.top) }
-    }
-}
-
-impl TryFrom<wire::SampledToken> for SampledToken {
-    type Error = WireError;
-
-    fn try_from(wire: wire::SampledToken) -> Result<Self, WireError> {
-        Ok(Self {
-            token: TokenId(wire.token),
-            logprob: wire.logprob.map(logprob).transpose()?,
-            top: try_convert(wire.top)?,
-        })
-    }
-}
-
-impl TryFrom<wire::TargetScore> for TargetScore {
-    type Error = WireError;
-
-    fn try_from(wire: wire::TargetScore) -> Result<Self, WireError> {
-        let target = wire.target.ok_or_else(|| WireError::new("scores.target", "is missing"))?;
-        Ok(Self { target: target.try_into()?, top: try_convert(wire.top)? })
-    }
-}
-
-impl From<TargetScore> for wire::TargetScore {
-    fn from(score: TargetScore) -> Self {
-        Self { target: Some(score.target.into()), top: convert(score.top) }
     }
 }
 

@@ -52,7 +52,7 @@ fn run(engine: &mut Engine, slot: Slot, step: Step) -> StepOutput {
 
 /// A step that samples from its last row.
 fn step(position: u32, tokens: &[TokenId]) -> Step {
-    Step { position, tokens: tokens.to_vec(), samples: 1, ..Step::default() }
+    Step { position, input: tokens.to_vec().into(), samples: 1, ..Step::default() }
 }
 
 /// Sends a prompt in chunks, then each sampled token, until `count` are there or `end` was sampled.

@@ -4,18 +4,21 @@
 
 use std::{fmt::Display, time::Duration};
 
+use prost::Message;
 use swarm_process::trace;
 use swarm_proto::{
     CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, ToHop,
     wire::{self, shard_service_client::ShardServiceClient},
 };
-use swarm_types::{Attempt, NodeId, Step, StepOutput};
+use swarm_types::{Attempt, NodeId, Step, StepInput, StepOutput};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
 /// Largest message: almost 4096 rows of 1024 numbers, or 256 of 16384. Both ends use it.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Largest wish for a session's tokens: it tells about 700,000 of them.
+pub const MAX_COLLECT_BYTES: usize = 2 << 20;
 /// Steps that wait for the network; more make the sender wait.
 const STEPS_WAITING: usize = 4;
 /// A connected worker answers within milliseconds.
@@ -68,6 +71,8 @@ pub struct HopSession {
 #[derive(Debug)]
 pub struct HopTrouble {
     worker: NodeId,
+    /// The hops below it.
+    below: Vec<NodeId>,
     /// `opened` has come: it comes once.
     has_opened: bool,
     answers: Streaming<wire::ForwardResponse>,
@@ -81,12 +86,13 @@ impl HopSession {
     /// When the hop does not answer.
     pub async fn open(channel: Channel, open: OpenSession) -> Result<(Self, HopTrouble), Refusal> {
         let worker = open.hop.worker.clone();
+        let below = open.below.iter().map(|hop| hop.worker.clone()).collect();
         let (steps, waiting) = mpsc::channel(STEPS_WAITING);
         let first = ToHop::Open(Box::new(open)).into();
         steps.try_send(first).map_err(|_| Refusal::new(RefusalCause::Internal, "a new channel is full"))?;
         let mut client = client(channel);
         let answers = in_time(client.forward(request(ReceiverStream::new(waiting)))).await?.into_inner();
-        Ok((Self { steps }, HopTrouble { worker, has_opened: false, answers }))
+        Ok((Self { steps }, HopTrouble { worker, below, has_opened: false, answers }))
     }
 
     /// Sends a step down; waits while the hop has enough of them.
@@ -123,19 +129,34 @@ fn check_size(step: &Step) -> Result<(), Refusal> {
     if bytes <= MAX_MESSAGE_BYTES {
         return Ok(());
     }
-    let rows = step.tokens.len();
+    let rows = step.rows();
     let message = format!(
         "a step of {rows} rows takes {bytes} bytes, a message at most {MAX_MESSAGE_BYTES}: use a smaller \
          --prefill-chunk"
     );
+    Err(Refusal::invalid("rows", message))
+}
+
+fn check_tokens(wish: &wire::CollectRequest) -> Result<(), Refusal> {
+    let bytes = wish.encoded_len();
+    if bytes <= MAX_COLLECT_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "{} tokens that penalties or scores look at take {bytes} bytes, a message at most {MAX_COLLECT_BYTES}",
+        wish.tokens.len()
+    );
     Err(Refusal::invalid("tokens", message))
 }
 
-/// No message with this step takes more bytes: tokens and targets are numbers of up to five, a timing is three of
-/// them and their tags.
+/// No message with this step takes more bytes: a token is a number of up to five, a timing is three of them and their
+/// tags.
 fn largest_size(step: &Step) -> usize {
-    let numbers = step.tokens.len() + step.targets.len();
-    size_of_val(step.activations.as_slice()) + 5 * numbers + 20 * step.timings.len() + 64
+    let input = match &step.input {
+        StepInput::Tokens(tokens) => 5 * tokens.len(),
+        StepInput::Activations { values, .. } => size_of_val(values.as_slice()),
+    };
+    input + 20 * step.timings.len() + 96
 }
 
 impl HopTrouble {
@@ -144,6 +165,9 @@ impl HopTrouble {
         let refusal = match self.answers.message().await {
             Ok(Some(response)) => match response.try_into() {
                 Ok(FromBelow::Opened(_)) if self.has_opened => broken("opened: came twice"),
+                Ok(FromBelow::Failed(HopFailure { worker, .. })) if !self.may_blame(&worker) => {
+                    broken(format!("failed.worker: {worker} is not on the route below it"))
+                }
                 Ok(news) => {
                     self.has_opened = true;
                     return news;
@@ -154,6 +178,12 @@ impl HopTrouble {
             Err(status) => refusal(status),
         };
         FromBelow::Failed(HopFailure { worker: self.worker.clone(), refusal })
+    }
+
+    /// A hop speaks for itself and for those it was given as the hops below. Whom else it names it may not know, or wants
+    /// out of the way.
+    fn may_blame(&self, worker: &NodeId) -> bool {
+        *worker == self.worker || self.below.contains(worker)
     }
 
     /// Resolves when this hop or one below it cannot go on. Cancel-safe.
@@ -189,12 +219,14 @@ pub struct Collected {
 /// Asks the last hop for a session's tokens; returns when it has accepted.
 ///
 /// # Errors
-/// When it refuses or does not answer.
+/// When it refuses or does not answer. `InvalidArgument` when no hop would take so many tokens.
 pub async fn collect(channel: Channel, session: CollectSession) -> Result<Collected, Refusal> {
     let attempt = session.attempt;
+    let wish = wire::CollectRequest::from(session);
+    check_tokens(&wish)?;
     let mut client = client(channel);
     let opened = async {
-        let mut messages = client.collect(request(session.into())).await?.into_inner();
+        let mut messages = client.collect(request(wish)).await?.into_inner();
         let first = messages.message().await?;
         Ok((messages, first))
     };
@@ -224,7 +256,7 @@ impl Collected {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::{HopTiming, StepKind, TokenId};
+    use swarm_types::{HopTiming, StepKind};
 
     use super::*;
 
@@ -232,10 +264,9 @@ mod tests {
         Step {
             kind: StepKind::Decode,
             position: u32::MAX,
-            tokens: vec![TokenId(u32::MAX); rows],
-            activations: vec![0.5; rows * hidden],
+            input: StepInput::Activations { rows: rows as u32, values: vec![0.5; rows * hidden] },
             samples: u32::MAX,
-            targets: vec![TokenId(u32::MAX); rows],
+            scores: u32::MAX,
             timings: vec![
                 HopTiming { queue: Duration::MAX, compute: Duration::MAX, batch_rows: u32::MAX };
                 rows
@@ -245,8 +276,12 @@ mod tests {
 
     #[test]
     fn a_step_that_no_hop_would_take_is_refused_with_what_to_do() {
-        assert!(check_size(&step(256, 16384)).is_err(), "just too large, with its tokens");
-        assert_eq!(check_size(&step(255, 16384)), Ok(()));
+        assert!(check_size(&step(256, 16384)).is_err(), "just too large, with its timings");
+        let fits = step(255, 16384);
+        assert_eq!(check_size(&fits), Ok(()));
+        let bound = largest_size(&fits);
+        let size = wire::ForwardRequest::from(ToHop::Step(fits)).encoded_len();
+        assert!(size <= bound && bound < size + 128, "{size} bytes are at most {bound}");
         let refusal = check_size(&step(512, 16384)).expect_err("refused");
         assert_eq!(refusal.cause, RefusalCause::InvalidArgument);
         assert!(refusal.message.contains("--prefill-chunk"), "{refusal}");

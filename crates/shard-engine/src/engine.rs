@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput};
+use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput, TokenId};
 
 use crate::{
     EngineConfig, EngineError,
@@ -166,6 +166,16 @@ impl Engine {
         Ok((self.hold(state), position))
     }
 
+    /// Tells a slot that ends with the last shard the session's tokens, from position 0 on: as many as there are when
+    /// an attempt begins. Penalties and scores need them; what is sampled from then on it knows by itself.
+    ///
+    /// # Errors
+    /// When the slot is not open, or there cannot be such tokens.
+    pub fn tell(&mut self, slot: Slot, tokens: Vec<TokenId>) -> Result<(), EngineError> {
+        let state = self.slots.get_mut(&slot).ok_or(EngineError::UnknownSlot)?;
+        state.tell(tokens, &self.hyper)
+    }
+
     /// Frees a slot's cache. A slot that is not open is none to close.
     pub fn close(&mut self, slot: Slot) {
         if let Some(state) = self.slots.remove(&slot) {
@@ -204,6 +214,7 @@ impl Engine {
             part,
             cache: self.backend.new_cache(part.layers, max_positions),
             position: 0,
+            known: Default::default(),
             history: Default::default(),
             reserved,
         })

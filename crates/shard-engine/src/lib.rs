@@ -19,6 +19,7 @@ mod engine;
 mod error;
 mod hyper;
 mod kernels;
+mod known;
 mod part;
 mod sampler;
 mod slot;

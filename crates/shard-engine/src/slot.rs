@@ -1,12 +1,15 @@
 //! What the engine keeps for one sequence of tokens: its caches and what sampling has seen; and the checks of what is
 //! sent to it.
 
-use swarm_types::{SampledToken, SamplingParams, ShardRange, Step, StepOutput, TargetScore, TokenLogprob};
+use swarm_types::{
+    SampledToken, SamplingParams, ShardRange, Step, StepInput, StepOutput, TargetScore, TokenId, TokenLogprob,
+};
 
 use crate::{
     EngineError,
     backend::{Backend, Cache, Input, Rows},
     hyper::HyperParameters,
+    known::Known,
     part::Part,
     sampler::{History, Logprobs, sample},
 };
@@ -38,6 +41,9 @@ pub(crate) struct SlotState {
     pub cache: Cache,
     /// Rows that it has passed.
     pub position: u32,
+    /// Its tokens, where the last shard looks at them.
+    pub known: Known,
+    /// Of these, what penalties have counted; up to the slot's position, or less.
     pub history: History,
     /// Bytes of cache that are set aside for it.
     pub reserved: u64,
@@ -46,9 +52,9 @@ pub(crate) struct SlotState {
 impl SlotState {
     /// Whether a step can be computed here and now.
     pub(crate) fn check(&self, step: &Step, hyper: &HyperParameters) -> Result<(), EngineError> {
-        let rows = step.tokens.len();
+        let rows = step.rows();
         if rows == 0 {
-            return Err(EngineError::invalid("tokens", "a step needs at least one"));
+            return Err(EngineError::invalid("rows", "a step needs at least one"));
         }
         if step.position > self.position {
             let reason = format!("got {}, the session stands at {}", step.position, self.position);
@@ -59,39 +65,86 @@ impl SlotState {
             let reason = format!("the step ends at {}, the session at {most}", step.end());
             return Err(EngineError::invalid("position", reason));
         }
-        let mut ids = step.tokens.iter().chain(&step.targets);
-        if let Some(token) = ids.find(|token| token.0 as usize >= hyper.vocabulary) {
-            let reason = format!("{token} is not in the vocabulary of {}", hyper.vocabulary);
-            return Err(EngineError::invalid("tokens", reason));
+        for (field, count) in [("scores", step.scores), ("samples", step.samples)] {
+            if count as usize > rows {
+                return Err(EngineError::invalid(field, "at most one for each row"));
+            }
         }
-        if step.targets.len() > rows {
-            return Err(EngineError::invalid("targets", "at most one for each token"));
+        if self.part.samples {
+            self.check_known(step)?;
         }
-        if step.samples as usize > rows {
-            return Err(EngineError::invalid("samples", "at most one for each token"));
+        match &step.input {
+            StepInput::Tokens(tokens) if self.part.embeds => check_tokens(tokens, hyper),
+            StepInput::Tokens(_) => Err(EngineError::invalid("tokens", "only the first hop takes them")),
+            StepInput::Activations { .. } if self.part.embeds => {
+                Err(EngineError::invalid("tokens", "the first hop takes tokens and no activations"))
+            }
+            StepInput::Activations { values, .. } => check_activations(values, rows * hyper.hidden),
         }
-        if step.samples > 0 && self.part.samples && self.options.sampling.is_none() {
-            return Err(EngineError::invalid("samples", "the session has no sampling parameters"));
-        }
-        self.check_activations(&step.activations, rows * hyper.hidden)
     }
 
-    fn check_activations(&self, activations: &[f32], numbers: usize) -> Result<(), EngineError> {
-        let expected = if self.part.embeds { 0 } else { numbers };
-        if activations.len() != expected {
-            let reason = format!("{} numbers, expected {expected}", activations.len());
-            return Err(EngineError::invalid("activations", reason));
+    /// Whether what sampling and scores look at is there.
+    fn check_known(&self, step: &Step) -> Result<(), EngineError> {
+        let missing = |what: &str, position: usize| format!("the token at {position} was not {what}");
+        let scored = step.position.saturating_add(step.scores);
+        if step.scores > 0 && self.known.told_at(scored).is_none() {
+            return Err(EngineError::invalid("scores", missing("told", scored as usize)));
         }
-        match activations.iter().position(|value| !value.is_finite()) {
-            Some(place) => Err(EngineError::invalid("activations", format!("number {place} is not finite"))),
-            None => Ok(()),
+        if step.samples == 0 {
+            return Ok(());
         }
+        let Some(params) = &self.options.sampling else {
+            return Err(EngineError::invalid("samples", "the session has no sampling parameters"));
+        };
+        // Each row that is sampled makes the token of the next one known.
+        let first_sampled = step.rows() - step.samples as usize + step.position as usize;
+        if params.uses_history() && self.known.len_at(step.position) <= first_sampled {
+            return Err(EngineError::invalid("samples", missing("told or sampled", first_sampled)));
+        }
+        Ok(())
+    }
+}
+
+fn check_tokens(tokens: &[TokenId], hyper: &HyperParameters) -> Result<(), EngineError> {
+    match tokens.iter().find(|token| token.0 as usize >= hyper.vocabulary) {
+        Some(token) => {
+            let reason = format!("{token} is not in the vocabulary of {}", hyper.vocabulary);
+            Err(EngineError::invalid("tokens", reason))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_activations(activations: &[f32], expected: usize) -> Result<(), EngineError> {
+    if activations.len() != expected {
+        let reason = format!("{} numbers, expected {expected}", activations.len());
+        return Err(EngineError::invalid("activations", reason));
+    }
+    match activations.iter().position(|value| !value.is_finite()) {
+        Some(place) => Err(EngineError::invalid("activations", format!("number {place} is not finite"))),
+        None => Ok(()),
+    }
+}
+
+impl SlotState {
+    /// These are the session's tokens from position 0 on.
+    pub(crate) fn tell(&mut self, tokens: Vec<TokenId>, hyper: &HyperParameters) -> Result<(), EngineError> {
+        let (told, most) = (tokens.len(), self.options.max_positions);
+        if told > most as usize {
+            let reason = format!("{told} were told, the session has {most} positions");
+            return Err(EngineError::invalid("tokens", reason));
+        }
+        check_tokens(&tokens, hyper)?;
+        self.known = Known::told(tokens);
+        self.history = History::default();
+        Ok(())
     }
 
     /// Goes back to a position at or below its own: what lies above is forgotten.
     pub(crate) fn truncate(&mut self, position: u32, backend: &dyn Backend) {
         debug_assert!(position <= self.position, "a slot goes back, never ahead");
         backend.truncate(&mut self.cache, position);
+        self.known.go_to(position);
         self.history.truncate(position);
         self.position = position;
     }
@@ -99,50 +152,56 @@ impl SlotState {
     /// A step's rows as they enter the part.
     pub(crate) fn rows<'a>(&'a mut self, step: &'a Step) -> Rows<'a> {
         debug_assert_eq!(step.position, self.position);
-        let input = match self.part.embeds {
-            true => Input::Tokens(&step.tokens),
-            false => Input::Activations(&step.activations),
+        let input = match &step.input {
+            StepInput::Tokens(tokens) => Input::Tokens(tokens),
+            StepInput::Activations { values, .. } => Input::Activations(values),
         };
         Rows { position: step.position, count: step.rows(), input, cache: &mut self.cache }
     }
 
     /// Takes note of a step that was computed, outputs and all.
     pub(crate) fn advance(&mut self, step: &Step) {
-        self.see(step, step.rows());
         self.position = step.end();
     }
 
-    /// The first `rows` of the step's tokens are seen; only where a penalty looks at them.
-    fn see(&mut self, step: &Step, rows: usize) {
-        if self.options.sampling.as_ref().is_some_and(SamplingParams::uses_history) {
-            let known = (self.history.len() - step.position) as usize;
-            for token in step.tokens.get(known..rows).unwrap_or_default() {
-                self.history.add(*token, self.history.len() >= self.options.prompt_tokens);
-            }
+    /// Counts the tokens below this position, where a penalty looks at them.
+    fn count_below(&mut self, position: u32) {
+        while self.history.len() < position {
+            let Some(token) = self.known.at(self.history.len()) else { return };
+            self.history.add(token, self.history.len() >= self.options.prompt_tokens);
         }
     }
 
     /// Rows of a step whose logits are needed, rising.
     pub(crate) fn rows_of_interest(step: &Step) -> Vec<usize> {
-        (0..step.rows()).filter(|row| *row < step.targets.len() || step.samples_row(*row)).collect()
+        (0..step.rows()).filter(|row| *row < step.scores as usize || step.samples_row(*row)).collect()
     }
 
     /// Adds what the logits of one row say to the step's output. Rows come in their order.
     pub(crate) fn read_logits(&mut self, step: &Step, row: usize, logits: &[f32], output: &mut StepOutput) {
+        // The place behind the row.
+        let next = step.position + row as u32 + 1;
         let wanted = self.options.sampling.as_ref().and_then(|params| params.top_logprobs);
         let top = |logprobs: &Logprobs<'_>| logprobs.top(wanted.unwrap_or(0) as usize);
-        if let Some(target) = step.targets.get(row) {
+        if row < step.scores as usize
+            && let Some(token) = self.known.told_at(next)
+        {
             let logprobs = Logprobs::new(logits);
-            let target = TokenLogprob { token: *target, logprob: logprobs.of(*target) };
+            let target = TokenLogprob { token, logprob: logprobs.of(token) };
             output.scores.push(TargetScore { target, top: top(&logprobs) });
         }
         if !step.samples_row(row) {
             return;
         }
-        self.see(step, row + 1);
+        let counts = self.options.sampling.as_ref().is_some_and(SamplingParams::uses_history);
+        if counts {
+            self.count_below(next);
+        }
         let Some(params) = &self.options.sampling else { return };
-        // For the place behind the row.
-        let token = sample(logits, params, &self.history, step.position + row as u32 + 1);
+        let token = sample(logits, params, &self.history, next);
+        if counts {
+            self.known.sampled(next, token);
+        }
         let logprobs = wanted.map(|_| Logprobs::new(logits));
         output.tokens.push(SampledToken {
             token,

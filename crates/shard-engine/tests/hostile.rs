@@ -5,9 +5,9 @@ mod support;
 use gguf::{Value, tiny::TinyModel, write::Writer};
 use proptest::prelude::*;
 use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, StepResult};
-use swarm_types::{Precision, ShardRange, Step, TokenId};
+use swarm_types::{Precision, ShardRange, Step};
 
-use crate::support::{Model, PROMPT, params, step};
+use crate::support::{Model, PROMPT, ids, params, step, step_below};
 
 /// A header with these hyper-parameters, a small embedding, and nothing behind it.
 fn header(numbers: &[(&str, u32)]) -> Writer {
@@ -130,8 +130,9 @@ fn a_step_that_comes_out_as_nothing_fails_alone_and_can_be_sent_again() {
             sampling: Some(params()),
         };
         let slots: Vec<_> = (0..3).map(|_| engine.open(options(engine)).expect("opened")).collect();
-        let good = Step { activations: with(0.5, 13), ..step(0, &PROMPT) };
-        let huge = Step { activations: with(3e38, 13), ..step(0, &PROMPT) };
+        slots.iter().for_each(|slot| engine.tell(*slot, ids(&PROMPT)).expect("told"));
+        let good = step_below(0, 13, with(0.5, 13));
+        let huge = step_below(0, 13, with(3e38, 13));
         // Not even a step that asks for nothing may leave its mark in the cache.
         let silent = Step { samples: 0, ..huge.clone() };
         let batch = [(slots[0], huge), (slots[1], good.clone()), (slots[2], silent)];
@@ -161,9 +162,9 @@ fn a_damaged_weight_is_blamed_on_the_hop_that_holds_it() {
     let Ok(StepResult::Activations(activations)) = &results[1] else { panic!("{:?}", results[1]) };
 
     // The head is the embedding: its logits are damaged too.
-    let step = Step { activations: activations.clone(), ..step(0, &[1, 2]) };
+    let step = step_below(0, 2, activations.clone());
     let silent = Step { samples: 0, ..step.clone() };
-    let scored = Step { targets: vec![TokenId(2)], samples: 0, ..step.clone() };
+    let scored = Step { scores: 1, samples: 0, ..step.clone() };
     let slot = route.slot(1, 2);
     let mut last = |step: Step| route.engines[1].run(&[(slot, step)]).pop().expect("one");
     assert!(matches!(last(step), Err(EngineError::NotFinite("logits"))));

@@ -6,9 +6,9 @@ use candle_core::{Device, IndexOp, Tensor, quantized::gguf_file};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
 use gguf::tiny::TinyModel;
 use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions};
-use swarm_types::{SamplingParams, ShardRange, Step, TokenId};
+use swarm_types::{SamplingParams, ShardRange, Step};
 
-use crate::support::{Model, PROMPT, Route, params, sampled, step};
+use crate::support::{Model, PROMPT, Route, ids, params, sampled, step, step_below};
 
 fn architectures() -> [TinyModel; 4] {
     [
@@ -136,8 +136,8 @@ fn targets_are_scored_in_any_chunks() {
         route.open(1, &params());
         let (mut scores, mut position) = (vec![], 0);
         for tokens in PROMPT.chunks(chunk) {
-            let next = PROMPT[position + 1..].iter().take(tokens.len()).map(|id| TokenId(*id)).collect();
-            let step = Step { targets: next, ..step(position as u32, tokens) };
+            let scored = tokens.len().min(PROMPT.len() - 1 - position) as u32;
+            let step = Step { scores: scored, ..step(position as u32, tokens) };
             scores.extend(route.run(vec![(1, step)]).pop().expect("an output").scores);
             position += tokens.len();
         }
@@ -145,7 +145,7 @@ fn targets_are_scored_in_any_chunks() {
     };
     assert_eq!(scores(13).len(), 12);
     assert_eq!(scores(13), scores(4));
-    assert_eq!(scores(13)[0].target.token, TokenId(PROMPT[1]));
+    assert_eq!(scores(13)[0].target.token, ids(&PROMPT)[1]);
 }
 
 #[test]
@@ -186,9 +186,11 @@ fn a_slot_that_goes_back_gives_the_same_bits_again() {
     let mut first = sampled(&route.run(vec![(1, step(0, &PROMPT))])[0]);
     let end = PROMPT.len() as u32;
     // Other tokens than the first time, then back to where the prompt ends.
+    route.tell(1, &[&PROMPT[..], &[3, 3, 7]].concat());
     for (position, token) in (end..).zip([3, 3, 7]) {
         route.run(vec![(1, step(position, &[token]))]);
     }
+    route.tell(1, &[&PROMPT[..], &[first[0].0]].concat());
     for position in (end..).take(expected.len() - 1) {
         let token = first[first.len() - 1].0;
         first.extend(sampled(&route.run(vec![(1, step(position, &[token]))])[0]));
@@ -216,12 +218,60 @@ fn tokens_of_several_rows_are_those_of_one_row_after_the_other() {
 }
 
 #[test]
+fn what_was_guessed_right_counts_as_if_it_had_been_sampled_step_by_step() {
+    let model = Model::new(&TinyModel::default());
+    let mut route = model.shards(3);
+    let expected = route.generate(1, &params(), PROMPT.len());
+    let token = |place: usize| expected[place].0;
+    route.open(1, &params());
+    let end = PROMPT.len() as u32;
+    let mut got = sampled(&route.run(vec![(1, step(0, &PROMPT))])[0]);
+    // Nobody tells the last shard the guesses. The third is wrong: what is sampled behind it counts for nothing.
+    let guessed = Step { samples: 4, ..step(end, &[token(0), token(1), token(2), token(3) ^ 1]) };
+    got.extend(sampled(&route.run(vec![(1, guessed)])[0]).into_iter().take(3));
+    let place = got.len() - 1;
+    let guessed = Step { samples: 2, ..step(end + place as u32, &[token(place), token(place + 1)]) };
+    got.extend(sampled(&route.run(vec![(1, guessed)])[0]));
+    assert_eq!(got, expected[..got.len()]);
+    assert_eq!(got.len(), 6);
+}
+
+#[test]
+fn what_the_last_shard_was_not_told_it_says() {
+    let model = Model::new(&TinyModel::default());
+    let mut route = model.shards(2);
+    route.open(1, &params());
+    let hidden = route.engines[1].info().hidden;
+    let rows = |rows: usize| step_below(0, rows, vec![0.5; hidden * rows]);
+    let slot = route.slot(1, 1);
+    let engine = &mut route.engines[1];
+    let refused = |engine: &mut Engine, step: Step| match engine.run(&[(slot, step)]).pop() {
+        Some(Err(EngineError::Invalid { field, reason })) => format!("{field}: {reason}"),
+        other => panic!("{other:?}"),
+    };
+    engine.tell(slot, ids(&[1, 2])).expect("told");
+    let wrong = refused(engine, rows(3));
+    assert_eq!(wrong, "samples: the token at 2 was not told or sampled");
+    let scored = Step { scores: 2, samples: 0, ..rows(2) };
+    assert_eq!(refused(engine, scored.clone()), "scores: the token at 2 was not told");
+    assert!(engine.run(&[(slot, Step { scores: 1, samples: 1, ..rows(2) })])[0].is_ok());
+    assert_eq!(refused(engine, scored), "scores: the token at 2 was not told", "it was sampled");
+    for (tokens, field) in [(vec![1; 101], "tokens"), (vec![9999], "tokens")] {
+        match engine.tell(slot, ids(&tokens)) {
+            Err(EngineError::Invalid { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn who_has_the_old_key_of_a_slot_can_do_nothing_any_more() {
     let model = Model::new(&TinyModel::default());
     let mut engine = Engine::load(model.whole(), |_| ()).expect("loaded");
     let shards = engine.info().shards;
     let options = SlotOptions { shards, prompt_tokens: 2, max_positions: 9, sampling: Some(params()) };
     let old = engine.open(options).expect("opened");
+    engine.tell(old, ids(&[1, 2])).expect("told");
     engine.run(&[(old, step(0, &[1, 2]))]).pop().expect("one").expect("computed");
     let (new, position) = engine.take_over(old).expect("open");
     assert_eq!(position, 2);
@@ -240,16 +290,17 @@ fn wrong_steps_are_refused_by_field_and_leave_others_alone() {
     route.open(1, &params());
     route.open(2, &params());
     let hidden = route.engines[1].info().hidden;
-    let good = |position| Step { activations: vec![0.5; hidden], ..step(position, &[1]) };
+    let good = |position| step_below(position, 1, vec![0.5; hidden]);
     let wrong = [
         ("position", Step { position: 5, ..good(0) }),
-        ("position", Step { activations: vec![0.5; hidden * 101], ..step(0, &[1; 101]) }),
-        ("tokens", Step { tokens: vec![], ..good(0) }),
-        ("tokens", Step { tokens: vec![TokenId(9999)], ..good(0) }),
-        ("activations", Step { activations: vec![0.5; hidden - 1], ..good(0) }),
-        ("activations", Step { activations: vec![f32::NAN; hidden], ..good(0) }),
-        ("activations", Step { activations: vec![f32::INFINITY; hidden], ..good(0) }),
-        ("targets", Step { targets: vec![TokenId(1); 2], ..good(0) }),
+        ("position", step_below(0, 101, vec![0.5; hidden * 101])),
+        ("rows", step_below(0, 0, vec![])),
+        ("tokens", step(0, &[1])),
+        ("activations", step_below(0, 1, vec![0.5; hidden - 1])),
+        ("activations", step_below(0, 2, vec![0.5; hidden])),
+        ("activations", step_below(0, 1, vec![f32::NAN; hidden])),
+        ("activations", step_below(0, 1, vec![f32::INFINITY; hidden])),
+        ("scores", Step { scores: 2, ..good(0) }),
         ("samples", Step { samples: 2, ..good(0) }),
     ];
     for (place, (field, step)) in wrong.into_iter().enumerate() {

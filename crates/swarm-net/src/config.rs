@@ -4,12 +4,18 @@ mod members;
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::Multiaddr;
 use swarm_types::{Admission, MAX_SHARDS};
 
+pub use self::members::MemberConfig;
 use self::members::Members;
-use crate::{NetError, Role, admission::keyring::Source, identity::Identity, transport::address};
+use crate::{
+    NetError, Role,
+    admission::keyring::Source,
+    entry_address::{EntryAddress, entry},
+    identity::Identity,
+    transport::address,
+};
 
 /// Nodes of one name on one machine whose identities are kept.
 const MAX_SAME_NAME: u32 = 64;
@@ -41,27 +47,12 @@ pub struct NetConfig {
 
     /// File with the node's private key, made when it does not exist: who restarts with it is the same node
     /// [default: one for each kind of node, in the user's state directory].
-    #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE", value_parser = file())]
+    #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE", value_parser = members::file())]
     pub identity: Option<PathBuf>,
 
-    /// File with the swarm's secret, which all its nodes hold and nobody else: `llama-swarm secret new` makes one. Of
-    /// several, one a line, the first proves and all are accepted. Read again when it changes.
-    #[arg(long, env = "LLAMA_SWARM_SECRET_FILE", value_name = "FILE", value_parser = file())]
-    pub secret_file: Option<PathBuf>,
-
-    /// An invitation by `llama-swarm invite`: the node to enter by and the secret, in place of --rendezvous and
-    /// --secret-file. Other users of the machine may see the command line: prefer --join-file.
-    #[arg(long, env = "LLAMA_SWARM_JOIN", value_name = "LINE", hide_env_values = true)]
-    pub join: Option<String>,
-
-    /// File with an invitation, or one a line. Read again when it changes.
-    #[arg(long, env = "LLAMA_SWARM_JOIN_FILE", value_name = "FILE", value_parser = file())]
-    pub join_file: Option<PathBuf>,
-
-    /// Do without a secret although other machines can reach this node: whoever reaches it is a member, reads what
-    /// passes through and can forge answers.
-    #[arg(long, env = "LLAMA_SWARM_OPEN_SWARM")]
-    pub open_swarm: bool,
+    /// Who may take part.
+    #[command(flatten)]
+    pub members: MemberConfig,
 
     /// Into how many shards the model is cut. All nodes of a swarm must agree.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SHARDS)))]
@@ -76,10 +67,7 @@ impl Default for NetConfig {
             rendezvous: vec![],
             external_address: vec![],
             identity: None,
-            secret_file: None,
-            join: None,
-            join_file: None,
-            open_swarm: false,
+            members: MemberConfig::default(),
             total_shards: 8,
         }
     }
@@ -150,32 +138,15 @@ pub(crate) struct Settings {
     pub(crate) secrets: Source,
 }
 
-/// A node to enter by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EntryAddress {
-    /// Tried one after the other.
-    pub(crate) addresses: Vec<Multiaddr>,
-    /// Who must answer there, when that was said.
-    pub(crate) peer: Option<PeerId>,
-}
-
-impl EntryAddress {
-    /// One that names QUIC is also tried by TCP.
-    pub(crate) fn at(address: Multiaddr, peer: Option<PeerId>) -> Self {
-        let fallback = address::tcp_twin(&address);
-        Self { addresses: [address].into_iter().chain(fallback).collect(), peer }
-    }
-}
-
 impl Settings {
     pub(crate) fn check(config: NetConfig, role: Role) -> Result<Self, NetError> {
-        let Members { admission, secrets, entries: invited } = Members::check(&config)?;
+        let Members { admission, secrets, entries: invited } = Members::check(&config.members)?;
         let listen = given(config.listen).map(|text| listen_address(&text)).collect::<Result<Vec<_>, _>>()?;
         let mut entries = given(config.rendezvous).map(|text| entry(&text)).collect::<Result<Vec<_>, _>>()?;
         let external =
             given(config.external_address).map(|text| external(&text)).collect::<Result<_, _>>()?;
         if !(1..=MAX_SHARDS).contains(&config.total_shards) {
-            return Err(wrong("--total-shards", format!("must be 1 to {MAX_SHARDS}")));
+            return Err(NetError::config("--total-shards", format!("must be 1 to {MAX_SHARDS}")));
         }
         entries.extend(invited);
         let listen = if listen.is_empty() { role.default_listen(admission) } else { listen };
@@ -205,18 +176,9 @@ impl Role {
     }
 }
 
-/// A path, also an empty one: an environment variable that is set to nothing names no file.
-fn file() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
-}
-
 /// An environment variable that is set to nothing yields one empty value.
 fn given(texts: Vec<String>) -> impl Iterator<Item = String> {
     texts.into_iter().filter(|text| !text.trim().is_empty())
-}
-
-fn wrong(setting: &'static str, message: impl Into<String>) -> NetError {
-    NetError::Config { setting, message: message.into() }
 }
 
 fn cluster_name(name: String) -> Result<String, NetError> {
@@ -225,59 +187,26 @@ fn cluster_name(name: String) -> Result<String, NetError> {
         Ok(name)
     } else {
         let message = format!("must be 1 to {MAX_CLUSTER_NAME} letters, digits, '-', '_' or '.'");
-        Err(wrong("--cluster", message))
+        Err(NetError::config("--cluster", message))
     }
 }
 
 fn listen_address(text: &str) -> Result<Multiaddr, NetError> {
     let example = "for example /ip4/0.0.0.0/udp/4001/quic-v1";
-    let parsed: Multiaddr =
-        text.parse().map_err(|error| wrong("--listen", format!("{text:?}: {error}; {example}")))?;
+    let parsed: Multiaddr = text
+        .parse()
+        .map_err(|error| NetError::config("--listen", format!("{text:?}: {error}; {example}")))?;
     match address::transport(&parsed) {
         Some(_) => Ok(parsed),
-        None => Err(wrong("--listen", format!("{text:?} is neither QUIC nor TCP; {example}"))),
+        None => Err(NetError::config("--listen", format!("{text:?} is neither QUIC nor TCP; {example}"))),
     }
 }
 
 fn external(text: &str) -> Result<Multiaddr, NetError> {
     let setting = "--external-address";
-    let parsed: Multiaddr = text.parse().map_err(|error| wrong(setting, format!("{text:?}: {error}")))?;
-    address::dialable(&parsed).ok_or_else(|| wrong(setting, format!("{text:?} cannot be dialled")))
-}
-
-pub(crate) fn entry(text: &str) -> Result<EntryAddress, NetError> {
-    if text.starts_with('/') { entry_multiaddr(text) } else { entry_host_port(text) }
-}
-
-fn entry_multiaddr(text: &str) -> Result<EntryAddress, NetError> {
-    let setting = "--rendezvous";
-    let mut parsed: Multiaddr = text.parse().map_err(|error| wrong(setting, format!("{text:?}: {error}")))?;
-    let peer = match parsed.iter().last() {
-        Some(Protocol::P2p(peer)) => {
-            parsed.pop();
-            Some(peer)
-        }
-        _ => None,
-    };
-    match address::dialable(&parsed) {
-        Some(address) => Ok(EntryAddress::at(address, peer)),
-        None => Err(wrong(setting, format!("{text:?} cannot be dialled"))),
-    }
-}
-
-fn entry_host_port(text: &str) -> Result<EntryAddress, NetError> {
-    let syntax = || wrong("--rendezvous", format!("{text:?} is neither host:port nor a multiaddress"));
-    let (host, port) = text.trim().rsplit_once(':').ok_or_else(syntax)?;
-    let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or_else(syntax)?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let name_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let host = match host.parse::<std::net::IpAddr>() {
-        Ok(ip) => Protocol::from(ip),
-        Err(_) if !host.is_empty() && host.chars().all(name_allowed) => Protocol::Dns(host.into()),
-        Err(_) => return Err(syntax()),
-    };
-    let quic = Multiaddr::empty().with(host).with(Protocol::Udp(port)).with(Protocol::QuicV1);
-    Ok(EntryAddress::at(quic, None))
+    let parsed: Multiaddr =
+        text.parse().map_err(|error| NetError::config(setting, format!("{text:?}: {error}")))?;
+    address::dialable(&parsed).ok_or_else(|| NetError::config(setting, format!("{text:?} cannot be dialled")))
 }
 
 /// Checks a value while the command line is read, where the message helps most.
@@ -306,29 +235,6 @@ fn external_text(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn addresses(text: &str) -> Vec<String> {
-        entry(text).unwrap().addresses.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn an_entry_is_a_multiaddress_or_host_and_port() {
-        let quic_then_tcp = ["/dns4/host/udp/4001/quic-v1", "/dns4/host/tcp/4001"];
-        assert_eq!(addresses("/dns4/host/udp/4001/quic-v1"), quic_then_tcp);
-        assert_eq!(addresses("/dns4/host/tcp/4001"), ["/dns4/host/tcp/4001"]);
-        let both = ["/dns/host/udp/4001/quic-v1", "/dns/host/tcp/4001"];
-        assert_eq!(addresses("host:4001"), both);
-        assert_eq!(addresses("[::1]:4001"), ["/ip6/::1/udp/4001/quic-v1", "/ip6/::1/tcp/4001"]);
-        let peer = PeerId::random();
-        let named = entry(&format!("/ip4/10.0.0.1/tcp/4001/p2p/{peer}")).unwrap();
-        assert_eq!(named.peer, Some(peer));
-        assert_eq!(named.addresses[0].to_string(), "/ip4/10.0.0.1/tcp/4001");
-        let named = entry(&format!("/ip4/10.0.0.1/udp/4001/quic-v1/p2p/{peer}")).unwrap();
-        assert_eq!((named.peer, named.addresses.len()), (Some(peer), 2));
-        for wrong in ["host", "host:0", "host:99999", "a b:1", "/ip4/1.2.3.4", "/ip4/0.0.0.0/tcp/1", ":1"] {
-            assert!(entry(wrong).is_err(), "{wrong}");
-        }
-    }
-
     #[test]
     fn nodes_of_one_name_on_one_machine_are_different_nodes() {
         let folder = tempfile::tempdir().unwrap();
@@ -341,20 +247,6 @@ mod tests {
         let id = first.id().clone();
         drop(first);
         assert_eq!(*kept_identity(folder.path(), "worker-2").unwrap().id(), id);
-    }
-
-    /// As an environment variable that is set to nothing gives it, which compose files cannot leave out.
-    #[test]
-    fn an_empty_path_is_no_file() {
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            net: NetConfig,
-        }
-        let flags = ["--secret-file", "--join-file", "--identity"];
-        let given = flags.into_iter().flat_map(|flag| [flag, ""]);
-        let net = <Cli as clap::Parser>::parse_from(["node"].into_iter().chain(given)).net;
-        assert_eq!(Settings::check(net, Role::Worker).unwrap().admission, Admission::Loopback);
     }
 
     #[test]

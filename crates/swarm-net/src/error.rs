@@ -1,6 +1,9 @@
 //! What can go wrong for those who use the network.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use swarm_types::NodeId;
 
@@ -73,4 +76,14 @@ pub enum NetError {
     /// An internal error: the node's loop has ended without being told to.
     #[error("the network has stopped unexpectedly")]
     Stopped,
+}
+
+impl NetError {
+    pub(crate) fn config(setting: &'static str, message: impl Into<String>) -> Self {
+        Self::Config { setting, message: message.into() }
+    }
+
+    pub(crate) fn secret(path: &Path, message: impl Into<String>) -> Self {
+        Self::Secret { path: path.to_owned(), message: message.into() }
+    }
 }

@@ -15,6 +15,7 @@ mod calls;
 mod command;
 mod config;
 mod directory;
+mod entry_address;
 mod error;
 mod identity;
 mod metrics;
@@ -26,13 +27,13 @@ mod role;
 mod swarm_net;
 mod transport;
 
-pub use admission::{invitation::Invitation, secret::Secret};
+pub use admission::{invitation::Invitation, secret::Secret, secret_file::first_secret};
 pub use calls::{
     describe::{DescribeServer, Descriptions},
     links::{RoundTrip, peer_server},
     stream::{PeerInfo, PeerListener, PeerStream},
 };
-pub use config::NetConfig;
+pub use config::{MemberConfig, NetConfig};
 pub use directory::announcer::ShardOffer;
 pub use error::NetError;
 pub use identity::Identity;

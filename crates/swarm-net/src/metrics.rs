@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     refused: Family<CauseLabels, Counter>,
     connections: Family<TransportLabels, Gauge>,
     dials_failed: Counter,
+    to_prove_again: Gauge,
     /// Streams for which there was no room in the queue.
     pub(crate) streams_dropped: Counter,
     round_trips: Histogram,
@@ -38,6 +39,7 @@ impl Default for Metrics {
             refused: Family::default(),
             connections: Family::default(),
             dials_failed: Counter::default(),
+            to_prove_again: Gauge::default(),
             streams_dropped: Counter::default(),
             // 50 µs on a machine to 1.6 s around the world.
             round_trips: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
@@ -95,6 +97,11 @@ impl Metrics {
             self.refused.clone(),
         );
         registry.register("connections", "open connections to peers, by transport", self.connections.clone());
+        registry.register(
+            "members_to_prove_again",
+            "members that were admitted by a secret that was withdrawn, and have not proven another yet",
+            self.to_prove_again.clone(),
+        );
         registry.register("dials_failed", "attempts to reach a peer that failed", self.dials_failed.clone());
         registry.register(
             "streams_dropped",
@@ -140,6 +147,10 @@ impl Metrics {
 
     pub(crate) fn answered(&self, after: Duration) {
         self.round_trips.observe(after.as_secs_f64());
+    }
+
+    pub(crate) fn to_prove_again(&self, members: usize) {
+        self.to_prove_again.set(i64::try_from(members).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn dial_failed(&self) {

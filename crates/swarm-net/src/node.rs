@@ -25,10 +25,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::{connected::Peer, withdrawn::Withdrawn};
+use self::connected::Peer;
 use crate::{
     Identity, NetError, Role, ShardOffer,
-    admission::{exchange, gate::Gate, keyring::Keyring, roster::Roster},
+    admission::{exchange, gate::Gate, keyring::Keyring, renewals::Renewals, roster::Roster},
     behaviour::{self, Behaviour},
     calls::{
         describe::{Described, Description},
@@ -54,7 +54,7 @@ mod connected;
 mod connections;
 mod dht;
 mod members;
-mod withdrawn;
+mod proofs;
 
 /// How late something that is due may be.
 const TICK: Duration = Duration::from_millis(50);
@@ -105,7 +105,7 @@ pub(crate) struct Node {
 
     ring: Keyring,
     roster: Roster,
-    withdrawn: Withdrawn,
+    renewals: Renewals,
     membership: Membership,
     announcer: Announcer,
     dialer: Dialer,
@@ -162,7 +162,7 @@ impl Node {
             listeners: vec![],
             ring,
             roster,
-            withdrawn: Withdrawn::default(),
+            renewals: Renewals::default(),
             membership,
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),

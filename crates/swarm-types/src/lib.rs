@@ -27,8 +27,8 @@ pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use signed_text::SignedText;
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
-pub use step::{HopTiming, SampledToken, Step, StepKind, StepOutput, TargetScore, TokenLogprob};
+pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, TargetScore, TokenLogprob};
 pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;

@@ -25,21 +25,57 @@ impl StepKind {
     }
 }
 
-/// One pass of some tokens through a hop.
+/// What a step's rows are when they enter a hop. A hop learns no more of them than it needs: only the first embeds
+/// tokens.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StepInput {
+    /// To the first hop: one token a row.
+    Tokens(Vec<TokenId>),
+    /// To the others.
+    Activations {
+        /// How many.
+        rows: u32,
+        /// f32 `[rows, hidden]`, row after row.
+        values: Vec<f32>,
+    },
+}
+
+impl StepInput {
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Activations { rows, .. } => *rows as usize,
+        }
+    }
+}
+
+impl Default for StepInput {
+    fn default() -> Self {
+        Self::Tokens(vec![])
+    }
+}
+
+impl From<Vec<TokenId>> for StepInput {
+    fn from(tokens: Vec<TokenId>) -> Self {
+        Self::Tokens(tokens)
+    }
+}
+
+/// One pass of some rows through a hop.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Step {
     /// What it is part of.
     pub kind: StepKind,
     /// Position of the first row, from 0. At or below where the session stands: what lies above is dropped.
     pub position: u32,
-    /// The rows' tokens, at least one.
-    pub tokens: Vec<TokenId>,
-    /// f32 `[tokens, hidden]`, row after row; empty on the way to the first hop.
-    pub activations: Vec<f32>,
+    /// At least one row.
+    pub input: StepInput,
     /// Sample a token from each of the last so many rows.
     pub samples: u32,
-    /// For row i, the token to score under that row; none or up to one a row.
-    pub targets: Vec<TokenId>,
+    /// Score, under each of the first so many rows, the token that follows it in the prompt.
+    pub scores: u32,
     /// One entry for each hop passed so far.
     pub timings: Vec<HopTiming>,
 }
@@ -48,7 +84,7 @@ impl Step {
     /// How many rows it has.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.tokens.len()
+        self.input.rows()
     }
 
     /// Whether a token is sampled from this row, counted from the first.
@@ -60,7 +96,7 @@ impl Step {
     /// Position after the last row.
     #[must_use]
     pub fn end(&self) -> u32 {
-        self.position.saturating_add(u32::try_from(self.tokens.len()).unwrap_or(u32::MAX))
+        self.position.saturating_add(u32::try_from(self.rows()).unwrap_or(u32::MAX))
     }
 }
 
@@ -111,7 +147,7 @@ pub struct StepOutput {
     pub position: u32,
     /// One for each row that was to be sampled, in their order.
     pub tokens: Vec<SampledToken>,
-    /// One for each target of the step.
+    /// One for each row that was to be scored, in their order.
     pub scores: Vec<TargetScore>,
     /// One entry for each hop of the route.
     pub timings: Vec<HopTiming>,

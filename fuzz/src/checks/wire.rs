@@ -57,23 +57,23 @@ pub fn seeds() -> Vec<Vec<u8>> {
         protocol_version: swarm_types::PROTOCOL_VERSION,
         session_id: session_id.clone(),
         attempt: 2,
+        gateway: worker.clone(),
         model_digest: digest.clone(),
         precision: "exact".into(),
         total_shards: 8,
         hops: vec![wire::Hop { worker: worker.clone(), first_shard: 0, end_shard: 8 }],
         prompt_tokens: 5,
         max_positions: 100,
-        sampling: Some(sampling.clone()),
     };
     let step = wire::Step {
         kind: wire::StepKind::Prefill.into(),
         samples: 1,
+        scores: 1,
         tokens: vec![1, 2],
-        activations: vec![0; 16].into(),
-        targets: vec![2],
         timings: vec![wire::HopTiming { queue_us: 1, compute_us: 2, batch_rows: 3 }],
         ..Default::default()
     };
+    let step_below = wire::Step { tokens: vec![], rows: 2, activations: vec![0; 16].into(), ..step.clone() };
     let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
     let sampled = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely] };
     let output = wire::Output { position: 2, tokens: vec![sampled], ..Default::default() };
@@ -83,13 +83,19 @@ pub fn seeds() -> Vec<Vec<u8>> {
         cause: "hop_failed".into(),
         ..Default::default()
     };
-    let collect =
-        wire::CollectRequest { protocol_version: swarm_types::PROTOCOL_VERSION, session_id, attempt: 2 };
+    let collect = wire::CollectRequest {
+        protocol_version: swarm_types::PROTOCOL_VERSION,
+        session_id,
+        attempt: 2,
+        sampling: Some(sampling.clone()),
+        tokens: vec![1, 2, 300],
+    };
     let forward = |message| wire::ForwardRequest { message: Some(message) }.encode_to_vec();
     let back = |message| wire::ForwardResponse { message: Some(message) }.encode_to_vec();
     let messages = [
         (0, forward(Up::Open(open))),
         (0, forward(Up::Step(step))),
+        (0, forward(Up::Step(step_below))),
         (0, forward(Up::End(wire::EndSession {}))),
         (1, wire::CollectResponse { attempt: 2, message: Some(Down::Output(output)) }.encode_to_vec()),
         (2, back(Back::Failed(failed))),

@@ -1,10 +1,12 @@
 //! What goes over the wire is read back as it was, and what breaks a rule is refused by field.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
-use swarm_types::TokenLogprob;
+use swarm_types::{SampledToken, StepInput, StepKind, TargetScore, TokenLogprob};
 
 use super::*;
+use crate::step::{MAX_STEP_ROWS, activations_from_bytes, activations_to_bytes};
 
 fn open() -> OpenSession {
     let hop = |start, end| Hop {
@@ -14,6 +16,7 @@ fn open() -> OpenSession {
     OpenSession {
         session: "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().expect("valid"),
         attempt: Attempt(2),
+        gateway: "12D3KooWg".parse().expect("valid"),
         model_digest: ModelDigest([3; 32]),
         precision: Precision::Exact,
         total_shards: 8,
@@ -21,25 +24,40 @@ fn open() -> OpenSession {
         below: vec![hop(4, 8)],
         prompt_tokens: 5,
         max_positions: 100,
-        sampling: SamplingParams { seed: 7, ..SamplingParams::greedy() },
     }
 }
 
+/// To the first hop.
 fn step() -> Step {
     Step {
         kind: StepKind::Decode,
         position: 9,
-        tokens: vec![TokenId(1), TokenId(2)],
-        activations: vec![0.5, -1.0, f32::MIN_POSITIVE, 3e8],
+        input: vec![TokenId(1), TokenId(2)].into(),
         samples: 2,
-        targets: vec![TokenId(2)],
+        scores: 1,
         timings: vec![],
+    }
+}
+
+/// To a hop further down.
+fn step_below() -> Step {
+    let values = vec![0.5, -1.0, f32::MIN_POSITIVE, 3e8];
+    Step { input: StepInput::Activations { rows: 2, values }, ..step() }
+}
+
+fn collect(session: SessionId, attempt: u32) -> CollectSession {
+    CollectSession {
+        session,
+        attempt: Attempt(attempt),
+        sampling: SamplingParams { seed: 7, ..SamplingParams::greedy() },
+        tokens: vec![TokenId(5), TokenId(u32::MAX)],
     }
 }
 
 #[test]
 fn messages_along_a_route_are_read_back_as_sent() {
-    for message in [ToHop::Open(Box::new(open())), ToHop::Step(step()), ToHop::End] {
+    for message in [ToHop::Open(Box::new(open())), ToHop::Step(step()), ToHop::Step(step_below()), ToHop::End]
+    {
         assert_eq!(ToHop::try_from(wire::ForwardRequest::from(message.clone())), Ok(message));
     }
     let refusal = Refusal::new(RefusalCause::Full, "no room");
@@ -56,34 +74,54 @@ fn what_breaks_an_invariant_is_refused_by_field() {
         change(&mut wrong);
         OpenSession::try_from(wrong).expect_err("refused")
     };
-    assert_eq!(refused(|o| o.protocol_version = 1).cause, RefusalCause::ProtocolVersion);
-    assert_eq!(refused(|o| o.protocol_version = 3).cause, RefusalCause::ProtocolVersion);
+    assert_eq!(refused(|o| o.protocol_version = 2).cause, RefusalCause::ProtocolVersion);
+    assert_eq!(refused(|o| o.protocol_version = 4).cause, RefusalCause::ProtocolVersion);
     let named = [
         (refused(|o| o.session_id = "x".into()), "session_id"),
         (refused(|o| o.attempt = 0), "attempt"),
+        (refused(|o| o.gateway.clear()), "gateway"),
         (refused(|o| o.model_digest.clear()), "model_digest"),
         (refused(|o| o.precision = "half".into()), "precision"),
         (refused(|o| o.hops.clear()), "hops"),
         (refused(|o| o.hops[1].first_shard = 5), "hops"),
         (refused(|o| o.total_shards = 9), "hops"),
         (refused(|o| o.max_positions = 4), "max_positions"),
-        (refused(|o| o.sampling = None), "sampling"),
     ];
     for (refusal, field) in named {
         assert_eq!(refusal.field.as_deref(), Some(field), "{refusal}");
     }
-    let wrong = |change: fn(&mut wire::Step)| {
-        let mut wrong = wire::Step::from(step());
+    let wish = wire::CollectRequest::from(collect(open().session, 1));
+    let refused = |wish: wire::CollectRequest| CollectSession::try_from(wish).expect_err("refused").field;
+    assert_eq!(refused(wire::CollectRequest { sampling: None, ..wish.clone() }).as_deref(), Some("sampling"));
+    assert_eq!(
+        refused(wire::CollectRequest { protocol_version: 2, ..wish }).as_deref(),
+        Some("protocol_version")
+    );
+}
+
+#[test]
+fn a_step_has_tokens_or_activations_and_as_many_rows_as_it_says() {
+    let refused = |of: fn() -> Step, change: fn(&mut wire::Step)| {
+        let mut wrong = wire::Step::from(of());
         change(&mut wrong);
         Step::try_from(wrong).expect_err("refused").field
     };
-    assert_eq!(wrong(|s| s.tokens.clear()), "tokens");
-    assert_eq!(wrong(|s| s.tokens = vec![0; MAX_STEP_ROWS + 1]), "tokens");
-    assert_eq!(wrong(|s| s.activations = Bytes::from_static(b"abc")), "activations");
-    assert_eq!(wrong(|s| s.targets = vec![1, 2, 3]), "targets");
-    assert_eq!(wrong(|s| s.samples = 3), "samples");
-    assert_eq!(wrong(|s| s.kind = 0), "kind");
-    assert_eq!(wrong(|s| s.kind = 9), "kind");
+    assert_eq!(refused(step, |s| s.tokens.clear()), "tokens");
+    assert_eq!(refused(step, |s| s.tokens = vec![0; MAX_STEP_ROWS + 1]), "tokens");
+    assert_eq!(refused(step, |s| s.activations = Bytes::from_static(b"abcd")), "tokens");
+    assert_eq!(refused(step, |s| s.rows = 2), "tokens");
+    assert_eq!(refused(step_below, |s| s.tokens = vec![1, 2]), "tokens");
+    assert_eq!(refused(step_below, |s| s.rows = 0), "rows");
+    assert_eq!(refused(step_below, |s| s.rows = MAX_STEP_ROWS as u32 + 1), "rows");
+    assert_eq!(refused(step_below, |s| s.rows = 3), "activations");
+    assert_eq!(refused(step_below, |s| s.activations = Bytes::new()), "activations");
+    assert_eq!(refused(step_below, |s| s.activations = Bytes::from_static(b"abc")), "activations");
+    for of in [step, step_below] {
+        assert_eq!(refused(of, |s| s.scores = 3), "scores");
+        assert_eq!(refused(of, |s| s.samples = 3), "samples");
+        assert_eq!(refused(of, |s| s.kind = 0), "kind");
+        assert_eq!(refused(of, |s| s.kind = 9), "kind");
+    }
 }
 
 fn sampled() -> StepOutput {
@@ -143,7 +181,7 @@ proptest! {
     ) {
         let id = format!("{number:032x}");
         let session = [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-");
-        let collect = CollectSession { session: session.parse().expect("a UUID"), attempt: Attempt(attempt) };
+        let collect = collect(session.parse().expect("a UUID"), attempt);
         prop_assert_eq!(CollectSession::try_from(wire::CollectRequest::from(collect.clone())), Ok(collect));
         let refusal = Refusal { cause: RefusalCause::ALL[cause], field, message };
         let failure = HopFailure { worker: "12D3KooWa".parse().expect("valid"), refusal };
@@ -163,7 +201,8 @@ proptest! {
             let _ = CollectSession::try_from(collect);
         }
         let (protocol_version, attempt, code) = numbers;
-        let collect = wire::CollectRequest { protocol_version, session_id: text.clone(), attempt };
+        let session_id = text.clone();
+        let collect = wire::CollectRequest { protocol_version, session_id, attempt, ..Default::default() };
         prop_assert!(CollectSession::try_from(collect).is_err(), "no UUID has these characters alone");
         let worker = "aa".into();
         let failed = wire::HopFailed { code, cause: text.clone(), message: text.clone(), worker, field: text };

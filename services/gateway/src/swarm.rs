@@ -62,6 +62,12 @@ impl Swarm {
         self.status.clone()
     }
 
+    /// This gateway's peer id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.status.borrow().node.clone()
+    }
+
     /// The model that the gateway can serve.
     #[must_use]
     pub fn model(&self) -> &GatewayModel {

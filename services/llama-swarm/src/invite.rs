@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use swarm_net::{Identity, Invitation, Secret, create_private};
+use swarm_net::{Identity, Invitation, Secret, create_private, first_secret};
 use swarm_types::NodeId;
 
 use crate::node;
@@ -45,9 +45,9 @@ pub(crate) struct Config {
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let (node, secret) = match (&config.identity, config.peer_id) {
         (Some(identity), _) => files(identity, &config.secret_file)?,
-        (None, Some(node)) => (node, Secret::first_in(&config.secret_file)?),
+        (None, Some(node)) => (node, first_secret(&config.secret_file)?),
         (None, None) => {
-            let secret = Secret::first_in(&config.secret_file)?;
+            let secret = first_secret(&config.secret_file)?;
             (running(&config.addr).await?, secret)
         }
     };
@@ -66,13 +66,13 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
 /// there is a node already, its secret is another one.
 fn files(identity: &Path, secret_file: &Path) -> Result<(NodeId, Secret)> {
     if identity.try_exists()? {
-        return Ok((Identity::id_in(identity)?, Secret::first_in(secret_file)?));
+        return Ok((Identity::id_in(identity)?, first_secret(secret_file)?));
     }
     if !secret_file.try_exists()? {
         Secret::generate().create(secret_file)?;
         eprintln!("made the swarm's secret: {}", secret_file.display());
     }
-    let secret = Secret::first_in(secret_file)?;
+    let secret = first_secret(secret_file)?;
     let node = Identity::create(identity)?;
     eprintln!("made the key of the node to enter by: {}", identity.display());
     Ok((node, secret))

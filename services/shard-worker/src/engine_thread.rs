@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use shard_engine::{Engine, EngineError, Slot, SlotOptions};
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{HopTiming, Step};
+use swarm_types::{HopTiming, Step, TokenId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Span;
 
@@ -17,8 +17,8 @@ use crate::{
 const COMMANDS_WAITING: usize = 1024;
 
 enum Command {
-    Open { options: SlotOptions, answer: Answer<OpenSlot> },
-    TakeOver { slot: Slot, answer: Answer<OpenSlot> },
+    Open { options: SlotOptions, tokens: Vec<TokenId>, answer: Answer<OpenSlot> },
+    TakeOver { slot: Slot, tokens: Vec<TokenId>, answer: Answer<OpenSlot> },
     Step(Waiting),
     Close(Slot),
 }
@@ -56,14 +56,14 @@ impl EngineHandle {
         (Self { commands }, ended)
     }
 
-    /// Opens a slot.
-    pub(crate) async fn open(&self, options: SlotOptions) -> Result<OpenSlot, Refusal> {
-        self.ask(|answer| Command::Open { options, answer }).await
+    /// Opens a slot and tells it the session's tokens.
+    pub(crate) async fn open(&self, options: SlotOptions, tokens: Vec<TokenId>) -> Result<OpenSlot, Refusal> {
+        self.ask(|answer| Command::Open { options, tokens, answer }).await
     }
 
-    /// The same cache under a new key. Steps that wait under the old one are refused.
-    pub(crate) async fn take_over(&self, slot: Slot) -> Result<OpenSlot, Refusal> {
-        self.ask(|answer| Command::TakeOver { slot, answer }).await
+    /// The same cache under a new key, told the session's tokens again. Steps that wait under the old key are refused.
+    pub(crate) async fn take_over(&self, slot: Slot, tokens: Vec<TokenId>) -> Result<OpenSlot, Refusal> {
+        self.ask(|answer| Command::TakeOver { slot, tokens, answer }).await
     }
 
     /// Runs a step; waits its turn.
@@ -117,14 +117,17 @@ impl EngineThread {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Open { options, answer } => {
-                let opened = self.engine.open(options).map(|slot| OpenSlot { slot, positions: 0 });
+            Command::Open { options, tokens, answer } => {
+                let opened = self.engine.open(options);
+                let opened = opened.and_then(|slot| self.told(OpenSlot { slot, positions: 0 }, tokens));
                 self.report();
                 let _ = answer.send(opened.map_err(refusal));
             }
-            Command::TakeOver { slot, answer } => {
+            Command::TakeOver { slot, tokens, answer } => {
                 let taken = self.engine.take_over(slot);
-                let taken = taken.map(|(slot, positions)| OpenSlot { slot, positions });
+                let taken =
+                    taken.and_then(|(slot, positions)| self.told(OpenSlot { slot, positions }, tokens));
+                self.report();
                 let _ = answer.send(taken.map_err(refusal));
             }
             Command::Close(slot) => {
@@ -133,6 +136,15 @@ impl EngineThread {
             }
             Command::Step(waiting) => self.queues.push(waiting),
         }
+    }
+
+    /// A slot that cannot be told its session's tokens is of no use.
+    fn told(&mut self, open: OpenSlot, tokens: Vec<TokenId>) -> Result<OpenSlot, EngineError> {
+        let told = self.engine.tell(open.slot, tokens);
+        if told.is_err() {
+            self.engine.close(open.slot);
+        }
+        told.map(|()| open)
     }
 
     fn report(&self) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use shard_engine::SlotOptions;
 use swarm_net::SwarmNet;
 use swarm_proto::{HopFailure, OpenSession, Refusal, RefusalCause};
-use swarm_types::{ModelDigest, NodeId, Precision, ShardRange};
+use swarm_types::{ModelDigest, NodeId, Precision, ShardRange, TokenId};
 use tokio::{sync::watch, time::Instant};
 use tonic::transport::Channel;
 use tracing::Span;
@@ -108,15 +108,17 @@ impl Host {
     }
 
     /// A slot for a session: the one it had, where it is used in the same way, or a new one. Leased caches make room.
+    /// It is told the session's tokens.
     pub(crate) async fn slot(
         &self,
         engine: &EngineHandle,
         options: SlotOptions,
+        tokens: Vec<TokenId>,
         inherited: Option<Held>,
     ) -> Result<(Held, u32), Refusal> {
         if let Some(held) = inherited {
             if held.options == options
-                && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot).await
+                && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot, tokens.clone()).await
             {
                 self.0.metrics.taken_over.inc();
                 tracing::debug!(positions, "went on with the session's cache");
@@ -124,13 +126,18 @@ impl Host {
             }
             engine.close(held.slot).await;
         }
-        let OpenSlot { slot, positions } = self.new_slot(engine, &options).await?;
+        let OpenSlot { slot, positions } = self.new_slot(engine, &options, tokens).await?;
         Ok((Held { slot, options, last: None }, positions))
     }
 
-    async fn new_slot(&self, engine: &EngineHandle, options: &SlotOptions) -> Result<OpenSlot, Refusal> {
+    async fn new_slot(
+        &self,
+        engine: &EngineHandle,
+        options: &SlotOptions,
+        tokens: Vec<TokenId>,
+    ) -> Result<OpenSlot, Refusal> {
         loop {
-            match engine.open(options.clone()).await {
+            match engine.open(options.clone(), tokens.clone()).await {
                 Err(refusal) if refusal.cause == RefusalCause::Full => match self.0.sessions.evict() {
                     Some(slot) => engine.close(slot).await,
                     None => return Err(refusal),

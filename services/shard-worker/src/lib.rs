@@ -2,6 +2,7 @@
 //!
 //! Knows its layers and the next hop; text, OpenAI's JSON and how a route is chosen are none of its business.
 
+mod caller;
 mod config;
 mod engine_thread;
 mod error;

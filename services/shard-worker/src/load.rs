@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Instant};
 
 use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions};
 use swarm_process::grpc::Health;
-use swarm_types::{SamplingParams, Step, TokenId};
+use swarm_types::{SamplingParams, Step, StepInput, TokenId};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -90,9 +90,11 @@ fn measure_speed(engine: &mut Engine) -> Result<f32, EngineError> {
     let started = Instant::now();
     let mut steps = 0u32;
     for position in 0..STEPS.min(info.context_length) {
-        let activations = if embeds { vec![] } else { vec![0.1; info.hidden] };
-        let tokens = vec![TokenId(0)];
-        let step = Step { position, tokens, activations, samples: 1, ..Step::default() };
+        let input = match embeds {
+            true => vec![TokenId(0)].into(),
+            false => StepInput::Activations { rows: 1, values: vec![0.1; info.hidden] },
+        };
+        let step = Step { position, input, samples: 1, ..Step::default() };
         for result in engine.run(&[(slot, step)]) {
             result?;
         }

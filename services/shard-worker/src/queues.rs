@@ -89,7 +89,7 @@ mod tests {
         for (kind, rows) in steps {
             queues.push(Waiting {
                 slot,
-                step: Step { kind: *kind, tokens: vec![TokenId(0); *rows], ..Step::default() },
+                step: Step { kind: *kind, input: vec![TokenId(0); *rows].into(), ..Step::default() },
                 since: Instant::now(),
                 span: Span::none(),
                 answer: oneshot::channel().0,

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use shard_client::{HopSession, HopTrouble};
 use shard_engine::{Slot, SlotOptions, StepResult};
 use swarm_proto::{FromBelow, HopFailure, OpenSession, Refusal, RefusalCause, ToHop};
-use swarm_types::{NodeId, Step, StepOutput};
+use swarm_types::{NodeId, SamplingParams, Step, StepInput, StepOutput};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -18,10 +18,11 @@ use tokio::{
 use tracing::{Span, field::display};
 
 use crate::{
+    caller::Caller,
     engine_thread::EngineHandle,
     host::Host,
     queues::Computed,
-    sessions::{Collector, Entered, Place},
+    sessions::{Answers, Collector, Entered, Place},
     spent::Spent,
 };
 
@@ -38,7 +39,7 @@ const BLAME_GRACE: Duration = Duration::from_millis(200);
 /// A `Forward` call.
 pub(crate) struct Call {
     /// The gateway, or the hop above.
-    pub caller: NodeId,
+    pub caller: Caller,
     /// What comes down to this hop.
     pub from_above: Above,
     /// What goes up.
@@ -59,7 +60,7 @@ pub(crate) enum FromAbove {
 /// Where results go.
 enum Below {
     Hop { worker: NodeId, session: HopSession, trouble: Box<HopTrouble> },
-    Gateway(Collector),
+    Gateway(Answers),
 }
 
 /// What a session has here.
@@ -77,7 +78,6 @@ struct Seat<'a> {
 
 struct Session<'a> {
     seat: Seat<'a>,
-    caller: NodeId,
     open: OpenSession,
     above: mpsc::Sender<FromBelow>,
     below: Below,
@@ -126,16 +126,22 @@ async fn run(host: &Host, mut call: Call) -> End {
         .record("llama_swarm.session", display(&open.session))
         .record("llama_swarm.attempt", i64::from(open.attempt.0))
         .record("llama_swarm.shards", display(open.hop.shards));
-    let entered = host.admit(&open).and_then(|engine| {
-        let entered = host.sessions().enter(&open.session, open.attempt)?;
-        Ok((engine, entered))
+    let entered = call.caller.check_open(&open).and_then(|()| {
+        let engine = host.admit(&open)?;
+        Ok((engine, host.sessions().enter(&open)?))
     });
     let (engine, Entered { place, collector, inherited }) = match entered {
         Ok(entered) => entered,
         Err(refusal) => return refused_by(host, refusal),
     };
+    // Only the last hop has something to know besides its steps.
+    let collector = collector.filter(|_| open.below.is_empty());
+    let (answers, sampling, tokens) = match collector {
+        Some(Collector { answers, sampling, tokens }) => (Some(answers), Some(sampling), tokens),
+        None => (None, None, vec![]),
+    };
     // Not to be cancelled: what the engine has opened must be held by the place, or closed.
-    let (slot, positions) = match host.slot(&engine, options(&open), inherited).await {
+    let (slot, positions) = match host.slot(&engine, options(&open, sampling), tokens, inherited).await {
         Ok((held, positions)) => (held.slot, place.hold(held).then_some(positions)),
         Err(refusal) => {
             place.end();
@@ -148,7 +154,7 @@ async fn run(host: &Host, mut call: Call) -> End {
     };
     let has_rows = AtomicBool::new(positions > 0);
     let seat = Seat { host, place: &place, engine: &engine, slot, positions, has_rows: &has_rows };
-    let end = pass_steps(seat, call, open, collector).await;
+    let end = pass_steps(seat, call, open, answers).await;
     if matches!(end, End::Over(_) | End::Refused(_)) || !has_rows.load(Ordering::Relaxed) {
         // Closed first, so that whoever gets the place finds the memory free.
         engine.close(slot).await;
@@ -157,12 +163,12 @@ async fn run(host: &Host, mut call: Call) -> End {
     end
 }
 
-async fn pass_steps(seat: Seat<'_>, call: Call, open: OpenSession, collector: Option<Collector>) -> End {
-    let Call { caller, mut from_above, above } = call;
+async fn pass_steps(seat: Seat<'_>, call: Call, open: OpenSession, answers: Option<Answers>) -> End {
+    let Call { mut from_above, above, .. } = call;
     let steps = async {
-        let below = open_below(seat.host, &open, collector).await?;
+        let below = open_below(seat.host, &open, answers).await?;
         let spent = Spent::new();
-        let mut session = Session { seat, caller, open, above: above.clone(), below, spent };
+        let mut session = Session { seat, open, above: above.clone(), below, spent };
         session.steps(&mut from_above).await?;
         Ok(session.below)
     };
@@ -192,20 +198,20 @@ async fn first_message(from_above: &mut Above) -> Result<Option<OpenSession>, Re
     }
 }
 
-fn options(open: &OpenSession) -> SlotOptions {
+fn options(open: &OpenSession, sampling: Option<SamplingParams>) -> SlotOptions {
     SlotOptions {
         shards: open.hop.shards,
         prompt_tokens: open.prompt_tokens,
         max_positions: open.max_positions,
-        sampling: Some(open.sampling.clone()),
+        sampling,
     }
 }
 
-async fn open_below(host: &Host, open: &OpenSession, collector: Option<Collector>) -> Result<Below, End> {
+async fn open_below(host: &Host, open: &OpenSession, answers: Option<Answers>) -> Result<Below, End> {
     let Some((next, rest)) = open.below.split_first() else {
         let missing = "no gateway collects this session: open Collect first";
         let refused = || refused_by(host, Refusal::new(RefusalCause::UnknownSession, missing));
-        return collector.map(Below::Gateway).ok_or_else(refused);
+        return answers.map(Below::Gateway).ok_or_else(refused);
     };
     let worker = next.worker.clone();
     let opened = async {
@@ -258,15 +264,15 @@ impl Session<'_> {
         self.refused(Refusal::new(RefusalCause::Timeout, message))
     }
 
-    /// A step is not what it must be. The first hop has refused what a client can get wrong, so further down the
-    /// fault is that of the hop above.
+    /// A step is not what it must be. The first hop has refused what a client can get wrong, so further down either the
+    /// hop above is broken or this one. Which of them nobody can tell, so none is named but the one that says so; the
+    /// gateway knows the route.
     fn wrong_step(&self, refusal: Refusal) -> End {
         if refusal.cause != RefusalCause::InvalidArgument || self.open.hop.shards.start() == 0 {
             return self.refused(refusal);
         }
-        let message = format!("does not keep to the protocol: {refusal}");
-        let refusal = Refusal::new(RefusalCause::HopFailed, message);
-        End::Refused(HopFailure { worker: self.caller.clone(), refusal })
+        let message = format!("the hop above does not keep to the protocol: {refusal}");
+        self.refused(Refusal { cause: RefusalCause::WrongStep, message, ..refusal })
     }
 
     /// Computes a step and hands the result on.
@@ -278,7 +284,10 @@ impl Session<'_> {
         step.timings.push(timing);
         let sending = Instant::now();
         match result {
-            StepResult::Activations(activations) => self.send_down(Step { activations, ..step }).await?,
+            StepResult::Activations(values) => {
+                let rows = u32::try_from(step.rows()).unwrap_or(u32::MAX);
+                self.send_down(Step { input: StepInput::Activations { rows, values }, ..step }).await?;
+            }
             StepResult::Output(output) => self.answer(StepOutput { timings: step.timings, ..output }).await?,
         }
         let took = sending.elapsed();
@@ -316,13 +325,13 @@ impl Session<'_> {
     }
 
     async fn answer(&self, output: StepOutput) -> Result<(), End> {
-        let Below::Gateway(collector) = &self.below else {
+        let Below::Gateway(answers) = &self.below else {
             return Err(self.misplaced());
         };
         if !output.tokens.is_empty() {
             self.seat.place.answers(&output);
         }
-        match timeout(COLLECT_TIMEOUT, collector.send(output)).await {
+        match timeout(COLLECT_TIMEOUT, answers.send(output)).await {
             Ok(Ok(())) => Ok(()),
             // The gateway has left, or lost its connection.
             Ok(Err(_)) => Err(End::Broken),
@@ -349,8 +358,8 @@ impl Below {
                 FromBelow::Opened(positions) => Ok(positions),
                 FromBelow::Failed(failure) => Err(End::FailedBelow(failure)),
             },
-            Self::Gateway(collector) => {
-                collector.closed().await;
+            Self::Gateway(answers) => {
+                answers.closed().await;
                 Err(End::Broken)
             }
         }

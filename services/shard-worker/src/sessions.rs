@@ -12,8 +12,8 @@ use std::{
 };
 
 use shard_engine::{Slot, SlotOptions};
-use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Attempt, SessionId, StepOutput};
+use swarm_proto::{CollectSession, OpenSession, Refusal, RefusalCause};
+use swarm_types::{Attempt, NodeId, SamplingParams, SessionId, StepOutput, TokenId};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::Instant,
@@ -26,7 +26,16 @@ const ANSWERS_WAITING: usize = 16;
 const FORWARD_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where a session's answers go.
-pub(crate) type Collector = mpsc::Sender<StepOutput>;
+pub(crate) type Answers = mpsc::Sender<StepOutput>;
+
+/// A gateway that waits for a session's tokens, and what it has told the last hop for that.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    pub answers: Answers,
+    pub sampling: SamplingParams,
+    /// From position 0 on, as far as the last hop has to know them.
+    pub tokens: Vec<TokenId>,
+}
 
 /// How much the table holds.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +66,8 @@ struct Table {
 /// A session whose gateway waits, whose stream runs, or whose cache is leased.
 #[derive(Debug)]
 struct Entry {
+    /// Whose session it is: who collects its tokens, and who has opened it.
+    gateway: NodeId,
     /// The newest that was heard of, by whichever call.
     attempt: Attempt,
     /// `Collect` has come for it.
@@ -151,35 +162,41 @@ impl Sessions {
     }
 
     /// Notes a gateway; forgotten when its session does not come in time.
-    pub(crate) fn collect(&self, session: SessionId, attempt: Attempt) -> Result<Collecting, Refusal> {
-        let (collector, answers) = mpsc::channel(ANSWERS_WAITING);
+    pub(crate) fn collect(&self, wish: CollectSession, gateway: &NodeId) -> Result<Collecting, Refusal> {
+        let CollectSession { session, attempt, sampling, mut tokens } = wish;
+        let (sender, answers) = mpsc::channel(ANSWERS_WAITING);
         let mut table = self.table();
-        table.begin(&session, attempt, Call::Collect)?;
-        let entry = table.entries.entry(session).or_insert_with(|| Entry::new(attempt));
-        entry.collected = true;
-        entry.collector = Some((collector, Instant::now() + FORWARD_WITHIN));
+        table.begin(&session, attempt, gateway, Call::Collect)?;
+        let entry = table.entries.entry(session).or_insert_with(|| Entry::new(attempt, gateway));
         let last = match &entry.cache {
             Cache::Leased(held, _) => held.last.clone(),
             Cache::Nothing | Cache::InUse(..) => None,
         };
+        if let Some(last) = &last {
+            add_answered(&mut tokens, last);
+        }
+        let collector = Collector { answers: sender, sampling, tokens };
+        entry.collected = true;
+        entry.collector = Some((collector, Instant::now() + FORWARD_WITHIN));
         self.told(table);
         Ok(Collecting { answers, last })
     }
 
     /// A place for a stream, taking over from an older attempt of its session.
-    pub(crate) fn enter(&self, session: &SessionId, attempt: Attempt) -> Result<Entered, Refusal> {
+    pub(crate) fn enter(&self, open: &OpenSession) -> Result<Entered, Refusal> {
+        let OpenSession { session, attempt, gateway, .. } = open;
         let superseded = CancellationToken::new();
         let mut table = self.table();
         if table.draining {
             return Err(Refusal::new(RefusalCause::NotReady, "the worker is draining: use another replica"));
         }
-        table.begin(session, attempt, Call::Forward)?;
-        let entry = table.entries.entry(session.clone()).or_insert_with(|| Entry::new(attempt));
+        table.begin(session, *attempt, gateway, Call::Forward)?;
+        let entry = table.entries.entry(session.clone()).or_insert_with(|| Entry::new(*attempt, gateway));
         entry.forwarded = true;
         let collector = entry.collector.take().map(|(collector, _)| collector);
         let cache = std::mem::replace(&mut entry.cache, Cache::InUse(superseded.clone(), None));
         self.told(table);
-        let place = Place { sessions: self.clone(), session: session.clone(), attempt, superseded };
+        let place = Place { sessions: self.clone(), session: session.clone(), attempt: *attempt, superseded };
         Ok(Entered { place, collector, inherited: cache.into_held() })
     }
 
@@ -222,13 +239,30 @@ impl Sessions {
     }
 }
 
+/// The gateway gets the tokens of the last answer with this attempt and goes on behind them, so they count as told;
+/// even if the cache they came from has to make room before the session's stream is here.
+fn add_answered(told: &mut Vec<TokenId>, last: &StepOutput) {
+    // The last of them is at the answer's position.
+    let first = (last.position as usize + 1).saturating_sub(last.tokens.len());
+    if let Some(told_already) = told.len().checked_sub(first) {
+        told.extend(last.tokens.iter().skip(told_already).map(|sampled| sampled.token));
+    }
+}
+
 impl Table {
     /// Whether a call may begin. One of a newer attempt ends the stream of the older and leases its cache; one that is
     /// not newer, or comes a second time, is stale.
-    fn begin(&mut self, session: &SessionId, attempt: Attempt, call: Call) -> Result<(), Refusal> {
+    fn begin(
+        &mut self,
+        session: &SessionId,
+        attempt: Attempt,
+        gateway: &NodeId,
+        call: Call,
+    ) -> Result<(), Refusal> {
         self.drop_closed();
         let lease = self.bounds.lease;
         if let Some(entry) = self.entries.get_mut(session) {
+            entry.check_owner(gateway)?;
             entry.advance_to(attempt, call, lease)?;
         }
         let known = self.entries.get(session);
@@ -247,7 +281,7 @@ impl Table {
     /// Forgets gateways that have left.
     fn drop_closed(&mut self) {
         for entry in self.entries.values_mut() {
-            if entry.collector.as_ref().is_some_and(|(collector, _)| collector.is_closed()) {
+            if entry.collector.as_ref().is_some_and(|(collector, _)| collector.answers.is_closed()) {
                 entry.collector = None;
             }
         }
@@ -305,8 +339,18 @@ impl Table {
 }
 
 impl Entry {
-    fn new(attempt: Attempt) -> Self {
-        Self { attempt, collected: false, forwarded: false, collector: None, cache: Cache::Nothing }
+    fn new(attempt: Attempt, gateway: &NodeId) -> Self {
+        let gateway = gateway.clone();
+        Self { gateway, attempt, collected: false, forwarded: false, collector: None, cache: Cache::Nothing }
+    }
+
+    /// A session is of one gateway for as long as anything of it is here, whichever call came first.
+    fn check_owner(&self, gateway: &NodeId) -> Result<(), Refusal> {
+        if self.gateway == *gateway {
+            return Ok(());
+        }
+        let what = format!("the session is another gateway's, not that of {gateway}");
+        Err(Refusal::of_field(RefusalCause::PermissionDenied, "gateway", what))
     }
 
     fn advance_to(&mut self, attempt: Attempt, call: Call, lease: Duration) -> Result<(), Refusal> {
@@ -320,7 +364,7 @@ impl Entry {
         }
         if attempt > self.attempt {
             let cache = std::mem::replace(&mut self.cache, Cache::Nothing).leased(lease);
-            *self = Self { cache, ..Self::new(attempt) };
+            *self = Self { cache, ..Self::new(attempt, &self.gateway) };
         }
         Ok(())
     }

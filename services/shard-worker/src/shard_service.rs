@@ -16,6 +16,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
+    caller::Caller,
     host::Host,
     session::{self, Call, FromAbove},
 };
@@ -40,8 +41,8 @@ impl ShardService for ShardServer {
         &self,
         request: Request<Streaming<wire::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        let caller = caller(&request)?;
-        let span = session_span(self.0.id(), &caller);
+        let caller = self.caller(&request, Caller::check_forward)?;
+        let span = session_span(self.0.id(), caller.node());
         let trace = trace::Caller::of(request.metadata());
         trace.follow(&span);
         let (above, news) = mpsc::channel(NEWS_WAITING);
@@ -56,14 +57,27 @@ impl ShardService for ShardServer {
         &self,
         request: Request<wire::CollectRequest>,
     ) -> Result<Response<Self::CollectStream>, Status> {
+        let caller = self.caller(&request, Caller::check_collect)?;
         let collect = CollectSession::try_from(request.into_inner());
-        let collecting = collect.and_then(|CollectSession { session, attempt }| {
-            Ok((attempt, self.0.sessions().collect(session, attempt)?))
-        });
+        let collecting =
+            collect.and_then(|wish| Ok((wish.attempt, self.0.sessions().collect(wish, caller.node())?)));
         let (attempt, collecting) = collecting.inspect_err(|refusal| self.0.count(refusal))?;
         let accepted = stream::iter([FromHop::Accepted(collecting.last)]);
         let answers = accepted.chain(ReceiverStream::new(collecting.answers).map(FromHop::Output));
         Ok(Response::new(answers.map(move |answer| Ok(answer.into_wire(attempt))).boxed()))
+    }
+}
+
+impl ShardServer {
+    /// Who calls, if they may.
+    fn caller<T>(
+        &self,
+        request: &Request<T>,
+        check: fn(&Caller) -> Result<(), Refusal>,
+    ) -> Result<Caller, Status> {
+        let caller = caller(request)?;
+        check(&caller).inspect_err(|refusal| self.0.count(refusal))?;
+        Ok(caller)
     }
 }
 
@@ -87,9 +101,10 @@ fn unreadable(status: &Status) -> Option<Refusal> {
     wrong.then(|| Refusal::invalid("message", status.message()))
 }
 
-fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
-    let peer = request.extensions().get::<PeerInfo>().map(|peer| peer.node.clone());
-    peer.ok_or_else(|| Status::unauthenticated("only peers are served"))
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let peer = request.extensions().get::<PeerInfo>();
+    let peer = peer.ok_or_else(|| Status::unauthenticated("only peers are served"))?;
+    Ok(Caller::new(peer.node.clone(), peer.role))
 }
 
 /// The session's part of the trace. What is not known yet is recorded when it is.

@@ -33,11 +33,17 @@ async fn goes_on(forwarding: &Forwarding, collecting: &mut Collecting, position:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_does_not_fit_is_refused_by_cause() {
-    use RefusalCause::{InvalidArgument, Model, ProtocolVersion, Shards, UnknownSession};
+    use RefusalCause::{InvalidArgument, Model, PermissionDenied, ProtocolVersion, Shards, UnknownSession};
     let scene = Scene::start("0", 1, &format!("--kv-memory {}", 2 * POSITION_BYTES * (CONTEXT - 1))).await;
     type Change = fn(&mut wire::OpenSession);
     let cases: [(&str, Change, RefusalCause, &str); 10] = [
-        ("version", |o| o.protocol_version = 1, ProtocolVersion, "protocol_version"),
+        (
+            "gateway",
+            |o| o.gateway = "12D3KooWa".into(),
+            PermissionDenied,
+            "gateway: the session is opened by",
+        ),
+        ("version", |o| o.protocol_version = 2, ProtocolVersion, "protocol_version"),
         ("digest", |o| o.model_digest = "00".repeat(32), Model, "model"),
         ("precision", |o| o.precision = "fast".into(), Model, "model"),
         (
@@ -50,7 +56,6 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
         ("gap", |o| o.total_shards = 2, InvalidArgument, "hops"),
         ("context", |o| o.max_positions = CONTEXT + 1, InvalidArgument, "max_positions"),
         ("cache", |o| o.max_positions = CONTEXT, InvalidArgument, "max_positions"),
-        ("sampling", |o| o.sampling = None, InvalidArgument, "sampling"),
         ("no Collect", |_| {}, UnknownSession, "no gateway collects"),
     ];
     for (number, (name, change, cause, message)) in (1..).zip(cases) {
@@ -63,7 +68,8 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
     let mut early = scene.forward([Message::Step(step(0, &[5]))]).await;
     let refusal = early.failure().await.refusal;
     assert!(refusal.cause == InvalidArgument && refusal.message.contains("must be open"), "{refusal}");
-    assert_eq!(scene.refused(InvalidArgument).await, 6);
+    assert_eq!(scene.refused(InvalidArgument).await, 5);
+    assert_eq!(scene.refused(PermissionDenied).await, 1);
     answers_two_tokens(&scene, 99).await;
 }
 
@@ -80,16 +86,17 @@ async fn wrong_step(scene: &Scene, number: u32, mut step: wire::Step, change: St
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_step_to_the_first_hop_is_its_senders_fault() {
     let scene = Scene::start("0", 1, "").await;
-    let cases: [(&str, StepChange); 9] = [
+    let cases: [(&str, StepChange); 10] = [
         ("tokens", |s| s.tokens.clear()),
         ("tokens", |s| s.tokens = vec![5; 5000]),
         ("tokens", |s| s.tokens = vec![u32::MAX]),
         ("position", |s| s.position = 1),
         ("position", |s| s.tokens = vec![5; 17]),
-        ("targets", |s| s.targets = vec![5; 3]),
+        ("scores", |s| s.scores = 3),
+        ("scores: the token at 1 was not told", |s| s.scores = 1),
         ("samples", |s| s.samples = 3),
         ("kind", |s| s.kind = 0),
-        ("activations", |s| s.activations = vec![0; 4].into()),
+        ("tokens", |s| s.activations = vec![0; 4].into()),
     ];
     for (number, (field, change)) in (1..).zip(cases) {
         let HopFailure { worker, refusal } = wrong_step(&scene, number, step(0, &[5, 6]), change).await;
@@ -103,9 +110,11 @@ async fn a_wrong_step_to_the_first_hop_is_its_senders_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_step_further_down_is_the_fault_of_the_hop_above() {
+async fn a_wrong_step_further_down_is_refused_without_blaming_the_hop_above() {
     let scene = Scene::start("1", 2, "").await;
-    let cases: [(&str, StepChange); 5] = [
+    let cases: [(&str, StepChange); 7] = [
+        ("tokens: only the first hop", |s| *s = step(0, &[5, 6])),
+        ("rows", |s| s.rows = 0),
         ("activations", |s| s.activations = s.activations.slice(..4 * HIDDEN)),
         ("activations", |s| s.activations = s.activations.slice(..7)),
         ("activations", |s| s.activations = activations_to_bytes(&[f32::NAN; 2 * HIDDEN])),
@@ -113,14 +122,54 @@ async fn a_wrong_step_further_down_is_the_fault_of_the_hop_above() {
         ("position", |s| s.position = 3),
     ];
     for (number, (field, change)) in (1..).zip(cases) {
-        let HopFailure { worker, refusal } = wrong_step(&scene, number, step_below(0, &[5, 6]), change).await;
-        assert_eq!((refusal.cause, &worker), (RefusalCause::HopFailed, scene.peer.id()), "{refusal}");
+        let HopFailure { worker, refusal } = wrong_step(&scene, number, step_below(0, 2), change).await;
+        assert_eq!((refusal.cause, &worker), (RefusalCause::WrongStep, &scene.worker), "{refusal}");
         assert!(refusal.message.contains(field), "{field}: {refusal}");
     }
-    assert_eq!(scene.refused(RefusalCause::HopFailed).await, 5);
+    assert_eq!(scene.refused(RefusalCause::WrongStep).await, 7);
     let (forwarding, mut collecting) = scene.session(99, 1).await;
-    forwarding.send(step_below(0, &[5, 6])).await;
+    forwarding.send(step_below(0, 2)).await;
     assert!(matches!(collecting.answer().await, Some((2, Some(_)))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hop_below_gets_activations_and_no_token() {
+    let mut scene = Scene::with_hop_below("0", 2, "", HopBelow::Listens).await;
+    let forwarding = scene.forward([Message::Open(scene.opening(1, 1))]).await;
+    forwarding.send(wire::Step { samples: 1, scores: 1, ..step(0, &[5, 6, 7]) }).await;
+    assert!(matches!(scene.heard().await.message, Some(Message::Open(_))));
+    let Some(Message::Step(passed)) = scene.heard().await.message else { panic!("the step follows") };
+    assert_eq!((passed.tokens.as_slice(), passed.rows, passed.samples, passed.scores), (&[][..], 3, 1, 1));
+    assert_eq!(passed.activations.len(), 3 * HIDDEN * 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sampling_looks_at_is_told_to_the_last_hop_alone() {
+    let scene = Scene::start("1", 2, "").await;
+    let penalty = |number, tokens: &[u32]| {
+        let sampling =
+            wire::SamplingParams { repetition_penalty: Some(1.5), ..wire::SamplingParams::default() };
+        wire::CollectRequest { sampling: Some(sampling), tokens: tokens.to_vec(), ..scene.wish(number, 1) }
+    };
+    let mut told = scene.collect_with(penalty(1, &[5, 6])).await;
+    let forwarding = scene.forward([Message::Open(scene.opening(1, 1))]).await;
+    for position in [0, 2, 3] {
+        // Behind what was told it knows what it has sampled.
+        forwarding.send(step_below(position, if position == 0 { 2 } else { 1 })).await;
+        assert!(matches!(told.answer().await, Some((_, Some(_)))));
+    }
+    let refused: [(&[u32], &str); 3] = [
+        (&[5], "samples: the token at 1"),
+        (&[5; 17], "tokens: 17 were told, the session has 16"),
+        (&[5, 9_999_999], "tokens: 9999999 is not in the vocabulary"),
+    ];
+    for (number, (tokens, message)) in (2..).zip(refused) {
+        let _told = scene.collect_with(penalty(number, tokens)).await;
+        let mut forwarding = scene.forward([Message::Open(scene.opening(number, 1))]).await;
+        forwarding.send(step_below(0, 2)).await;
+        let refusal = forwarding.failure().await.refusal;
+        assert!(refusal.message.contains(message), "{refusal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,8 +301,12 @@ async fn more_sessions_than_allowed_are_told_that_it_is_full() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_below_is_told_with_its_own_cause_and_name() {
-    for (below, cause) in [(HopBelow::Full, RefusalCause::Full), (HopBelow::Mumbles, RefusalCause::HopFailed)]
-    {
+    let cases = [
+        (HopBelow::Full, RefusalCause::Full),
+        (HopBelow::Mumbles, RefusalCause::HopFailed),
+        (HopBelow::Accuses, RefusalCause::HopFailed),
+    ];
+    for (below, cause) in cases {
         let scene = Scene::with_hop_below("0", 2, "", below).await;
         for number in 1..=20 {
             // The steps are under way while the hop below refuses, and none of them must hide why.

@@ -11,7 +11,7 @@ use candle_core::{
 };
 use gguf::{Dtype, Header, TensorInfo, tiny::TinyModel, write::Writer};
 use shard_engine::{DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
-use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepOutput, TokenId};
+use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepInput, StepOutput, TokenId};
 use tempfile::TempDir;
 
 pub(crate) const PROMPT: [u32; 13] = [5, 9, 200, 31, 77, 5, 5, 120, 64, 33, 250, 17, 8];
@@ -103,6 +103,7 @@ impl Route {
         Self { engines, slots: BTreeMap::new() }
     }
 
+    /// Opens a session; the last shard is told its prompt.
     pub(crate) fn open(&mut self, session: u32, params: &SamplingParams) {
         let open = |engine: &mut Engine| {
             let options = SlotOptions {
@@ -115,6 +116,14 @@ impl Route {
         };
         let slots = self.engines.iter_mut().map(open).collect();
         assert!(self.slots.insert(session, slots).is_none(), "session {session} is open already");
+        self.tell(session, &PROMPT);
+    }
+
+    /// Tells the last shard a session's tokens.
+    pub(crate) fn tell(&mut self, session: u32, tokens: &[u32]) {
+        let last = self.engines.len() - 1;
+        let slot = self.slot(last, session);
+        self.engines[last].tell(slot, ids(tokens)).expect("told");
     }
 
     pub(crate) fn close(&mut self, session: u32) {
@@ -136,7 +145,7 @@ impl Route {
             let batch: Vec<(Slot, Step)> = slots.zip(steps.iter().cloned()).collect();
             for (step, result) in steps.iter_mut().zip(self.engines[hop].run(&batch)) {
                 match result.expect("computed") {
-                    StepResult::Activations(x) => step.activations = x,
+                    StepResult::Activations(values) => step.input = activations(step.rows(), values),
                     StepResult::Output(output) => outputs.push(output),
                 }
             }
@@ -178,8 +187,20 @@ pub(crate) fn sampled(output: &StepOutput) -> Vec<(u32, u32)> {
 
 /// A step that samples from its last row.
 pub(crate) fn step(position: u32, tokens: &[u32]) -> Step {
-    let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
-    Step { position, tokens, samples: 1, ..Step::default() }
+    Step { position, input: ids(tokens).into(), samples: 1, ..Step::default() }
+}
+
+/// The same for a shard that is not the first.
+pub(crate) fn step_below(position: u32, rows: usize, values: Vec<f32>) -> Step {
+    Step { position, input: activations(rows, values), samples: 1, ..Step::default() }
+}
+
+pub(crate) fn activations(rows: usize, values: Vec<f32>) -> StepInput {
+    StepInput::Activations { rows: rows as u32, values }
+}
+
+pub(crate) fn ids(tokens: &[u32]) -> Vec<TokenId> {
+    tokens.iter().map(|id| TokenId(*id)).collect()
 }
 
 pub(crate) fn params() -> SamplingParams {

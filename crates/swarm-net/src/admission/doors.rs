@@ -1,4 +1,5 @@
-//! How many connections may wait for their admission: few in all, fewer from one address. No IO and no clock of its own.
+//! How many connections may wait for their admission: few in all, fewer from one address. No IO and no clock of its
+//! own.
 //!
 //! Who belongs here needs its place for some round trips. So when places run out, the connection that has had one for
 //! longest gives it up; only one that is new is spared, and then it is the newcomer that goes and comes again.

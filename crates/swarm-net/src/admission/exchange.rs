@@ -1,10 +1,11 @@
 //! The proof that two nodes give each other that they hold the swarm's secret: `/llama-swarm/{cluster}/admit/1`.
 //!
-//! The transport has proven who is at either end. The dialer opens the connection's first stream and sends its *hello*,
-//! a nonce and its role; the listener answers with its own hello and its *proof*; the dialer sends its proof, and the
-//! listener one byte that says whether it takes it. A proof is HMAC-SHA256, under a key made of secret and cluster, over
-//! a label, which side gives it, both peer ids, both nonces and both roles. So it is good for this connection and this
-//! side only: nothing can be passed on to another peer, given back, or used again; and the secret itself is never sent.
+//! The transport has proven who is at either end. The dialer opens the connection's first stream and sends its
+//! *hello*, a nonce and its role; the listener answers with its own hello and its *proof*; the dialer sends its proof,
+//! and the listener one byte that says whether it takes it. A proof is HMAC-SHA256, under a key made of secret and
+//! cluster, over a label, which side gives it, both peer ids, both nonces and both roles. So it is good for this
+//! connection and this side only: nothing can be passed on to another peer, given back, or used again; and the secret
+//! itself is never sent.
 
 use std::{io, time::Duration};
 

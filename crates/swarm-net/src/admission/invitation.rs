@@ -7,7 +7,7 @@ use swarm_types::NodeId;
 
 use super::secret::Secret;
 use crate::{
-    config::{EntryAddress, entry},
+    entry_address::{EntryAddress, entry},
     peer,
     transport::address,
 };

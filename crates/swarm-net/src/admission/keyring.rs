@@ -12,7 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroize;
 
-use super::secret::{self, Secret};
+use super::{secret::Secret, secret_file};
 use crate::NetError;
 
 /// Where the secrets come from.
@@ -111,7 +111,8 @@ impl Keyring {
             Source::Fixed(secrets) => (None, secrets, None),
             Source::File(path) => {
                 let stamp = stamp(&path);
-                let secrets = secret::read(&path)?.iter().map(|line| line.secret().clone()).collect();
+                secret_file::warn_if_public(&path);
+                let secrets = secret_file::read(&path)?.iter().map(|line| line.secret().clone()).collect();
                 (Some(path), secrets, stamp)
             }
         };
@@ -137,7 +138,7 @@ impl Keyring {
         if std::mem::replace(&mut self.state().stamp, found) == found {
             return false;
         }
-        let lines = match secret::read(path) {
+        let lines = match secret_file::read(path) {
             Ok(lines) => lines,
             Err(error) => {
                 tracing::warn!(%error, "the secrets stay as they were");

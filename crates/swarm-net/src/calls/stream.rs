@@ -17,8 +17,8 @@ use tonic::transport::server::Connected;
 
 use crate::{Role, metrics::Metrics};
 
-/// Who is at the other end of a call: authenticated by the transport, in the role that it has proven. In the extensions of every request that
-/// comes in through a [`PeerListener`].
+/// Who is at the other end of a call: authenticated by the transport, in the role that it has proven. In the
+/// extensions of every request that comes in through a [`PeerListener`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PeerInfo {
     /// Who.

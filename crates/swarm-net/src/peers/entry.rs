@@ -13,7 +13,7 @@ use libp2p::{
     },
 };
 
-use crate::{config::EntryAddress, peers::dialer::backoff, transport::address};
+use crate::{entry_address::EntryAddress, peers::dialer::backoff, transport::address};
 
 /// Before an entry is tried again that led by a name to this node itself.
 const OWN_PAUSE: Duration = Duration::from_secs(30);

@@ -2,6 +2,8 @@
 // Each test binary uses a part of this, and what fails here fails a test.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod process;
+
 use std::time::{Duration, Instant};
 
 use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};

@@ -6,7 +6,7 @@
 
 use std::{ops::Range, time::Instant};
 
-use swarm_proto::OpenSession;
+use swarm_proto::{CollectSession, OpenSession};
 use swarm_types::{
     Attempt, HopTiming, Precision, SampledToken, SessionId, Step, StepKind, StepOutput, TargetScore, TokenId,
 };
@@ -19,7 +19,7 @@ use super::{
     admission::Place,
     metrics::{Counted, GenerationMetrics},
     outlet::{ClientGone, Outlet},
-    pipeline::Pipeline,
+    pipeline::{Opening, Pipeline},
     recovery::{Recovery, Trouble},
 };
 use crate::swarm::{Reserved, Swarm};
@@ -169,10 +169,10 @@ impl Driver {
 
     /// One route, from the first token to the end or to trouble.
     async fn attempt(&mut self, reserved: &Reserved) -> Result<FinishReason, Interruption> {
-        let open = self.open_session(reserved);
+        let opening = Opening { open: self.open_session(reserved), collect: self.collect_session() };
         self.given.account.begins(self.attempt, reserved.route());
-        let mut pipeline =
-            Pipeline::open(&self.given.swarm, reserved.route(), open, self.given.config.step_timeout).await?;
+        let step_timeout = self.given.config.step_timeout;
+        let mut pipeline = Pipeline::open(&self.given.swarm, reserved.route(), opening, step_timeout).await?;
         let ended = self.drive(&mut pipeline).await;
         match &ended {
             Ok(_) => self.finished = Some(pipeline),
@@ -230,14 +230,12 @@ impl Driver {
     }
 
     fn open_session(&self, reserved: &Reserved) -> OpenSession {
-        let mut sampling = self.given.request.sampling.clone();
-        // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
-        sampling.top_logprobs = sampling.top_logprobs.max(self.given.request.score_prompt);
         let prompt_tokens = count(self.given.request.prompt.len());
         let hops = reserved.route().hops();
         OpenSession {
             session: self.given.session.clone(),
             attempt: self.attempt,
+            gateway: self.given.swarm.id(),
             model_digest: self.given.swarm.model().digest,
             precision: reserved.precision(),
             total_shards: reserved.route().last().shards.end(),
@@ -245,8 +243,22 @@ impl Driver {
             below: hops.get(1..).unwrap_or_default().to_vec(),
             prompt_tokens,
             max_positions: prompt_tokens.saturating_add(self.given.request.max_tokens),
-            sampling,
         }
+    }
+
+    /// What the last hop has to know. Tokens only where it looks at them: for penalties all, for scores the prompt's.
+    fn collect_session(&self) -> CollectSession {
+        let GenerationRequest { prompt, sampling, score_prompt, .. } = &self.given.request;
+        let mut sampling = sampling.clone();
+        // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
+        sampling.top_logprobs = sampling.top_logprobs.max(*score_prompt);
+        let tokens = match self.scored < self.scores_wanted() {
+            _ if sampling.uses_history() => self.tokens.clone(),
+            true => prompt.clone(),
+            false => vec![],
+        };
+        let session = self.given.session.clone();
+        CollectSession { session, attempt: self.attempt, sampling, tokens }
     }
 
     /// Sends the tokens from `begin` on in chunks; gives the answer to the last.
@@ -289,22 +301,21 @@ impl Driver {
         let step = Step {
             kind,
             position: count(rows.start),
-            tokens: self.tokens.get(rows.clone()).unwrap_or_default().to_vec(),
+            input: self.tokens.get(rows.clone()).unwrap_or_default().to_vec().into(),
             samples: u32::from(sample),
-            targets: self.targets(rows),
+            scores: self.scores(rows),
             ..Step::default()
         };
         debug!(position = step.position, rows = step.rows(), "step sent");
         Ok(pipeline.send(step).await?)
     }
 
-    /// The prompt tokens to score under these rows, if they were not reported yet.
-    fn targets(&self, rows: Range<usize>) -> Vec<TokenId> {
-        if self.given.request.score_prompt.is_none() || rows.start < self.scored {
-            return vec![];
+    /// Of these rows, how many are followed by a token of the prompt that is to be scored and was not yet.
+    fn scores(&self, rows: Range<usize>) -> u32 {
+        if rows.start < self.scored {
+            return 0;
         }
-        let end = (rows.end + 1).min(self.given.request.prompt.len());
-        self.given.request.prompt.get(rows.start + 1..end).unwrap_or_default().to_vec()
+        count(rows.end.min(self.scores_wanted()).saturating_sub(rows.start))
     }
 
     /// The next answer; its prompt scores are reported.

@@ -28,6 +28,14 @@ pub(super) struct Pipeline {
     under_way: VecDeque<Expected>,
 }
 
+/// How a session is opened at the two ends of its route.
+pub(super) struct Opening {
+    /// Goes down the route, hop by hop.
+    pub(super) open: OpenSession,
+    /// Goes straight to the last hop.
+    pub(super) collect: CollectSession,
+}
+
 /// What a session speaks through.
 struct Streams {
     hops: HopSession,
@@ -48,12 +56,12 @@ impl Pipeline {
     pub(super) async fn open(
         swarm: &Swarm,
         route: &Route,
-        open: OpenSession,
+        opening: Opening,
         step_timeout: Duration,
     ) -> Result<Self, Trouble> {
         let mut status = swarm.status();
         tokio::select! {
-            opened = Self::open_streams(swarm, route, open, step_timeout) => opened,
+            opened = Self::open_streams(swarm, route, opening, step_timeout) => opened,
             trouble = lost_hop(&mut status, route) => Err(trouble),
         }
     }
@@ -61,14 +69,13 @@ impl Pipeline {
     async fn open_streams(
         swarm: &Swarm,
         route: &Route,
-        open: OpenSession,
+        opening: Opening,
         step_timeout: Duration,
     ) -> Result<Self, Trouble> {
         let (first, last) = (&route.first().worker, &route.last().worker);
-        let wanted = CollectSession { session: open.session.clone(), attempt: open.attempt };
-        let collected = async { collect(swarm.channel(last).await?, wanted).await };
+        let collected = async { collect(swarm.channel(last).await?, opening.collect).await };
         let collected = collected.await.map_err(|refusal| Trouble::at(last, refusal))?;
-        let forward = async { HopSession::open(swarm.channel(first).await?, open).await };
+        let forward = async { HopSession::open(swarm.channel(first).await?, opening.open).await };
         let (hops, trouble) = forward.await.map_err(|refusal| Trouble::at(first, refusal))?;
         Ok(Self {
             route: route.clone(),
@@ -119,7 +126,7 @@ impl Pipeline {
     /// Sends a step down the route.
     pub(super) async fn send(&mut self, step: Step) -> Result<(), Trouble> {
         let expected =
-            Expected { position: step.end(), sampled: step.samples as usize, scores: step.targets.len() };
+            Expected { position: step.end(), sampled: step.samples as usize, scores: step.scores as usize };
         let Streams { hops, trouble, .. } = streams(&mut self.streams);
         let sent = tokio::select! {
             sent = hops.send(step) => sent,

@@ -104,7 +104,7 @@ impl Recovery {
             return Err(invalid(&trouble.refusal));
         }
         match &trouble.worker {
-            Some(worker) => self.strike(worker, now),
+            Some(worker) => suspects(worker, cause, route).for_each(|suspect| self.strike(suspect, now)),
             // Nobody is to blame, so everybody is avoided, but nobody excluded.
             None => route.hops().iter().for_each(|hop| {
                 self.strikes.entry(hop.worker.clone()).or_insert(Strikes { count: 0, until: now });
@@ -170,6 +170,18 @@ impl Recovery {
             (None, _) => GenerationError::Internal { message },
         }
     }
+}
+
+/// Who may be at fault: the hop that failed, and where it has only refused what it got, the hop above it as much. A hop
+/// that says so cannot push another one out without itself.
+fn suspects<'a>(
+    worker: &'a NodeId,
+    cause: RefusalCause,
+    route: &'a Route,
+) -> impl Iterator<Item = &'a NodeId> {
+    let mut pairs = route.hops().iter().zip(route.hops().iter().skip(1));
+    let above = pairs.find(|(_, hop)| hop.worker == *worker).map(|(above, _)| &above.worker);
+    std::iter::once(worker).chain(above.filter(|_| cause == RefusalCause::WrongStep))
 }
 
 /// A worker's refusal of the request itself.

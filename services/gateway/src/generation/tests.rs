@@ -176,6 +176,25 @@ async fn a_lost_hop_is_replaced_and_the_continuation_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_hop_can_push_out_nobody_but_itself() {
+    let named = |name: &str, cause| Fault::HopFails { worker: worker(name), cause, at: 9 };
+    let cases = [
+        // What it says of the hop above may be true or not.
+        (named("b1", RefusalCause::WrongStep), ["a2", "b2"]),
+        // Who is not on the route has not failed; whoever says so has.
+        (named("c", RefusalCause::HopFailed), ["a2", "b1"]),
+    ];
+    for (fault, route) in cases {
+        let fakes = FakeSwarm::start(&[&["a1", "a2"], &["b1", "b2"]], [fault]).await;
+        continued_to_the_end(&run(&fakes, request(6, 8)).await, 6, 8);
+        let [first, second] = fakes.opened().try_into().expect("two attempts");
+        assert_eq!([first.hop.worker, first.below[0].worker.clone()], ["a1", "b1"].map(worker));
+        assert_eq!([second.hop.worker, second.below[0].worker.clone()], route.map(worker));
+        assert_eq!(first.gateway, fakes.swarm().id());
+    }
+}
+
+#[tokio::test]
 async fn what_the_hops_have_kept_is_not_computed_again() {
     // Prompt of six, chunks of four: the step that reaches nine is the fourth token's.
     let first = [(0, 4), (4, 2), (6, 1), (7, 1)];
@@ -206,6 +225,24 @@ async fn scores_are_reported_once_whatever_the_hops_have_kept() {
         continued_to_the_end(&outcome, 13, 4);
         let targets: Vec<_> = outcome.scores.iter().map(|score| score.target.token).collect();
         assert_eq!(targets, prompt(13)[1..], "{keep} kept");
+    }
+}
+
+#[tokio::test]
+async fn the_last_hop_is_told_tokens_only_where_it_looks_at_them() {
+    let penalty = SamplingParams { presence_penalty: 0.5, ..SamplingParams::greedy() };
+    let cases = [
+        (GenerationRequest { ..request(6, 8) }, 0, 0),
+        (GenerationRequest { sampling: penalty, ..request(6, 8) }, 6, 9),
+        // What was scored already is not scored again.
+        (GenerationRequest { score_prompt: Some(1), ..request(6, 8) }, 6, 0),
+    ];
+    for (request, first, second) in cases {
+        let fakes = FakeSwarm::start(&[&["a"], &["b"]], [Fault::Breaks { at: 9 }]).await;
+        continued_to_the_end(&run(&fakes, request).await, 6, 8);
+        let all = [prompt(6), continuation(&prompt(6), 8)].concat();
+        let told: Vec<_> = fakes.told().into_iter().map(|wish| wish.tokens).collect();
+        assert_eq!(told, [&all[..first], &all[..second]]);
     }
 }
 

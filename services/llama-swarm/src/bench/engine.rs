@@ -162,7 +162,7 @@ impl Run {
             let step = |token: &TokenId| Step {
                 kind,
                 position,
-                tokens: vec![*token],
+                input: vec![*token].into(),
                 samples: 1,
                 ..Step::default()
             };
@@ -200,7 +200,7 @@ impl Run {
                 let rows = prompt[position..].iter().take(chunk);
                 Step {
                     position: position as u32,
-                    tokens: rows.copied().map(TokenId).collect(),
+                    input: rows.copied().map(TokenId).collect::<Vec<_>>().into(),
                     samples: u32::from(position + chunk >= prompt.len()),
                     ..Step::default()
                 }

@@ -1,6 +1,6 @@
 //! Attempts one after the other, at once, and late; leases within their bounds.
 
-use swarm_types::{SampledToken, TokenId};
+use swarm_types::{Hop, ModelDigest, Precision, SampledToken, ShardRange};
 
 use super::*;
 use crate::fixture::{options, slots};
@@ -19,9 +19,34 @@ fn held(slot: Slot) -> Held {
     Held { slot, options: options(), last: None }
 }
 
+fn gateway(name: &str) -> NodeId {
+    format!("12D3{name}").parse().expect("valid")
+}
+
+fn open(number: u32, attempt: u32) -> OpenSession {
+    let shards = ShardRange::new(0, 1).expect("valid");
+    OpenSession {
+        session: session(number),
+        attempt: Attempt(attempt),
+        gateway: gateway("a"),
+        model_digest: ModelDigest([0; 32]),
+        precision: Precision::Exact,
+        total_shards: 1,
+        hop: Hop { worker: gateway("w"), shards },
+        below: vec![],
+        prompt_tokens: 0,
+        max_positions: 1,
+    }
+}
+
+fn wish(number: u32, attempt: u32) -> CollectSession {
+    let sampling = SamplingParams::greedy();
+    CollectSession { session: session(number), attempt: Attempt(attempt), sampling, tokens: vec![] }
+}
+
 /// A stream that runs with this slot.
 fn runs(sessions: &Sessions, number: u32, attempt: u32, slot: Slot) -> Place {
-    let place = sessions.enter(&session(number), Attempt(attempt)).expect("there is room").place;
+    let place = sessions.enter(&open(number, attempt)).expect("there is room").place;
     assert!(place.hold(held(slot)), "nobody else has it");
     place
 }
@@ -43,13 +68,13 @@ fn cause<T: std::fmt::Debug>(refused: Result<T, Refusal>) -> RefusalCause {
 fn a_newer_attempt_takes_over_and_an_older_one_is_refused() {
     let (sessions, slots) = (table(1), slots(1));
     let first = runs(&sessions, 1, 1, slots[0]);
-    assert_eq!(cause(sessions.enter(&session(2), Attempt(1))), RefusalCause::Full);
-    let second = sessions.enter(&session(1), Attempt(2)).expect("newer");
+    assert_eq!(cause(sessions.enter(&open(2, 1))), RefusalCause::Full);
+    let second = sessions.enter(&open(1, 2)).expect("newer");
     assert!(first.superseded.is_cancelled() && !second.place.superseded.is_cancelled());
     assert_eq!(second.inherited, Some(held(slots[0])), "with what it had");
     assert!(!first.hold(held(slots[0])), "the older holds nothing any more");
     for stale in [1, 2] {
-        assert_eq!(cause(sessions.enter(&session(1), Attempt(stale))), RefusalCause::StaleAttempt);
+        assert_eq!(cause(sessions.enter(&open(1, stale))), RefusalCause::StaleAttempt);
     }
     drop(first);
     assert_eq!(counts(&sessions), (1, 0), "the newer attempt keeps its place");
@@ -64,10 +89,10 @@ fn a_stream_that_breaks_leaves_its_cache_and_one_that_ends_gives_it_back() {
     let ended = runs(&sessions, 2, 1, slots[1]);
     assert_eq!(counts(&sessions), (1, 1));
     ended.end();
-    let again = sessions.enter(&session(1), Attempt(2)).expect("newer");
+    let again = sessions.enter(&open(1, 2)).expect("newer");
     assert_eq!(again.inherited, Some(held(slots[0])));
     assert_eq!(counts(&sessions), (1, 0));
-    assert_eq!(sessions.enter(&session(2), Attempt(1)).expect("nothing is known of it").inherited, None);
+    assert_eq!(sessions.enter(&open(2, 1)).expect("nothing is known of it").inherited, None);
 }
 
 #[tokio::test]
@@ -107,24 +132,25 @@ async fn whoever_waits_for_what_is_to_be_let_go_hears_of_a_new_lease() {
 #[tokio::test]
 async fn a_gateway_whose_session_does_not_come_is_let_go() {
     let sessions = table(1);
-    let mut collecting = sessions.collect(session(1), Attempt(1)).expect("there is room");
+    let mut collecting = sessions.collect(wish(1, 1), &gateway("a")).expect("there is room");
     let (_, next) = sessions.let_go(Instant::now());
     sessions.let_go(next.expect("it does not wait for ever"));
     assert!(collecting.answers.recv().await.is_none(), "its stream ends");
-    assert!(sessions.collect(session(1), Attempt(1)).is_ok(), "nothing is left of it");
+    assert!(sessions.collect(wish(1, 1), &gateway("a")).is_ok(), "nothing is left of it");
 }
 
 #[tokio::test]
 async fn only_the_newest_attempt_is_waited_for_and_not_by_too_many() {
     let sessions = table(1);
-    let mut first = sessions.collect(session(1), Attempt(1)).expect("there is room");
-    assert_eq!(cause(sessions.collect(session(1), Attempt(1))), RefusalCause::StaleAttempt);
-    let _other = sessions.collect(session(2), Attempt(1)).expect("twice as many as may run");
-    assert_eq!(cause(sessions.collect(session(3), Attempt(1))), RefusalCause::Full);
-    let _second = sessions.collect(session(1), Attempt(2)).expect("newer, it takes the place of the older");
+    let mut first = sessions.collect(wish(1, 1), &gateway("a")).expect("there is room");
+    assert_eq!(cause(sessions.collect(wish(1, 1), &gateway("a"))), RefusalCause::StaleAttempt);
+    let _other = sessions.collect(wish(2, 1), &gateway("a")).expect("twice as many as may run");
+    assert_eq!(cause(sessions.collect(wish(3, 1), &gateway("a"))), RefusalCause::Full);
+    let _second =
+        sessions.collect(wish(1, 2), &gateway("a")).expect("newer, it takes the place of the older");
     assert!(first.answers.recv().await.is_none(), "the older attempt's stream ends");
-    assert_eq!(cause(sessions.enter(&session(1), Attempt(1))), RefusalCause::StaleAttempt);
-    let entered = sessions.enter(&session(1), Attempt(2)).expect("it is waited for");
+    assert_eq!(cause(sessions.enter(&open(1, 1))), RefusalCause::StaleAttempt);
+    let entered = sessions.enter(&open(1, 2)).expect("it is waited for");
     assert!(entered.collector.is_some());
 }
 
@@ -132,7 +158,7 @@ async fn only_the_newest_attempt_is_waited_for_and_not_by_too_many() {
 fn a_gateway_that_has_left_takes_no_place() {
     let sessions = table(1);
     for number in 1..10 {
-        drop(sessions.collect(session(number), Attempt(1)).expect("the others have left"));
+        drop(sessions.collect(wish(number, 1), &gateway("a")).expect("the others have left"));
     }
 }
 
@@ -142,18 +168,58 @@ fn a_gateway_that_comes_back_gets_the_answer_that_may_have_been_lost() {
     let place = runs(&sessions, 1, 1, slots[0]);
     place.answers(&output(7));
     place.answers(&output(8));
-    let collecting = sessions.collect(session(1), Attempt(2)).expect("newer");
+    let collecting = sessions.collect(wish(1, 2), &gateway("a")).expect("newer");
     assert!(place.superseded.is_cancelled(), "the older attempt is over, although its stream has not broken");
     assert_eq!(collecting.last, Some(output(8)));
     place.answers(&output(9));
     drop(place);
-    let entered = sessions.enter(&session(1), Attempt(2)).expect("it follows");
+    let entered = sessions.enter(&open(1, 2)).expect("it follows");
     assert_eq!(entered.inherited.and_then(|held| held.last), Some(output(8)), "late answers do not count");
+}
+
+#[test]
+fn the_tokens_of_an_answer_that_may_have_been_lost_count_as_told() {
+    let (sessions, slots) = (table(1), slots(1));
+    // It stands at 3, where its token is.
+    runs(&sessions, 1, 1, slots[0]).answers(&output(9));
+    let ids = |tokens: &[u32]| tokens.iter().map(|id| TokenId(*id)).collect::<Vec<_>>();
+    let cases: [(&[u32], &[u32]); 5] = [
+        (&[5, 6, 7], &[5, 6, 7, 9]),
+        (&[5, 6, 7, 8], &[5, 6, 7, 8]),
+        (&[5; 5], &[5; 5]),
+        (&[5, 6], &[5, 6]),
+        (&[], &[]),
+    ];
+    for (attempt, (told, known)) in (2..).zip(cases) {
+        let _collecting =
+            sessions.collect(CollectSession { tokens: ids(told), ..wish(1, attempt) }, &gateway("a"));
+        let entered = sessions.enter(&open(1, attempt)).expect("newer");
+        assert!(entered.place.hold(entered.inherited.expect("it stays")));
+        assert_eq!(entered.collector.expect("it waits").tokens, ids(known), "{told:?}");
+    }
+}
+
+#[test]
+fn a_session_stays_that_of_the_gateway_which_came_first() {
+    use RefusalCause::PermissionDenied;
+    let (sessions, slots) = (table(4), slots(1));
+    let theirs = |number, attempt| OpenSession { gateway: gateway("b"), ..open(number, attempt) };
+    let _collecting = sessions.collect(wish(1, 1), &gateway("a")).expect("there is room");
+    assert_eq!(cause(sessions.enter(&theirs(1, 1))), PermissionDenied);
+    assert!(sessions.enter(&open(1, 1)).expect("its own").collector.is_some(), "the other has taken nothing");
+
+    let _place = runs(&sessions, 2, 1, slots[0]);
+    for attempt in [1, 2] {
+        let refused = sessions.collect(wish(2, attempt), &gateway("b"));
+        assert_eq!(cause(refused.map(drop)), PermissionDenied);
+        assert_eq!(cause(sessions.enter(&theirs(2, attempt)).map(drop)), PermissionDenied);
+    }
+    assert!(sessions.collect(wish(2, 1), &gateway("a")).is_ok(), "nor ended what runs");
 }
 
 #[test]
 fn while_draining_nobody_enters() {
     let sessions = table(1);
     sessions.drain();
-    assert_eq!(cause(sessions.enter(&session(1), Attempt(1))), RefusalCause::NotReady);
+    assert_eq!(cause(sessions.enter(&open(1, 1))), RefusalCause::NotReady);
 }

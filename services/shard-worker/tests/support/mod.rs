@@ -10,7 +10,7 @@ use gguf::tiny::TinyModel;
 use shard_worker::{Config, Worker, WorkerError};
 use swarm_net::{Identity, NetConfig, Role, SwarmNet, peer_server};
 use swarm_proto::{
-    FromBelow, HopFailure, OpenSession, Refusal, RefusalCause,
+    CollectSession, FromBelow, HopFailure, OpenSession, Refusal, RefusalCause,
     wire::{
         self, ForwardRequest,
         forward_request::Message,
@@ -56,6 +56,7 @@ pub struct Scene {
     shards: ShardRange,
     total_shards: u32,
     digest: ModelDigest,
+    heard: mpsc::Receiver<ForwardRequest>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), WorkerError>>,
     _folder: TempDir,
@@ -68,8 +69,12 @@ pub enum HopBelow {
     Full,
     /// Tells trouble that makes no sense.
     Mumbles,
+    /// Says that somebody has failed who is not on the route.
+    Accuses,
     /// Never answers.
     Silent,
+    /// Takes every session and answers nothing more; what it hears is kept.
+    Listens,
 }
 
 impl Scene {
@@ -92,9 +97,11 @@ impl Scene {
         let (id, grpc, entry) = (worker.id().clone(), worker.grpc_addr(), worker.addresses().remove(0));
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(worker.run(async { drop(stopped.await) }));
+        let (ears, heard) = mpsc::channel(64);
         let mut scene = Self {
             worker: id,
-            peer: peer(total_shards, entry, below).await,
+            peer: peer(total_shards, entry, below, ears).await,
+            heard,
             grpc,
             shards: shards.parse().unwrap(),
             total_shards,
@@ -138,6 +145,7 @@ impl Scene {
         OpenSession {
             session: session_id(session),
             attempt: Attempt(attempt),
+            gateway: self.peer.id().clone(),
             model_digest: self.digest,
             precision: Precision::Exact,
             total_shards: self.total_shards,
@@ -145,18 +153,27 @@ impl Scene {
             below: below.into_iter().collect(),
             prompt_tokens: 2,
             max_positions: 16,
+        }
+        .into()
+    }
+
+    /// A gateway's wish for a session's tokens.
+    pub fn wish(&self, session: u32, attempt: u32) -> wire::CollectRequest {
+        CollectSession {
+            session: session_id(session),
+            attempt: Attempt(attempt),
             sampling: SamplingParams::greedy(),
+            tokens: vec![],
         }
         .into()
     }
 
     pub async fn collect(&self, session: u32, attempt: u32) -> Collecting {
-        let request = wire::CollectRequest {
-            protocol_version: swarm_types::PROTOCOL_VERSION,
-            session_id: session_id(session).to_string(),
-            attempt,
-        };
-        let mut answers = soon(self.client().await.collect(request)).await.unwrap().into_inner();
+        self.collect_with(self.wish(session, attempt)).await
+    }
+
+    pub async fn collect_with(&self, wish: wire::CollectRequest) -> Collecting {
+        let mut answers = soon(self.client().await.collect(wish)).await.unwrap().into_inner();
         let first = soon(answers.message()).await.unwrap().unwrap();
         let Some(wire::collect_response::Message::Accepted(wire::Accepted { last })) = first.message else {
             panic!("{first:?}")
@@ -204,6 +221,11 @@ impl Scene {
         let line = format!("llama_swarm_{name} ");
         let metrics = self.metrics().await;
         metrics.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
+    }
+
+    /// What the worker says next to a hop below that listens.
+    pub async fn heard(&mut self) -> ForwardRequest {
+        soon(self.heard.recv()).await.unwrap()
     }
 
     /// Tells the worker to end.
@@ -308,9 +330,9 @@ pub fn step(position: u32, tokens: &[u32]) -> wire::Step {
 }
 
 /// A step to a hop further down.
-pub fn step_below(position: u32, tokens: &[u32]) -> wire::Step {
-    let activations = swarm_proto::activations_to_bytes(&vec![0.5; tokens.len() * HIDDEN]);
-    wire::Step { activations, ..step(position, tokens) }
+pub fn step_below(position: u32, rows: u32) -> wire::Step {
+    let activations = swarm_proto::activations_to_bytes(&vec![0.5; rows as usize * HIDDEN]);
+    wire::Step { rows, activations, ..step(position, &[]) }
 }
 
 pub async fn soon<T>(event: impl Future<Output = T>) -> T {
@@ -318,7 +340,12 @@ pub async fn soon<T>(event: impl Future<Output = T>) -> T {
 }
 
 /// A node that asks, and is a hop below when the worker's route goes on.
-async fn peer(total_shards: u32, entry: String, below: HopBelow) -> SwarmNet {
+async fn peer(
+    total_shards: u32,
+    entry: String,
+    below: HopBelow,
+    ears: mpsc::Sender<ForwardRequest>,
+) -> SwarmNet {
     let config = NetConfig {
         cluster: "test".into(),
         listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
@@ -327,7 +354,7 @@ async fn peer(total_shards: u32, entry: String, below: HopBelow) -> SwarmNet {
         ..NetConfig::default()
     };
     let (net, peers) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await.unwrap();
-    let hop = ShardServiceServer::new(FakeHop { id: net.id().clone(), below });
+    let hop = ShardServiceServer::new(FakeHop { id: net.id().clone(), below, ears });
     let server = peer_server().add_service(net.peer_service()).add_service(hop);
     tokio::spawn(server.serve_with_incoming(peers));
     net
@@ -336,6 +363,7 @@ async fn peer(total_shards: u32, entry: String, below: HopBelow) -> SwarmNet {
 struct FakeHop {
     id: NodeId,
     below: HopBelow,
+    ears: mpsc::Sender<ForwardRequest>,
 }
 
 #[tonic::async_trait]
@@ -345,14 +373,24 @@ impl ShardService for FakeHop {
 
     async fn forward(
         &self,
-        _: Request<Streaming<ForwardRequest>>,
+        request: Request<Streaming<ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let refusal = Refusal::new(RefusalCause::Full, "no room");
         let mut failed = wire::HopFailed::from(HopFailure { worker: self.id.clone(), refusal });
         match self.below {
             HopBelow::Full => {}
             HopBelow::Mumbles => failed.worker = "nobody!".into(),
+            HopBelow::Accuses => failed.worker = Identity::ephemeral().id().to_string(),
             HopBelow::Silent => std::future::pending().await,
+            HopBelow::Listens => {
+                let (ears, mut said) = (self.ears.clone(), request.into_inner());
+                tokio::spawn(async move {
+                    while let Ok(Some(message)) = said.message().await {
+                        ears.send(message).await.unwrap();
+                    }
+                });
+                return Ok(Response::new(Box::pin(futures::stream::pending())));
+            }
         }
         let message = Some(wire::forward_response::Message::Failed(failed));
         let told = wire::ForwardResponse { message };

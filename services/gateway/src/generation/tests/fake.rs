@@ -19,7 +19,7 @@ use swarm_proto::{
 };
 use swarm_types::{
     Attempt, HopTiming, ModelDigest, ModelId, NodeId, Replica, ReplicaState, SampledToken, SessionId, Step,
-    StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob, fixture,
+    StepInput, StepOutput, SwarmStatus, TargetScore, TokenId, TokenLogprob, fixture,
 };
 use tokio::{
     net::TcpListener,
@@ -87,10 +87,18 @@ struct Script {
     /// What was computed of each session, and the last answer with a token.
     kept: HashMap<SessionId, (Vec<TokenId>, Option<StepOutput>)>,
     opened: Vec<OpenSession>,
+    /// What the last hop was told, one for each attempt.
+    told: Vec<CollectSession>,
     /// `(position, rows)` of every step.
     steps: Vec<(u32, usize)>,
     most_held_back: usize,
-    collectors: HashMap<(SessionId, Attempt), mpsc::Sender<Result<wire::CollectResponse, Status>>>,
+    collectors: HashMap<(SessionId, Attempt), Collector>,
+}
+
+/// A gateway that waits for a session's tokens.
+struct Collector {
+    wish: CollectSession,
+    answers: mpsc::Sender<Result<wire::CollectResponse, Status>>,
 }
 
 /// A swarm of fakes.
@@ -207,6 +215,11 @@ impl FakeSwarm {
         self.shared.script().opened.clone()
     }
 
+    /// What the last hop was told, one for each attempt.
+    pub(super) fn told(&self) -> Vec<CollectSession> {
+        self.shared.script().told.clone()
+    }
+
     pub(super) fn steps(&self) -> Vec<(u32, usize)> {
         self.shared.script().steps.clone()
     }
@@ -257,7 +270,9 @@ impl ShardService for FakeHop {
         let last = script.kept.get(&collect.session).filter(|_| keeps).and_then(|(_, last)| last.clone());
         let accepted = FromHop::Accepted(last).into_wire(collect.attempt);
         answers.try_send(Ok(accepted)).expect("room for the first");
-        script.collectors.insert((collect.session, collect.attempt), answers);
+        script.told.push(collect.clone());
+        let key = (collect.session.clone(), collect.attempt);
+        script.collectors.insert(key, Collector { wish: collect, answers });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -273,18 +288,18 @@ impl ShardService for FakeHop {
         let mut script = self.0.script();
         script.opened.push((*open).clone());
         let fault = script.faults.pop_front().unwrap_or(Fault::Nothing);
-        let answers = script.collectors.remove(&(open.session.clone(), open.attempt));
+        let collector = script.collectors.remove(&(open.session.clone(), open.attempt));
         let (mut history, _) = script.kept.get(&open.session).cloned().unwrap_or_default();
         history.truncate(script.keep.unwrap_or(0) as usize);
         drop(script);
-        let answers = answers.ok_or_else(|| Status::not_found("nobody collects"))?;
+        let Collector { wish, answers } = collector.ok_or_else(|| Status::not_found("nobody collects"))?;
         let (trouble, up) = mpsc::channel(4);
         let opened = FromBelow::Opened(history.len() as u32).into();
         trouble.try_send(Ok(opened)).expect("room for the first");
         let shared = self.0.clone();
         shared.open_sessions.send_modify(|open| *open += 1);
         tokio::spawn(async move {
-            let session = FakeSession { shared: shared.clone(), open: *open, fault, answers, trouble };
+            let session = FakeSession { shared: shared.clone(), open: *open, wish, fault, answers, trouble };
             session.run(history, steps).await;
             shared.open_sessions.send_modify(|open| *open -= 1);
         });
@@ -296,6 +311,7 @@ impl ShardService for FakeHop {
 struct FakeSession {
     shared: Arc<Shared>,
     open: OpenSession,
+    wish: CollectSession,
     fault: Fault,
     answers: mpsc::Sender<Result<wire::CollectResponse, Status>>,
     trouble: mpsc::Sender<Result<wire::ForwardResponse, Status>>,
@@ -312,7 +328,8 @@ impl FakeSession {
                 return;
             }
             history.truncate(step.position as usize);
-            history.extend_from_slice(&step.tokens);
+            let StepInput::Tokens(tokens) = &step.input else { return };
+            history.extend_from_slice(tokens);
             let end_of_prompt = step.samples > 0;
             held_back.push_back(self.compute(&step, &history));
             if let Fault::HoldsBack { steps: most } = self.fault
@@ -353,7 +370,7 @@ impl FakeSession {
     }
 
     fn output(&self, step: &Step, history: &[TokenId]) -> StepOutput {
-        let top = self.open.sampling.top_logprobs;
+        let top = self.wish.sampling.top_logprobs;
         let logprob = |token| TokenLogprob { token, logprob: score(token) };
         let alternatives = || (0..top.unwrap_or(0)).map(|n| logprob(TokenId(n))).collect::<Vec<_>>();
         let sampled = || {
@@ -363,13 +380,19 @@ impl FakeSession {
         StepOutput {
             position: step.end(),
             tokens: (0..step.samples).map(|_| sampled()).collect(),
-            scores: step
-                .targets
-                .iter()
-                .map(|target| TargetScore { target: logprob(*target), top: alternatives() })
+            scores: (0..step.scores)
+                .map(|row| TargetScore {
+                    target: logprob(self.told(step.position + row + 1)),
+                    top: alternatives(),
+                })
                 .collect(),
             timings: vec![HopTiming::default(); self.open.below.len() + 1],
         }
+    }
+
+    /// The token at this position, which only `Collect` tells.
+    fn told(&self, position: u32) -> TokenId {
+        *self.wish.tokens.get(position as usize).expect("what is to be scored was told")
     }
 
     /// `None` when the session is over.
