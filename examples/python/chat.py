@@ -4,13 +4,14 @@
     python chat.py http://127.0.0.1:8080 "Why is the sky blue?"
 """
 
+import os
 import sys
 
 from openai import OpenAI
 
 url, question = sys.argv[1:3]
-# No key is asked for, but the client wants one.
-client = OpenAI(base_url=f"{url}/v1", api_key="none")
+# Where no key is asked for, the client wants one all the same.
+client = OpenAI(base_url=f"{url}/v1", api_key=os.environ.get("LLAMA_SWARM_API_KEY", "none"))
 # The swarm serves one model, and says which.
 model = client.models.list().data[0].id
 

@@ -4,14 +4,27 @@
     python generate.py 127.0.0.1:50050 "The sky is"
 """
 
+import os
 import sys
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+
+
+class ShowKey(grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Shows the key with every call, those of reflection included."""
+
+    def intercept_unary_stream(self, call, details, request):
+        key = [("authorization", f"Bearer {os.environ.get('LLAMA_SWARM_API_KEY', 'none')}")]
+        return call(details._replace(metadata=[*(details.metadata or ()), *key]), request)
+
+    intercept_stream_stream = intercept_unary_stream
+
+
 address, prompt = sys.argv[1:3]
-channel = grpc.insecure_channel(address)
+channel = grpc.intercept_channel(grpc.insecure_channel(address), ShowKey())
 pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
 method = pool.FindMethodByName("swarm.v1.InferenceService.Generate")
 Request = message_factory.GetMessageClass(method.input_type)

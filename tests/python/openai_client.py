@@ -1,10 +1,20 @@
-"""The official OpenAI client against a gateway: python openai_client.py http://host:port"""
+"""The official OpenAI client against a gateway: python openai_client.py http://host:port [KEY]
+
+With a key, the gateway takes no other.
+"""
 
 import sys
 
-from openai import BadRequestError, NotFoundError, OpenAI
+from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-client = OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none")
+url, key = f"{sys.argv[1]}/v1", (sys.argv[2:] or ["none"])[0]
+if sys.argv[2:]:
+    try:
+        OpenAI(base_url=url, api_key="lsk-wrong").models.list()
+        raise SystemExit("a wrong key was taken")
+    except AuthenticationError as error:
+        assert error.code == "invalid_api_key", error
+client = OpenAI(base_url=url, api_key=key)
 model = client.models.list().data[0].id
 assert client.models.retrieve(model).id == model
 question = [{"role": "user", "content": "What is the capital of France?"}]

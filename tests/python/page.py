@@ -185,7 +185,7 @@ def refusals_are_told_in_the_words_of_the_api(page: Page):
 MUST_HAVE_NAMES = {"button", "link", "textbox", "spinbutton", "listbox", "option", "progressbar", "region", "log", "group"}
 
 
-def the_page_has_landmarks_and_names(page: Page):
+def the_page_has_landmarks_and_names(page: Page, empty=False):
     told_to_readers = page.locator("body").aria_snapshot()
     for part in (
         "- banner:",
@@ -193,7 +193,7 @@ def the_page_has_landmarks_and_names(page: Page):
         '- region "Swarm":',
         '- region "Chat":',
         '- heading "llama-swarm" [level=1]',
-        '- heading "Shard 7" [level=3]',
+        *([] if empty else ['- heading "Shard 7" [level=3]']),
         '- list "Shards in order":',
         '- log "Conversation"',
         '- textbox "Message"',
@@ -303,6 +303,41 @@ def a_lost_gateway_is_said_and_nothing_old_is_shown(page: Page, fake: FakeGatewa
         expect(shard_state(page, 0)).to_have_text("LOADED")
 
 
+def a_key_is_asked_for_and_kept_in_the_tab_alone(page: Page, fake: FakeGateway, open_page):
+    fake.key = "lsk-right"
+    fake.tell(status([[replica(f"12D3KooWReplica{shard}", shard)] for shard in range(SHARDS)]))
+    page.goto(fake.url)
+    expect(page.locator("#connection")).to_have_text("This gateway asks for a key")
+    key = page.get_by_label("API key")
+    expect(key).to_be_focused()
+    contrast_is_enough(page)
+    the_page_has_landmarks_and_names(page, empty=True)
+    page.keyboard.type("lsk-wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#key-why")).to_have_text("This gateway does not take that key.")
+    assert page.evaluate("() => sessionStorage.length") == 0
+    key.fill(fake.key)
+    key.press("Enter")
+    expect(page.locator("#connection")).to_have_text("Connected")
+    all_loaded(page)
+    expect(key).to_be_hidden()
+    ask(page, "breaks off")
+    expect(page.get_by_role("alert")).to_have_text("worker gone (hop_failed)")
+    page.reload()
+    all_loaded(page)
+    assert page.evaluate("() => localStorage.length || document.cookie") == 0, "nothing outlives the tab"
+    assert fake.key not in page.content()
+    # The key is taken back: the next question brings the form again, and the answer of the API.
+    fake.key = "lsk-other"
+    ask(page, "hello")
+    expect(key).to_be_focused()
+    expect(page.get_by_role("alert")).to_contain_text("(invalid_api_key)")
+    other = open_page("light")
+    other.goto(fake.url)
+    expect(other.get_by_label("API key")).to_be_visible()
+    fake.key = None
+
+
 def pictures(page: Page, scheme: str):
     if folder := os.environ.get("PAGE_SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -343,6 +378,9 @@ def main():
             the_page_has_landmarks_and_names(page)
             an_answer_can_be_stopped(page)
             a_lost_gateway_is_said_and_nothing_old_is_shown(page, fake)
+            no_sideways_scrolling_on_a_telephone(page)
+            page = open_page("light")
+            a_key_is_asked_for_and_kept_in_the_tab_alone(page, fake, open_page)
             no_sideways_scrolling_on_a_telephone(page)
         browser.close()
         assert not troubles, troubles

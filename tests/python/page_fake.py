@@ -40,6 +40,8 @@ class FakeGateway:
         self.port = 0
         self.silent = False
         self.status = None
+        # Who does not show it is refused, if there is one.
+        self.key = None
 
     def __enter__(self):
         self.start()
@@ -55,7 +57,19 @@ class FakeGateway:
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
+            def refuses(self):
+                if not fake.key or self.headers["authorization"] == f"Bearer {fake.key}":
+                    return False
+                error = {"message": "the API key is not one of this gateway's", "code": "invalid_api_key"}
+                self.send_response(401)
+                self.send_header("content-type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps({"error": error}).encode())
+                return True
+
             def do_GET(self):
+                if self.path != "/" and self.refuses():
+                    return
                 self.send_response(200)
                 if self.path == "/":
                     for name, value in fake.headers.items():
@@ -69,6 +83,8 @@ class FakeGateway:
 
             def do_POST(self):
                 asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if self.refuses():
+                    return
                 assert asked["stream"] and asked["path_times"], asked
                 self.send_response(200)
                 self.send_header("content-type", "text/event-stream")

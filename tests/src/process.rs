@@ -134,6 +134,12 @@ impl Process {
         format!("http://{}", self.addresses["http"].as_str().unwrap_or_default())
     }
 
+    /// `http://…` of its port for metrics alone; only a gateway may have one.
+    #[must_use]
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}", self.addresses["metrics"].as_str().unwrap_or_default())
+    }
+
     /// The swarm as this process sees it.
     ///
     /// # Errors
@@ -168,6 +174,19 @@ impl Process {
             Ok(seen) => seen.with_context(|| format!("{} watching for: {what}", self.spec.name)),
             Err(_) => bail!("{} never saw: {what}; last: {last:#?}\n{}", self.spec.name, self.log()),
         }
+    }
+
+    /// Waits until this gateway says that an answer could begin, which it says also to whoever has no key.
+    ///
+    /// # Errors
+    /// When it does not within the bound.
+    pub async fn is_ready(&self) -> anyhow::Result<()> {
+        let (since, mut poll) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+        while reqwest::get(format!("{}/readyz", self.http_url())).await?.status() != 200 {
+            anyhow::ensure!(since.elapsed() < BOUND, "{} is never ready:\n{}", self.spec.name, self.log());
+            poll.tick().await;
+        }
+        Ok(())
     }
 
     /// Ends it as a crash does, and waits until it is gone.

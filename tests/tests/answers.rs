@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use futures::{StreamExt, future::try_join_all};
+use gateway::clients::{Entry, Limits};
 use serde_json::{Value, json};
 use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
 use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
@@ -185,8 +186,15 @@ async fn clients_of_others_are_served(eight: &Eight) -> anyhow::Result<()> {
     let python = python()?;
     let grpc = gateway.grpc_url().replace("http://", "");
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/grpc.md").display().to_string();
+    let keys = tempfile::NamedTempFile::new()?;
+    let (key, entry) = Entry::new("python", Limits::default()).map_err(anyhow::Error::msg)?;
+    std::fs::write(keys.path(), entry.to_string())?;
+    let flags = ["--api-keys-file", keys.path().to_str().context("a path in UTF-8")?];
+    let keyed = eight.swarm.another_gateway("keyed", &flags).await?;
+    keyed.is_ready().await?;
     let runs = [
         ("openai_client.py", vec![gateway.http_url()]),
+        ("openai_client.py", vec![keyed.http_url(), key.as_str().to_owned()]),
         ("grpc_client.py", vec![grpc.clone()]),
         ("grpc_docs.py", vec![grpc, page]),
     ];

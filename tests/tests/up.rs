@@ -26,6 +26,10 @@ fn command(model: &Path, dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(llama_swarm());
     command.args(["up", "--workers", "2", "--total-shards", "4", "--http-port", "0", "--grpc-port", "0"]);
     command.arg("--model").arg(model).arg("--dir").arg(dir).args(args);
+    // An operator's environment may be that of a gateway for others. This swarm is for this machine alone.
+    for variable in ["LLAMA_SWARM_API_KEYS_FILE", "LLAMA_SWARM_TLS_CERT", "LLAMA_SWARM_TLS_KEY"] {
+        command.env(variable, "/not/there");
+    }
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }

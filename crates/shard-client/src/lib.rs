@@ -17,6 +17,12 @@ use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
 /// Largest message: almost 4096 rows of 1024 numbers, or 256 of 16384. Both ends use it.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Largest first message of `Forward`: it names as many hops as there can be.
+pub const MAX_OPEN_BYTES: usize = 128 << 10;
+/// Largest answer of `Forward`: somebody's failure, in words.
+const MAX_NEWS_BYTES: usize = 64 << 10;
+/// Largest answer of `Collect`: scores of 4096 rows, each with the 20 likeliest.
+const MAX_ANSWER_BYTES: usize = 2 << 20;
 /// Largest wish for a session's tokens: it tells about 700,000 of them.
 pub const MAX_COLLECT_BYTES: usize = 2 << 20;
 /// Steps that wait for the network; more make the sender wait.
@@ -28,9 +34,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Hops end within milliseconds. One that does not is left to its lease.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn client(channel: Channel) -> ShardServiceClient<Channel> {
+/// A client that takes answers of this size.
+fn client(channel: Channel, answers: usize) -> ShardServiceClient<Channel> {
     ShardServiceClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(answers)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
@@ -90,7 +97,7 @@ impl HopSession {
         let (steps, waiting) = mpsc::channel(STEPS_WAITING);
         let first = ToHop::Open(Box::new(open)).into();
         steps.try_send(first).map_err(|_| Refusal::new(RefusalCause::Internal, "a new channel is full"))?;
-        let mut client = client(channel);
+        let mut client = client(channel, MAX_NEWS_BYTES);
         let answers = in_time(client.forward(request(ReceiverStream::new(waiting)))).await?.into_inner();
         Ok((Self { steps }, HopTrouble { worker, below, has_opened: false, answers }))
     }
@@ -180,8 +187,8 @@ impl HopTrouble {
         FromBelow::Failed(HopFailure { worker: self.worker.clone(), refusal })
     }
 
-    /// A hop speaks for itself and for those it was given as the hops below. Whom else it names it may not know, or wants
-    /// out of the way.
+    /// A hop speaks for itself and for those it was given as the hops below. Whom else it names it may not know, or
+    /// wants out of the way.
     fn may_blame(&self, worker: &NodeId) -> bool {
         *worker == self.worker || self.below.contains(worker)
     }
@@ -224,7 +231,7 @@ pub async fn collect(channel: Channel, session: CollectSession) -> Result<Collec
     let attempt = session.attempt;
     let wish = wire::CollectRequest::from(session);
     check_tokens(&wish)?;
-    let mut client = client(channel);
+    let mut client = client(channel, MAX_ANSWER_BYTES);
     let opened = async {
         let mut messages = client.collect(request(wish)).await?.into_inner();
         let first = messages.message().await?;

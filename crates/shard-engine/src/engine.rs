@@ -145,6 +145,37 @@ impl Engine {
         self.slots.get(&slot).map(|state| state.position)
     }
 
+    /// Bytes of cache that such a slot sets aside.
+    ///
+    /// # Errors
+    /// When the engine does not hold the shards, or the session is too long for the model or for all of the cache.
+    pub fn cache_bytes(&self, options: &SlotOptions) -> Result<u64, EngineError> {
+        let SlotOptions { shards, max_positions, .. } = *options;
+        if !self.info.shards.contains(shards) {
+            let reason = format!("{shards} asked for, {} held", self.info.shards);
+            return Err(EngineError::invalid("shards", reason));
+        }
+        if max_positions > self.info.context_length {
+            let reason = format!("{max_positions} is over the context of {}", self.info.context_length);
+            return Err(EngineError::invalid("max_positions", reason));
+        }
+        let part = self.part(shards)?;
+        let needed = self.backend.cache_bytes(part.layers, max_positions);
+        if needed > self.kv_bytes {
+            // Another time would be no better.
+            let reason = format!(
+                "{max_positions} positions need {needed} bytes of cache, more than --kv-memory holds: {}",
+                self.kv_bytes
+            );
+            return Err(EngineError::invalid("max_positions", reason));
+        }
+        Ok(needed)
+    }
+
+    fn part(&self, shards: ShardRange) -> Result<Part, EngineError> {
+        Part::of(shards, self.total_shards, self.info.total_layers)
+    }
+
     /// Opens a slot and sets its cache aside.
     ///
     /// # Errors
@@ -198,44 +229,21 @@ impl Engine {
     }
 
     fn new_state(&self, options: SlotOptions) -> Result<SlotState, EngineError> {
-        let SlotOptions { shards, max_positions, .. } = options;
-        if !self.info.shards.contains(shards) {
-            let reason = format!("{shards} asked for, {} held", self.info.shards);
-            return Err(EngineError::invalid("shards", reason));
+        let reserved = self.cache_bytes(&options)?;
+        let free = self.kv_bytes - self.kv_used;
+        if reserved > free {
+            return Err(EngineError::Full { needed: reserved, free, total: self.kv_bytes });
         }
-        if max_positions > self.info.context_length {
-            let reason = format!("{max_positions} is over the context of {}", self.info.context_length);
-            return Err(EngineError::invalid("max_positions", reason));
-        }
-        let part = Part::of(shards, self.total_shards, self.info.total_layers)?;
-        let reserved = self.room_for(max_positions, part.layers)?;
+        let part = self.part(options.shards)?;
         Ok(SlotState {
+            cache: self.backend.new_cache(part.layers, options.max_positions),
             options,
             part,
-            cache: self.backend.new_cache(part.layers, max_positions),
             position: 0,
             known: Default::default(),
             history: Default::default(),
             reserved,
         })
-    }
-
-    /// Bytes of cache for so many positions, if they are free.
-    fn room_for(&self, max_positions: u32, layers: LayerRange) -> Result<u64, EngineError> {
-        let needed = self.backend.cache_bytes(layers, max_positions);
-        if needed > self.kv_bytes {
-            // Another time would be no better.
-            let reason = format!(
-                "{max_positions} positions need {needed} bytes of cache, more than --kv-memory holds: {}",
-                self.kv_bytes
-            );
-            return Err(EngineError::invalid("max_positions", reason));
-        }
-        let free = self.kv_bytes - self.kv_used;
-        if needed > free {
-            return Err(EngineError::Full { needed, free, total: self.kv_bytes });
-        }
-        Ok(needed)
     }
 
     /// Runs steps of different slots as one batch; the results come in the same order. What is wrong with one step

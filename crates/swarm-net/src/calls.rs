@@ -1,5 +1,6 @@
 //! gRPC between connected peers: byte streams, the channels over them, and the one call that every node answers.
 
+pub(crate) mod bounds;
 pub(crate) mod describe;
 pub(crate) mod links;
 pub(crate) mod stream;

@@ -29,8 +29,9 @@ mod transport;
 
 pub use admission::{invitation::Invitation, secret::Secret, secret_file::first_secret};
 pub use calls::{
+    bounds::MethodLimit,
     describe::{DescribeServer, Descriptions},
-    links::{RoundTrip, peer_server},
+    links::{PeerCalls, RoundTrip, peer_server, peer_server_for},
     stream::{PeerInfo, PeerListener, PeerStream},
 };
 pub use config::{MemberConfig, NetConfig};

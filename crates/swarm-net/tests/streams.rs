@@ -12,7 +12,9 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use support::{PATIENCE, QUIC, QUIC_AND_TCP, TCP, config, offer, replica_state};
-use swarm_net::{Identity, NetConfig, NetError, PeerInfo, Role, SwarmNet, peer_server};
+use swarm_net::{
+    Identity, MethodLimit, NetConfig, NetError, PeerCalls, PeerInfo, Role, SwarmNet, peer_server_for,
+};
 use swarm_proto::wire::{
     CollectRequest, CollectResponse, ForwardRequest, ForwardResponse, HopFailed, Step, forward_request,
     forward_response,
@@ -26,6 +28,10 @@ use tokio::{
     time::{interval, timeout},
 };
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
+
+const FORWARD: &str = "/swarm.v1.ShardService/Forward";
+const CALLS: PeerCalls =
+    PeerCalls { sessions: 64, limits: &[MethodLimit { path: FORWARD, first: 4 << 20, later: 16 << 20 }] };
 
 /// Answers each step with who asked and as many bytes as came.
 struct Echo;
@@ -68,7 +74,8 @@ async fn echo_node(listen: &str, entry: Option<&SwarmNet>) -> SwarmNet {
 
 async fn start_echo(config: NetConfig, identity: Identity) -> SwarmNet {
     let (net, peers) = SwarmNet::bind(config, Role::Worker, identity).await.unwrap();
-    let server = peer_server().add_service(ShardServiceServer::new(Echo)).add_service(net.peer_service());
+    let server =
+        peer_server_for(CALLS).add_service(ShardServiceServer::new(Echo)).add_service(net.peer_service());
     tokio::spawn(server.serve_with_incoming(peers));
     net.announce(vec![offer(0, true)]);
     net

@@ -43,6 +43,9 @@ pub struct Addresses {
     pub grpc: SocketAddr,
     /// HTTP port, on a gateway.
     pub http: Option<SocketAddr>,
+    /// Port of metrics alone, on a gateway that has one.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Addresses {
@@ -84,6 +87,7 @@ mod tests {
             addresses: vec!["/ip4/127.0.0.1/udp/4001/quic-v1/p2p/12D3KooWa".into()],
             grpc: "127.0.0.1:50050".parse().unwrap(),
             http: None,
+            metrics: None,
         };
         addresses.write(&path).unwrap();
         assert_eq!(Addresses::read(&path).unwrap(), Some(addresses));
@@ -98,6 +102,7 @@ mod tests {
             addresses: vec![],
             grpc: "127.0.0.1:50050".parse().unwrap(),
             http: None,
+            metrics: None,
         };
         let nowhere = AddressFile { address_file: Some("/not/there.json".into()) };
         let error = nowhere.tell(|| addresses).unwrap_err();

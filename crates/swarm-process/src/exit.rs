@@ -2,6 +2,8 @@
 
 use std::process::{ExitCode, Termination};
 
+use swarm_types::visible;
+
 /// The exit code. An error is told on standard error without a backtrace, whatever RUST_BACKTRACE says: people read
 /// it, and `llama-swarm up` shows the last lines of a process that cannot start.
 #[must_use]
@@ -9,7 +11,8 @@ pub fn code(ended: Result<impl Termination, impl Into<anyhow::Error>>) -> ExitCo
     match ended {
         Ok(ended) => ended.report(),
         Err(error) => {
-            eprintln!("error: {}", told(&error.into()));
+            // Some of it may be the words of another machine.
+            eprintln!("error: {}", visible::lines(&told(&error.into())));
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{extract::Request, middleware, response::Response};
+use axum::{Router, extract::Request, middleware, response::Response};
 use http::HeaderMap;
 use swarm_proto::DESCRIPTORS;
 use tokio::time::timeout;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, TimeoutExpired, service::Routes};
 use tonic_health::server::HealthReporter;
 
-use crate::listener::{Bounds, Listener};
+use crate::listener::{Bounds, Listener, Tls};
 
 /// More calls at once on one connection wait.
 const MAX_STREAMS: u32 = 256;
@@ -52,6 +52,12 @@ impl PublicServer {
         Ok(Self { listener, health: HealthReporter::new() })
     }
 
+    /// With it the port speaks nothing else than TLS.
+    #[must_use]
+    pub fn secured(self, tls: Option<Tls>) -> Self {
+        Self { listener: self.listener.secured(tls), ..self }
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -70,6 +76,20 @@ impl PublicServer {
     /// # Panics
     /// Never: the compiled-in descriptors are valid.
     pub async fn serve(self, services: &[&str], routes: Routes, shutdown: CancellationToken) {
+        self.serve_guarded(services, routes, |all| all, shutdown).await;
+    }
+
+    /// The same behind a `guard`, through which every request goes, those for health and reflection as well.
+    ///
+    /// # Panics
+    /// Never: the compiled-in descriptors are valid.
+    pub async fn serve_guarded(
+        self,
+        services: &[&str],
+        routes: Routes,
+        guard: impl FnOnce(Router) -> Router,
+        shutdown: CancellationToken,
+    ) {
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -85,7 +105,7 @@ impl PublicServer {
             .add_service(reflection().build_v1().expect(descriptors))
             .add_service(reflection().build_v1alpha().expect(descriptors));
         let routes = routes.into_axum_router().layer(middleware::from_fn(keep_deadline));
-        self.listener.serve(routes, shutdown).await;
+        self.listener.serve(guard(routes), shutdown).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The edges of every process, the same for all services: logs and traces, trace propagation, TCP listeners, the gRPC
 //! port with health and reflection, the swarm's status over gRPC, metrics, the address file, flags that several have,
-//! and the end, by signal or by an error.
+//! files that are read again when they change, and the end, by signal or by an error.
 //!
 //! Knows nothing of peers, weights or text.
 
@@ -10,6 +10,7 @@ pub mod flags;
 pub mod grpc;
 pub mod listener;
 pub mod metrics;
+pub mod reread;
 pub mod shutdown;
 pub mod status_service;
 pub mod telemetry;

@@ -3,10 +3,12 @@
 //! What a request means is the routes' business.
 
 mod places;
+mod tls;
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{future::pending, io, net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Extension, Router, middleware};
+use futures::FutureExt;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -22,6 +24,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Layer;
 
 use places::{Place, Places};
+pub use tls::{Tls, TlsConfig};
 
 /// A dead client is noticed within the sum of both.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -63,6 +66,7 @@ pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
     bounds: Bounds,
+    tls: Option<Tls>,
 }
 
 impl Listener {
@@ -76,7 +80,13 @@ impl Listener {
             io::Error::new(error.kind(), message)
         })?;
         let address = tcp.local_addr()?;
-        Ok(Self { tcp, address, bounds })
+        Ok(Self { tcp, address, bounds, tls: None })
+    }
+
+    /// With it the port speaks nothing else than TLS.
+    #[must_use]
+    pub fn secured(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Where it listens.
@@ -88,9 +98,10 @@ impl Listener {
     /// Serves until `stop`, then closes the port and lets running requests end within a second. When this is dropped,
     /// its connections are cut off.
     pub async fn serve(self, routes: Router, stop: CancellationToken) {
-        let Self { tcp, bounds, .. } = self;
+        let Self { tcp, bounds, tls, .. } = self;
+        let (tls, following) = tls.map(Tls::split).unzip();
         let places = Places::new(bounds.connections, bounds.spared);
-        let server = Server::new(routes, bounds, stop.clone());
+        let server = Server { tls, ..Server::new(routes, bounds, stop.clone()) };
         let (connections, cut_off) = (TaskTracker::new(), CancellationToken::new());
         let _cut_off_when_dropped = cut_off.clone().drop_guard();
         let accepting = async {
@@ -103,6 +114,7 @@ impl Listener {
         };
         tokio::select! {
             () = accepting => {}
+            () = following.unwrap_or_else(|| pending().boxed()) => {}
             () = stop.cancelled() => {}
         }
         // Whoever comes now is refused at once instead of waiting for nobody.
@@ -140,6 +152,7 @@ struct Server {
     protocol: Builder<TokioExecutor>,
     head: Duration,
     stop: CancellationToken,
+    tls: Option<tls::Current>,
 }
 
 impl Server {
@@ -152,16 +165,26 @@ impl Server {
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_concurrent_streams(bounds.streams);
-        Self { routes: routes.layer(middleware::from_fn(places::hold)), protocol, head: bounds.head, stop }
+        let routes = routes.layer(middleware::from_fn(places::hold));
+        Self { routes, protocol, head: bounds.head, stop, tls: None }
     }
 
-    /// A connection that was accepted. What is to secure it goes here, before it is talked on; its handshake then
-    /// belongs to the time that a client has for its first request.
+    /// A connection that was accepted. The handshake of TLS belongs to the time that a client has for its first
+    /// request.
     async fn serve(self, stream: TcpStream, place: Place) {
         // Events must not wait for an acknowledgement of the ones before.
         let _ = stream.set_nodelay(true);
         let ends = stream.connect_info();
-        self.talk(stream, ends, place).await;
+        let Some(tls) = self.tls.clone() else { return self.talk(stream, ends, place).await };
+        let secured = tokio::select! {
+            secured = tls.accept(stream) => secured,
+            () = self.told_to_end(&place) => return,
+        };
+        match secured {
+            // In a box, so that connections without TLS are no larger.
+            Ok(stream) => Box::pin(self.talk(stream, ends, place)).await,
+            Err(error) => tracing::debug!(%error, "a connection was not secured"),
+        }
     }
 
     /// Speaks HTTP/1 or HTTP/2 as the client does, until one side ends it.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision, ShardId, id::MAX_TEXT,
-    layers::MAX_SHARDS,
+    layers::MAX_SHARDS, visible::is_visible,
 };
 
 /// A larger announcement is refused unread.
@@ -31,6 +31,9 @@ pub enum AnnouncementError {
     /// A list or text longer than allowed.
     #[error("announcement field {0} is too long")]
     TooLong(&'static str),
+    /// A text with characters that terminals obey instead of showing them.
+    #[error("announcement field {0} has control characters, or such that turn the order of writing around")]
+    Hidden(&'static str),
     /// A number that cannot be.
     #[error("announcement field {0} is out of range")]
     OutOfRange(&'static str),
@@ -192,6 +195,12 @@ impl Announcement {
         if self.addresses.len() > MAX_ADDRESSES {
             return Err(AnnouncementError::TooLong("addresses"));
         }
+        self.texts().try_for_each(|(field, text)| check_text(field, text))
+    }
+
+    /// What a worker may write as it likes, by field.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let capabilities = &self.capabilities;
         let texts = [
             ("model_name", &self.model.name),
             ("device", &capabilities.device),
@@ -199,11 +208,18 @@ impl Announcement {
             ("grpc_address", &capabilities.grpc_address),
         ];
         let addresses = self.addresses.iter().map(|address| ("addresses", address));
-        match texts.into_iter().chain(addresses).find(|(_, text)| text.len() > MAX_TEXT) {
-            Some((field, _)) => Err(AnnouncementError::TooLong(field)),
-            None => Ok(()),
-        }
+        texts.into_iter().chain(addresses).map(|(field, text)| (field, text.as_str()))
     }
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), AnnouncementError> {
+    if text.len() > MAX_TEXT {
+        return Err(AnnouncementError::TooLong(field));
+    }
+    if !is_visible(text) {
+        return Err(AnnouncementError::Hidden(field));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -266,6 +282,28 @@ mod tests {
         );
         assert_eq!(Announcement::from_json(&vec![b' '; 1 << 20]), Err(AnnouncementError::TooLarge(1 << 20)));
         assert!(matches!(Announcement::from_json(b"not json"), Err(AnnouncementError::Json(_))));
+    }
+
+    #[test]
+    fn texts_that_a_terminal_would_obey_are_refused_by_field() {
+        let fields: [(&str, fn(&mut Announcement) -> &mut String); 5] = [
+            ("model_name", |a| &mut a.model.name),
+            ("device", |a| &mut a.capabilities.device),
+            ("version", |a| &mut a.capabilities.version),
+            ("grpc_address", |a| &mut a.capabilities.grpc_address),
+            ("addresses", |a| &mut a.addresses[0]),
+        ];
+        for (field, of) in fields {
+            for hidden in ["\u{1b}[31m", "\r\n[STATUS] Swarm Ready", "\u{9b}2J", "\u{202e}", "\0"] {
+                let mut wrong = announcement();
+                of(&mut wrong).push_str(hidden);
+                let refused = Announcement::from_json(&wrong.to_json());
+                assert_eq!(refused, Err(AnnouncementError::Hidden(field)), "{hidden:?}");
+            }
+            let mut foreign = announcement();
+            of(&mut foreign).push_str("größer 日本");
+            assert_eq!(Announcement::from_json(&foreign.to_json()), Ok(foreign));
+        }
     }
 
     proptest! {

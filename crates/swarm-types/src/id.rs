@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::visible;
+
 /// Bytes of the longest free text that travels: a name, a device, a version, an address.
 pub(crate) const MAX_TEXT: usize = 256;
 
@@ -214,10 +216,11 @@ pub struct ModelId {
 }
 
 impl ModelId {
-    /// A model by name, file and precision. A name comes from a file and may be of any length; it is cut to what an
-    /// announcement has room for.
+    /// A model by name, file and precision. A name comes from a file and may hold anything, at any length: what would
+    /// not be seen is replaced, and the rest cut to what an announcement has room for.
     #[must_use]
     pub fn new(name: &str, digest: ModelDigest, precision: Precision) -> Self {
+        let name = visible::cleaned(name);
         let end = (0..=name.len().min(MAX_TEXT)).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
         Self { name: name[..end].to_owned(), digest, precision }
     }
@@ -234,6 +237,12 @@ mod tests {
         assert_eq!(name(""), "");
         assert_eq!(name(&"x".repeat(300)).len(), 256);
         assert_eq!(name(&"€".repeat(100)), "€".repeat(85), "three bytes each");
+    }
+
+    #[test]
+    fn a_name_that_terminals_would_obey_is_made_clean() {
+        let hostile = ModelId::new("a\u{1b}]0;b\u{7}\n", ModelDigest([0; 32]), Precision::Exact);
+        assert_eq!(hostile.name, "a\u{fffd}]0;b\u{fffd}\u{fffd}");
     }
 
     #[test]

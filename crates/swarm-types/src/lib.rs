@@ -16,6 +16,7 @@ mod status;
 pub mod status_words;
 mod step;
 mod transport;
+pub mod visible;
 
 pub use admission::{Admission, UnknownAdmission};
 pub use announcement::{

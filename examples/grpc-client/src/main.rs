@@ -17,13 +17,25 @@ use swarm_proto::wire::{
     inference_service_client::InferenceServiceClient,
 };
 
+use tonic::{Request, Status, transport::Endpoint};
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(gateway), Some(question)) = (arguments.next(), arguments.next()) else {
         return Err("usage: grpc-client http://HOST:PORT QUESTION".into());
     };
-    let mut client = InferenceServiceClient::connect(gateway).await?;
+    let channel = Endpoint::from_shared(gateway)?.connect().await?;
+    let key = std::env::var("LLAMA_SWARM_API_KEY").ok();
+    // Shows the key with every call, where the gateway asks for one.
+    let mut client = InferenceServiceClient::with_interceptor(channel, move |mut call: Request<()>| {
+        if let Some(key) = &key {
+            let bearer =
+                format!("Bearer {key}").parse().map_err(|_| Status::invalid_argument("no such key"))?;
+            call.metadata_mut().insert("authorization", bearer);
+        }
+        Ok(call)
+    });
     let mut events = client.generate(ask(question)).await?.into_inner();
     // Each event is a piece of text with its tokens; the last says why the answer ended.
     while let Some(response) = events.message().await? {

@@ -53,18 +53,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let session_id = "67e55044-10b1-426f-9247-bb680e5fe0c8".to_owned();
     let sampling =
         wire::SamplingParams { temperature: Some(0.5), logit_bias: [(7, -1.0)].into(), ..Default::default() };
-    let open = wire::OpenSession {
-        protocol_version: swarm_types::PROTOCOL_VERSION,
-        session_id: session_id.clone(),
-        attempt: 2,
-        gateway: worker.clone(),
-        model_digest: digest.clone(),
-        precision: "exact".into(),
-        total_shards: 8,
-        hops: vec![wire::Hop { worker: worker.clone(), first_shard: 0, end_shard: 8 }],
-        prompt_tokens: 5,
-        max_positions: 100,
-    };
+    let open = open(session_id.clone(), worker.clone(), digest.clone());
     let step = wire::Step {
         kind: wire::StepKind::Prefill.into(),
         samples: 1,
@@ -74,9 +63,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let step_below = wire::Step { tokens: vec![], rows: 2, activations: vec![0; 16].into(), ..step.clone() };
-    let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
-    let sampled = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely] };
-    let output = wire::Output { position: 2, tokens: vec![sampled], ..Default::default() };
+    let output = output();
     let failed = wire::HopFailed {
         worker: worker.clone(),
         code: 14,
@@ -107,6 +94,27 @@ pub fn seeds() -> Vec<Vec<u8>> {
     messages.into_iter().map(|(kind, message)| [vec![kind], message].concat()).collect()
 }
 
+fn open(session_id: String, worker: String, model_digest: String) -> wire::OpenSession {
+    wire::OpenSession {
+        protocol_version: swarm_types::PROTOCOL_VERSION,
+        session_id,
+        attempt: 2,
+        gateway: worker.clone(),
+        model_digest,
+        precision: "exact".into(),
+        total_shards: 8,
+        hops: vec![wire::Hop { worker, first_shard: 0, end_shard: 8 }],
+        prompt_tokens: 5,
+        max_positions: 100,
+    }
+}
+
+fn output() -> wire::Output {
+    let likely = wire::TokenLogprob { token: 7, logprob: -0.5 };
+    let sampled = wire::SampledToken { token: 7, logprob: Some(-0.5), top: vec![likely] };
+    wire::Output { position: 2, tokens: vec![sampled], ..Default::default() }
+}
+
 fn status(worker: String, digest: String) -> wire::SwarmStatus {
     let replica = wire::Replica {
         worker: worker.clone(),
@@ -121,6 +129,7 @@ fn status(worker: String, digest: String) -> wire::SwarmStatus {
     wire::SwarmStatus {
         cluster: "c".into(),
         node: worker,
+        admission: "secret".into(),
         shards: vec![wire::ShardStatus { shard_id: 0, replicas: vec![replica] }],
         ..Default::default()
     }

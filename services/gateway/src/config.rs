@@ -5,9 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use swarm_net::NetConfig;
-use swarm_process::{address_file::AddressFile, flags::seconds_or_none, telemetry::TelemetryConfig};
+use swarm_process::{
+    address_file::AddressFile, flags::seconds_or_none, listener::TlsConfig, telemetry::TelemetryConfig,
+};
 
-use crate::generation::GenerationConfig;
+use crate::{clients::ClientsConfig, generation::GenerationConfig};
 
 /// How a gateway runs.
 #[derive(Args, Clone, Debug)]
@@ -21,12 +23,14 @@ pub struct Config {
     #[command(flatten)]
     pub hub: HubConfig,
 
-    /// TCP port of OpenAI's HTTP API, the swarm's status, health and metrics.
-    #[arg(long, env = "LLAMA_SWARM_HTTP_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    /// TCP port of OpenAI's HTTP API, the swarm's status, health and metrics. Beyond this machine it needs
+    /// --api-keys-file.
+    #[arg(long, env = "LLAMA_SWARM_HTTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub http_listen: SocketAddr,
 
-    /// TCP port of InferenceService, SwarmService, health and reflection; `GET /metrics` as well.
-    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50050", value_name = "ADDRESS")]
+    /// TCP port of InferenceService, SwarmService, health and reflection; `GET /metrics` as well. Beyond this machine
+    /// it needs --api-keys-file.
+    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "127.0.0.1:50050", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
     /// Seconds that running generations get to finish after SIGTERM.
@@ -37,6 +41,14 @@ pub struct Config {
     /// Whom to tell its addresses.
     #[command(flatten)]
     pub address_file: AddressFile,
+
+    /// Who may ask.
+    #[command(flatten)]
+    pub clients: ClientsConfig,
+
+    /// Certificates of its TCP ports.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 
     /// Bounds of what it takes on.
     #[command(flatten)]

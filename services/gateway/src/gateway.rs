@@ -1,15 +1,20 @@
 //! The service: joins the swarm, opens its ports, answers, drains.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::FutureExt;
 use model_hub::HubError;
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
-    grpc::{Health, PublicServer},
-    listener::{Bounds, Listener},
+    grpc::Health,
     metrics::Registry,
+    reread::Reread,
     status_service::{self, SwarmStatusService},
     telemetry::{self, TelemetryError},
 };
@@ -21,10 +26,12 @@ use tonic::service::Routes;
 
 use crate::{
     Config,
+    clients::{ClientMetrics, Entry, Keys},
     completion::Completer,
     generation::{GenerationMetrics, Generator},
     http::Api,
     inference_service::{self, InferenceService},
+    ports::Ports,
     swarm::{Connect, GatewayModel, Swarm},
     text::{ServedModel, TextError},
 };
@@ -49,6 +56,17 @@ pub enum GatewayError {
     /// A port or file.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A port is open beyond this machine, and nobody would be asked for a key.
+    #[error(
+        "{flag} {address}: whoever reaches this port would use the model, for no client needs a key: make keys \
+         (llama-swarm key new NAME --file FILE) and give --api-keys-file FILE, or let everybody in by --open-gateway"
+    )]
+    Open {
+        /// Which port.
+        flag: &'static str,
+        /// Where it would listen.
+        address: SocketAddr,
+    },
     /// Logs or traces that cannot be had as they were asked for.
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
@@ -74,8 +92,10 @@ pub struct Gateway {
     model: Arc<ServedModel>,
     net: SwarmNet,
     peers: PeerListener,
-    public: PublicServer,
-    http: Listener,
+    ports: Ports,
+    registry: Registry,
+    /// What is to be read again when it changes.
+    keys: Option<(Keys, Reread<Vec<Entry>>)>,
 }
 
 impl Gateway {
@@ -84,23 +104,30 @@ impl Gateway {
     /// # Errors
     /// Says what is missing and how to give it.
     pub async fn bind(config: Config) -> Result<Self, GatewayError> {
+        check_open(&config)?;
+        let registry = Registry::default();
+        let metrics = ClientMetrics::new(&registry);
+        let keys = match config.clients.keys_file().map(Path::to_owned) {
+            Some(file) => Some(Keys::open(file, metrics).await?),
+            None => None,
+        };
         let path = model_hub::resolve(&config.model, &config.hub).await?;
         let model = load(path).await?;
-        let public = PublicServer::bind(config.grpc_listen).await?;
-        let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", Bounds::default()).await?;
+        let ports = Ports::bind(&config, keys.as_ref().map(|(keys, _)| keys.clone())).await?;
         let identity = config.net.load_identity("gateway")?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
         config.address_file.tell(|| Addresses {
             peer_id: net.id().clone(),
             addresses: net.addresses(),
-            grpc: public.local_addr(),
-            http: Some(http.local_addr()),
+            grpc: ports.grpc_addr(),
+            http: Some(ports.http_addr()),
+            metrics: ports.metrics_addr(),
         })?;
         tracing::info!(
-            peer = %net.id(), http = %http.local_addr(), grpc = %public.local_addr(), model = model.id(),
+            peer = %net.id(), http = %ports.http_addr(), grpc = %ports.grpc_addr(), model = model.id(),
             "gateway started"
         );
-        Ok(Self { config, model, net, peers, public, http })
+        Ok(Self { config, model, net, peers, ports, registry, keys })
     }
 
     /// The node's peer id.
@@ -112,13 +139,13 @@ impl Gateway {
     /// Its TCP gRPC port.
     #[must_use]
     pub fn grpc_addr(&self) -> SocketAddr {
-        self.public.local_addr()
+        self.ports.grpc_addr()
     }
 
     /// Its HTTP port.
     #[must_use]
     pub fn http_addr(&self) -> SocketAddr {
-        self.http.local_addr()
+        self.ports.http_addr()
     }
 
     /// Answers until `shutdown`; then takes nothing more in, lets what runs finish, and leaves the swarm.
@@ -126,8 +153,7 @@ impl Gateway {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
-        let Self { config, model, net, peers, public, http } = self;
-        let registry = Registry::default();
+        let Self { config, model, net, peers, ports, registry, keys } = self;
         registry.register(|registry| net.metrics(registry));
         registry.show_swarm(net.status());
         let generator = Generator::new(
@@ -136,22 +162,24 @@ impl Gateway {
             GenerationMetrics::new(&registry),
         );
         let completer = Completer::new(model, Arc::new(generator.clone()));
-        let api = Api::new(completer.clone(), generator.clone(), registry.clone(), &config.generations);
-        let routes = Routes::from(registry.routes())
-            .add_service(SwarmStatusService::server(net.status()))
-            .add_service(InferenceService::server(completer, generator.clone()));
+        let api = Api::new(completer.clone(), generator.clone(), &registry, &config.generations);
+        let status = SwarmStatusService::server(net.status());
+        let inference = InferenceService::server(completer, generator.clone());
 
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
-        let health = public.health();
+        let health = ports.health();
         health.set(status_service::NAME, true).await;
         tasks.spawn(tell_health(health, generator.clone()).map(Ok));
-        servers.spawn(http.serve(api.routes(), stop.clone()).map(Ok));
-        let names = [inference_service::NAME, status_service::NAME];
-        let (token, peer_service) = (stop.clone(), net.peer_service());
-        servers.spawn(async move { public.serve(&names, routes, token).await }.map(Ok));
-        let peers = peer_server().add_service(peer_service).serve_with_incoming(peers);
+        if let Some((keys, reread)) = keys {
+            tasks.spawn(reread.follow(move |entries| keys.take(entries)).map(Ok));
+        }
+        let services = |routes: Routes| routes.add_service(status).add_service(inference);
+        for server in ports.serve(api, services, &registry, &stop) {
+            servers.spawn(server.map(Ok));
+        }
+        let peers = peer_server().add_service(net.peer_service()).serve_with_incoming(peers);
         // Streams of peers come for as long as the network's thread lives.
         tasks.spawn(async move {
             peers.await?;
@@ -183,6 +211,25 @@ async fn first_end(tasks: &mut JoinSet<Result<(), GatewayError>>) -> Result<(), 
         Some(Err(error)) => Err(io::Error::other(error).into()),
         None => Ok(()),
     }
+}
+
+/// Beyond this machine nobody is let in by mistake.
+fn check_open(config: &Config) -> Result<(), GatewayError> {
+    if config.clients.keys_file().is_some() {
+        return Ok(());
+    }
+    let ports = [("--http-listen", config.http_listen), ("--grpc-listen", config.grpc_listen)];
+    let beyond = ports.into_iter().filter(|(_, address)| !address.ip().to_canonical().is_loopback());
+    for (flag, address) in beyond {
+        if !config.clients.open_gateway {
+            return Err(GatewayError::Open { flag, address });
+        }
+        tracing::warn!(
+            flag, %address,
+            "OPEN GATEWAY: whoever reaches this port uses the model and sees the swarm; --api-keys-file ends that"
+        );
+    }
+    Ok(())
 }
 
 async fn load(path: PathBuf) -> Result<Arc<ServedModel>, GatewayError> {

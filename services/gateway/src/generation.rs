@@ -17,7 +17,7 @@ mod tests;
 
 pub use api::{
     FinishReason, Generate, GeneratedToken, GenerationError, GenerationEvent, GenerationRequest,
-    GenerationStream, Operation, Principal,
+    GenerationStream, Operation,
 };
 pub use config::GenerationConfig;
 pub use generator::Generator;

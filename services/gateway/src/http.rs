@@ -7,8 +7,10 @@ mod busy;
 mod chat;
 mod choices;
 mod completions;
+mod cors;
 mod error;
 mod fields;
+mod kept;
 mod logprobs;
 mod metrics;
 mod models;
@@ -22,8 +24,8 @@ mod status;
 use std::time::Duration;
 
 use axum::{
-    Router,
-    body::Bytes,
+    Extension, Router,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Request, State},
     http::header,
     middleware,
@@ -33,23 +35,30 @@ use axum::{
 use tokio::time::timeout;
 
 pub use api::Api;
+pub(crate) use error::ApiError;
 
-use error::ApiError;
 use fields::Fields;
+use kept::Kept;
+
+use crate::{
+    access::Access,
+    clients::{Origin, Principal},
+};
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;
 /// A body that takes longer does not come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 impl Api {
-    /// All paths.
-    pub fn routes(&self) -> Router {
+    /// All paths, with those of `others`, for whoever `access` lets in; web pages of `origins` may ask as well.
+    pub(crate) fn routes(&self, others: Router, access: &Access, origins: &[Origin]) -> Router {
         let completions = Router::new()
             .route("/v1/chat/completions", post(chat::complete))
             .route("/v1/completions", post(completions::complete))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(middleware::from_fn_with_state(self.clone(), limit));
-        Router::new()
+        let routes = Router::new()
             .merge(completions)
             .route("/", get(page::show))
             .route("/v1/models", get(models::list))
@@ -60,19 +69,28 @@ impl Api {
             .fallback(error::unknown_path)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self.clone())
-            .merge(self.registry.routes())
-            .layer(middleware::from_fn_with_state(self.clone(), requests::identify))
+            .merge(others);
+        let routes = access.guard(routes);
+        // What a page of others asks before it asks is answered without a key, as browsers want it.
+        let routes = match cors::layer(origins) {
+            Some(cors) => routes.layer(cors),
+            None => routes,
+        };
+        routes.layer(middleware::from_fn_with_state(self.clone(), requests::identify))
     }
 }
 
-/// Refuses at once what would make too many bodies in memory.
+/// Refuses at once what would make too many bodies in memory, and what is more than the client may ask.
 async fn limit(
     State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
     request: Request,
     next: middleware::Next,
 ) -> Result<Response, ApiError> {
-    let _place = api.requests.try_acquire().map_err(|_| ApiError::too_many_requests())?;
-    Ok(next.run(request).await)
+    let _place = api.requests.take(&principal).ok_or_else(ApiError::too_many_requests)?;
+    let in_hand = principal.begin()?;
+    // A streamed answer is made while it is read.
+    Ok(next.run(request).await.map(|body| Body::new(Kept::new(body, in_hand))))
 }
 
 /// The fields of a JSON body.

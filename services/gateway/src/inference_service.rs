@@ -17,8 +17,9 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
+    clients::Principal,
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
-    generation::{FinishReason, GenerationError, Generator, Operation, Principal},
+    generation::{FinishReason, GenerationError, Generator, Operation},
     text::Message,
 };
 
@@ -39,11 +40,16 @@ impl InferenceService {
         InferenceServiceServer::new(Self { completer, generator })
     }
 
-    async fn request(&self, wire: wire::GenerateRequest) -> Result<CompletionRequest, Status> {
+    async fn request(
+        &self,
+        wire: wire::GenerateRequest,
+        principal: Principal,
+    ) -> Result<CompletionRequest, Status> {
         if !wire.model.is_empty() && wire.model != self.completer.model().id() {
             let message = format!("model: {:?} is not served here, see ListModels", wire.model);
             return Err(Status::not_found(message));
         }
+        principal.may_use(self.completer.model().id())?;
         let sampling = SamplingParams::try_from(wire.sampling.unwrap_or_default()).map_err(Refusal::from)?;
         let operation = match wire.input {
             Some(Input::Chat(_)) => Operation::Chat,
@@ -56,7 +62,7 @@ impl InferenceService {
             None => return Err(Refusal::invalid("input", "give prompt, chat or prompt_tokens").into()),
         };
         Ok(CompletionRequest {
-            principal: Principal::Anonymous,
+            principal,
             operation,
             prompt: encoded.map_err(status)?,
             sampling,
@@ -112,6 +118,12 @@ fn chunk_token(placed: PlacedToken) -> wire::ChunkToken {
         hops: token.hops.into_iter().map(Into::into).collect(),
         round_trip_us: u32::try_from(token.round_trip.as_micros()).unwrap_or(u32::MAX),
     }
+}
+
+/// Who asks, as the gate of the port has found out.
+fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
+    let known = request.extensions().get::<Principal>().cloned();
+    known.ok_or_else(|| Status::internal("nobody was let in, and somebody asks"))
 }
 
 /// Prompt scores are not part of this service and are never asked for.
@@ -170,15 +182,22 @@ impl Service for InferenceService {
         let span = call_span(&request);
         trace::follow(request.metadata(), &span);
         let started = async {
-            let request = self.request(request.into_inner()).await?;
-            let prompt_tokens = u32::try_from(request.prompt.len()).unwrap_or(u32::MAX);
-            let events = self.completer.start(request).await.map_err(status)?;
-            Ok::<_, Status>((prompt_tokens, events))
+            let principal = principal(&request)?;
+            let in_hand = principal.begin()?;
+            let request = self.request(request.into_inner(), principal.clone()).await?;
+            self.completer.check(&request).map_err(status)?;
+            let tokens = request.prompt.len() as u64;
+            principal.draw(tokens)?;
+            let events = self.completer.start(request).await;
+            let events = events.inspect_err(|_| principal.give_back(tokens)).map_err(status)?;
+            Ok::<_, Status>((u32::try_from(tokens).unwrap_or(u32::MAX), events, in_hand))
         };
         let started = started.instrument(span.clone()).await;
-        let (prompt_tokens, mut events) = started.inspect_err(|status| ended(&span, status.code()))?;
+        let (prompt_tokens, mut events, in_hand) =
+            started.inspect_err(|status| ended(&span, status.code()))?;
         // The call's span lasts as long as its answer.
         let responses = async_stream::stream! {
+            let _in_hand = in_hand;
             while let Some(event) = events.next().await {
                 let event = match event.map_err(status) {
                     Ok(event) => event,
@@ -199,9 +218,12 @@ impl Service for InferenceService {
 
     async fn list_models(
         &self,
-        _: Request<wire::ListModelsRequest>,
+        request: Request<wire::ListModelsRequest>,
     ) -> Result<Response<wire::ListModelsResponse>, Status> {
         let model = self.completer.model();
+        if principal(&request)?.may_use(model.id()).is_err() {
+            return Ok(Response::new(wire::ListModelsResponse::default()));
+        }
         let model = wire::Model {
             id: model.id().into(),
             digest: model.digest().to_string(),

@@ -1,14 +1,18 @@
 //! The gateway: text and JSON in front, tokens and routes behind.
 //!
-//! From outside inwards: [`http`] and [`inference_service`] speak OpenAI's HTTP API and gRPC, [`completion`] turns
-//! text into tokens and back, [`generation`] drives tokens through the swarm on the routes that [`route`] plans.
+//! From outside inwards: [`clients`] knows who may ask, [`http`] and [`inference_service`] speak OpenAI's HTTP API and
+//! gRPC, [`completion`] turns text into tokens and back, [`generation`] drives tokens through the swarm on the routes
+//! that [`route`] plans.
 
+mod access;
+pub mod clients;
 pub mod completion;
 mod config;
 mod gateway;
 pub mod generation;
 pub mod http;
 pub mod inference_service;
+mod ports;
 pub mod route;
 pub mod swarm;
 pub mod text;

@@ -35,6 +35,28 @@ fn the_bound_of_generations_is_heard_by_its_name_and_by_its_old_one() {
 }
 
 #[test]
+fn beyond_this_machine_nobody_is_let_in_by_mistake() {
+    for port in ["--http-listen", "--grpc-listen"] {
+        for address in ["0.0.0.0:0", "[::]:0", "10.0.0.1:8080"] {
+            let told = String::from_utf8(gateway(&[port, address], &[]).stderr).unwrap();
+            for part in [port, address, "--api-keys-file", "--open-gateway", "key new"] {
+                assert!(told.contains(part), "{part} is not in: {told}");
+            }
+            // A compose file cannot leave a variable out.
+            let open = gateway(&[port, address, "--open-gateway"], &[("LLAMA_SWARM_API_KEYS_FILE", "")]);
+            let told = String::from_utf8([open.stdout, open.stderr].concat()).unwrap();
+            assert!(told.contains("OPEN GATEWAY") && told.contains("there is no file"), "{told}");
+        }
+        for loopback in ["127.0.0.1:0", "127.9.9.9:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+            let told = String::from_utf8(gateway(&[port, loopback], &[]).stderr).unwrap();
+            assert!(told.starts_with("error: there is no file"), "{told}");
+        }
+    }
+    let told = String::from_utf8(gateway(&["--api-keys-file", "/not/there"], &[]).stderr).unwrap();
+    assert!(told.contains("--api-keys-file: cannot read /not/there"), "{told}");
+}
+
+#[test]
 fn what_keeps_it_from_starting_is_told_in_one_line() {
     let output = gateway(&[], &[("RUST_BACKTRACE", "1")]);
     let told = String::from_utf8(output.stderr).unwrap();

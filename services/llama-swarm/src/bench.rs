@@ -13,6 +13,7 @@ use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
+use swarm_types::visible;
 
 pub(crate) use config::Config;
 
@@ -40,7 +41,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
         return show(&config, &tracing_cost::measure(&config).await?);
     }
     if !config.up {
-        let channel = node::connect(&config.addr).await?;
+        let channel = node::connect_with(&config.addr, &config.credentials).await?;
         return show(&config, &measurement(&config).run(&channel).await?);
     }
     let mut report = None;
@@ -67,7 +68,7 @@ fn measurement(config: &Config) -> gateway::Measurement {
 
 fn show(config: &Config, report: &(impl Display + Serialize)) -> Result<ExitCode> {
     match config.json {
-        true => println!("{}", serde_json::to_string_pretty(report)?),
+        true => println!("{}", visible::json(&serde_json::to_string_pretty(report)?)),
         false => println!("{report}"),
     }
     Ok(ExitCode::SUCCESS)

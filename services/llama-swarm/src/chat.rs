@@ -11,6 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rustyline::{DefaultEditor, error::ReadlineError};
+use swarm_types::visible;
+
+use crate::credentials::Credentials;
 
 pub(crate) use client::{AnswerOptions, ChatClient, Message};
 
@@ -39,6 +42,9 @@ pub(crate) struct Config {
     /// One message: its answer goes to standard output, then the command ends. Without it a conversation starts, or,
     /// when standard input is not a terminal, all of it is the message.
     message: Option<String>,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Answers one message or holds a conversation.
@@ -85,7 +91,7 @@ async fn talk(mut conversation: Conversation) -> Result<()> {
             Ok(line) => {
                 editor.add_history_entry(&line)?;
                 if let Err(error) = conversation.ask(line).await {
-                    eprintln!("✗ {error:#}");
+                    eprintln!("✗ {}", visible::lines(&format!("{error:#}")));
                 }
             }
             Err(ReadlineError::Interrupted) => eprintln!("Ctrl-D ends the conversation."),
@@ -106,7 +112,7 @@ struct Conversation {
 impl Conversation {
     fn new(config: &Config) -> Result<Self> {
         let options = AnswerOptions { max_tokens: config.max_tokens, temperature: config.temperature };
-        let client = ChatClient::new(&config.url)?;
+        let client = ChatClient::new(&config.url, &config.credentials)?;
         let mut conversation = Self { client, options, system: config.system.clone(), messages: vec![] };
         conversation.restart();
         Ok(conversation)
@@ -137,7 +143,9 @@ impl Conversation {
                 self.messages.truncate(before);
                 return Err(error);
             }
-            Some(Ok(summary)) if io::stderr().is_terminal() => eprintln!("({summary})"),
+            Some(Ok(summary)) if io::stderr().is_terminal() => {
+                eprintln!("({})", visible::one_line(&summary.to_string()));
+            }
             Some(Ok(_)) => {}
             None => eprintln!("(stopped)"),
         }
@@ -146,8 +154,9 @@ impl Conversation {
     }
 }
 
-/// To standard output at once; a reader that went away is noticed at the end of the answer.
+/// To standard output at once, without what a terminal would obey: a model writes whatever it was trained on, or asked
+/// for. A reader that went away is noticed at the end of the answer.
 pub(crate) fn print_piece(piece: &str) {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(visible::lines(piece).as_bytes()).and_then(|()| out.flush());
 }

@@ -14,6 +14,8 @@ use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use swarm_types::{Precision, SwarmStatus};
 
+use crate::credentials::Credentials;
+
 use finding::{Finding, Verdict};
 use shards::WorkerCommand;
 
@@ -50,6 +52,9 @@ pub(crate) struct Config {
     /// Into how many shards the model is cut.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
     total_shards: u32,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Examines everything and shows it as it is found. Fails when something is bad.
@@ -61,8 +66,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     for address in &config.rendezvous {
         nodes.push(network::rendezvous(address).await);
     }
-    nodes.extend(network::gateway(&config.url).await);
-    let (node, status) = network::grpc_node(&config.addr).await;
+    nodes.extend(network::gateway(&config.url, &config.credentials).await);
+    let (node, status) = network::grpc_node(&config.addr, &config.credentials).await;
     nodes.push(node);
     report.section("The nodes", nodes);
     if let Some(status) = status {

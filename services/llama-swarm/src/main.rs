@@ -2,10 +2,12 @@
 
 mod bench;
 mod chat;
+mod credentials;
 mod doctor;
 mod health;
 mod identity;
 mod invite;
+mod key;
 mod memory;
 mod node;
 mod secret;
@@ -54,6 +56,8 @@ enum Command {
     Doctor(Box<doctor::Config>),
     /// Measure how fast a swarm is, or the engine alone.
     Bench(Box<bench::Config>),
+    /// Make keys for a gateway's clients.
+    Key(key::Config),
     /// Ask a service for its health, as container engines do. Exit code 0: serving, 1: not.
     Health(health::Config),
 }
@@ -76,6 +80,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Chat(config) => chat::run(config).await,
         Command::Doctor(config) => doctor::run(*config).await,
         Command::Bench(config) => bench::run(*config).await,
+        Command::Key(config) => key::run(config),
         Command::Health(config) => health::run(config).await,
     }
 }

@@ -6,28 +6,60 @@ use anyhow::{Context, Result};
 use futures::{Stream, StreamExt};
 use swarm_proto::wire::{GetStatusRequest, WatchStatusRequest, swarm_service_client::SwarmServiceClient};
 use swarm_types::SwarmStatus;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
+
+use crate::credentials::{Credentials, KEY_FIX, ShowKey};
 
 /// A node answers from memory, so a longer silence means that it is not there.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A status lists every replica of every shard; a swarm of some thousand workers stays below this.
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
-/// Opens a channel to a gRPC port given as `host:port`.
+/// A connection to a node's gRPC port, on which each call shows the key.
+pub(crate) type Channel = InterceptedService<tonic::transport::Channel, ShowKey>;
+
+/// Opens a channel to a gRPC port given as `host:port`, where nobody asks for a key.
 ///
 /// # Errors
 /// When nobody answers there within five seconds.
 pub(crate) async fn connect(address: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .with_context(|| format!("{address:?} is not an address like 127.0.0.1:50050"))?
+    connect_with(address, &Credentials::default()).await
+}
+
+/// Opens a channel to a gRPC port given as `host:port`, or `https://host:port` where it speaks TLS.
+///
+/// # Errors
+/// When nobody answers there within five seconds.
+pub(crate) async fn connect_with(address: &str, credentials: &Credentials) -> Result<Channel> {
+    connect_as(address, credentials, None).await
+}
+
+/// The same, where the server's certificate may be for another name than the address has.
+///
+/// # Errors
+/// When nobody answers there within five seconds.
+pub(crate) async fn connect_as(
+    address: &str,
+    credentials: &Credentials,
+    tls_name: Option<&str>,
+) -> Result<Channel> {
+    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let mut endpoint = Endpoint::from_shared(url.clone())
+        .with_context(|| format!("{address:?} is not an address like 127.0.0.1:50050"))?;
+    if url.starts_with("https://") {
+        endpoint = endpoint.tls_config(credentials.tls(tls_name)?).context("--tls-ca")?;
+    }
+    let endpoint = endpoint
         .connect_timeout(CALL_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_timeout(CALL_TIMEOUT);
-    endpoint.connect().await.with_context(|| {
+    let show_key = credentials.over_grpc()?;
+    let channel = endpoint.connect().await.with_context(|| {
         format!(
             "no node answers at {address}: start one (`llama-swarm up`) or name its gRPC port with --addr"
         )
-    })
+    })?;
+    Ok(InterceptedService::new(channel, show_key))
 }
 
 /// The swarm as the node sees it now.
@@ -37,7 +69,7 @@ pub(crate) async fn connect(address: &str) -> Result<Channel> {
 pub(crate) async fn status(channel: Channel) -> Result<SwarmStatus> {
     let mut client = client(channel);
     let answer = tokio::time::timeout(CALL_TIMEOUT, client.get_status(GetStatusRequest {}));
-    let status = answer.await.context("the node does not answer within 5 s")??;
+    let status = answer.await.context("the node does not answer within 5 s")?.map_err(with_fix)?;
     Ok(SwarmStatus::try_from(status.into_inner())?)
 }
 
@@ -48,8 +80,16 @@ pub(crate) async fn status(channel: Channel) -> Result<SwarmStatus> {
 pub(crate) async fn watch(channel: Channel) -> Result<impl Stream<Item = Result<SwarmStatus>> + Unpin> {
     let mut client = client(channel);
     let answer = tokio::time::timeout(CALL_TIMEOUT, client.watch_status(WatchStatusRequest {}));
-    let changes = answer.await.context("the node does not answer within 5 s")??.into_inner();
+    let changes =
+        answer.await.context("the node does not answer within 5 s")?.map_err(with_fix)?.into_inner();
     Ok(changes.map(|status| Ok(SwarmStatus::try_from(status?)?)))
+}
+
+/// Says what to do where a key is asked for.
+fn with_fix(status: tonic::Status) -> anyhow::Error {
+    let asks_for_key = status.code() == tonic::Code::Unauthenticated;
+    let error = anyhow::Error::new(status);
+    if asks_for_key { error.context(KEY_FIX) } else { error }
 }
 
 fn client(channel: Channel) -> SwarmServiceClient<Channel> {

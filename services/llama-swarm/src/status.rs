@@ -10,9 +10,12 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use futures::StreamExt;
-use swarm_types::SwarmStatus;
+use swarm_types::{SwarmStatus, visible};
 
-use crate::node;
+use crate::{
+    credentials::Credentials,
+    node::{self, Channel},
+};
 
 pub(crate) use render::changes;
 
@@ -33,11 +36,14 @@ pub(crate) struct Config {
     /// One JSON object a status, as the gateway's `/v1/swarm` gives it.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Shows the status once, or until the node ends.
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
-    let channel = node::connect(&config.addr).await?;
+    let channel = node::connect_with(&config.addr, &config.credentials).await?;
     if config.watch {
         return watch(&config, channel).await;
     }
@@ -46,7 +52,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     Ok(if status.swarm_ready { ExitCode::SUCCESS } else { ExitCode::from(NOT_READY) })
 }
 
-async fn watch(config: &Config, channel: tonic::transport::Channel) -> Result<ExitCode> {
+async fn watch(config: &Config, channel: Channel) -> Result<ExitCode> {
     let mut statuses = node::watch(channel).await?;
     let mut last = None;
     while let Some(status) = statuses.next().await {
@@ -60,7 +66,7 @@ async fn watch(config: &Config, channel: tonic::transport::Channel) -> Result<Ex
 fn show(config: &Config, last: Option<&SwarmStatus>, status: &SwarmStatus) -> Result<()> {
     let mut out = io::stdout().lock();
     if config.json {
-        writeln!(out, "{}", serde_json::to_string(status)?)?;
+        writeln!(out, "{}", visible::json(&serde_json::to_string(status)?))?;
         return Ok(());
     }
     let lines = match last {

@@ -29,6 +29,7 @@ use tempfile::TempDir;
 
 use crate::{
     chat::{AnswerOptions, ChatClient, Message, print_piece},
+    credentials::Credentials,
     memory,
 };
 
@@ -217,7 +218,7 @@ fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
 /// Asks through the gateway's HTTP API, as any client does, while the swarm is tended.
 async fn answer(swarm: &mut LocalSwarm, config: &Config, prompt: &str) -> Result<()> {
     let http = swarm.gateway()?.http.context("the gateway has no HTTP port")?;
-    let client = ChatClient::new(&format!("http://{http}"))?;
+    let client = ChatClient::new(&format!("http://{http}"), &Credentials::default())?;
     let messages = [Message { role: "user", content: prompt.to_owned() }];
     let options =
         AnswerOptions { max_tokens: Some(config.max_tokens), temperature: Some(config.temperature) };

@@ -18,7 +18,7 @@ fn silent_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "up",
     "worker",
     "rendezvous",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 11] = [
     "secret",
     "invite",
     "identity",
+    "key",
     "status",
     "chat",
     "doctor",

@@ -57,7 +57,7 @@ impl Rendezvous {
     /// # Errors
     /// Says which port or file is the trouble.
     pub async fn bind(config: Config) -> Result<Self, RendezvousError> {
-        let public = PublicServer::bind(config.grpc_listen).await?;
+        let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);
         let identity = config.net.load_identity("rendezvous")?;
         let (net, peers) = SwarmNet::bind(config.net, Role::Rendezvous, identity).await?;
         config.address_file.tell(|| Addresses {
@@ -65,6 +65,7 @@ impl Rendezvous {
             addresses: net.addresses(),
             grpc: public.local_addr(),
             http: None,
+            metrics: None,
         })?;
         tracing::info!(peer = %net.id(), grpc = %public.local_addr(), "rendezvous started");
         for address in net.addresses() {

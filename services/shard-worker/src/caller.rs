@@ -36,8 +36,8 @@ impl Caller {
         }
     }
 
-    /// Whether it may open this session. A gateway opens its own; a worker is believed whose session it passes on, since
-    /// the hop that the gateway has called has looked.
+    /// Whether it may open this session. A gateway opens its own; a worker is believed whose session it passes on,
+    /// since the hop that the gateway has called has looked.
     pub(crate) fn check_open(&self, open: &OpenSession) -> Result<(), Refusal> {
         let is_first = open.hop.shards.start() == 0;
         match self.role {

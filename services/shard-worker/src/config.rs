@@ -6,7 +6,9 @@ use clap::Args;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::DeviceChoice;
 use swarm_net::NetConfig;
-use swarm_process::{address_file::AddressFile, flags::seconds_or_none, telemetry::TelemetryConfig};
+use swarm_process::{
+    address_file::AddressFile, flags::seconds_or_none, listener::TlsConfig, telemetry::TelemetryConfig,
+};
 use swarm_types::{Precision, ShardRange};
 
 /// How a worker runs.
@@ -38,11 +40,13 @@ pub struct Config {
     pub threads: Option<u16>,
 
     /// Memory for the caches of all sessions together, for example 512MiB. A session sets aside what it may need at
-    /// most; one that needs more than all of this is refused.
+    /// most; one that needs more than all of this is refused. The last eighth is kept for gateways that have no session
+    /// here, and several gateways get equal shares.
     #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "1GiB", value_name = "BYTES")]
     pub kv_memory: ByteSize,
 
-    /// Sessions at once; more are refused, and the gateway looks elsewhere.
+    /// Sessions at once; more are refused, and the gateway looks elsewhere. Several gateways get equal shares, and one
+    /// that has none gets its first beyond these: an eighth more, at least one, is kept for that.
     #[arg(long, env = "LLAMA_SWARM_MAX_SESSIONS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_sessions: u32,
 
@@ -60,12 +64,16 @@ pub struct Config {
     pub session_lease: Duration,
 
     /// TCP port of health, reflection and SwarmService; `GET /metrics` as well.
-    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "0.0.0.0:50051", value_name = "ADDRESS")]
+    #[arg(long, env = "LLAMA_SWARM_GRPC_LISTEN", default_value = "127.0.0.1:50051", value_name = "ADDRESS")]
     pub grpc_listen: SocketAddr,
 
     /// Whom to tell its addresses.
     #[command(flatten)]
     pub address_file: AddressFile,
+
+    /// Certificates of its TCP port.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 
     /// How it takes part in the swarm.
     #[command(flatten)]

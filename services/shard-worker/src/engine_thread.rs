@@ -11,13 +11,14 @@ use tracing::Span;
 use crate::{
     metrics::Metrics,
     queues::{Answer, Computed, Queues, Waiting},
+    sessions::Meter,
 };
 
 /// Commands that wait; more make their senders wait.
 const COMMANDS_WAITING: usize = 1024;
 
 enum Command {
-    Open { options: SlotOptions, tokens: Vec<TokenId>, answer: Answer<OpenSlot> },
+    Open { options: SlotOptions, tokens: Vec<TokenId>, meter: Meter, answer: Answer<OpenSlot> },
     TakeOver { slot: Slot, tokens: Vec<TokenId>, answer: Answer<OpenSlot> },
     Step(Waiting),
     Close(Slot),
@@ -56,9 +57,14 @@ impl EngineHandle {
         (Self { commands }, ended)
     }
 
-    /// Opens a slot and tells it the session's tokens.
-    pub(crate) async fn open(&self, options: SlotOptions, tokens: Vec<TokenId>) -> Result<OpenSlot, Refusal> {
-        self.ask(|answer| Command::Open { options, tokens, answer }).await
+    /// Opens a slot, if its gateway may have as much cache, and tells it the session's tokens.
+    pub(crate) async fn open(
+        &self,
+        options: SlotOptions,
+        tokens: Vec<TokenId>,
+        meter: Meter,
+    ) -> Result<OpenSlot, Refusal> {
+        self.ask(|answer| Command::Open { options, tokens, meter, answer }).await
     }
 
     /// The same cache under a new key, told the session's tokens again. Steps that wait under the old key are refused.
@@ -117,11 +123,10 @@ impl EngineThread {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Open { options, tokens, answer } => {
-                let opened = self.engine.open(options);
-                let opened = opened.and_then(|slot| self.told(OpenSlot { slot, positions: 0 }, tokens));
+            Command::Open { options, tokens, meter, answer } => {
+                let opened = self.open(options, tokens, &meter);
                 self.report();
-                let _ = answer.send(opened.map_err(refusal));
+                let _ = answer.send(opened);
             }
             Command::TakeOver { slot, tokens, answer } => {
                 let taken = self.engine.take_over(slot);
@@ -136,6 +141,17 @@ impl EngineThread {
             }
             Command::Step(waiting) => self.queues.push(waiting),
         }
+    }
+
+    fn open(
+        &mut self,
+        options: SlotOptions,
+        tokens: Vec<TokenId>,
+        meter: &Meter,
+    ) -> Result<OpenSlot, Refusal> {
+        meter.charge(self.engine.cache_bytes(&options).map_err(refusal)?)?;
+        let slot = self.engine.open(options).map_err(refusal)?;
+        self.told(OpenSlot { slot, positions: 0 }, tokens).map_err(refusal)
     }
 
     /// A slot that cannot be told its session's tokens is of no use.

@@ -13,7 +13,7 @@ use tracing::Span;
 use crate::{
     engine_thread::{EngineHandle, OpenSlot},
     metrics::Metrics,
-    sessions::{Held, Sessions},
+    sessions::{Held, Place, Sessions},
 };
 
 /// What sessions must fit.
@@ -23,6 +23,13 @@ pub(crate) struct Served {
     pub total_shards: u32,
     pub digest: ModelDigest,
     pub precision: Precision,
+}
+
+/// What a session needs of the engine.
+pub(crate) struct WantedSlot {
+    pub options: SlotOptions,
+    /// The session's tokens so far, where the slot has to know them.
+    pub tokens: Vec<TokenId>,
 }
 
 /// The ground of all sessions. Cheap to clone.
@@ -108,14 +115,14 @@ impl Host {
     }
 
     /// A slot for a session: the one it had, where it is used in the same way, or a new one. Leased caches make room.
-    /// It is told the session's tokens.
     pub(crate) async fn slot(
         &self,
         engine: &EngineHandle,
-        options: SlotOptions,
-        tokens: Vec<TokenId>,
+        wanted: WantedSlot,
+        place: &Place,
         inherited: Option<Held>,
     ) -> Result<(Held, u32), Refusal> {
+        let WantedSlot { options, tokens } = wanted;
         if let Some(held) = inherited {
             if held.options == options
                 && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot, tokens.clone()).await
@@ -126,7 +133,7 @@ impl Host {
             }
             engine.close(held.slot).await;
         }
-        let OpenSlot { slot, positions } = self.new_slot(engine, &options, tokens).await?;
+        let OpenSlot { slot, positions } = self.new_slot(engine, &options, tokens, place).await?;
         Ok((Held { slot, options, last: None }, positions))
     }
 
@@ -135,10 +142,13 @@ impl Host {
         engine: &EngineHandle,
         options: &SlotOptions,
         tokens: Vec<TokenId>,
+        place: &Place,
     ) -> Result<OpenSlot, Refusal> {
+        // That the gateway has its share already is blamed on a field, and no lease of others helps there.
+        let lacks_room = |refusal: &Refusal| refusal.cause == RefusalCause::Full && refusal.field.is_none();
         loop {
-            match engine.open(options.clone(), tokens.clone()).await {
-                Err(refusal) if refusal.cause == RefusalCause::Full => match self.0.sessions.evict() {
+            match engine.open(options.clone(), tokens.clone(), place.meter()).await {
+                Err(refusal) if lacks_room(&refusal) => match self.0.sessions.evict() {
                     Some(slot) => engine.close(slot).await,
                     None => return Err(refusal),
                 },

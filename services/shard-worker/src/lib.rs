@@ -16,6 +16,7 @@ mod queues;
 mod session;
 mod sessions;
 mod shard_service;
+mod shares;
 mod spent;
 mod worker;
 

@@ -20,7 +20,7 @@ use tracing::{Span, field::display};
 use crate::{
     caller::Caller,
     engine_thread::EngineHandle,
-    host::Host,
+    host::{Host, WantedSlot},
     queues::Computed,
     sessions::{Answers, Collector, Entered, Place},
     spent::Spent,
@@ -33,6 +33,10 @@ const COLLECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest step and the slowest client take seconds; a session that stands still for so long was forgotten, and
 /// its cache is needed.
 const IDLE: Duration = Duration::from_secs(10 * 60);
+/// A gateway sends the first step right behind the session.
+const FIRST_STEP_WITHIN: Duration = Duration::from_secs(30);
+/// From the hop above it comes when that one has computed it, which it may do for many sessions before.
+const FIRST_STEP_BELOW_WITHIN: Duration = Duration::from_secs(120);
 /// When the stream to the hop below ends, what failed there is usually named on the way up a moment later.
 const BLAME_GRACE: Duration = Duration::from_millis(200);
 
@@ -81,6 +85,8 @@ struct Session<'a> {
     open: OpenSession,
     above: mpsc::Sender<FromBelow>,
     below: Below,
+    /// How long it may stand still now.
+    patience: Duration,
     spent: Spent,
 }
 
@@ -140,8 +146,9 @@ async fn run(host: &Host, mut call: Call) -> End {
         Some(Collector { answers, sampling, tokens }) => (Some(answers), Some(sampling), tokens),
         None => (None, None, vec![]),
     };
+    let wanted = WantedSlot { options: options(&open, sampling), tokens };
     // Not to be cancelled: what the engine has opened must be held by the place, or closed.
-    let (slot, positions) = match host.slot(&engine, options(&open, sampling), tokens, inherited).await {
+    let (slot, positions) = match host.slot(&engine, wanted, &place, inherited).await {
         Ok((held, positions)) => (held.slot, place.hold(held).then_some(positions)),
         Err(refusal) => {
             place.end();
@@ -164,11 +171,15 @@ async fn run(host: &Host, mut call: Call) -> End {
 }
 
 async fn pass_steps(seat: Seat<'_>, call: Call, open: OpenSession, answers: Option<Answers>) -> End {
-    let Call { mut from_above, above, .. } = call;
+    let Call { caller, mut from_above, above } = call;
+    let patience = match caller.begins_route(&open) {
+        true => FIRST_STEP_WITHIN,
+        false => FIRST_STEP_BELOW_WITHIN,
+    };
     let steps = async {
         let below = open_below(seat.host, &open, answers).await?;
         let spent = Spent::new();
-        let mut session = Session { seat, open, above: above.clone(), below, spent };
+        let mut session = Session { seat, open, above: above.clone(), below, patience, spent };
         session.steps(&mut from_above).await?;
         Ok(session.below)
     };
@@ -231,7 +242,9 @@ impl Session<'_> {
         if let Below::Gateway(_) = self.below {
             tell_opened(&self.above, self.seat.positions).await?;
         }
+        let mut last = Instant::now();
         loop {
+            let still = self.patience.saturating_sub(last.elapsed());
             let message = tokio::select! {
                 biased; // That the session is over matters more than who left after it.
                 message = from_above.next() => message,
@@ -239,11 +252,12 @@ impl Session<'_> {
                     tell_opened(&self.above, self.seat.positions.min(news?)).await?;
                     continue;
                 }
-                () = sleep(IDLE) => return Err(self.idle()),
+                () = sleep(still) => return Err(self.idle()),
             };
             let refused = match message {
                 Some(FromAbove::Message(ToHop::Step(step))) => {
                     self.pass(step).await?;
+                    (last, self.patience) = (Instant::now(), IDLE);
                     continue;
                 }
                 Some(FromAbove::Message(ToHop::End)) => return Ok(()),
@@ -260,7 +274,7 @@ impl Session<'_> {
     }
 
     fn idle(&self) -> End {
-        let message = format!("no step came for {} minutes", IDLE.as_secs() / 60);
+        let message = format!("no step came for {} s", self.patience.as_secs());
         self.refused(Refusal::new(RefusalCause::Timeout, message))
     }
 

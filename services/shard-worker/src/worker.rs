@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::atomi
 
 use gguf::{GgufError, Header};
 use prometheus_client::metrics::gauge::Gauge;
-use shard_client::MAX_MESSAGE_BYTES;
+use shard_client::{MAX_COLLECT_BYTES, MAX_MESSAGE_BYTES, MAX_OPEN_BYTES};
 use shard_engine::{DeviceChoice, FAST_THREADS_VARIABLE};
-use swarm_net::{NetError, PeerListener, Role, ShardOffer, SwarmNet, peer_server};
+use swarm_net::{
+    MethodLimit, NetError, PeerCalls, PeerListener, Role, ShardOffer, SwarmNet, peer_server_for,
+};
 use swarm_process::{
     address_file::Addresses,
     grpc::{Health, PublicServer},
@@ -66,7 +68,7 @@ impl Worker {
         let failed = |source| WorkerError::Model { path: model.display().to_string(), source };
         let (total_layers, header) = header.map_err(failed)?;
         LayerRange::for_shards(config.shard_id, config.net.total_shards, total_layers)?;
-        let public = PublicServer::bind(config.grpc_listen).await?;
+        let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);
         let identity = config.net.load_identity(&identity_name(&config))?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Worker, identity).await?;
         let fixed = Fixed {
@@ -88,6 +90,7 @@ impl Worker {
             addresses: net.addresses(),
             grpc: public.local_addr(),
             http: None,
+            metrics: None,
         })?;
         warn_of_threads(&config);
         tracing::info!(peer = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
@@ -133,7 +136,8 @@ impl Worker {
         let host = Host::new(self.net.clone(), self.served(), loaded, sessions.clone(), metrics.clone());
         let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
         let server = ShardServer(host);
-        let mut peers = tokio::spawn(serve_peers(server, self.net.clone(), self.peers, stop.clone()));
+        let mut peers =
+            tokio::spawn(serve_peers(server, self.calls(), self.net.clone(), self.peers, stop.clone()));
         let mut public = tokio::spawn(serve_public(self.public, registry, self.net.clone(), stop.clone()));
         let announcer =
             tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.running()));
@@ -163,6 +167,12 @@ impl Worker {
         ended
     }
 
+    /// A peer may be the hop above of all sessions.
+    fn calls(&self) -> PeerCalls {
+        let places = self.config.max_sessions;
+        PeerCalls { sessions: places.saturating_add(places / 8 + 1), limits: &LIMITS }
+    }
+
     fn served(&self) -> Served {
         Served {
             shards: self.fixed.shards,
@@ -183,7 +193,8 @@ fn register(registry: &Registry, net: &SwarmNet) -> Metrics {
 }
 
 fn bounds(config: &Config) -> Bounds {
-    Bounds { sessions: config.max_sessions as usize, lease: config.session_lease }
+    let (sessions, kv_bytes) = (config.max_sessions as usize, config.kv_memory.0);
+    Bounds { sessions, kv_bytes, lease: config.session_lease }
 }
 
 /// What `kv_cache_bytes` and `sessions` are measured by.
@@ -240,9 +251,16 @@ fn warn_of_threads(config: &Config) {
     }
 }
 
+/// How large the requests of `ShardService` are.
+const LIMITS: [MethodLimit; 2] = [
+    MethodLimit { path: "/swarm.v1.ShardService/Forward", first: MAX_OPEN_BYTES, later: MAX_MESSAGE_BYTES },
+    MethodLimit { path: "/swarm.v1.ShardService/Collect", first: MAX_COLLECT_BYTES, later: 0 },
+];
+
 /// The gRPC server inside libp2p streams.
 async fn serve_peers(
     server: ShardServer,
+    calls: PeerCalls,
     net: SwarmNet,
     peers: PeerListener,
     stop: CancellationToken,
@@ -250,7 +268,7 @@ async fn serve_peers(
     let shards = ShardServiceServer::new(server)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let server = peer_server().add_service(shards).add_service(net.peer_service());
+    let server = peer_server_for(calls).add_service(shards).add_service(net.peer_service());
     tokio::select! {
         ended = server.serve_with_incoming(peers) => {
             ended?;

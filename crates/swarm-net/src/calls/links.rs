@@ -17,11 +17,15 @@ use tokio::{
     time::timeout,
 };
 use tonic::transport::{Channel, Endpoint, Server, Uri};
-use tower::service_fn;
+use tower::{
+    layer::util::{Identity, Stack},
+    service_fn,
+};
 
 use crate::{
     NetError, Role,
     calls::{
+        bounds::{BoundsLayer, MethodLimit},
         stream::{PeerInfo, PeerStream},
         streams::OpenRequest,
     },
@@ -30,23 +34,57 @@ use crate::{
     peer,
 };
 
-/// HTTP/2's window for one call: a step of a long prompt fits in, so one round trip does not throttle it.
+/// HTTP/2's window for what comes back of one call.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// For all calls of one connection; bounds what a peer can make this node hold.
+/// For what comes back of all calls of one connection.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Calls at once on one connection; more wait.
-const MAX_CALLS: u32 = 1024;
+/// For what comes in by all calls of one connection: what a peer can make this node hold of messages that are not read.
+const CALLS_WINDOW: u32 = 32 * 1024 * 1024;
+/// Of this, the least that one call gets, and the most: a step of a long prompt fits in, so one round trip does not
+/// throttle it.
+const CALL_WINDOW: (u32, u32) = (64 * 1024, 4 * 1024 * 1024);
+/// Calls at once on one connection besides those of sessions; more wait.
+const OTHER_CALLS: u32 = 32;
+/// A session that begins again opens its calls while the old ones end.
+const CALLS_A_SESSION: u32 = 4;
 /// A stream on an open connection takes one or two round trips.
 pub(crate) const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// A tonic server with the settings that suit streams from peers. Add the services and serve a
-/// [`PeerListener`](crate::PeerListener) with it.
+/// What peers may ask of a node.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct PeerCalls {
+    /// Sessions that one peer may have at the same time, each with large messages under way.
+    pub sessions: u32,
+    /// The methods whose requests are more than one message of 4 KiB.
+    pub limits: &'static [MethodLimit],
+}
+
+/// A tonic server with the settings that suit streams from peers, whose calls are small ones. Add the services and serve
+/// a [`PeerListener`](crate::PeerListener) with it.
 #[must_use]
-pub fn peer_server() -> Server {
+pub fn peer_server() -> Server<Stack<BoundsLayer, Identity>> {
+    peer_server_for(PeerCalls::default())
+}
+
+/// The same for a node that has sessions. What one peer can make it hold by one connection: 32 MiB that are not read yet,
+/// 16 MiB of large messages that are not whole, and of each other call 64 KiB.
+#[must_use]
+pub fn peer_server_for(calls: PeerCalls) -> Server<Stack<BoundsLayer, Identity>> {
+    let PeerCalls { sessions, limits } = calls;
+    let (least, most) = CALL_WINDOW;
+    // All of them together must not use up the connection's window: a message that is being read has to go on coming.
+    let (call, connection) = match CALLS_WINDOW.checked_div(sessions) {
+        Some(share) => {
+            let call = share.clamp(least, most);
+            (call, CALLS_WINDOW.max(call.saturating_mul(sessions)))
+        }
+        None => (least, OTHER_CALLS * least),
+    };
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_CALLS)
+        .initial_stream_window_size(call)
+        .initial_connection_window_size(connection)
+        .max_concurrent_streams(OTHER_CALLS.saturating_add(sessions.saturating_mul(CALLS_A_SESSION)))
+        .layer(BoundsLayer::new(limits))
 }
 
 /// The channels to all admitted peers. Cheap to clone; does not keep the node running.

@@ -25,7 +25,7 @@ use axum::{
 use http_body::{Frame, SizeHint};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -187,9 +187,10 @@ impl Place {
         self.0.dismissed.cancelled().await;
     }
 
-    /// Resolves when so much time has passed without a first request.
+    /// Resolves when so much time has passed since it came, without a first request.
     pub(super) async fn silent_for(&self, patience: Duration) {
-        sleep(patience).await;
+        let came = self.connection(|connection| connection.idle_since);
+        sleep_until(came + patience).await;
         if self.has_asked() {
             pending().await
         }

@@ -7,9 +7,10 @@ use swarm_types::{SamplingParams, TargetScore, TokenId};
 
 use super::assembler::{Assembler, TextChunk};
 use crate::{
+    clients::Principal,
     generation::{
         FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
-        Operation, Principal,
+        Operation,
     },
     text::{Message, ServedModel},
 };
@@ -229,7 +230,7 @@ fn text(mut tokens: GenerationStream, mut assembler: Assembler, model: Arc<Serve
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use futures::{FutureExt, future::BoxFuture, stream};
     use gguf::tiny::TinyModel;
@@ -262,7 +263,7 @@ mod tests {
 
     fn request(stop: &[&str]) -> CompletionRequest {
         CompletionRequest {
-            principal: Principal::Anonymous,
+            principal: Principal::at(Ipv4Addr::LOCALHOST.into()),
             operation: Operation::TextCompletion,
             prompt: vec![TokenId(10)],
             sampling: SamplingParams::greedy(),

@@ -9,12 +9,7 @@ use std::{fmt::Display, pin::Pin, time::Duration};
 use futures::{Stream, future::BoxFuture};
 use swarm_types::{HopTiming, NodeId, SamplingParams, TargetScore, TokenId, TokenLogprob};
 
-/// On whose account a generation runs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Principal {
-    /// Whoever reaches the gateway: nobody is asked who they are.
-    Anonymous,
-}
+use crate::clients::Principal;
 
 /// What the client asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

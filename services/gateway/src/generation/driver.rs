@@ -349,6 +349,7 @@ impl Driver {
         self.tokens.push(token);
         self.recovery.advanced();
         self.given.metrics.generated();
+        self.given.request.principal.generated();
         if self.tokens.len() == self.given.request.prompt.len() + 1 {
             self.given.metrics.first_token(self.given.started_at.elapsed());
         }

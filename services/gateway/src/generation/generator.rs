@@ -79,11 +79,12 @@ impl Generator {
         let started_at = Instant::now();
         self.check(&request)?;
         self.ready()?;
-        let place = self.admission.enter(request.principal).await?;
+        let place = self.admission.enter(request.principal.clone()).await?;
         // The swarm may have changed while this one waited for its turn.
         self.ready()?;
         let reserved = self.reserve()?;
         let running = self.metrics.started(request.prompt.len());
+        request.principal.prompted(request.prompt.len() as u64);
         let session = new_session();
         let account = Account::new(Span::current(), &session, started_at.elapsed());
         let (outlet, inlet) = outlet();

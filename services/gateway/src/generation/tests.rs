@@ -2,7 +2,7 @@
 
 mod fake;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use clap::Parser;
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use self::fake::{FakeSwarm, Fault, continuation, score, worker};
 use super::*;
+use crate::clients::Principal;
 
 /// Nothing here takes so long unless it hangs.
 const BOUND: Duration = Duration::from_secs(20);
@@ -37,7 +38,7 @@ fn prompt(length: u32) -> Vec<TokenId> {
 
 fn request(prompt_tokens: u32, max_tokens: u32) -> GenerationRequest {
     GenerationRequest {
-        principal: Principal::Anonymous,
+        principal: Principal::at(Ipv4Addr::LOCALHOST.into()),
         operation: Operation::TextCompletion,
         prompt: prompt(prompt_tokens),
         sampling: SamplingParams::greedy(),

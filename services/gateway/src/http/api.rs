@@ -1,12 +1,10 @@
 //! What the handlers share.
 
-use std::sync::Arc;
-
 use swarm_process::metrics::Registry;
-use tokio::sync::Semaphore;
 
 use super::metrics::HttpMetrics;
 use crate::{
+    clients::Shares,
     completion::Completer,
     generation::{GenerationConfig, Generator},
 };
@@ -19,23 +17,29 @@ const SPARE_REQUESTS: usize = 64;
 pub struct Api {
     pub(super) completer: Completer,
     pub(super) generator: Generator,
-    pub(super) registry: Registry,
     pub(super) metrics: HttpMetrics,
     /// Requests at once: each may hold a body in memory.
-    pub(super) requests: Arc<Semaphore>,
+    pub(super) requests: Shares,
+    /// For the trace only.
+    pub(super) scheme: &'static str,
 }
 
 impl Api {
-    /// Completes by `completer`; shows the swarm and the readiness of `generator` and the counters of `registry`.
+    /// Completes by `completer`; shows the swarm and the readiness of `generator`. Counts in `registry`.
     #[must_use]
     pub fn new(
         completer: Completer,
         generator: Generator,
-        registry: Registry,
+        registry: &Registry,
         config: &GenerationConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
-        let metrics = HttpMetrics::new(&registry);
-        Self { completer, generator, registry, metrics, requests: Arc::new(Semaphore::new(requests)) }
+        let metrics = HttpMetrics::new(registry);
+        Self { completer, generator, metrics, requests: Shares::new(requests), scheme: "http" }
+    }
+
+    /// The same over `http` or `https`.
+    pub(crate) fn over(self, scheme: &'static str) -> Self {
+        Self { scheme, ..self }
     }
 }

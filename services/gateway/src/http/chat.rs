@@ -1,7 +1,7 @@
 //! `POST /v1/chat/completions`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -20,8 +20,9 @@ use super::{
     sse::{self, Envelope},
 };
 use crate::{
+    clients::Principal,
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
-    generation::{Operation, Principal},
+    generation::Operation,
     text::Message,
 };
 
@@ -54,16 +55,21 @@ struct Part {
     text: Option<String>,
 }
 
-pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<Response, ApiError> {
+pub(super) async fn complete(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    fields: Fields,
+) -> Result<Response, ApiError> {
     let ChatRequest { messages, params, max_tokens, logprobs, path_times } =
         ChatRequest::read(fields, &api.completer)?;
+    principal.may_use(api.completer.model().id())?;
     let prompt = api.completer.encode_chat(messages).await?;
     let usage = Usage { prompt_tokens: prompt.len() as u64, completion_tokens: 0 };
     let request = |index| {
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = logprobs;
         CompletionRequest {
-            principal: Principal::Anonymous,
+            principal: principal.clone(),
             operation: Operation::Chat,
             prompt: prompt.clone(),
             sampling,

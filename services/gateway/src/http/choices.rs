@@ -6,6 +6,7 @@ use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use swarm_types::TargetScore;
 
+use super::error::ApiError;
 use crate::{
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken, TextChunk},
     generation::{FinishReason, GenerationError},
@@ -25,17 +26,22 @@ pub(super) struct ChoiceEvent {
 /// The events of all choices, of each in order. Nothing comes after the first error. Dropping it cancels all.
 pub(super) type ChoiceStream = Pin<Box<dyn Stream<Item = Result<ChoiceEvent, GenerationError>> + Send>>;
 
-/// Starts the choices. The first is started before this returns, so that what refuses it is the answer's status.
+/// Starts the choices. The first is started before this returns, so that what refuses it is the answer's status. All
+/// prompts are drawn from what the client may have in a minute, as often as they are computed.
 pub(super) async fn start(
     completer: &Completer,
     requests: Vec<CompletionRequest>,
-) -> Result<ChoiceStream, GenerationError> {
+) -> Result<ChoiceStream, ApiError> {
     for request in &requests {
         completer.check(request)?;
     }
+    let tokens = requests.iter().map(|request| request.prompt.len() as u64).sum();
     let mut requests = requests.into_iter().enumerate();
     let Some((_, first)) = requests.next() else { return Ok(stream::empty().boxed()) };
-    let first = numbered(0, completer.start(first).await?.boxed());
+    let principal = first.principal.clone();
+    principal.draw(tokens)?;
+    let first = completer.start(first).await.inspect_err(|_| principal.give_back(tokens))?;
+    let first = numbered(0, first.boxed());
     let completer = completer.clone();
     let others = requests.map(move |(index, request)| {
         let completer = completer.clone();

@@ -1,7 +1,7 @@
 //! `POST /v1/completions`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -20,8 +20,9 @@ use super::{
     sse::{self, Envelope},
 };
 use crate::{
+    clients::Principal,
     completion::{Completer, CompletionEvent, CompletionRequest},
-    generation::{Operation, Principal},
+    generation::Operation,
 };
 
 /// As OpenAI's API has it.
@@ -68,8 +69,13 @@ struct Prompt {
     text: String,
 }
 
-pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<Response, ApiError> {
+pub(super) async fn complete(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    fields: Fields,
+) -> Result<Response, ApiError> {
     let Asked { prompts, params, max_tokens, how } = Asked::read(fields, &api.completer)?;
+    principal.may_use(api.completer.model().id())?;
     let mut encoded = vec![];
     for prompt in prompts {
         encoded.push(encode(&api.completer, prompt).await?);
@@ -82,7 +88,7 @@ pub(super) async fn complete(State(api): State<Api>, fields: Fields) -> Result<R
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = how.logprobs;
         CompletionRequest {
-            principal: Principal::Anonymous,
+            principal: principal.clone(),
             operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,

@@ -8,7 +8,10 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::generation::GenerationError;
+use crate::{
+    clients::{Denied, whole_seconds},
+    generation::GenerationError,
+};
 
 /// A worker that failed is replaced within seconds.
 const RETRY_AFTER_FAILURE: u64 = 1;
@@ -134,6 +137,29 @@ impl From<GenerationError> for ApiError {
     }
 }
 
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let message = denied.to_string();
+        match denied {
+            Denied::NoKey | Denied::UnknownKey => {
+                Self::new(StatusCode::UNAUTHORIZED, INVALID, message).with_code("invalid_api_key")
+            }
+            Denied::Model { .. } => {
+                let error = Self::new(StatusCode::FORBIDDEN, INVALID, message);
+                Self { param: Some("model".into()), ..error }.with_code("model_not_allowed")
+            }
+            Denied::Host { .. } => {
+                Self::new(StatusCode::FORBIDDEN, INVALID, message).with_code("host_not_allowed")
+            }
+            Denied::TooMany { retry_after, .. } => {
+                let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
+                Self { retry_after: Some(whole_seconds(retry_after)), ..error }
+                    .with_code("rate_limit_exceeded")
+            }
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body_json())).into_response();
@@ -159,6 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clients::Limit;
 
     #[test]
     fn each_failure_has_its_status_and_says_when_to_try_again() {
@@ -179,6 +206,22 @@ mod tests {
         let late = GenerationError::Timeout { waited: Duration::from_secs(1), message: message.clone() };
         assert_eq!(answer(late), (504, None));
         assert_eq!(answer(GenerationError::Internal { message }), (500, None));
+    }
+
+    #[test]
+    fn whoever_is_denied_is_told_why_and_when_to_come_again() {
+        let answer = |denied: Denied| {
+            let error = ApiError::from(denied);
+            (error.status.as_u16(), error.code.unwrap_or_default(), error.retry_after)
+        };
+        let (client, model) = (String::from("alice"), String::from("m"));
+        assert_eq!(answer(Denied::NoKey), (401, "invalid_api_key", None));
+        assert_eq!(answer(Denied::UnknownKey), (401, "invalid_api_key", None));
+        assert_eq!(answer(Denied::Model { client: client.clone(), model }), (403, "model_not_allowed", None));
+        assert_eq!(answer(Denied::Host { host: "h".into() }), (403, "host_not_allowed", None));
+        let (limit, retry_after) = (Limit::Tokens, Duration::from_millis(2100));
+        let late = Denied::TooMany { client, limit, retry_after };
+        assert_eq!(answer(late), (429, "rate_limit_exceeded", Some(3)));
     }
 
     #[test]

@@ -1,24 +1,32 @@
 //! `GET /v1/models`.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State},
 };
 use serde_json::{Value, json};
 
 use super::{Api, error::ApiError};
-use crate::text::ServedModel;
+use crate::{clients::Principal, text::ServedModel};
 
-pub(super) async fn list(State(api): State<Api>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [object(api.completer.model())]}))
+/// Those that the client may use.
+pub(super) async fn list(State(api): State<Api>, Extension(principal): Extension<Principal>) -> Json<Value> {
+    let model = Some(api.completer.model()).filter(|model| principal.may_use(model.id()).is_ok());
+    let models: Vec<Value> = model.into_iter().map(object).collect();
+    Json(json!({"object": "list", "data": models}))
 }
 
-pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn one(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
     let model = api.completer.model();
-    match id == model.id() {
-        true => Ok(Json(object(model))),
-        false => Err(ApiError::model_not_found(&id, model.id())),
+    if id != model.id() {
+        return Err(ApiError::model_not_found(&id, model.id()));
     }
+    principal.may_use(&id)?;
+    Ok(Json(object(model)))
 }
 
 fn object(model: &ServedModel) -> Value {

@@ -32,7 +32,11 @@ pub(super) async fn identify(State(api): State<Api>, request: Request, next: Nex
     let id = id(&request);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    let span = if NOT_TRACED.contains(&route) { Span::none() } else { request_span(&request, route, &id) };
+    let span = if NOT_TRACED.contains(&route) {
+        Span::none()
+    } else {
+        request_span(&request, route, &id, api.scheme)
+    };
     trace::follow(&MetadataMap::from_headers(request.headers().clone()), &span);
     let mut response = next.run(request).instrument(span.clone()).await;
     let code = response.status();
@@ -46,7 +50,7 @@ pub(super) async fn identify(State(api): State<Api>, request: Request, next: Nex
 }
 
 /// By OpenTelemetry's conventions for HTTP servers.
-fn request_span(request: &Request, route: &str, id: &HeaderValue) -> Span {
+fn request_span(request: &Request, route: &str, id: &HeaderValue, scheme: &str) -> Span {
     let text = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let host = text(header::HOST).and_then(|host| host.parse::<Authority>().ok());
     let server = request.uri().authority().or(host.as_ref());
@@ -60,7 +64,7 @@ fn request_span(request: &Request, route: &str, id: &HeaderValue) -> Span {
         http.route = route,
         http.response.status_code = Empty,
         url.path = request.uri().path(),
-        url.scheme = "http",
+        url.scheme = scheme,
         server.address = server.map(Authority::host),
         server.port = server.and_then(Authority::port_u16).map(i64::from),
         user_agent.original = text(header::USER_AGENT),

@@ -3,7 +3,7 @@
 use std::{path::Path, time::SystemTime};
 
 use gguf::{Header, Value};
-use swarm_types::{ModelDigest, TokenId};
+use swarm_types::{ModelDigest, TokenId, visible};
 
 use super::{ChatTemplate, Message, TemplateError, TextError, Tokenizer};
 
@@ -36,7 +36,7 @@ impl ServedModel {
         let created = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let context = header.u32(&format!("{}.context_length", header.architecture()?))?;
         Ok(Self {
-            id: header.name(&file).replace(char::is_whitespace, "-"),
+            id: visible::cleaned(&header.name(&file).replace(char::is_whitespace, "-")).into_owned(),
             digest: ModelDigest(header.digest),
             context_length: context,
             created: created.map_or(0, |age| age.as_secs()),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::up::SwarmConfig;
+use crate::{credentials::Credentials, up::SwarmConfig};
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -50,4 +50,7 @@ pub(crate) struct Config {
     /// The swarm of --up, and the model, precision and threads of --engine.
     #[command(flatten)]
     pub(super) swarm: SwarmConfig,
+
+    #[command(flatten)]
+    pub(super) credentials: Credentials,
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use swarm_proto::wire::{ListModelsRequest, inference_service_client::InferenceServiceClient};
-use tonic::transport::Channel;
+use swarm_types::visible;
 
 use super::{
     figures::{Spread, Timeline, decode_rate, median, prefill_rate},
@@ -14,6 +14,7 @@ use super::{
     progress::progress_style,
     table::{number, table},
 };
+use crate::node::Channel;
 
 /// Decoding is measured after a prompt so short that it does not count.
 const SHORT_PROMPT: u32 = 16;
@@ -176,7 +177,8 @@ impl std::fmt::Display for Report {
             [line.requests.to_string()].into_iter().chain(numbers.map(number)).collect()
         };
         let rows: Vec<_> = self.results.iter().map(row).collect();
-        writeln!(f, "{} over {} hops, {} rounds", self.model, self.hops, self.rounds)?;
+        let model = visible::one_line(&self.model);
+        writeln!(f, "{model} over {} hops, {} rounds", self.hops, self.rounds)?;
         writeln!(
             f,
             "prefill: prompts of {} tokens; decode: {} tokens each",

@@ -8,9 +8,9 @@ use swarm_proto::wire::{
     ChunkToken, GenerateRequest, SamplingParams, TokenIds, generate_request::Input, generate_response::Event,
     inference_service_client::InferenceServiceClient,
 };
-use tonic::transport::Channel;
 
 use super::figures::{Timeline, hop_overhead_us};
+use crate::node::Channel;
 
 /// Every tokenizer has ordinary tokens from here on: below are control tokens and single bytes.
 const FIRST_TOKEN: u32 = 40;

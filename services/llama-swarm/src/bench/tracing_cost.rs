@@ -19,7 +19,7 @@ use tonic::{
     Request, Response, Status,
     codegen::{Body, BoxFuture, Service, StdError, http},
     server::{Grpc, NamedService, UnaryService},
-    transport::{Channel, Server, server::TcpIncoming},
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_prost::ProstCodec;
 
@@ -30,7 +30,7 @@ use super::{
     table::{number, table},
 };
 use crate::{
-    node,
+    node::{self, Channel},
     up::{End, with_swarm},
 };
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::sse::SseParser;
+use crate::credentials::{Credentials, KEY_FIX};
 
 /// A gateway on the network answers to a connection attempt within this or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,15 +109,14 @@ pub(crate) struct ChatClient {
 }
 
 impl ChatClient {
-    /// A client of the gateway at `url`, for example `http://127.0.0.1:8080`. Connects on the first request.
+    /// A client of the gateway at `url`, for example `http://127.0.0.1:8080`, that shows `credentials`. Connects on the
+    /// first request.
     ///
     /// # Errors
-    /// When the HTTP client cannot be made.
-    pub(crate) fn new(url: &str) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT)
-            .build()?;
+    /// When the credentials are none, or the HTTP client cannot be made.
+    pub(crate) fn new(url: &str, credentials: &Credentials) -> Result<Self> {
+        let http =
+            credentials.http()?.connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_TIMEOUT).build()?;
         let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         Ok(Self { http, url })
     }
@@ -180,7 +180,9 @@ async fn refusal(answer: reqwest::Response) -> anyhow::Error {
         Ok(Event { error: Some(error), .. }) => error.message,
         _ => body.chars().take(500).collect(),
     };
-    anyhow!("the gateway refuses with {status}: {message}{retry}")
+    let fix =
+        if status == reqwest::StatusCode::UNAUTHORIZED { format!(" ({KEY_FIX})") } else { String::new() };
+    anyhow!("the gateway refuses with {status}: {message}{retry}{fix}")
 }
 
 /// What has arrived of an answer.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use swarm_types::visible::one_line;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -48,10 +50,22 @@ impl fmt::Display for Finding {
             Verdict::Warning => '!',
             Verdict::Bad => '✗',
         };
-        write!(f, "{sign} {}", self.what)?;
+        // Both may hold what nodes say of themselves.
+        write!(f, "{sign} {}", one_line(&self.what))?;
         match &self.fix {
-            Some(fix) => write!(f, "\n    → {fix}"),
+            Some(fix) => write!(f, "\n    → {}", one_line(fix)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nodes_say_of_themselves_forges_no_line() {
+        let shown = Finding::bad("serves \u{1b}]0;x\u{7}\n✓ all is well", "restart it\r").to_string();
+        assert_eq!(shown, "✗ serves \\u{1b}]0;x\\u{7}\\u{a}✓ all is well\n    → restart it\\u{d}");
     }
 }

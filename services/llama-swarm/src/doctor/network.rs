@@ -6,7 +6,10 @@ use swarm_types::SwarmStatus;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{finding::Finding, machine::clock_against, reach::ways};
-use crate::node;
+use crate::{
+    credentials::{Credentials, KEY_FIX},
+    node,
+};
 
 /// A gateway answers these questions from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,8 +40,8 @@ pub(crate) async fn rendezvous(name: &str) -> Finding {
 }
 
 /// Whether a node answers on its gRPC port, and how it sees the swarm.
-pub(crate) async fn grpc_node(address: &str) -> (Finding, Option<SwarmStatus>) {
-    let status = async { node::status(node::connect(address).await?).await };
+pub(crate) async fn grpc_node(address: &str, credentials: &Credentials) -> (Finding, Option<SwarmStatus>) {
+    let status = async { node::status(node::connect_with(address, credentials).await?).await };
     let error = match status.await {
         Ok(status) => {
             let found = Finding::good(format!("node {} answers on gRPC at {address}", status.node));
@@ -46,11 +49,16 @@ pub(crate) async fn grpc_node(address: &str) -> (Finding, Option<SwarmStatus>) {
         }
         Err(error) => error,
     };
-    let taken = matches!(timeout(ANSWER_TIMEOUT, TcpStream::connect(address)).await, Ok(Ok(_)));
+    if error.downcast_ref().map(tonic::Status::code) == Some(tonic::Code::Unauthenticated) {
+        return (Finding::bad(format!("the node at {address} asks for a key"), KEY_FIX), None);
+    }
+    let bare = address.split_once("://").map_or(address, |(_, bare)| bare).trim_end_matches('/');
+    let taken = matches!(timeout(ANSWER_TIMEOUT, TcpStream::connect(bare)).await, Ok(Ok(_)));
     let finding = match taken {
         true => Finding::bad(
             format!("{address} is open, but no node of a swarm answers there: {error:#}"),
-            "another program has the port: end it, or give the node another with --grpc-listen",
+            "does it speak TLS? then say https:// and --tls-ca. Or another program has the port: end it, or give the node \
+             another with --grpc-listen",
         ),
         false => Finding::bad(
             format!("no node answers on gRPC at {address}"),
@@ -61,13 +69,14 @@ pub(crate) async fn grpc_node(address: &str) -> (Finding, Option<SwarmStatus>) {
 }
 
 /// Whether the gateway answers HTTP, is ready, and has the same time.
-pub(crate) async fn gateway(url: &str) -> Vec<Finding> {
+pub(crate) async fn gateway(url: &str, credentials: &Credentials) -> Vec<Finding> {
     let url = url.trim_end_matches('/');
-    let answer = async {
-        let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).build()?;
-        client.get(format!("{url}/readyz")).send().await
+    let client = credentials.http().and_then(|client| Ok(client.timeout(ANSWER_TIMEOUT).build()?));
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return vec![Finding::bad(format!("{error:#}"), "correct --api-key or --tls-ca")],
     };
-    let answer = match answer.await {
+    let answer = match client.get(format!("{url}/readyz")).send().await {
         Ok(answer) => answer,
         Err(error) if error.is_builder() => {
             return vec![Finding::bad(

@@ -1,6 +1,8 @@
-//! A swarm's status in the words of the log.
+//! A swarm's status in the words of the log. Nothing in it that others wrote is obeyed by a terminal.
 
-use swarm_types::{Admission, Replica, ReplicaState, ShardStatus, SwarmStatus, status_words as words};
+use swarm_types::{
+    Admission, Replica, ReplicaState, ShardStatus, SwarmStatus, status_words as words, visible,
+};
 
 /// The whole status, one line a shard.
 pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
@@ -12,7 +14,7 @@ pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
             .push("[STATUS] Admission: OPEN, everybody who reaches a node is a member (--open-swarm)".into());
     }
     if let Some(model) = &status.model {
-        lines.push(format!("[STATUS] Model: {} ({})", model.name, model.precision));
+        lines.push(format!("[STATUS] Model: {} ({})", visible::one_line(&model.name), model.precision));
     }
     lines
 }
@@ -61,7 +63,7 @@ fn replica(replica: &Replica) -> String {
         ReplicaState::Offline => "OFFLINE".into(),
     };
     let mut facts = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
-    facts.push(can.device.clone());
+    facts.push(visible::one_line(&can.device).into_owned());
     facts.extend(replica.transport.map(|transport| transport.to_string()));
     let here = replica.state != ReplicaState::Offline;
     if here && can.memory_bytes > 0 {
@@ -79,8 +81,8 @@ fn replica(replica: &Replica) -> String {
 #[cfg(test)]
 mod tests {
     use swarm_types::{
-        Capabilities,
-        fixture::{capabilities, replica, status},
+        Capabilities, ModelId,
+        fixture::{capabilities, model, replica, status},
     };
 
     use super::*;
@@ -103,6 +105,18 @@ mod tests {
 [STATUS] Pipeline Complete: ✗ NO
 [STATUS] Swarm Ready: ✗ NO";
         assert_eq!(whole(&status).join("\n"), expected);
+    }
+
+    #[test]
+    fn what_a_worker_says_of_itself_forges_no_line() {
+        let device = "\u{1b}]0;OWNED\u{7}\r\n[STATUS] Swarm Ready: FORGED".into();
+        let hostile = Capabilities { device, ..capabilities() };
+        let mut status =
+            status(vec![vec![Replica { capabilities: hostile, ..replica("aa", ReplicaState::Loaded) }]]);
+        status.model = Some(ModelId { name: "\u{202e}evil\n".into(), ..model() });
+        let shown = whole(&status).join("\n");
+        assert!(shown.lines().all(visible::is_visible), "{shown:?}");
+        assert!(!shown.lines().any(|line| line == "[STATUS] Swarm Ready: FORGED"), "{shown}");
     }
 
     #[test]

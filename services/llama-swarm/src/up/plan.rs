@@ -306,6 +306,7 @@ mod tests {
             addresses: vec!["/ip4/127.0.0.1/udp/4242/quic-v1/p2p/12D3KooWa".into()],
             grpc: "127.0.0.1:5000".parse().expect("valid"),
             http: None,
+            metrics: None,
         });
         let args = rendezvous.args();
         assert!(args.contains(&"/ip4/127.0.0.1/udp/4242/quic-v1".into()), "{args:?}");

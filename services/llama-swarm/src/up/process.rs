@@ -15,8 +15,18 @@ use tokio::{
 
 use super::plan::ProcessSpec;
 
-/// Variables that would let a node take part elsewhere; the flags of a swarm here say all of it.
-const OTHER_SWARMS: [&str; 3] = ["LLAMA_SWARM_JOIN", "LLAMA_SWARM_JOIN_FILE", "LLAMA_SWARM_OPEN_SWARM"];
+/// Variables that would let a node take part elsewhere, or that are for a gateway for others; the flags of a swarm here
+/// say all of it, and we ask its gateway ourselves.
+const OTHER_SWARMS: [&str; 8] = [
+    "LLAMA_SWARM_JOIN",
+    "LLAMA_SWARM_JOIN_FILE",
+    "LLAMA_SWARM_OPEN_SWARM",
+    "LLAMA_SWARM_API_KEYS_FILE",
+    "LLAMA_SWARM_METRICS_LISTEN",
+    "LLAMA_SWARM_TLS_CERT",
+    "LLAMA_SWARM_TLS_KEY",
+    "LLAMA_SWARM_CLIENT_CA",
+];
 /// Opening ports takes milliseconds; a machine where it takes this long is not going to do it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to look for the address file. There is no event for a file that holds on every system.

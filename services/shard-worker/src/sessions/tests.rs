@@ -1,8 +1,8 @@
 //! Attempts one after the other, at once, and late; leases within their bounds.
 
-use swarm_types::{Hop, ModelDigest, Precision, SampledToken, ShardRange};
+use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId};
 
-use super::*;
+use super::{table::TOKENS_WAITING, *};
 use crate::fixture::{options, slots};
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -12,7 +12,7 @@ fn session(number: u32) -> SessionId {
 }
 
 fn table(sessions: usize) -> Sessions {
-    Sessions::new(Bounds { sessions, lease: LEASE })
+    Sessions::new(Bounds { sessions, kv_bytes: 8000, lease: LEASE })
 }
 
 fn held(slot: Slot) -> Held {
@@ -111,6 +111,21 @@ async fn a_lease_ends_by_time_by_number_or_when_its_memory_is_wanted() {
     let busy = runs(&sessions, 4, 1, slots[3]);
     assert_eq!(sessions.let_go(Instant::now() + 10 * LEASE), (vec![], None), "who runs is left alone");
     drop(busy);
+}
+
+#[test]
+fn a_lease_makes_room_for_those_of_gateways_that_have_fewer() {
+    let (sessions, slots) = (table(3), slots(4));
+    let theirs = sessions.enter(&OpenSession { gateway: gateway("b"), ..open(1, 1) }).expect("room").place;
+    assert!(theirs.hold(held(slots[0])));
+    drop(theirs);
+    (2..5).zip(&slots[1..]).for_each(|(number, slot)| drop(runs(&sessions, number, 1, *slot)));
+    assert_eq!(
+        sessions.let_go(Instant::now()).0,
+        [slots[1]],
+        "four are one too many, and one has three of them"
+    );
+    assert_eq!([sessions.evict(), sessions.evict()], [Some(slots[2]), Some(slots[0])], "then the oldest");
 }
 
 #[tokio::test]
@@ -215,6 +230,38 @@ fn a_session_stays_that_of_the_gateway_which_came_first() {
         assert_eq!(cause(sessions.enter(&theirs(2, attempt)).map(drop)), PermissionDenied);
     }
     assert!(sessions.collect(wish(2, 1), &gateway("a")).is_ok(), "nor ended what runs");
+}
+
+#[test]
+fn no_gateway_takes_all_places_bytes_or_waiting_rooms_from_another() {
+    use RefusalCause::Full;
+    let (sessions, slots) = (table(8), slots(9));
+    let theirs = |number| OpenSession { gateway: gateway("b"), ..open(number, 1) };
+    let mut places: Vec<_> =
+        (0..8).map(|number| runs(&sessions, number, 1, slots[number as usize])).collect();
+    assert_eq!(cause(sessions.enter(&open(8, 1))), Full, "alone it gets all and no more");
+    let newcomer = sessions.enter(&theirs(9)).expect("its first").place;
+    assert_eq!(cause(sessions.enter(&theirs(10))), Full);
+
+    places.iter().take(7).try_for_each(|place| place.meter().charge(1000)).expect("all but what is kept");
+    let refused = places[7].meter().charge(1000).expect_err("that is for others");
+    assert_eq!((refused.cause, refused.field.as_deref()), (Full, Some("max_positions")));
+    newcomer.meter().charge(1000).expect("its first");
+    places.drain(..4).for_each(Place::end);
+    let _equal: Vec<_> = (10..13).map(|number| sessions.enter(&theirs(number)).expect("its share")).collect();
+    assert_eq!(counts(&sessions).0, 8);
+    assert_eq!([cause(sessions.enter(&theirs(13))), cause(sessions.enter(&open(14, 1)))], [Full; 2]);
+
+    let collect = |number, name| sessions.collect(wish(number, 1), &gateway(name));
+    let waiting: Vec<_> = (20..36).map(|number| collect(number, "a").expect("alone")).collect();
+    assert_eq!(cause(collect(36, "a")), Full);
+    let _first = collect(37, "b").expect("its first");
+    drop(waiting);
+    let told = |number, tokens| CollectSession { tokens: vec![TokenId(0); tokens], ..wish(number, 1) };
+    let most = TOKENS_WAITING as usize / 8 * 7;
+    let _large = sessions.collect(told(40, most), &gateway("a")).expect("nobody holds any");
+    assert_eq!(cause(sessions.collect(told(41, 1), &gateway("a"))), Full);
+    let _other = sessions.collect(told(42, most / 7), &gateway("b")).expect("its first");
 }
 
 #[test]

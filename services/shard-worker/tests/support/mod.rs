@@ -8,7 +8,7 @@ use clap::Parser;
 use futures::Stream;
 use gguf::tiny::TinyModel;
 use shard_worker::{Config, Worker, WorkerError};
-use swarm_net::{Identity, NetConfig, Role, SwarmNet, peer_server};
+use swarm_net::{Identity, MethodLimit, NetConfig, PeerCalls, Role, SwarmNet, peer_server_for};
 use swarm_proto::{
     CollectSession, FromBelow, HopFailure, OpenSession, Refusal, RefusalCause,
     wire::{
@@ -223,6 +223,16 @@ impl Scene {
         metrics.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 
+    /// Waits until a number of the worker's is so: the engine frees caches behind what ends their sessions.
+    pub async fn counts(&self, name: &str, wanted: u64) {
+        let reached = async {
+            while self.metric(name).await != wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(reached).await;
+    }
+
     /// What the worker says next to a hop below that listens.
     pub async fn heard(&mut self) -> ForwardRequest {
         soon(self.heard.recv()).await.unwrap()
@@ -279,8 +289,14 @@ impl Forwarding {
 
     /// Why the worker ended the session.
     pub async fn failure(&mut self) -> HopFailure {
+        soon(self.failed()).await
+    }
+
+    /// The same, however long it takes.
+    pub async fn failed(&mut self) -> HopFailure {
         loop {
-            if let FromBelow::Failed(failure) = self.next().await.expect("the session failed") {
+            let news = self.news.message().await.unwrap().expect("the session failed");
+            if let FromBelow::Failed(failure) = news.try_into().unwrap() {
                 return failure;
             }
         }
@@ -339,6 +355,10 @@ pub async fn soon<T>(event: impl Future<Output = T>) -> T {
     timeout(PATIENCE, event).await.expect("it comes in time")
 }
 
+const FORWARD: &str = "/swarm.v1.ShardService/Forward";
+const CALLS: PeerCalls =
+    PeerCalls { sessions: 64, limits: &[MethodLimit { path: FORWARD, first: 1 << 20, later: 16 << 20 }] };
+
 /// A node that asks, and is a hop below when the worker's route goes on.
 async fn peer(
     total_shards: u32,
@@ -355,7 +375,7 @@ async fn peer(
     };
     let (net, peers) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await.unwrap();
     let hop = ShardServiceServer::new(FakeHop { id: net.id().clone(), below, ears });
-    let server = peer_server().add_service(net.peer_service()).add_service(hop);
+    let server = peer_server_for(CALLS).add_service(net.peer_service()).add_service(hop);
     tokio::spawn(server.serve_with_incoming(peers));
     net
 }
