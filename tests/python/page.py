@@ -194,7 +194,7 @@ def the_page_has_landmarks_and_names(page: Page, empty=False):
         '- region "Chat":',
         '- heading "llama-swarm" [level=1]',
         *([] if empty else ['- heading "Shard 7" [level=3]']),
-        '- list "Shards in order":',
+        '- list "Shards in order"' + ("" if empty else ":"),
         '- log "Conversation"',
         '- textbox "Message"',
         '- spinbutton "Temperature"',
