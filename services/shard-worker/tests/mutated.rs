@@ -1,5 +1,5 @@
-//! Members that say what no member says: damaged messages, halves of messages, and answers that nobody reads, all inside
-//! the streams that peers have.
+//! Members that say what no member says: damaged messages, halves of messages, and answers that nobody reads, all
+//! inside the streams that peers have.
 // What fails here fails a test.
 #![allow(dead_code, clippy::unwrap_used)]
 
