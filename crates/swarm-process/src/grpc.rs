@@ -1,5 +1,7 @@
 //! The TCP gRPC port that people and Kubernetes use: health, reflection and the service's public methods.
 
+mod calls;
+
 use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, extract::Request, middleware, response::Response};
@@ -10,16 +12,23 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, TimeoutExpired, service::Routes};
 use tonic_health::server::HealthReporter;
 
-use crate::listener::{Bounds, Listener, Tls};
+use crate::{
+    bodies::{Bodies, BodyBounds},
+    listener::{Bounds, Listener, Tls},
+};
+use calls::Calls;
 
-/// More calls at once on one connection wait.
-const MAX_STREAMS: u32 = 256;
+/// Bytes of a question about health, the swarm or the services: names, of which none is long.
+pub const SMALL_MESSAGE: usize = 4 << 10;
 
 /// A TCP gRPC port that is open but not served yet.
 #[derive(Debug)]
 pub struct PublicServer {
     listener: Listener,
     health: HealthReporter,
+    bodies: Bodies,
+    /// Service by service, what a message may have if not [`SMALL_MESSAGE`].
+    large: Vec<(&'static str, usize)>,
 }
 
 /// What `grpc.health.v1` answers. Cheap to clone.
@@ -40,16 +49,23 @@ impl PublicServer {
     /// # Errors
     /// When the port cannot be opened.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Self::bind_within(address, Bounds { streams: MAX_STREAMS, ..Bounds::default() }).await
+        Self::bind_within(address, Bounds::default(), BodyBounds::default()).await
     }
 
     /// The same with other bounds than a service has.
     ///
     /// # Errors
     /// When the port cannot be opened.
-    pub async fn bind_within(address: SocketAddr, bounds: Bounds) -> io::Result<Self> {
+    pub async fn bind_within(address: SocketAddr, bounds: Bounds, bodies: BodyBounds) -> io::Result<Self> {
         let listener = Listener::bind(address, "gRPC", "--grpc-listen", bounds).await?;
-        Ok(Self { listener, health: HealthReporter::new() })
+        Ok(Self { listener, health: HealthReporter::new(), bodies: Bodies::new(bodies), large: vec![] })
+    }
+
+    /// Lets requests of `service`, given by its full name, have up to `bytes`.
+    #[must_use]
+    pub fn with_messages_of(mut self, service: &'static str, bytes: usize) -> Self {
+        self.large.push((service, bytes));
+        self
     }
 
     /// With it the port speaks nothing else than TLS.
@@ -102,9 +118,15 @@ impl PublicServer {
             .add_service(tonic_health::pb::health_server::HealthServer::new(
                 tonic_health::server::HealthService::from_health_reporter(self.health),
             ))
-            .add_service(reflection().build_v1().expect(descriptors))
-            .add_service(reflection().build_v1alpha().expect(descriptors));
-        let routes = routes.into_axum_router().layer(middleware::from_fn(keep_deadline));
+            .add_service(reflection().build_v1().expect(descriptors).max_decoding_message_size(SMALL_MESSAGE))
+            .add_service(
+                reflection().build_v1alpha().expect(descriptors).max_decoding_message_size(SMALL_MESSAGE),
+            );
+        let calls = Calls::new(self.bodies, self.large);
+        let routes = routes
+            .into_axum_router()
+            .layer(middleware::from_fn_with_state(calls, calls::bound))
+            .layer(middleware::from_fn(keep_deadline));
         self.listener.serve(guard(routes), shutdown).await;
     }
 }

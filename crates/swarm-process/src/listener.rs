@@ -2,10 +2,18 @@
 //!
 //! What a request means is the routes' business.
 
+mod pace;
 mod places;
 mod tls;
+mod turns;
 
-use std::{future::pending, io, net::SocketAddr, pin::pin, time::Duration};
+use std::{
+    future::pending,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::pin,
+    time::Duration,
+};
 
 use axum::{Extension, Router, middleware};
 use futures::FutureExt;
@@ -16,48 +24,85 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Layer;
 
+use pace::{Pace, Paced};
 use places::{Place, Places};
 pub use tls::{Tls, TlsConfig};
+
+use crate::shares::GONE_WITHIN;
 
 /// A dead client is noticed within the sum of both.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that may come at one moment. To whom it is full, it is closed for a second, until the client's system
+/// tries again; systems have a bound of their own, usually this one.
+const BACKLOG: u32 = 4096;
 /// First and longest pause after an error of the port itself, as when no file descriptors are left.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Event streams and watchers never end by themselves; after this they are cut off.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
+/// What a client may send on one stream before somebody reads it: as much as it may before it has heard of any bound.
+const STREAM_WINDOW: u32 = 65_535;
+/// Bytes of a request's head, over HTTP/1 and HTTP/2 alike. Web servers take 8 to 32 KiB.
+const MAX_HEAD: u32 = 16 << 10;
+/// Bytes of an answer that are kept for one stream while its client does not read.
+const SEND_BUFFER: usize = 64 << 10;
+
 /// How many connections a port holds, and how long it waits for what they bring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Connections at once; each holds some buffers. 0 counts as one.
+    /// Connections at once that have asked something, and requests in hand at once on all of them, but for `streams`
+    /// more. Requests beyond that wait. There must be more of them than may run long, or these keep all others out. 0
+    /// counts as one.
     pub connections: usize,
+    /// Connections besides those that have asked nothing yet, or whose requests wait.
+    pub entrance: usize,
     /// Requests at once on one HTTP/2 connection; more wait.
     pub streams: u32,
     /// A client that has sent no whole head of a request for so long, on a new connection or after an answer by
-    /// HTTP/1, sends none. On a connection that is to end, it has as long to read the rest of its last answer.
+    /// HTTP/1, sends none. A request waits as long for its place. On a connection that is to end, a client has as long
+    /// from its last reading to read more of its last answer.
     pub head: Duration,
-    /// When places run short, a new connection is not ended for another before this: its request may be on its way.
+    /// When room runs short, a new connection is not ended for another before this: its request may be on its way.
     pub spared: Duration,
+    /// When places run short, a client may leave us waiting for so long with a request in hand.
+    pub stalled: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 1024,
-            streams: 128,
+            entrance: 512,
+            streams: 32,
             head: Duration::from_secs(30),
-            spared: Duration::from_secs(1),
+            spared: Duration::from_millis(200),
+            stalled: Duration::from_secs(5),
         }
     }
+}
+
+impl Bounds {
+    /// The same on a port where so many requests may run long: other requests still find a place.
+    #[must_use]
+    pub fn beside(self, long: u32) -> Self {
+        Self { connections: self.connections + long as usize, ..self }
+    }
+}
+
+/// Where the client of a request is. Requests that came by no listener all have the same.
+#[must_use]
+pub fn client_of(request: &http::Extensions) -> IpAddr {
+    let client = request.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    client.map_or(Ipv4Addr::UNSPECIFIED.into(), |client| client.ip())
 }
 
 /// A TCP port that is open but not served yet.
@@ -75,7 +120,7 @@ impl Listener {
     /// # Errors
     /// When the port cannot be opened.
     pub async fn bind(address: SocketAddr, name: &str, flag: &str, bounds: Bounds) -> io::Result<Self> {
-        let tcp = TcpListener::bind(address).await.map_err(|error| {
+        let tcp = listen(address).map_err(|error| {
             let message = format!("cannot open the {name} port {address} ({flag}): {error}");
             io::Error::new(error.kind(), message)
         })?;
@@ -100,14 +145,14 @@ impl Listener {
     pub async fn serve(self, routes: Router, stop: CancellationToken) {
         let Self { tcp, bounds, tls, .. } = self;
         let (tls, following) = tls.map(Tls::split).unzip();
-        let places = Places::new(bounds.connections, bounds.spared);
+        let places = Places::new(bounds);
         let server = Server { tls, ..Server::new(routes, bounds, stop.clone()) };
         let (connections, cut_off) = (TaskTracker::new(), CancellationToken::new());
         let _cut_off_when_dropped = cut_off.clone().drop_guard();
         let accepting = async {
             loop {
-                let stream = accept(&tcp, &places).await;
-                let place = places.take().await;
+                let (stream, address) = accept(&tcp, &places).await;
+                let place = places.enter(address).await;
                 let connection = server.clone().serve(stream, place);
                 connections.spawn(cut_off.clone().run_until_cancelled_owned(connection));
             }
@@ -124,13 +169,25 @@ impl Listener {
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Otherwise a port that was in use a moment ago cannot be had again; on Windows it means that others may take it.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// The next connection. Errors of the port do not end it.
-async fn accept(tcp: &TcpListener, places: &Places) -> TcpStream {
+async fn accept(tcp: &TcpListener, places: &Places) -> (TcpStream, IpAddr) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     let mut pause = MIN_PAUSE;
     loop {
         match tcp.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, client)) => return (stream, client.ip()),
             // Of one client, which left before its turn came.
             Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) => {
             }
@@ -158,14 +215,23 @@ struct Server {
 impl Server {
     fn new(routes: Router, bounds: Bounds, stop: CancellationToken) -> Self {
         let mut protocol = Builder::new(TokioExecutor::new());
-        protocol.http1().timer(TokioTimer::new()).header_read_timeout(bounds.head);
+        protocol
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(bounds.head)
+            .max_buf_size(MAX_HEAD as usize);
         protocol
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .max_concurrent_streams(bounds.streams);
-        let routes = routes.layer(middleware::from_fn(places::hold));
+            .max_concurrent_streams(bounds.streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            // Streams that are not read must not hold up one that is.
+            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(bounds.streams))
+            .max_header_list_size(MAX_HEAD)
+            .max_send_buf_size(SEND_BUFFER);
+        let routes = routes.layer(middleware::from_fn(turns::hold));
         Self { routes, protocol, head: bounds.head, stop, tls: None }
     }
 
@@ -194,18 +260,22 @@ impl Server {
     {
         let routes = Extension(place.clone()).layer(self.routes.clone());
         let service = TowerToHyperService::new(Extension(ends).layer(routes));
-        let mut connection = pin!(self.protocol.serve_connection(TokioIo::new(stream), service));
+        let pace = Pace::new();
+        let stream = TokioIo::new(Paced { stream, pace: pace.clone() });
+        let mut connection = pin!(self.protocol.serve_connection(stream, service));
         let ended = tokio::select! {
+            // A request that is here already must not be lost for want of a moment to read it.
+            biased;
             ended = connection.as_mut() => ended,
             () = self.told_to_end(&place) => {
                 connection.as_mut().graceful_shutdown();
                 let told = Instant::now();
                 loop {
-                    let end = self.grace_ends(&place, told);
+                    let end = self.grace_ends(&place, &pace, told);
                     match timeout_at(end, connection.as_mut()).await {
                         Ok(ended) => break ended,
-                        // Requests were in hand meanwhile.
-                        Err(_) if self.grace_ends(&place, told) > end => {}
+                        // Something went on meanwhile.
+                        Err(_) if self.grace_ends(&place, &pace, told) > end => {}
                         Err(_) => break Ok(()),
                     }
                 }
@@ -216,11 +286,23 @@ impl Server {
         }
     }
 
-    /// When a connection that was `told` to end is cut off, unless it has a request in hand by then.
-    fn grace_ends(&self, place: &Place, told: Instant) -> Instant {
+    /// When a connection that was `told` to end is cut off, unless something goes on by then.
+    fn grace_ends(&self, place: &Place, pace: &Pace, told: Instant) -> Instant {
         // To whoever never asked anything no answer is under way.
-        let grace = if place.has_asked() { self.head } else { Duration::ZERO };
-        told.max(place.busy_until()) + grace
+        if !place.has_asked() {
+            return told;
+        }
+        let written = pace.now();
+        let idle_since = place.waits_since().max(written.last);
+        let idle_ends = match written.blocked {
+            // The client reads slowly, or not at all.
+            true => (idle_since + self.head).max(told + GONE_WITHIN),
+            // All is written, as far as one can see.
+            false => told.max(idle_since) + GONE_WITHIN,
+        };
+        // One answer that nobody reads does not keep a connection on which others go on.
+        let stall_ends = place.longest_stall().map(|since| told.max(since) + self.head);
+        stall_ends.map_or(idle_ends, |stall_ends| idle_ends.min(stall_ends))
     }
 
     async fn told_to_end(&self, place: &Place) {

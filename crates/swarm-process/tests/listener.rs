@@ -8,6 +8,7 @@ use std::{future::pending, net::SocketAddr, time::Duration};
 use axum::{Router, routing::get};
 use futures::future::join_all;
 use swarm_process::{
+    bodies::BodyBounds,
     grpc::PublicServer,
     listener::{Bounds, Listener},
 };
@@ -19,8 +20,13 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{service::Routes, transport::Endpoint};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic::{
+    Code, Streaming,
+    service::Routes,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 /// Long enough for anything that should come at all.
 const SOON: Duration = Duration::from_secs(20);
@@ -34,6 +40,10 @@ fn bounds(connections: usize, head: Duration) -> Bounds {
     Bounds { connections, head, ..Bounds::default() }
 }
 
+fn bodies() -> BodyBounds {
+    BodyBounds { patience: Duration::from_millis(300), ..BodyBounds::default() }
+}
+
 /// Longer than any test runs.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
@@ -41,9 +51,9 @@ fn patient(connections: usize) -> Bounds {
     bounds(connections, FOR_EVER)
 }
 
-/// Spares new connections hardly.
+/// Spares new connections hardly, and has not much of an entrance.
 fn hasty(connections: usize) -> Bounds {
-    Bounds { spared: Duration::from_millis(20), ..patient(connections) }
+    Bounds { spared: Duration::from_millis(20), entrance: 4, ..patient(connections) }
 }
 
 struct Port {
@@ -61,7 +71,7 @@ async fn http(bounds: Bounds, routes: Router) -> Port {
 }
 
 async fn grpc(bounds: Bounds, routes: Routes) -> Port {
-    let server = PublicServer::bind_within("127.0.0.1:0".parse().unwrap(), bounds).await.unwrap();
+    let server = PublicServer::bind_within("127.0.0.1:0".parse().unwrap(), bounds, bodies()).await.unwrap();
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     server.health().set("", true).await;
     let token = stop.clone();
@@ -76,7 +86,8 @@ fn routes() -> (Router, mpsc::Receiver<()>) {
         asked.send(()).await.unwrap();
         pending::<()>().await;
     };
-    (Router::new().route("/", get(|| async { "here" })).route("/hang", get(hang)), was_asked)
+    let routes = Router::new().route("/", get(|| async { "here" })).route("/hang", get(hang));
+    (routes.route("/healthz", get(|| async { "well" })), was_asked)
 }
 
 async fn connect(address: SocketAddr, first: &[u8]) -> TcpStream {
@@ -101,9 +112,12 @@ async fn answers(stream: &mut TcpStream) {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
 }
 
-async fn health(address: SocketAddr) -> HealthClient<tonic::transport::Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    HealthClient::new(endpoint.connect().await.unwrap())
+async fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+async fn health(address: SocketAddr) -> HealthClient<Channel> {
+    HealthClient::new(channel(address).await)
 }
 
 async fn is_healthy(address: SocketAddr) {
@@ -140,17 +154,18 @@ async fn a_connection_that_has_asked_may_go_on_after_the_deadline() {
 #[tokio::test]
 async fn a_newcomer_gets_the_place_of_the_connection_that_has_been_idle_for_longest() {
     let (routes, mut asked) = routes();
-    let port = http(Bounds { spared: Duration::ZERO, ..patient(4) }, routes).await;
+    let port = http(patient(4), routes).await;
     let mut busy = connect(port.address, b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n").await;
     asked.recv().await.unwrap();
     let mut had_an_answer = connect(port.address, b"").await;
     answers(&mut had_an_answer).await;
-    let silent = connect(port.address, b"").await;
+    let mut idle_longest = connect(port.address, b"").await;
+    answers(&mut idle_longest).await;
     let mut asks_again = connect(port.address, b"").await;
     answers(&mut asks_again).await;
     answers(&mut had_an_answer).await;
     let mut newcomers = vec![];
-    for mut idle in [silent, asks_again, had_an_answer] {
+    for mut idle in [idle_longest, asks_again, had_an_answer] {
         let mut newcomer = connect(port.address, b"").await;
         answers(&mut newcomer).await;
         newcomers.push(newcomer);
@@ -180,7 +195,7 @@ async fn while_all_have_a_request_in_hand_newcomers_wait_and_get_their_turn() {
 #[tokio::test]
 async fn newcomers_that_wait_do_not_throw_each_other_out() {
     let (routes, mut asked) = routes();
-    let port = http(Bounds { spared: FOR_EVER, ..patient(2) }, routes).await;
+    let port = http(patient(2), routes).await;
     let hang = b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut busy = join_all((0..2).map(|_| connect(port.address, hang))).await;
     for _ in 0..2 {
@@ -195,15 +210,65 @@ async fn newcomers_that_wait_do_not_throw_each_other_out() {
 }
 
 #[tokio::test]
-async fn a_request_that_comes_in_pieces_is_answered_though_others_want_the_place() {
-    let port = http(Bounds { spared: FOR_EVER, ..patient(1) }, routes().0).await;
+async fn a_request_that_comes_in_pieces_is_answered_though_others_want_in() {
+    let port = http(Bounds { spared: FOR_EVER, entrance: 2, ..patient(1) }, routes().0).await;
     let (first, rest) = GET.as_bytes().split_at(10);
-    let mut slow = connect(port.address, first).await;
+    let mut slow = join_all((0..2).map(|_| connect(port.address, first))).await;
     let mut waits = connect(port.address, GET.as_bytes()).await;
-    assert!(timeout(A_WHILE, waits.read_u8()).await.is_err(), "the other is new");
-    slow.write_all(rest).await.unwrap();
-    assert!(ends(&mut slow).await.ends_with(b"here"));
+    assert!(timeout(A_WHILE, waits.read_u8()).await.is_err(), "the others are new");
+    for slow in &mut slow {
+        slow.write_all(rest).await.unwrap();
+        let mut answer = [0; 12];
+        timeout(SOON, slow.read_exact(&mut answer)).await.expect("it is answered").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
     assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+}
+
+#[tokio::test]
+async fn whoever_asks_for_health_is_answered_though_no_place_is_free() {
+    let (routes, mut asked) = routes();
+    let port = http(hasty(2), routes).await;
+    let hang = b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n";
+    let busy = join_all((0..2).map(|_| connect(port.address, hang))).await;
+    for _ in 0..2 {
+        timeout(SOON, asked.recv()).await.unwrap().unwrap();
+    }
+    let waits = join_all((0..2).map(|_| connect(port.address, GET.as_bytes()))).await;
+    let silent = join_all((0..20).map(|_| connect(port.address, b""))).await;
+    let probe = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(ends(&mut connect(port.address, probe).await).await.ends_with(b"well"));
+    drop(busy);
+    for mut waits in waits {
+        assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+    }
+    drop(silent);
+}
+
+#[tokio::test]
+async fn when_too_many_wait_for_a_place_the_next_is_told_to_come_again() {
+    let (routes, mut asked) = routes();
+    let port = http(Bounds { entrance: 2, ..patient(1) }, routes).await;
+    let _busy = connect(port.address, b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    timeout(SOON, asked.recv()).await.unwrap().unwrap();
+    let mut waits = connect(port.address, GET.as_bytes()).await;
+    assert!(timeout(A_WHILE, waits.read_u8()).await.is_err(), "over the bound");
+    let ask = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = ends(&mut connect(port.address, ask).await).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_whose_client_does_not_go_on_with_it_loses_its_place() {
+    let stalled = Duration::from_millis(50);
+    let swallow = axum::routing::post(|body: axum::body::Bytes| async move { body.len().to_string() });
+    let port = http(Bounds { stalled, ..patient(1) }, routes().0.route("/body", swallow)).await;
+    let half = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf";
+    let mut slow = connect(port.address, half).await;
+    let mut waits = connect(port.address, GET.as_bytes()).await;
+    assert_eq!(timeout(SOON, waits.read_u8()).await.expect("it has its turn").unwrap(), b'H');
+    ends(&mut slow).await;
 }
 
 /// More than the buffers of two sockets hold.
@@ -254,20 +319,95 @@ async fn silent_connections_shut_nobody_out_of_a_grpc_port() {
 
 #[tokio::test]
 async fn the_bound_holds_for_grpc_too() {
-    let port = grpc(patient(4), Routes::default()).await;
+    let port = grpc(Bounds { streams: 1, ..patient(3) }, Routes::default()).await;
     let mut watching = vec![];
-    for _ in 0..4 {
-        let mut client = health(port.address).await;
-        let mut changes = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-        assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
-        watching.push((client, changes));
+    for _ in 0..3 {
+        watching.push(watch(port.address).await);
     }
-    let fifth = tokio::spawn(is_healthy(port.address));
-    let mut raw = connect(port.address, PREFACE).await;
-    assert!(timeout(A_WHILE, raw.read_u8()).await.is_err(), "not even settings are answered");
-    assert!(!fifth.is_finished());
+    let mut client = ServerReflectionClient::new(channel(port.address).await);
+    let fourth = tokio::spawn(async move { client.server_reflection_info(futures::stream::pending()).await });
+    is_healthy(port.address).await;
+    assert!(!fourth.is_finished());
     drop(watching.pop());
-    timeout(SOON, fifth).await.expect("it has its turn").unwrap();
+    timeout(SOON, fourth).await.expect("it has its turn").unwrap().unwrap();
+}
+
+/// More than may watch at once.
+const MANY_WATCHERS: usize = 300;
+
+#[tokio::test]
+async fn who_has_watched_for_longest_is_told_to_call_again_when_others_want_to() {
+    let port = grpc(patient(1024), Routes::default()).await;
+    let mut first = watch(port.address).await.1;
+    let mut others = vec![];
+    for _ in 0..MANY_WATCHERS {
+        others.push(watch(port.address).await);
+    }
+    let ended = timeout(SOON, first.message()).await.expect("it ends").unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    let mut last = others.pop().unwrap().1;
+    assert!(timeout(A_WHILE, last.message()).await.is_err(), "it goes on");
+}
+
+/// A call that its server answers at once, and then again on each change.
+async fn watch(address: SocketAddr) -> (HealthClient<Channel>, Streaming<HealthCheckResponse>) {
+    let mut client = health(address).await;
+    let mut changes = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
+    (client, changes)
+}
+
+/// A call with a message of which only a part comes, written by hand: HTTP/2 without anything that it could do without.
+async fn half_a_message(address: SocketAddr, announced: u32) -> Vec<u8> {
+    let mut headers = vec![0x83, 0x86];
+    for (name, value) in [
+        (":path", "/grpc.health.v1.Health/Check"),
+        (":authority", "x"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        headers.push(0);
+        for text in [name, value] {
+            headers.push(u8::try_from(text.len()).unwrap());
+            headers.extend_from_slice(text.as_bytes());
+        }
+    }
+    let mut message = vec![0];
+    message.extend(announced.to_be_bytes());
+    message.extend_from_slice(b"part");
+    let frame = |kind: u8, flags: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1][..], content].concat()
+    };
+    let bytes = [PREFACE, &frame(1, 4, &headers), &frame(0, 0, &message)].concat();
+    let mut stream = connect(address, &bytes).await;
+    let mut answer = vec![];
+    let mut part = [0; 1024];
+    // The status is in the headers of the answer, as plain text or in Huffman's code.
+    while !answer.windows(9).any(|bytes| bytes == [0, 0, 4, 3, 0, 0, 0, 0, 1]) {
+        let length = timeout(SOON, stream.read(&mut part)).await.expect("it is answered").unwrap();
+        assert!(length > 0, "{answer:?}");
+        answer.extend_from_slice(&part[..length]);
+    }
+    answer
+}
+
+#[tokio::test]
+async fn a_call_whose_message_does_not_come_whole_ends_after_the_deadline() {
+    let port = grpc(patient(4), Routes::default()).await;
+    half_a_message(port.address, 100).await;
+    is_healthy(port.address).await;
+}
+
+#[tokio::test]
+async fn a_message_may_have_what_its_service_takes_and_no_more() {
+    let port = grpc(patient(4), Routes::default()).await;
+    let mut client = health(port.address).await;
+    let service = "x".repeat(5000);
+    let refused = client.check(HealthCheckRequest { service }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    let served = client.check(HealthCheckRequest { service: "x".repeat(4000) }).await.unwrap_err();
+    assert_eq!(served.code(), Code::NotFound, "{served}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use model_hub::HubError;
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
+    descriptors,
     grpc::Health,
     metrics::Registry,
     reread::Reread,
@@ -81,6 +82,7 @@ pub enum GatewayError {
 /// What keeps it from starting or going on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
     let telemetry = telemetry::init("gateway", &config.telemetry)?;
+    descriptors::raise_limit();
     let gateway = Gateway::bind(config).await?;
     telemetry.identify(gateway.id());
     gateway.run(shutdown).await

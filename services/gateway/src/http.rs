@@ -21,18 +21,16 @@ mod requests;
 mod sse;
 mod status;
 
-use std::time::Duration;
-
 use axum::{
     Extension, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Request, State},
-    http::header,
+    http::{HeaderMap, header},
     middleware,
     response::Response,
     routing::{get, post},
 };
-use tokio::time::timeout;
+use swarm_process::listener::client_of;
 
 pub use api::Api;
 pub(crate) use error::ApiError;
@@ -47,8 +45,6 @@ use crate::{
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;
-/// A body that takes longer does not come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Api {
     /// All paths, with those of `others`, for whoever `access` lets in; web pages of `origins` may ask as well.
@@ -80,17 +76,31 @@ impl Api {
     }
 }
 
-/// Refuses at once what would make too many bodies in memory, and what is more than the client may ask.
+/// Takes the body in, and refuses at once what would be too much to do, and what is more than the client may ask.
 async fn limit(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
     request: Request,
     next: middleware::Next,
 ) -> Result<Response, ApiError> {
+    // Another body is not read at all.
+    if !is_json(request.headers()) {
+        return Ok(next.run(request).await);
+    }
+    let address = client_of(request.extensions());
+    let (head, body) = request.into_parts();
+    let body = api.bodies.take_in(address, body, MAX_BODY_BYTES).await;
+    let request = Request::from_parts(head, Body::from(body.map_err(|error| ApiError::body(&error))?));
     let _place = api.requests.take(&principal).ok_or_else(ApiError::too_many_requests)?;
     let in_hand = principal.begin()?;
     // A streamed answer is made while it is read.
     Ok(next.run(request).await.map(|body| Body::new(Kept::new(body, in_hand))))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// The fields of a JSON body.
@@ -98,14 +108,12 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default();
         // Web pages of others can send anything but this to a gateway in the user's own network.
-        if !kind.trim().eq_ignore_ascii_case("application/json") {
+        if !is_json(request.headers()) {
             return Err(ApiError::content_type());
         }
-        let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
-        let body = body.map_err(|_| ApiError::slow_body())?;
-        Self::parse(&body.map_err(|rejection| ApiError::body(&rejection, MAX_BODY_BYTES))?)
+        // All of it is there.
+        let body = Bytes::from_request(request, state).await;
+        Self::parse(&body.map_err(|rejection| ApiError::unread(rejection.body_text()))?)
     }
 }

@@ -25,6 +25,8 @@ use crate::{
 
 /// The service's name, for health and reflection.
 pub const NAME: &str = "swarm.v1.InferenceService";
+/// Holds the longest prompt that any context takes.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Answers from the swarm. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +40,7 @@ impl InferenceService {
     #[must_use]
     pub fn server(completer: Completer, generator: Generator) -> InferenceServiceServer<Self> {
         InferenceServiceServer::new(Self { completer, generator })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     async fn request(

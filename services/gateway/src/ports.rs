@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr};
 use axum::Router;
 use futures::future::BoxFuture;
 use swarm_process::{
+    bodies::BodyBounds,
     grpc::{Health, PublicServer},
     listener::{Bounds, Listener},
     metrics::Registry,
@@ -50,10 +51,13 @@ impl Ports {
         };
         let (for_http, for_grpc) = (config.tls.open().await?, config.tls.open_mutual().await?);
         let scheme = if for_http.is_some() { "https" } else { "http" };
-        let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", Bounds::default()).await?;
+        let bounds = Bounds::default().beside(config.generations.at_once());
+        let http = Listener::bind(config.http_listen, "HTTP", "--http-listen", bounds).await?;
+        let grpc = PublicServer::bind_within(config.grpc_listen, bounds, BodyBounds::default()).await?;
+        let grpc = grpc.with_messages_of(inference_service::NAME, inference_service::MAX_MESSAGE_BYTES);
         Ok(Self {
             http: http.secured(for_http),
-            grpc: PublicServer::bind(config.grpc_listen).await?.secured(for_grpc),
+            grpc: grpc.secured(for_grpc),
             metrics,
             scheme,
             access: Access::new(keys, Hosts::new(clients.allowed_host.clone())),

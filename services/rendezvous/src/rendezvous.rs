@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr};
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
+    descriptors,
     grpc::PublicServer,
     metrics::Registry,
     status_service::{self, SwarmStatusService},
@@ -39,6 +40,7 @@ pub enum RendezvousError {
 /// What keeps it from starting or going on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), RendezvousError> {
     let telemetry = telemetry::init("rendezvous", &config.telemetry)?;
+    descriptors::raise_limit();
     let rendezvous = Rendezvous::bind(config).await?;
     telemetry.identify(rendezvous.id());
     rendezvous.run(shutdown).await

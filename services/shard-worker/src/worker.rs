@@ -11,6 +11,7 @@ use swarm_net::{
 };
 use swarm_process::{
     address_file::Addresses,
+    descriptors,
     grpc::{Health, PublicServer},
     metrics::Registry,
     status_service::{self, SwarmStatusService},
@@ -41,6 +42,7 @@ use crate::{
 /// What keeps it from starting or going on.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
     let telemetry = telemetry::init("shard-worker", &config.telemetry)?;
+    descriptors::raise_limit();
     let worker = Worker::bind(config).await?;
     telemetry.identify(worker.id());
     worker.run(shutdown).await

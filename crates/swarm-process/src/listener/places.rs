@@ -1,183 +1,129 @@
 //! Who has one of a port's places, and who gives it up for a newcomer.
 //!
-//! A connection without a request in hand costs its client nothing to open again, as every client of HTTP knows: when
-//! places run short, the one that has been idle for longest is dismissed, as web servers do. So whoever holds many
-//! connections and asks nothing shuts nobody out, health probes least of all. Only one that is new is spared for a
-//! moment, for its first request may be on its way. While no connection can go, newcomers wait in the kernel's
-//! backlog: to a client a busy port is better slow than closed.
+//! A connection begins in the entrance, and gets a place with its first request. Health probes are answered in the
+//! entrance, so whatever holds the places, they get through. In the entrance a newcomer takes the room of whoever has
+//! been silent for longest. Among the places, the one goes that has waited for its client for longest: without a request,
+//! for the rest of one, or with an answer that the client does not read. To open a connection again costs a client
+//! nothing, as every client of HTTP knows. While none can go, requests wait, up to a bound: to a client a busy port is
+//! better slow than closed.
 
 use std::{
     collections::BTreeMap,
     future::pending,
-    pin::{Pin, pin},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{
-    Extension,
-    body::{Body, Bytes},
-    extract::Request,
-    middleware::Next,
-    response::Response,
-};
-use http_body::{Frame, SizeHint};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    sync::OnceCell,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// One in so many places is kept free, so that a newcomer need not wait for the dismissed one to be gone.
-const SPARE_SHARE: usize = 32;
-/// Whoever is dismissed is gone within milliseconds, unless its client is not there or still reads an answer: then
-/// another has to go as well.
-const GONE_WITHIN: Duration = Duration::from_secs(1);
+use super::Bounds;
+use crate::shares::{Crowded, Share, Shares, Terms};
 
 /// The places of one port. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Places(Arc<Shared>);
 
 struct Shared {
-    free: Arc<Semaphore>,
-    spare: usize,
-    /// For so long a connection without a first request is not dismissed.
-    spared: Duration,
-    taken: Mutex<Taken>,
-    /// A connection has ended its last request.
-    idle: Notify,
-}
-
-#[derive(Default)]
-struct Taken {
-    next_id: u64,
-    /// By age.
-    connections: BTreeMap<u64, Connection>,
-}
-
-/// What is known of one connection.
-struct Connection {
-    /// Requests in hand.
-    requests: usize,
-    /// It has had one at all.
-    asked: bool,
-    /// When it came, or its last request ended; an end of the answer may still be on its way to the client.
-    idle_since: Instant,
-    dismissed: CancellationToken,
-}
-
-impl Connection {
-    /// From when on it may be dismissed, if it may at all.
-    fn may_go(&self, spared: Duration) -> Option<Instant> {
-        let idle = self.requests == 0 && !self.dismissed.is_cancelled();
-        idle.then(|| if self.asked { self.idle_since } else { self.idle_since + spared })
-    }
-}
-
-/// What came of the wish that a connection goes.
-#[derive(Clone, Copy)]
-enum Dismissal {
-    /// One was told to end.
-    Told,
-    /// All that are idle are new; the first may be dismissed then.
-    NotBefore(Instant),
-    /// None is idle.
-    Nobody,
+    entrance: Shares,
+    places: Shares,
+    requests: Shares,
+    bounds: Bounds,
 }
 
 impl Places {
-    /// At least one place. A connection that has asked nothing yet is `spared` for so long.
-    pub(super) fn new(count: usize, spared: Duration) -> Self {
-        let count = count.max(1);
+    /// All are free.
+    pub(super) fn new(bounds: Bounds) -> Self {
+        // Who waits for a place stays in the entrance, of which the other half is for newcomers.
+        let entrance = bounds.entrance.max(2);
+        let waiting = entrance / 2;
+        let shares = |amount| Shares::new(Terms { amount, waiting, spared: bounds.spared, at_once: false });
         Self(Arc::new(Shared {
-            free: Arc::new(Semaphore::new(count)),
-            spare: count / SPARE_SHARE,
-            spared,
-            taken: Mutex::default(),
-            idle: Notify::new(),
+            entrance: shares(entrance),
+            places: shares(bounds.connections),
+            // One for each connection, and all that a full one has.
+            requests: shares(bounds.connections + bounds.streams as usize),
+            bounds,
         }))
     }
 
-    /// A place for a newcomer, when there is one.
-    pub(super) async fn take(&self) -> Place {
-        let permit = loop {
-            let mut idle = pin!(self.0.idle.notified());
-            idle.as_mut().enable();
-            let scarce = self.0.free.available_permits() <= self.0.spare;
-            let dismissal = if scarce { self.dismiss_longest_idle() } else { Dismissal::Nobody };
-            let another_may_go = async {
-                match dismissal {
-                    Dismissal::Told => sleep(GONE_WITHIN).await,
-                    // Early or late, it is looked again.
-                    Dismissal::NotBefore(then) => drop(timeout_at(then, idle).await),
-                    Dismissal::Nobody => idle.await,
-                }
-            };
-            tokio::select! {
-                biased;
-                permit = self.0.free.clone().acquire_owned() => break permit.expect("never closed"),
-                () = another_may_go => {}
+    /// Lets a newcomer into the entrance, when there is room.
+    pub(super) async fn enter(&self, address: IpAddr) -> Place {
+        let dismissed = CancellationToken::new();
+        let share = loop {
+            match self.0.entrance.take_until(address, 1, dismissed.clone()).await {
+                Ok(share) => break share,
+                // Nobody else waits to be let in.
+                Err(Crowded) => sleep(self.0.bounds.spared).await,
             }
         };
-        let dismissed = CancellationToken::new();
-        let connection = Connection {
-            requests: 0,
+        let state = State {
+            next_id: 0,
+            requests: BTreeMap::new(),
             asked: false,
-            idle_since: Instant::now(),
-            dismissed: dismissed.clone(),
+            since: Instant::now(),
+            settled: false,
+            share,
         };
-        let mut taken = self.0.taken();
-        let id = taken.next_id;
-        taken.next_id += 1;
-        taken.connections.insert(id, connection);
-        drop(taken);
-        Place(Arc::new(Held { id, dismissed, shared: self.0.clone(), _permit: permit }))
+        Place(Arc::new(Held {
+            address,
+            dismissed,
+            shared: self.0.clone(),
+            settled: OnceCell::new(),
+            state: Mutex::new(state),
+        }))
     }
 
     /// When descriptors are missing: tells one connection to end, if one can go.
     pub(super) fn make_room(&self) {
-        self.dismiss_longest_idle();
-    }
-
-    /// Tells the connection to end that has had no request in hand for longest, if there is one that is not new.
-    fn dismiss_longest_idle(&self) -> Dismissal {
-        let (taken, now) = (self.0.taken(), Instant::now());
-        let idle = taken.connections.values().filter_map(|connection| {
-            let then = connection.may_go(self.0.spared)?;
-            Some((then > now, if then > now { then } else { connection.idle_since }, connection))
-        });
-        match idle.min_by_key(|(is_new, then, _)| (*is_new, *then)) {
-            Some((false, _, connection)) => {
-                connection.dismissed.cancel();
-                Dismissal::Told
-            }
-            Some((true, then, _)) => Dismissal::NotBefore(then),
-            None => Dismissal::Nobody,
-        }
+        let _ = self.0.entrance.dismiss_one() || self.0.places.dismiss_one();
     }
 }
 
-impl Shared {
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection's place, free again when the last clone is dropped.
+/// A connection's room, free again when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Place(Arc<Held>);
 
 struct Held {
-    id: u64,
+    address: IpAddr,
     dismissed: CancellationToken,
     shared: Arc<Shared>,
-    _permit: OwnedSemaphorePermit,
+    settled: OnceCell<()>,
+    state: Mutex<State>,
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.taken().connections.remove(&self.id);
+/// What is known of one connection.
+struct State {
+    next_id: u64,
+    /// Those in hand: since when each waits for its client, if it does not wait for us.
+    requests: BTreeMap<u64, Option<Instant>>,
+    /// It has had one at all.
+    asked: bool,
+    /// When it came, or ended its last request.
+    since: Instant,
+    settled: bool,
+    /// Of the entrance, or of the places once it is settled.
+    share: Share,
+}
+
+impl State {
+    /// Since when all of it waits for the client, if it does.
+    fn waits_since(&self) -> Option<Instant> {
+        self.requests.values().try_fold(self.since, |since, request| Some(since.max((*request)?)))
+    }
+
+    fn may_go(&self, bounds: &Bounds) -> Option<Instant> {
+        let spared = match (self.requests.is_empty(), self.settled) {
+            (false, _) => bounds.stalled,
+            // It may have been let in this moment.
+            (true, false) => bounds.spared,
+            (true, true) => Duration::ZERO,
+        };
+        self.waits_since().map(|since| since + spared)
     }
 }
 
@@ -189,7 +135,7 @@ impl Place {
 
     /// Resolves when so much time has passed since it came, without a first request.
     pub(super) async fn silent_for(&self, patience: Duration) {
-        let came = self.connection(|connection| connection.idle_since);
+        let came = self.0.state().since;
         sleep_until(came + patience).await;
         if self.has_asked() {
             pending().await
@@ -198,81 +144,88 @@ impl Place {
 
     /// Whether it has had a request at all.
     pub(super) fn has_asked(&self) -> bool {
-        self.connection(|connection| connection.asked)
+        self.0.state().asked
     }
 
-    /// Until when it had requests in hand; now, while it has some.
-    pub(super) fn busy_until(&self) -> Instant {
-        self.connection(
-            |connection| {
-                if connection.requests > 0 { Instant::now() } else { connection.idle_since }
-            },
-        )
+    /// Since when all of it waits for its client; now, while something waits for us.
+    pub(super) fn waits_since(&self) -> Instant {
+        self.0.state().waits_since().unwrap_or_else(Instant::now)
     }
 
-    fn begin(&self) {
-        self.connection(|connection| {
-            connection.requests += 1;
-            connection.asked = true;
+    /// Since when one of its requests waits for the client.
+    pub(super) fn longest_stall(&self) -> Option<Instant> {
+        self.0.state().requests.values().flatten().min().copied()
+    }
+
+    /// A request begins; gives its number.
+    pub(super) fn begin(&self) -> u64 {
+        self.change(|state| {
+            let id = state.next_id;
+            state.next_id += 1;
+            state.requests.insert(id, None);
+            state.asked = true;
+            id
+        })
+    }
+
+    /// A request is over.
+    pub(super) fn end(&self, id: u64) {
+        self.change(|state| {
+            state.requests.remove(&id);
+            state.since = Instant::now();
         });
     }
 
-    fn end(&self) {
-        let idle = self.connection(|connection| {
-            connection.requests -= 1;
-            connection.idle_since = Instant::now();
-            connection.requests == 0
-        });
-        if idle {
-            self.0.shared.idle.notify_waiters();
+    /// It is now the client's turn to go on with a request, or ours.
+    pub(super) fn turn(&self, id: u64, ours: bool) {
+        self.change(|state| state.requests.insert(id, (!ours).then(Instant::now)));
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.0.state();
+        let changed = change(&mut state);
+        state.share.may_go(state.may_go(&self.0.shared.bounds));
+        changed
+    }
+
+    /// From when on the place of a request may be given to another, whose client has gone on with it just now.
+    pub(super) fn stalls_at(&self) -> Instant {
+        Instant::now() + self.0.shared.bounds.stalled
+    }
+
+    /// Gets a place for this connection, and room for one request.
+    pub(super) async fn settle(&self) -> Result<Share, Crowded> {
+        let Shared { requests, bounds, .. } = &*self.0.shared;
+        let settled = async {
+            self.0.settled.get_or_try_init(|| self.move_in()).await?;
+            requests.take_until(self.0.address, 1, self.0.dismissed.clone()).await
+        };
+        tokio::select! {
+            biased;
+            () = self.dismissed() => Err(Crowded),
+            settled = timeout(bounds.head, settled) => {
+                let share = settled.unwrap_or(Err(Crowded))?;
+                share.may_go(None);
+                Ok(share)
+            }
         }
     }
 
-    fn connection<T>(&self, with: impl FnOnce(&mut Connection) -> T) -> T {
-        let mut taken = self.0.shared.taken();
-        with(taken.connections.get_mut(&self.0.id).expect("there until the place is dropped"))
+    async fn move_in(&self) -> Result<(), Crowded> {
+        let Held { address, dismissed, shared, .. } = &*self.0;
+        let share = shared.places.take_until(*address, 1, dismissed.clone()).await?;
+        let mut state = self.0.state();
+        state.settled = true;
+        share.may_go(state.may_go(&shared.bounds));
+        let of_the_entrance = std::mem::replace(&mut state.share, share);
+        drop(state);
+        drop(of_the_entrance);
+        Ok(())
     }
 }
 
-/// Counts a request of the connection from its head until the end of its answer is handed to the connection, which
-/// then writes what it has not written yet.
-pub(super) async fn hold(Extension(place): Extension<Place>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().remove::<Place>();
-    place.begin();
-    let held = InHand(place);
-    next.run(request).await.map(|body| Body::new(Answer { body, _held: held }))
-}
-
-struct InHand(Place);
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-/// An answer on its way.
-struct Answer {
-    body: Body,
-    _held: InHand,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl Held {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

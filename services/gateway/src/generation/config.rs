@@ -47,3 +47,10 @@ pub struct GenerationConfig {
           value_parser = seconds)]
     pub recovery_timeout: Duration,
 }
+
+impl GenerationConfig {
+    /// Generations that run or wait at once.
+    pub(crate) fn at_once(&self) -> u32 {
+        self.max_generations + self.max_queued
+    }
+}

@@ -1,6 +1,12 @@
 //! What the handlers share.
 
-use swarm_process::metrics::Registry;
+use std::time::Duration;
+
+use swarm_process::{
+    bodies::Bodies,
+    metrics::Registry,
+    shares::{self, Terms},
+};
 
 use super::metrics::HttpMetrics;
 use crate::{
@@ -11,6 +17,11 @@ use crate::{
 
 /// Requests that are read, tokenized or refused while as many generations run and wait as may.
 const SPARE_REQUESTS: usize = 64;
+/// Live pages and others that watch the swarm. When one more comes, the one that has watched for longest has to come
+/// again, which browsers do by themselves.
+const WATCHERS: usize = 256;
+/// So that those who come again at once do not keep the gateway busy with nothing else.
+const WATCHES_FOR: Duration = Duration::from_secs(1);
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -18,8 +29,10 @@ pub struct Api {
     pub(super) completer: Completer,
     pub(super) generator: Generator,
     pub(super) metrics: HttpMetrics,
-    /// Requests at once: each may hold a body in memory.
+    /// Requests at once whose body is there.
     pub(super) requests: Shares,
+    pub(super) bodies: Bodies,
+    pub(super) watchers: shares::Shares,
     /// For the trace only.
     pub(super) scheme: &'static str,
 }
@@ -34,8 +47,16 @@ impl Api {
         config: &GenerationConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
-        let metrics = HttpMetrics::new(registry);
-        Self { completer, generator, metrics, requests: Shares::new(requests), scheme: "http" }
+        let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: WATCHES_FOR, at_once: true };
+        Self {
+            completer,
+            generator,
+            metrics: HttpMetrics::new(registry),
+            requests: Shares::new(requests),
+            bodies: Bodies::default(),
+            watchers: shares::Shares::new(watchers),
+            scheme: "http",
+        }
     }
 
     /// The same over `http` or `https`.

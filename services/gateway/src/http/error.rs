@@ -2,11 +2,11 @@
 
 use axum::{
     Json,
-    extract::rejection::BytesRejection,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use swarm_process::bodies::BodyError;
 
 use crate::{
     clients::{Denied, whole_seconds},
@@ -76,18 +76,22 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message)
     }
 
-    pub(super) fn slow_body() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID, "the body did not arrive in time")
-    }
-
-    pub(super) fn body(rejection: &BytesRejection, limit: usize) -> Self {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
+    /// A body that did not come whole.
+    pub(super) fn body(error: &BodyError) -> Self {
+        let refused = |status| Self::new(status, INVALID, error.to_string());
+        match error {
+            BodyError::TooLarge { limit } => {
                 let message = format!("the body is larger than {} MiB: no prompt that fits is", limit >> 20);
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message)
             }
-            status => Self::new(status, INVALID, rejection.body_text()),
+            BodyError::TooSlow => refused(StatusCode::REQUEST_TIMEOUT),
+            BodyError::Crowded(_) => Self::too_many_requests(),
+            BodyError::Broken(_) => refused(StatusCode::BAD_REQUEST),
         }
+    }
+
+    pub(super) fn unread(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, message)
     }
 
     pub(super) fn too_many_requests() -> Self {

@@ -3,25 +3,32 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{Extensions, HeaderMap, StatusCode, header},
     response::{IntoResponse, Response, sse::Event},
 };
 use futures::StreamExt;
 use serde::Serialize;
 use serde_json::json;
+use swarm_process::listener::client_of;
 use tokio_stream::wrappers::WatchStream;
 
-use super::{Api, busy::BusyMeter, sse};
+use super::{Api, busy::BusyMeter, error::ApiError, sse};
 
 /// The swarm as this node sees it; to a client that accepts `text/event-stream`, again on every change, and each second
 /// how busy this gateway is.
-pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Response {
+pub(super) async fn swarm(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Result<Response, ApiError> {
     let status = api.generator.status();
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     if !accept.is_some_and(|accept| accept.contains("text/event-stream")) {
         let status = status.borrow().clone();
-        return Json(&*status).into_response();
+        return Ok(Json(&*status).into_response());
     }
+    let watcher = api.watchers.take(client_of(&extensions), 1).await;
+    let watcher = watcher.map_err(|_| ApiError::too_many_requests())?;
     let mut busy = BusyMeter::new(api.generator);
     let events = async_stream::stream! {
         let mut statuses = WatchStream::new(status);
@@ -29,6 +36,7 @@ pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Respons
             let next = tokio::select! {
                 status = statuses.next() => status.map(|status| event("status", &*status)),
                 busy = busy.next() => Some(event("load", &busy)),
+                () = watcher.dismissed() => None,
             };
             match next {
                 Some(event) => yield Ok(event),
@@ -36,7 +44,7 @@ pub(super) async fn swarm(State(api): State<Api>, headers: HeaderMap) -> Respons
             }
         }
     };
-    sse::with_keep_alive(events)
+    Ok(sse::with_keep_alive(events))
 }
 
 fn event(name: &str, content: &impl Serialize) -> Event {

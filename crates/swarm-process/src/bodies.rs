@@ -1,0 +1,272 @@
+//! The bodies of requests, taken in whole before anything is done with them, within bounds of time and memory.
+//!
+//! Each must come on at a pace. Of those that may be large, the number is bounded that has not come whole, and once one
+//! is large, it has to have its room before more of it is read, until nobody needs its bytes any more. While it has not,
+//! it is not read, and by flow control its client sends no more of it. When room runs short, unfinished bodies give way
+//! by the rule of [`Shares`]: first those of whoever has most of it. One that comes with its head waits for nobody.
+
+use std::{net::IpAddr, pin::pin, time::Duration};
+
+use axum::body::{Body, Bytes};
+use futures::poll;
+use http_body::Body as _;
+use tokio::time::{Instant, timeout_at};
+
+use crate::shares::{Crowded, Share, Shares, Terms};
+
+/// A body up to this size needs no room of its own: the number of bodies bounds them.
+const SMALL: usize = 64 << 10;
+/// What may have no more than this is bounded enough by the number of requests.
+const TINY: usize = 8 << 10;
+
+/// How much may be unfinished on one port, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyBounds {
+    /// Bodies that have not come whole; as many large ones more may wait for room.
+    pub unfinished: usize,
+    /// Bytes of all large bodies, also of whole ones that are not read yet.
+    pub bytes: usize,
+    /// Each has so long.
+    pub patience: Duration,
+    /// And a second more for so many bytes that have come.
+    pub bytes_per_second: u32,
+    /// When room runs short, a large body does not give way before it had it for so long.
+    pub turn: Duration,
+}
+
+impl Default for BodyBounds {
+    fn default() -> Self {
+        Self {
+            unfinished: 128,
+            bytes: 12 << 20,
+            patience: Duration::from_secs(10),
+            // A client on a slow line; the largest body then has 42 s.
+            bytes_per_second: 128 << 10,
+            turn: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A body that did not come whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// More bytes than it may have.
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge {
+        /// What it may have.
+        limit: usize,
+    },
+    /// Too slow by itself, or while others waited for its room.
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    /// Too many others are unfinished.
+    #[error("too many bodies are unfinished, try again later")]
+    Crowded(#[from] Crowded),
+    /// The client left, or sent what is no body.
+    #[error("the body cannot be read: {0}")]
+    Broken(#[source] axum::Error),
+}
+
+/// The unfinished bodies of one port. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    bounds: BodyBounds,
+    unfinished: Shares,
+    bytes: Shares,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self::new(BodyBounds::default())
+    }
+}
+
+impl Bodies {
+    /// None yet.
+    #[must_use]
+    pub fn new(bounds: BodyBounds) -> Self {
+        let shares = |amount, spared, at_once| {
+            Shares::new(Terms { amount, waiting: bounds.unfinished, spared, at_once })
+        };
+        Self {
+            bounds,
+            // The last to come is the likeliest to come whole.
+            unfinished: shares(bounds.unfinished, Duration::ZERO, true),
+            bytes: shares(bounds.bytes, bounds.turn, false),
+        }
+    }
+
+    /// All of a body that has at most `limit` bytes, from a client at `address`.
+    ///
+    /// # Errors
+    /// When it does not come whole.
+    pub async fn take_in(&self, address: IpAddr, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+        let mut reading = pin!(self.read(address, body, limit));
+        if let std::task::Poll::Ready(whole) = poll!(reading.as_mut()) {
+            return whole;
+        }
+        if limit <= TINY {
+            return reading.await;
+        }
+        let unfinished = self.unfinished.take(address, 1).await?;
+        tokio::select! {
+            biased;
+            whole = reading => whole,
+            () = unfinished.dismissed() => Err(BodyError::TooSlow),
+        }
+    }
+
+    async fn read(&self, address: IpAddr, mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+        let too_large = || BodyError::TooLarge { limit };
+        if body.size_hint().lower() > limit as u64 {
+            return Err(too_large());
+        }
+        let mut taken = Taken { bytes: vec![], room: None };
+        let mut began = Instant::now();
+        loop {
+            let seconds = taken.bytes.len() as f64 / f64::from(self.bounds.bytes_per_second);
+            let end = began + self.bounds.patience + Duration::from_secs_f64(seconds);
+            let frame = tokio::select! {
+                frame = timeout_at(end, next(&mut body)) => frame.map_err(|_| BodyError::TooSlow)?,
+                () = taken.wanted() => return Err(BodyError::TooSlow),
+            };
+            let Some(frame) = frame.transpose().map_err(BodyError::Broken)? else { break };
+            // Trailers tell nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            let length = taken.bytes.len() + data.len();
+            if length > limit {
+                return Err(too_large());
+            }
+            if length > SMALL && taken.room.is_none() {
+                let rest = body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
+                let whole = rest.map_or(limit, |rest| limit.min(length + rest));
+                let asked = Instant::now();
+                let room = timeout_at(asked + self.bounds.patience, self.bytes.take(address, whole)).await;
+                taken.room = Some(room.map_err(|_| BodyError::TooSlow)??);
+                taken.bytes.reserve_exact(whole - taken.bytes.len());
+                // What we kept the client waiting is not its delay.
+                began += asked.elapsed();
+            }
+            taken.bytes.extend_from_slice(&data);
+        }
+        Ok(Bytes::from_owner(taken))
+    }
+}
+
+/// What has come of a body.
+struct Taken {
+    bytes: Vec<u8>,
+    /// Held for as long as the bytes are there.
+    room: Option<Share>,
+}
+
+impl Taken {
+    /// Resolves when others want its room.
+    async fn wanted(&self) {
+        match &self.room {
+            Some(room) => room.dismissed().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Taken {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+async fn next(body: &mut Body) -> Option<Result<http_body::Frame<Bytes>, axum::Error>> {
+    std::future::poll_fn(|context| pin!(&mut *body).poll_frame(context)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::{FutureExt, StreamExt, stream};
+    use tokio::{task::JoinHandle, time::timeout};
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const LIMIT: usize = 4 << 20;
+    /// Long enough for anything that should come at all.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A body that begins so and never ends.
+    fn unfinished(bytes: usize) -> Body {
+        let first = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b'x'; bytes]))]);
+        Body::from_stream(first.chain(stream::pending()))
+    }
+
+    /// A body that comes in two parts, the second after a while.
+    fn in_two(after: Duration) -> Body {
+        let second = stream::once(async move {
+            tokio::time::sleep(after).await;
+            Ok::<_, Infallible>(Bytes::from_static(b"second"))
+        });
+        Body::from_stream(stream::iter([Ok(Bytes::from_static(b"first "))]).chain(second))
+    }
+
+    fn bounds() -> BodyBounds {
+        BodyBounds { unfinished: 2, bytes: LIMIT, ..BodyBounds::default() }
+    }
+
+    async fn takes(bodies: &Bodies, body: Body) -> Result<Bytes, BodyError> {
+        timeout(SOON, bodies.take_in(ADDRESS, body, LIMIT)).await.expect("it ends")
+    }
+
+    fn begins(bodies: &Bodies, body: Body) -> JoinHandle<Result<Bytes, BodyError>> {
+        let bodies = bodies.clone();
+        tokio::spawn(async move { takes(&bodies, body).await })
+    }
+
+    #[tokio::test]
+    async fn a_body_is_taken_whole_or_refused() {
+        let bodies = Bodies::new(BodyBounds { patience: Duration::from_millis(500), ..bounds() });
+        let whole = takes(&bodies, in_two(Duration::from_millis(10))).await.unwrap();
+        assert_eq!(whole, b"first second"[..]);
+        for (body, limit) in [(in_two(Duration::ZERO), 11), (Body::from("too long"), 7)] {
+            let error = bodies.take_in(ADDRESS, body, limit).await.unwrap_err();
+            assert!(matches!(error, BodyError::TooLarge { .. }), "{error}");
+        }
+        let error = takes(&bodies, unfinished(1)).await.unwrap_err();
+        assert!(matches!(error, BodyError::TooSlow), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_sends_only_a_part_gives_way_to_who_sends_all() {
+        let bodies = Bodies::new(bounds());
+        let slow = [begins(&bodies, unfinished(1)), begins(&bodies, unfinished(0))];
+        // They begin.
+        tokio::task::yield_now().await;
+        bodies.take_in(ADDRESS, Body::from("whole"), LIMIT).now_or_never().expect("at once").unwrap();
+        takes(&bodies, in_two(Duration::from_millis(10))).await.unwrap();
+        let [first, second] = slow;
+        assert!(matches!(first.await.unwrap(), Err(BodyError::TooSlow)));
+        assert!(!second.is_finished(), "one was enough");
+    }
+
+    #[tokio::test]
+    async fn the_room_of_large_bodies_is_bounded_until_their_bytes_are_gone() {
+        let bodies = Bodies::new(BodyBounds { unfinished: 8, turn: SOON, ..bounds() });
+        let large = || Body::from(vec![b'x'; LIMIT]);
+        let first = takes(&bodies, large()).await.unwrap();
+        let mut second = Box::pin(takes(&bodies, large()));
+        assert!(second.as_mut().now_or_never().is_none(), "there is no room");
+        bodies.take_in(ADDRESS, Body::from("small"), LIMIT).now_or_never().expect("at once").unwrap();
+        drop(first);
+        assert_eq!(second.await.unwrap().len(), LIMIT);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_that_does_not_go_on_gives_way_after_its_turn() {
+        let turn = Duration::from_millis(50);
+        let bodies = Bodies::new(BodyBounds { unfinished: 8, turn, ..bounds() });
+        let slow = begins(&bodies, unfinished(SMALL + 1));
+        tokio::task::yield_now().await;
+        takes(&bodies, Body::from(vec![b'x'; LIMIT])).await.unwrap();
+        assert!(matches!(slow.await.unwrap(), Err(BodyError::TooSlow)));
+    }
+}
