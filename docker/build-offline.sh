@@ -26,10 +26,11 @@ from=${BINARIES:-prebuilt}
 build_base=$base_prefix/base-build:$suite
 runtime_base=$base_prefix/base-runtime:$suite
 work=$(mktemp -d)
-trap 'rm -rf "$work" "${binaries[@]/#/docker/prebuilt/}"' EXIT
+notices=docker/prebuilt/THIRD-PARTY-NOTICES
+trap 'rm -rf "$work" "$notices" "${binaries[@]/#/docker/prebuilt/}"' EXIT
 
 case $from in
-  prebuilt) needed=("${binaries[@]}") ;;
+  prebuilt) needed=("${binaries[@]}" notices) ;;
   build) needed=() ;;
   *) echo "BINARIES is prebuilt or build, not $from" >&2; exit 1 ;;
 esac
@@ -67,11 +68,19 @@ DOCKERFILE
 # What a node needs and nothing else, no shell either: the C library, libgcc, certificates, names of users and
 # services. Ends each name with a zero byte, for tar.
 runtime_files() {
-  local root=$1
+  local root=$1 name folder
   {
     printf '%s\n' . ./etc ./tmp ./usr ./usr/bin ./usr/lib ./usr/lib64 ./usr/sbin ./var ./var/lib ./var/cache ./run \
       ./bin ./lib ./lib64 ./sbin ./etc/ssl ./etc/ssl/certs ./etc/ssl/certs/ca-certificates.crt \
-      ./etc/passwd ./etc/group ./etc/nsswitch.conf ./etc/os-release ./usr/lib/os-release
+      ./etc/passwd ./etc/group ./etc/nsswitch.conf ./etc/os-release ./usr/lib/os-release \
+      ./usr/share ./usr/share/doc
+    # Who wrote all that, and the licences that are named there. libgcc's folder is a link to that of the compiler.
+    printf '%s\n' ./usr/share/common-licenses ./usr/share/doc/libgcc-s1
+    (cd "$root" && find ./usr/share/common-licenses/ -mindepth 1)
+    for name in libc6 libgcc-s1 ca-certificates; do
+      folder=./usr/share/doc/$(basename "$(readlink -f "$root/usr/share/doc/$name")")
+      printf '%s\n' "$folder" "$folder/copyright"
+    done
     # /lib is a link to /usr/lib, and a file must be named by where it really lies.
     chroot "$root" dpkg -L libc6 libgcc-s1 \
       | grep -E '^(/usr)?/lib(64|32)?/' | grep -vE '/(gconv|audit)(/|$)' | sed -E 's#^(/usr)?/(lib[0-9]*)/#./usr/\2/#'
@@ -89,8 +98,17 @@ label_bases() {
   done
 }
 
+# Cargo tells what is in the binaries. It is asked as the user who called sudo: root may have none.
+print_notices() {
+  local user=${SUDO_USER:-root}
+  if [ "$user" = root ]; then "$bin_dir/notices"; return; fi
+  sudo --user "$user" --set-home env "PATH=$(sudo --user "$user" --login printenv PATH)" "$bin_dir/notices"
+}
+
 stage_binaries() {
-  for name in "${needed[@]}"; do
+  [ ${#needed[@]} -gt 0 ] || return 0
+  print_notices > "$notices"
+  for name in "${binaries[@]}"; do
     rm -f "docker/prebuilt/$name"
     # As in the Dockerfile; without binutils the images are a little larger.
     strip --strip-debug -o "docker/prebuilt/$name" "$bin_dir/$name" 2> /dev/null \

@@ -29,7 +29,7 @@ def only_drawn_arrows_pass(scene):
 
 def expected_reach():
     """(namespace, pod, port) → whether it may be reached. What is in no NetworkPolicy is closed."""
-    doors = [("gateway", "8080"), ("gateway", "50050"), ("gateway", "4001")]
+    doors = [("gateway", "8080"), ("gateway", "50050"), ("gateway", "50053"), ("gateway", "4001")]
     doors += [("rendezvous", "4001"), ("rendezvous", "50052"), ("shard-worker", "4001"), ("shard-worker", "50051")]
     open_to = {
         "stranger": {("gateway", "8080"), ("gateway", "50050")},

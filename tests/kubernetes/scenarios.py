@@ -4,7 +4,7 @@
 
 Makes the cluster (cluster.py), brings the images llama-swarm/*:TAG to it, applies the manifests as the docs say, asks the
 model, loses workers, the rendezvous and a node. Prints a line a check, with what was measured; exits with 1 on a fault.
-Needs what cluster.py needs, the images with the model inside, and PyYAML. Removes the cluster at the end.
+Needs what cluster.py needs, the images with the model inside, that of llama-swarm, and PyYAML. Removes the cluster at the end.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from restarts import a_rolling_restart, evictions_wait_for_each_other, spares_ta
 from running import Failure, Report, note, run_in_order
 from scene import IMAGES, NAMESPACE, PROBER, Scene
 from starting import everybody_sees_all, everything_starts, other_overlays_are_accepted, the_model_answers
+from strangers import who_has_another_secret
 
 # The others build on these.
 FIRST = (
@@ -40,6 +41,7 @@ FIRST = (
 )
 SCENARIOS = (
     only_drawn_arrows_pass,
+    who_has_another_secret,
     a_killed_process,
     a_deleted_pod,
     a_pod_that_drains,
@@ -65,7 +67,7 @@ def show_logs(scene, suspects):
 
 
 def run_scenarios(cluster, report, tag, only):
-    scene = Scene(cluster, report, Policies(cluster))
+    scene = Scene(cluster, report, tag, Policies(cluster))
     try:
         since = time.monotonic()
         cluster.up()

@@ -25,8 +25,8 @@ BOUND = 300.0
 class PortForward(Client):
     """Asks the gateway through `kubectl port-forward`, as the docs say."""
 
-    def __init__(self, cluster):
-        super().__init__(*free_ports(1))
+    def __init__(self, cluster, key):
+        super().__init__(*free_ports(1), key)
         command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "--namespace", NAMESPACE, "port-forward"]
         self.child = subprocess.Popen(
             [*map(str, command), "service/gateway", f"{self.http_port}:8080"],
@@ -44,7 +44,9 @@ class PortForward(Client):
 class Scene:
     cluster: Cluster
     report: Report
+    tag: str
     policies: Policies = None
+    key: str = ""
     client: PortForward = None
     watches: dict = field(default_factory=dict)  # pod → Watch
     peers: list = None  # for each shard, the set of its workers' peer ids
@@ -62,7 +64,9 @@ class Scene:
         command = ["kubectl", "--kubeconfig", self.cluster.kubeconfig, "--namespace", NAMESPACE, "exec", pod, "--"]
         if old := self.watches.get(pod):
             old.stop()
-        self.watches[pod] = Watch.inside(pod, command, GRPC_PORT[pod.partition("-")[0]])
+        service = pod.partition("-")[0]
+        key = ["--api-key", self.key] if service == "gateway" else []
+        self.watches[pod] = Watch.inside(pod, command, GRPC_PORT[service], key)
 
     def others(self, pod):
         return {name: watch for name, watch in self.watches.items() if name != pod}

@@ -1,17 +1,14 @@
 """The manifests are applied as the docs say, and the swarm is there."""
 
 import json
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 import yaml
 
 from cluster import ROOT
 from observing import LONG_ANSWER, LONG_QUESTION, QUESTION, SHARDS, longest_pause, text_of
 from older import for_server
-from running import note
+from running import docker, note
 from scene import BOUND, WORKERS, PortForward, minor_version, restart_counts
 
 
@@ -32,10 +29,9 @@ def everything_starts(scene):
     since = time.monotonic()
     for difference in apply(scene, ROOT / "k8s"):
         note(f"Kubernetes 1.{minor_version(scene)}: {difference}")
-    with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "identity.key"
-        subprocess.run([ROOT / "k8s/make-identity.sh", key], check=True, timeout=60)
-        scene.kubectl("create", "secret", "generic", "rendezvous-identity", f"--from-file={key}")
+    create_secret(scene, "swarm-secret", "swarm.secret", command(scene, "secret", "new", "-"))
+    scene.key, line = command(scene, "key", "new", "tests").splitlines()
+    create_secret(scene, "gateway-keys", "api.keys", line)
     scene.kubectl("rollout", "status", "statefulset/shard-worker", "--timeout=300s", bound=BOUND)
     scene.kubectl("rollout", "status", "deployment/gateway", "--timeout=300s", bound=BOUND)
     took = time.monotonic() - since
@@ -45,6 +41,15 @@ def everything_starts(scene):
     scene.report.check(len(pods) == 10, f"ten pods, and the gateway is ready {took:.1f} s after kubectl apply")
     scene.report.check(restarts == 0, f"{restarts} containers were restarted on the way")
     scene.report.check(len(nodes) == len(scene.cluster.nodes), f"the workers are spread over {len(nodes)} nodes")
+
+
+def command(scene, *arguments):
+    """The operator's command, in its image."""
+    return docker("run", "--rm", f"llama-swarm/llama-swarm:{scene.tag}", *arguments)
+
+
+def create_secret(scene, name, file, text):
+    scene.kubectl("create", "secret", "generic", name, f"--from-file={file}=/dev/stdin", input=text)
 
 
 def apply(scene, folder):
@@ -64,7 +69,7 @@ def listed(objects):
 
 
 def everybody_sees_all(scene):
-    scene.client = PortForward(scene.cluster)
+    scene.client = PortForward(scene.cluster, scene.key)
     for pod in scene.pods():
         scene.watch(pod)
     for watch in scene.watches.values():

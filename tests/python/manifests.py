@@ -9,6 +9,7 @@ Needs manifests-requirements.txt and kubectl.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 import yaml
 
 from manifest_checks.docker import compose_faults, dockerfile_faults
+from manifest_checks.members import listen_faults, membership_faults
 from manifest_checks.objects import Overlay, newest_versions, render, schema_faults
 from manifest_checks.pods import ending_faults, identity_faults, probe_faults, worker_set_faults, workload_faults
 from manifest_checks.policies import policy_faults
@@ -67,13 +69,26 @@ def scan_faults(root, overlays):
 
 def rendered_overlays(kubectl, k8s, report):
     overlays = []
-    for folder in [k8s / "base", *sorted((k8s / "overlays").iterdir())]:
-        try:
-            overlays.append(Overlay(folder.name, render(kubectl, folder)))
-            report.check(f"k8s/{folder.relative_to(k8s)} renders, {len(overlays[-1].objects)} objects", [])
-        except ValueError as error:
-            report.check(f"{folder.name} renders", [error])
+    with tempfile.TemporaryDirectory() as made:
+        folders = [k8s / "base", *sorted((k8s / "overlays").iterdir()), open_overlay(k8s, Path(made).resolve())]
+        for folder in folders:
+            try:
+                overlays.append(Overlay(folder.name, render(kubectl, folder)))
+                report.check(f"{folder.name} renders, {len(overlays[-1].objects)} objects", [])
+            except ValueError as error:
+                report.check(f"{folder.name} renders", [error])
     return overlays
+
+
+def open_overlay(k8s, folder):
+    """The component that no overlay has, as docs/kubernetes.md says."""
+    kustomization = folder / "local-open/kustomization.yaml"
+    kustomization.parent.mkdir()
+    local, component = (
+        os.path.relpath(k8s / part, kustomization.parent) for part in ("overlays/local", "components/open-gateway")
+    )
+    kustomization.write_text(yaml.safe_dump({"resources": [local], "components": [component]}))
+    return kustomization.parent
 
 
 def check_workloads(overlays, programs, report):
@@ -89,6 +104,8 @@ def check_workloads(overlays, programs, report):
     every("pods are restricted", restricted_faults, needs_program=False)
     every(f"worker sets have {SHARDS} pods, the ordinal is the shard", worker_set_faults, service="shard-worker")
     every("identities and models lie on volumes", identity_faults)
+    every("who is let in needs the secret, or a key", membership_faults)
+    every("ports are reached from outside of the pod", lambda w, program: listen_faults(w.environment, program))
 
 
 def check_overlays(overlays, programs, report):

@@ -19,10 +19,10 @@ LONG_ANSWER = 160
 
 
 class Client:
-    """Asks a gateway over HTTP on loopback."""
+    """Asks a gateway over HTTP on loopback. `key`: what it shows, where the gateway asks for one."""
 
-    def __init__(self, http_port):
-        self.http_port = http_port
+    def __init__(self, http_port, key=None):
+        self.http_port, self.key = http_port, key
 
     def ask(self, question, max_tokens, trace=None):
         """The model's likeliest answer. `trace`: the id of a trace that goes on here."""
@@ -50,6 +50,13 @@ class Client:
         raise Failure("the stream broke off", ["gateway"])
 
     def _post(self, question, max_tokens, stream, trace=None):
+        answer = self.post(question, max_tokens, stream, trace, self.key)
+        if answer.status != 200:
+            raise Failure(f"{answer.status}: {answer.read().decode()}", ["gateway"])
+        return answer
+
+    def post(self, question, max_tokens, stream=False, trace=None, key=None):
+        """The answer, whatever it is."""
         body = {
             "messages": [{"role": "user", "content": question}],
             "max_tokens": max_tokens,
@@ -59,12 +66,11 @@ class Client:
         headers = {"content-type": "application/json"}
         if trace:
             headers["traceparent"] = f"00-{trace}-{os.urandom(8).hex()}-01"
+        if key:
+            headers["authorization"] = f"Bearer {key}"
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=BOUND)
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise Failure(f"{answer.status}: {answer.read().decode()}", ["gateway"])
-        return answer
+        return connection.getresponse()
 
     def ready(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=5)
@@ -116,10 +122,10 @@ class Watch:
         self.start()
 
     @classmethod
-    def inside(cls, node, enter, port):
-        """By the binary in the node's own container, which the command `enter` starts."""
+    def inside(cls, node, enter, port, key=()):
+        """By the binary in the node's own container, which the command `enter` starts. `key`: its arguments for one."""
         inner = ["/usr/local/bin/llama-swarm", "status", "--json", "--watch"]
-        return cls(node, [*enter, *inner, "--addr", f"127.0.0.1:{port}"])
+        return cls(node, [*enter, *inner, "--addr", f"127.0.0.1:{port}", *key])
 
     def start(self):
         """Begins, and again after the node has ended. A node that has just started may not answer yet."""

@@ -48,6 +48,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gateway",
         ],
     ),
+    // Prints what images carry; nothing of ours is in it.
+    ("notices", &[]),
     // An example: what a client of others would name.
     ("grpc-client", &["swarm-proto"]),
 ];

@@ -47,7 +47,7 @@ pub struct NetConfig {
 
     /// File with the node's private key, made when it does not exist: who restarts with it is the same node
     /// [default: one for each kind of node, in the user's state directory].
-    #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_IDENTITY", value_name = "FILE", value_parser = members::file())]
     pub identity: Option<PathBuf>,
 
     /// Who may take part.

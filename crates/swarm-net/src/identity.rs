@@ -2,16 +2,16 @@
 
 use std::{
     fmt,
-    fs::{self, File, TryLockError},
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    fs::{File, TryLockError},
+    io::{self, Read},
+    path::Path,
     sync::Arc,
 };
 
 use libp2p::identity::{KeyType, Keypair};
 use swarm_types::NodeId;
 
-use crate::{NetError, peer};
+use crate::{NetError, peer, private_file::create_private};
 
 /// A node's private key. Its public half is the node's id.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl Identity {
     /// A new identity that is not kept.
     #[must_use]
     pub fn ephemeral() -> Self {
-        Self::new(Keypair::generate_ed25519(), None)
+        Self::new(Keypair::generate_ed25519())
     }
 
     /// The identity in `path`; makes the file, readable only by its owner, when there is none. It stays locked
@@ -36,12 +36,33 @@ impl Identity {
     /// When the file is damaged, cannot be read or written, or is used by another process.
     pub fn load_or_create(path: &Path) -> Result<Self, NetError> {
         if !path.exists() {
-            let key = Keypair::generate_ed25519();
-            let bytes = key.to_protobuf_encoding().expect("an Ed25519 key can be encoded");
-            write_private(path, &bytes)
-                .map_err(|error| wrong(path, format!("cannot be written: {error}")))?;
+            match write_new(path) {
+                // Another process was faster: that key is as good.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => drop(other.map_err(|error| cannot("written", path, &error))?),
+            }
         }
         Self::load(path)
+    }
+
+    /// Makes the file `path` for a node that runs later, and tells whose it is.
+    ///
+    /// # Errors
+    /// When there is a file already, which stays as it is, or when it cannot be written.
+    pub fn create(path: &Path) -> Result<NodeId, NetError> {
+        write_new(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => wrong(path, "is there already: it is not replaced".into()),
+            _ => cannot("written", path, &error),
+        })
+    }
+
+    /// Whose the file `path` is, also while its node runs.
+    ///
+    /// # Errors
+    /// When the file is damaged or cannot be read.
+    pub fn id_in(path: &Path) -> Result<NodeId, NetError> {
+        let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
+        Ok(Self::read(path, &file)?.id)
     }
 
     /// Whose it is.
@@ -54,14 +75,13 @@ impl Identity {
         &self.key
     }
 
-    fn new(key: Keypair, file: Option<File>) -> Self {
+    fn new(key: Keypair) -> Self {
         let id = peer::node_id(&key.public().to_peer_id());
-        Self { key, id, _file: file.map(Arc::new) }
+        Self { key, id, _file: None }
     }
 
     fn load(path: &Path) -> Result<Self, NetError> {
-        let cannot = |error: io::Error| wrong(path, format!("cannot be read: {error}"));
-        let mut file = File::open(path).map_err(cannot)?;
+        let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(NetError::IdentityInUse { path: path.to_owned() }),
@@ -69,10 +89,15 @@ impl Identity {
                 tracing::warn!(path = %path.display(), %error, "identity file cannot be locked; use it only once");
             }
         }
+        let identity = Self::read(path, &file)?;
+        Ok(Self { _file: Some(Arc::new(file)), ..identity })
+    }
+
+    fn read(path: &Path, file: &File) -> Result<Self, NetError> {
         let mut bytes = vec![];
-        (&mut file).take(LARGEST).read_to_end(&mut bytes).map_err(cannot)?;
+        file.take(LARGEST).read_to_end(&mut bytes).map_err(|error| cannot("read", path, &error))?;
         match Keypair::from_protobuf_encoding(&bytes) {
-            Ok(key) if key.key_type() == KeyType::Ed25519 => Ok(Self::new(key, Some(file))),
+            Ok(key) if key.key_type() == KeyType::Ed25519 => Ok(Self::new(key)),
             _ => Err(wrong(
                 path,
                 "is damaged: it does not hold a protobuf-encoded Ed25519 key; restore it, or delete it to become \
@@ -93,78 +118,24 @@ impl fmt::Debug for Identity {
 /// An encoded key has 68 bytes.
 const LARGEST: u64 = 4096;
 
+fn write_new(path: &Path) -> io::Result<NodeId> {
+    let identity = Identity::ephemeral();
+    let bytes = identity.key.to_protobuf_encoding().expect("an Ed25519 key can be encoded");
+    create_private(path, &bytes).map(|()| identity.id)
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> NetError {
+    wrong(path, format!("cannot be {what}: {error}"))
+}
+
 fn wrong(path: &Path, message: String) -> NetError {
     NetError::Identity { path: path.to_owned(), message }
 }
 
-/// Writes a file that must not exist yet.
-pub(crate) fn create_new_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if path.exists() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    write_private(path, bytes)?;
-    // Another process may have been faster.
-    match fs::read(path)? == bytes {
-        true => Ok(()),
-        false => Err(io::ErrorKind::AlreadyExists.into()),
-    }
-}
-
-/// Writes the file complete or not at all. When another process has written it meanwhile, that one stays.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder)?;
-    }
-    let mut part = path.as_os_str().to_owned();
-    part.push(format!(".{}.part", std::process::id()));
-    let part = PathBuf::from(part);
-    let written = create_private(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| match fs::hard_link(&part, path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&part, path),
-            _ => Ok(()),
-        });
-    // Renamed away, or not needed any more.
-    let _ = fs::remove_file(&part);
-    written
-}
-
-#[cfg(unix)]
-fn create_private(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// A file inherits who may read it from its folder, which may be everybody. It is restricted while it is still empty;
-/// a disk that knows no owners stays as open as it is.
-#[cfg(windows)]
-fn create_private(path: &Path) -> io::Result<File> {
-    let file = File::create(path)?;
-    if let Err(error) = leave_to_owner(path) {
-        tracing::warn!(path = %path.display(), %error, "others may be able to read the identity file");
-    }
-    Ok(file)
-}
-
-/// By Windows' own tool: the calls themselves are not safe Rust.
-#[cfg(windows)]
-fn leave_to_owner(path: &Path) -> io::Result<()> {
-    /// The group "owner rights", by the number that is the same in every language: full access.
-    const OWNER: &str = "*S-1-3-4:F";
-    let windows = std::env::var_os("SystemRoot").ok_or_else(|| io::Error::other("SystemRoot is not set"))?;
-    let icacls = Path::new(&windows).join("System32").join("icacls.exe");
-    let mut command = std::process::Command::new(icacls);
-    let output = command.arg(path).args(["/inheritance:r", "/grant:r", OWNER]).output()?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -183,6 +154,18 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_key_that_was_made_before_is_the_nodes_own_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity");
+        let id = Identity::create(&path).unwrap();
+        let again = Identity::create(&path).unwrap_err().to_string();
+        assert!(again.contains("already"), "{again}");
+        let node = Identity::load_or_create(&path).unwrap();
+        assert_eq!((node.id(), &Identity::id_in(&path).unwrap()), (&id, &id), "also while the node has it");
+        assert!(Identity::id_in(&folder.path().join("none")).is_err());
     }
 
     #[test]

@@ -22,11 +22,12 @@ mod metrics;
 mod node;
 mod peer;
 mod peers;
+mod private_file;
 mod role;
 mod swarm_net;
 mod transport;
 
-pub use admission::{invitation::Invitation, secret::Secret};
+pub use admission::{invitation::Invitation, secret::Secret, secret_file::first_secret};
 pub use calls::{
     bounds::MethodLimit,
     describe::{DescribeServer, Descriptions},
@@ -37,5 +38,6 @@ pub use config::{MemberConfig, NetConfig};
 pub use directory::announcer::ShardOffer;
 pub use error::NetError;
 pub use identity::Identity;
+pub use private_file::create_private;
 pub use role::Role;
 pub use swarm_net::SwarmNet;

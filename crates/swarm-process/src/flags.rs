@@ -1,6 +1,8 @@
 //! How flags are read that several services have.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 /// A day: longer than anybody waits on purpose.
 const MAX_SECONDS: f64 = 86_400.0;
@@ -19,6 +21,11 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 /// When they are not 0 to a day.
 pub fn seconds_or_none(text: &str) -> Result<Duration, String> {
     at_least(0.0, text)
+}
+
+/// Reads a path, also an empty one: an environment variable that is set to nothing names no file.
+pub fn path_or_none() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn at_least(least: f64, text: &str) -> Result<Duration, String> {

@@ -286,7 +286,8 @@ mod tests {
 
     #[test]
     fn texts_that_a_terminal_would_obey_are_refused_by_field() {
-        let fields: [(&str, fn(&mut Announcement) -> &mut String); 5] = [
+        type Field = fn(&mut Announcement) -> &mut String;
+        let fields: [(&str, Field); 5] = [
             ("model_name", |a| &mut a.model.name),
             ("device", |a| &mut a.capabilities.device),
             ("version", |a| &mut a.capabilities.version),

@@ -1,6 +1,11 @@
 //! The service: joins the swarm, opens its ports, answers, drains.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::FutureExt;
 use model_hub::HubError;
@@ -104,7 +109,7 @@ impl Gateway {
         check_open(&config)?;
         let registry = Registry::default();
         let metrics = ClientMetrics::new(&registry);
-        let keys = match config.clients.api_keys_file.clone() {
+        let keys = match config.clients.keys_file().map(Path::to_owned) {
             Some(file) => Some(Keys::open(file, metrics).await?),
             None => None,
         };
@@ -212,7 +217,7 @@ async fn first_end(tasks: &mut JoinSet<Result<(), GatewayError>>) -> Result<(), 
 
 /// Beyond this machine nobody is let in by mistake.
 fn check_open(config: &Config) -> Result<(), GatewayError> {
-    if config.clients.api_keys_file.is_some() {
+    if config.clients.keys_file().is_some() {
         return Ok(());
     }
     let ports = [("--http-listen", config.http_listen), ("--grpc-listen", config.grpc_listen)];

@@ -138,6 +138,7 @@ async fn examine_missing(config: &Config) -> Vec<Finding> {
 fn examine_shards(config: &Config, status: &SwarmStatus) -> Vec<Finding> {
     let command = WorkerCommand {
         entry: entry(config, status),
+        admission: status.admission,
         model: config.model.to_string(),
         total_shards: status.total_shards,
     };

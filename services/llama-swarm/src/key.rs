@@ -79,6 +79,8 @@ pub(crate) fn run(config: Config) -> Result<ExitCode> {
 
 /// Adds a line to the file, in one piece. A name that is there keeps its limits, unless others are asked for.
 fn add(path: &Path, name: &str, asked: Limits) -> Result<Key> {
+    // A name that is none touches nothing.
+    let (key, entry) = Entry::new(name, asked).map_err(|fault| anyhow!(fault))?;
     let mut file = open(path)?;
     let mut before = vec![];
     file.read_to_end(&mut before)?;
@@ -87,15 +89,14 @@ fn add(path: &Path, name: &str, asked: Limits) -> Result<Key> {
         Err(KeyFileError::Empty) => vec![],
         Err(error) => return Err(error.into()),
     };
-    let limits = match known.into_iter().find(|entry| entry.name == name) {
-        Some(entry) if asked == Limits::default() => entry.limits,
-        Some(entry) => {
-            ensure!(entry.limits == asked, "{name} has other limits there: change them in its lines first");
-            asked
+    let entry = match known.into_iter().find(|known| known.name == name) {
+        Some(known) => {
+            let fits = entry.limits == Limits::default() || entry.limits == known.limits;
+            ensure!(fits, "{name} has other limits there: change them in its lines first");
+            Entry { limits: known.limits, ..entry }
         }
-        None => asked,
+        None => entry,
     };
-    let (key, entry) = Entry::new(name, limits).map_err(|fault| anyhow!(fault))?;
     let end = if before.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
     file.seek(SeekFrom::End(0))?;
     file.write_all(format!("{end}{entry}\n").as_bytes())?;
@@ -149,7 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("keys");
         assert!(add(&path, "not a name", Limits::default()).is_err());
-        assert_eq!(std::fs::read(&path).expect("there"), b"");
+        assert!(!path.exists());
         std::fs::write(&path, "what is this").expect("written");
         assert!(add(&path, "alice", Limits::default()).expect_err("refused").to_string().contains("line 1"));
         assert_eq!(std::fs::read(&path).expect("there"), b"what is this");

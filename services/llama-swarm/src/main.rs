@@ -5,9 +5,12 @@ mod chat;
 mod credentials;
 mod doctor;
 mod health;
+mod identity;
+mod invite;
 mod key;
 mod memory;
 mod node;
+mod secret;
 mod serve;
 mod status;
 mod up;
@@ -37,6 +40,14 @@ enum Command {
     Rendezvous(Box<Node<rendezvous::Config>>),
     /// Run a gateway, the node that clients ask.
     Gateway(Box<Node<gateway::Config>>),
+    /// Make the secret that all nodes of a swarm hold.
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// Print an invitation: one line with which a node joins the swarm.
+    Invite(invite::Config),
+    /// Make a node's key before the node runs, or tell whose a key is.
+    #[command(subcommand)]
+    Identity(identity::Command),
     /// Show the swarm as one of its nodes sees it. Exit code 0: ready, 3: not ready.
     Status(status::Config),
     /// Talk to the swarm through a gateway.
@@ -62,6 +73,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Worker(node) => succeeded(shard_worker::serve(node.service, node.lifetime.over()).await),
         Command::Rendezvous(node) => succeeded(rendezvous::serve(node.service, node.lifetime.over()).await),
         Command::Gateway(node) => succeeded(gateway::serve(node.service, node.lifetime.over()).await),
+        Command::Secret(command) => secret::run(command),
+        Command::Invite(config) => invite::run(config).await,
+        Command::Identity(command) => identity::run(command),
         Command::Status(config) => status::run(config).await,
         Command::Chat(config) => chat::run(config).await,
         Command::Doctor(config) => doctor::run(*config).await,

@@ -18,11 +18,26 @@ fn silent_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
+const COMMANDS: [&str; 12] = [
+    "up",
+    "worker",
+    "rendezvous",
+    "gateway",
+    "secret",
+    "invite",
+    "identity",
+    "key",
+    "status",
+    "chat",
+    "doctor",
+    "bench",
+];
+
 #[test]
 fn every_sub_command_explains_itself() {
     let all = llama_swarm(&["--help"]);
     let all = String::from_utf8_lossy(&all.stdout).into_owned();
-    for command in ["up", "worker", "rendezvous", "gateway", "status", "chat", "doctor", "bench"] {
+    for command in COMMANDS {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not in:\n{all}");
         let help = llama_swarm(&[command, "--help"]);
         assert!(help.status.success(), "{command}: {}", stderr(&help));
@@ -61,4 +76,83 @@ fn what_keeps_a_service_from_starting_is_told_in_one_line() {
     let output = command.output().expect("the binary was built for this test");
     assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(1), 1), "{}", stderr(&output));
     assert!(stderr(&output).starts_with("error: there is no file"), "{}", stderr(&output));
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_key_is_made_once_and_tells_whose_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("node.key");
+    let path = path.to_str().expect("text");
+    let made = llama_swarm(&["identity", "new", path]);
+    assert!(made.status.success() && stdout(&made).starts_with("12D3KooW"), "{}", stderr(&made));
+    assert_eq!(stdout(&llama_swarm(&["identity", "show", path])), stdout(&made));
+    let key = std::fs::read(path).expect("it was made");
+    let again = llama_swarm(&["identity", "new", path]);
+    assert_eq!((again.status.code(), stderr(&again).lines().count()), (Some(1), 1), "{}", stderr(&again));
+    assert_eq!(std::fs::read(path).expect("it is there"), key, "not replaced");
+}
+
+/// Texts of paths in a folder.
+fn paths<const N: usize>(folder: &tempfile::TempDir, names: [&str; N]) -> [String; N] {
+    names.map(|name| folder.path().join(name).to_str().expect("text").to_owned())
+}
+
+fn is_secret(text: &str) -> bool {
+    let digits = text.strip_suffix('\n').unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[test]
+fn a_secret_is_made_once_for_its_owner_or_printed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [path] = paths(&folder, ["swarm.secret"]);
+    let made = llama_swarm(&["secret", "new", &path]);
+    assert!(made.status.success() && stdout(&made).is_empty(), "{}", stderr(&made));
+    let secret = std::fs::read_to_string(&path).expect("it was made");
+    assert!(is_secret(&secret));
+    let again = llama_swarm(&["secret", "new", &path]);
+    assert_eq!((again.status.code(), stderr(&again).lines().count()), (Some(1), 1), "{}", stderr(&again));
+    assert!(llama_swarm(&["secret", "new", "--if-missing", &path]).status.success());
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), secret, "not replaced");
+    let printed = stdout(&llama_swarm(&["secret", "new", "-"]));
+    assert!(is_secret(&printed) && printed != secret, "another one each time");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn an_invitation_names_the_node_and_makes_what_a_new_swarm_lacks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [secret, key, out, other] = paths(&folder, ["swarm.secret", "rendezvous.key", "invitation", "other"]);
+    let invite =
+        |more: &[&str]| llama_swarm(&[&["invite", "--address", "rendezvous.lan:4001"], more].concat());
+    let made = invite(&["--secret-file", &secret, "--identity", &key]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let id = stdout(&llama_swarm(&["identity", "show", &key]));
+    let words = std::fs::read_to_string(&secret).expect("it was made");
+    let line = format!("lsw1:/dns/rendezvous.lan/udp/4001/quic-v1/p2p/{}:{words}", id.trim());
+    assert_eq!(stdout(&made), line);
+    let written = invite(&["--secret-file", &secret, "--peer-id", id.trim(), "--out", &out]);
+    assert!(written.status.success() && stdout(&written).is_empty(), "{}", stderr(&written));
+    assert_eq!(std::fs::read_to_string(&out).expect("it was written"), line);
+    let refused = [
+        (vec!["--secret-file", &other, "--identity", &key], "other"),
+        (vec!["--secret-file", &secret, "--peer-id", id.trim(), "--out", &out], "--out"),
+        (vec!["--secret-file", &secret, "--addr", "127.0.0.1:1"], "--identity"),
+    ];
+    for (arguments, named) in refused {
+        let output = invite(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+        assert!(!stderr(&output).contains(&words[..16]), "the secret is told to nobody");
+    }
+    assert!(!std::path::Path::new(&other).exists(), "a node that is there has another secret already");
 }

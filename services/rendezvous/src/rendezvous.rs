@@ -71,7 +71,7 @@ impl Rendezvous {
         })?;
         tracing::info!(peer = %net.id(), grpc = %public.local_addr(), "rendezvous started");
         for address in net.addresses() {
-            tracing::info!("enter the swarm with --rendezvous {address}");
+            tracing::info!("enter the swarm with --rendezvous {address}, or by llama-swarm invite");
         }
         Ok(Self { net, peers, public })
     }

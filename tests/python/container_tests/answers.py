@@ -47,7 +47,7 @@ def second_replica(scene):
     scene.swarm.up("--scale", "worker-3=2", "worker-3")
     others = set(scene.swarm.container_ids("worker-3")) - {scene.containers["worker-3"]}
     second = the_only(others, "second container of worker-3")
-    own = watch_inside("worker-3", second)
+    own = watch_inside(scene.swarm, "worker-3", second)
     (first,) = scene.peers[3]
     peer = own.wait(lambda seen: True, "any status").peer
     own.stop()

@@ -69,7 +69,7 @@ class GivenImages:
     tag: str
 
     def build(self):
-        for service in ("rendezvous", "shard-worker", "gateway"):
+        for service in ("rendezvous", "shard-worker", "gateway", "llama-swarm"):
             docker("image", "inspect", f"{self.prefix}/{service}:{self.tag}")
 
     def remove(self):

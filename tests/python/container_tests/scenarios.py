@@ -2,6 +2,8 @@
 
 from container_tests.answers import a_worker_lost_in_an_answer, the_model_answers
 from container_tests.losses import a_cut_network, a_killed_worker
+from container_tests.notices import images_carry_notices
+from container_tests.strangers import a_node_without_the_secret, who_has_no_key, who_has_another_secret
 from container_tests.swarm import NODES, WORKERS, transports
 from container_tests.traces import the_collector_shows_one_trace
 from observing import SHARDS
@@ -30,10 +32,14 @@ def all_are_healthy(scene):
 
 
 SCENARIOS = (
+    images_carry_notices,
     everybody_sees_all,
     the_model_answers,
     all_are_healthy,
     the_collector_shows_one_trace,
+    who_has_no_key,
+    a_node_without_the_secret,
+    who_has_another_secret,
     a_killed_worker,
     a_cut_network,
     a_worker_lost_in_an_answer,

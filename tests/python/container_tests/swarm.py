@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from container_tests.engine import ROOT, remove_all, succeeds
 from container_tests.images import COLLECTOR
@@ -40,7 +41,7 @@ class Swarm(Client):
             "GRPC_PORT": str(self.grpc_port),
             "BIND_ADDRESS": "127.0.0.1",
         }
-        self.collector = collector
+        self.images, self.collector = images, collector
         if collector:
             self.compose_command += ["--profile", "tracing"]
             self.variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{COLLECTOR}:4317"
@@ -48,6 +49,10 @@ class Swarm(Client):
 
     def compose(self, *arguments):
         return run(*self.compose_command, *arguments, cwd=ROOT, env=self.variables)
+
+    def make_key(self):
+        """As docker/compose.yaml tells at its head."""
+        self.key = self.compose("run", "--rm", "-T", "new-key", "tests").strip()
 
     def up(self, *arguments):
         self.compose("up", "--detach", "--no-build", "--no-recreate", *arguments)
@@ -65,8 +70,9 @@ class Swarm(Client):
         remove_all(("volume", "ls", *own), ("volume", "rm", "--force"))
 
 
-def watch_inside(node, container):
-    return Watch.inside(node, ["docker", "exec", container], GRPC_PORT[node])
+def watch_inside(swarm, node, container):
+    key = ["--api-key", swarm.key] if node == "gateway" else []
+    return Watch.inside(node, ["docker", "exec", container], GRPC_PORT[node], key)
 
 
 def the_only(things, what):
@@ -78,9 +84,9 @@ def the_only(things, what):
 class Observers:
     """A watch in every container, and one from outside that tells how late those are."""
 
-    def __init__(self, containers, outside):
-        self.inside = {node: watch_inside(node, container) for node, container in containers.items()}
-        self.outside = Watch("gateway", outside)
+    def __init__(self, swarm, containers, outside):
+        self.inside = {node: watch_inside(swarm, node, container) for node, container in containers.items()}
+        self.outside = Watch("gateway", [*outside, "--api-key", swarm.key])
 
     def stop(self):
         for watch in [*self.inside.values(), self.outside]:
@@ -105,15 +111,17 @@ class Scene:
     containers: dict  # node → id
     observers: Observers
     peers: list  # for each shard, the set of its workers' peer ids
+    bin_dir: Path
     answer: str = ""
 
     @classmethod
     def start(cls, swarm, report, bin_dir):
         since = time.monotonic()
+        swarm.make_key()
         swarm.up()
         containers = {node: the_only(swarm.container_ids(node), f"container of {node}") for node in NODES}
         client = [bin_dir / "llama-swarm", "status", "--json", "--watch", "--addr", f"127.0.0.1:{swarm.grpc_port}"]
-        scene = cls(swarm, report, containers, Observers(containers, client), [])
+        scene = cls(swarm, report, containers, Observers(swarm, containers, client), [], bin_dir)
         wait_until(swarm.ready, "/readyz says yes", NODES)
         report.check(True, f"ten containers are up and /readyz says yes after {time.monotonic() - since:.1f} s")
         return scene

@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+from manifest_checks.members import SECRET_FILE, is_true, listen_faults
 from manifest_checks.programs import IMAGE_USER, SERVICES, SHARDS, expected_ports, port_of, unknown_variables
 
 
@@ -35,12 +36,37 @@ def fill_in(value):
         return {key: fill_in(v) for key, v in value.items()}
     if isinstance(value, list):
         return [fill_in(v) for v in value]
-    return re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda m: m[2] if m[2] is not None else m[1], str(value))
+    return re.sub(r"\$\{(\w+)(?::?-([^}]*)|:\?[^}]*)?\}", lambda m: m[2] if m[2] is not None else m[1], str(value))
+
+
+def secret_faults(containers):
+    """One container makes the secret before all others, which cannot change it."""
+    writers = [name for name, c in containers.items() if "secret:/etc/llama-swarm/secret" in c.get("volumes", [])]
+    if writers != ["secret"]:
+        yield f"the secret is written by {writers}"
+    if containers["secret"]["command"] != ["secret", "new", "--if-missing", SECRET_FILE]:
+        yield f"the secret is made by {containers['secret']['command']}"
+
+
+def member_faults(service, container, program, environment):
+    if program.value(environment, "--secret-file") != SECRET_FILE or is_true(environment.get("LLAMA_SWARM_OPEN_SWARM")):
+        yield "it does not ask for the swarm's secret"
+    if "secret:/etc/llama-swarm/secret:ro" not in container["volumes"]:
+        yield "it does not have the swarm's secret"
+    if container["depends_on"]["secret"]["condition"] != "service_completed_successfully":
+        yield "it may start before there is a secret"
+    if service == "gateway" and (
+        not program.value(environment, "--api-keys-file")
+        or is_true(environment.get("LLAMA_SWARM_OPEN_GATEWAY"))
+        or "keys:/etc/llama-swarm/keys:ro" not in container["volumes"]
+    ):
+        yield "it asks for no key"
 
 
 def compose_faults(file, programs, health, binaries):
     containers = yaml.safe_load(file.read_text())["services"]
-    ours = {name: c for name, c in containers.items() if c.get("build")}
+    built = {name: c for name, c in containers.items() if c.get("build")}
+    ours = {name: c for name, c in built.items() if c["build"]["target"] in SERVICES}
     shards = sorted(
         c["environment"]["LLAMA_SWARM_SHARD_ID"] for c in ours.values() if c["build"]["target"] == "shard-worker"
     )
@@ -48,6 +74,7 @@ def compose_faults(file, programs, health, binaries):
         yield f"shards {shards}"
     if {c["build"]["target"] for c in ours.values()} != set(SERVICES):
         yield f"services {sorted(ours)}"
+    yield from secret_faults(containers)
     for name, container in containers.items():
         if (
             container.get("read_only") is not True
@@ -61,6 +88,7 @@ def compose_faults(file, programs, health, binaries):
         service = container["build"]["target"]
         program, environment = programs[service], fill_in(container["environment"])
         yield from (f"{name}: {fault}" for fault in unknown_variables(service, program, environment))
+        yield from (f"{name}: {fault}" for fault in member_faults(service, container, program, environment))
         opened = expected_ports(program, environment)
         for published in fill_in(container.get("ports", [])):
             port, _, protocol = published.rpartition(":")[2].partition("/")
@@ -87,6 +115,9 @@ def dockerfile_faults(file, programs, health, binaries):
         said = dict(stages.get(service, []))
         if said.get("ENTRYPOINT") != f'["/usr/local/bin/{service}"]':
             yield f"{service}: entry point {said.get('ENTRYPOINT')}"
+        environment = dict(re.findall(r"(\w+)=(\S+)", said.get("ENV", "")))
+        yield from (f"{service}: {fault}" for fault in listen_faults(environment, programs[service]))
+        yield from (f"{service}: {fault}" for fault in unknown_variables(service, programs[service], environment))
         grpc = f"{port_of(programs[service].defaults['--grpc-listen'])}/tcp"
         if grpc not in said.get("EXPOSE", "").split():
             yield f"{service}: does not expose {grpc}"

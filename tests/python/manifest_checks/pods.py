@@ -36,7 +36,9 @@ def workload_faults(workload, program):
         yield f"only {where} names port {port}/{protocol}"
     annotations = workload.spec["template"]["metadata"].get("annotations", {})
     scraped = ("TCP", int(annotations.get("prometheus.io/port", 0)))
-    if opened.get(scraped) not in ("grpc", "http") or annotations.get("prometheus.io/path") not in HTTP_PATHS:
+    # A gateway's other ports ask for a key.
+    has_metrics = "metrics" if "--metrics-listen" in program.flags else "grpc"
+    if opened.get(scraped) != has_metrics or annotations.get("prometheus.io/path") not in HTTP_PATHS:
         yield f"no metrics at {scraped[1]}{annotations.get('prometheus.io/path')}"
 
 
@@ -91,9 +93,7 @@ def identity_faults(workload, program):
     mounts = {m["mountPath"]: m["name"] for m in workload.container.get("volumeMounts", [])}
     volume = mounts.get(str(Path(file).parent))
     claims = {claim["metadata"]["name"] for claim in workload.spec.get("volumeClaimTemplates", [])}
-    secrets = {v["name"] for v in workload.pod.get("volumes", []) if "secret" in v}
-    lasting = {"shard-worker": claims, "rendezvous": secrets}.get(workload.service)
-    if lasting is not None and volume not in lasting:
+    if workload.service != "gateway" and volume not in claims:
         yield f"the identity {file!r} is not on a volume that outlives the pod"
     if volume is None:
         yield f"the identity {file!r} is not on a volume"

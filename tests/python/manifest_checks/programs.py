@@ -57,8 +57,9 @@ def port_of(address):
 def expected_ports(program, environment):
     """(protocol, port) → what for, that a service opens under an environment."""
     ports = {("TCP", port_of(program.value(environment, "--grpc-listen"))): "grpc"}
-    if "--http-listen" in program.flags:
-        ports["TCP", port_of(program.value(environment, "--http-listen"))] = "http"
+    for flag, use in (("--http-listen", "http"), ("--metrics-listen", "metrics")):
+        if flag in program.flags and program.value(environment, flag):
+            ports["TCP", port_of(program.value(environment, flag))] = use
     for protocol, port in re.findall(r"/(udp|tcp)/(\d+)", program.value(environment, "--listen") or ""):
         ports[protocol.upper(), int(port)] = "swarm"
     return ports

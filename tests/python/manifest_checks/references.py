@@ -5,7 +5,7 @@ from itertools import product
 from manifest_checks.objects import selects
 
 # Made by hand or by others, and told of in docs/kubernetes.md.
-FOREIGN_SECRETS = {"rendezvous-identity", "hub-token"}
+FOREIGN_SECRETS = {"swarm-secret", "gateway-keys", "hub-token"}
 
 
 def reference_faults(overlay):
@@ -61,8 +61,15 @@ def service_faults(overlay):
         service = overlay.named("Service", backend["name"])
         if not service or backend["port"].get("name") not in {p["name"] for p in service["spec"]["ports"]}:
             yield f"{overlay.name}: Ingress to {backend}, which is not there"
-    for monitor, workload in product(overlay.of("PodMonitor"), overlay.workloads):
-        ports = {p["name"] for p in workload.container["ports"]}
-        wanted = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
-        if not selects(monitor["spec"]["selector"], workload.labels) or not wanted <= ports:
-            yield f"{workload}: not found by PodMonitor {monitor['metadata']['name']}"
+    yield from monitor_faults(overlay)
+
+
+def monitor_faults(overlay):
+    """One monitor finds each pod, at the port that its annotation names too."""
+    for workload in overlay.workloads if overlay.of("PodMonitor") else []:
+        scraped = int(workload.spec["template"]["metadata"]["annotations"]["prometheus.io/port"])
+        name = next((p["name"] for p in workload.container["ports"] if p["containerPort"] == scraped), None)
+        found = [m for m in overlay.of("PodMonitor") if selects(m["spec"]["selector"], workload.labels)]
+        endpoints = [endpoint["port"] for monitor in found for endpoint in monitor["spec"]["podMetricsEndpoints"]]
+        if endpoints != [name]:
+            yield f"{workload}: scraped at {endpoints}, its metrics are at {name}"

@@ -216,7 +216,10 @@ async fn unfinished_message(
     };
     tokio::select! {
         sent = send => sent,
-        answer = answer => Ok(drop(answer?)),
+        answer = answer => {
+            answer?;
+            Ok(())
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The swarm's secret.
 
-use std::{fmt, path::Path, str::FromStr};
+use std::{fmt, io, path::Path, str::FromStr};
 
 use zeroize::Zeroizing;
 
-use crate::{NetError, identity::create_new_private};
+use crate::{NetError, private_file::create_private};
 
 /// Long enough that nobody finds it by trying, however much was recorded.
 const SECRET_BYTES: usize = 32;
@@ -32,8 +32,10 @@ impl Secret {
     /// When the file exists already, or cannot be written.
     pub fn create(&self, path: &Path) -> Result<(), NetError> {
         let line = format!("{}\n", self.reveal());
-        create_new_private(path, line.as_bytes())
-            .map_err(|error| NetError::secret(path, format!("not written: {error}")))
+        create_private(path, line.as_bytes()).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => NetError::secret(path, "is there already: it is not replaced"),
+            _ => NetError::secret(path, format!("not written: {error}")),
+        })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

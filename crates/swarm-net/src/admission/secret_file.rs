@@ -56,6 +56,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>, NetError> {
     }
 }
 
+/// The secret that a node with this file proves: the first.
+///
+/// # Errors
+/// As [`read`].
+pub fn first_secret(path: &Path) -> Result<Secret, NetError> {
+    Ok(read(path)?[0].secret().clone())
+}
+
 /// Says so when everybody on the machine may read the file.
 #[cfg(unix)]
 pub(crate) fn warn_if_public(path: &Path) {
@@ -89,6 +97,7 @@ mod tests {
         let lines = read(&path).unwrap();
         let secrets: Vec<_> = lines.iter().map(|line| line.secret().bytes()).collect();
         assert_eq!(secrets, [new.bytes(), old.bytes()]);
+        assert_eq!(first_secret(&path).unwrap().bytes(), new.bytes());
         let short = &new.reveal()[1..];
         let many = format!("{}\n", new.reveal()).repeat(MAX_SECRETS + 1);
         let wrong = [("", "no secret"), ("#\n", "no secret"), (short, "line 1"), ("correct horse", "line 1")];

@@ -1,9 +1,9 @@
 //! What peers' messages can make this node hold before they are whole.
 //!
-//! tonic keeps what has come of a message until all of it is there, for every call. Here a message is looked at before it
-//! is read, by the length that it begins with ([gRPC over HTTP/2]): one that is longer than its method takes ends the call,
-//! a large one is read only when its peer has room for it, and one that does not come whole ends the call after a while.
-//! What is not read waits in HTTP/2's windows, and these are bounded too.
+//! tonic keeps what has come of a message until all of it is there, for every call. Here a message is looked at before
+//! it is read, by the length that it begins with ([gRPC over HTTP/2]): one that is longer than its method takes ends
+//! the call, a large one is read only when its peer has room for it, and one that does not come whole ends the call
+//! after a while. What is not read waits in HTTP/2's windows, and these are bounded too.
 //!
 //! [gRPC over HTTP/2]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 

@@ -59,15 +59,15 @@ pub struct PeerCalls {
     pub limits: &'static [MethodLimit],
 }
 
-/// A tonic server with the settings that suit streams from peers, whose calls are small ones. Add the services and serve
-/// a [`PeerListener`](crate::PeerListener) with it.
+/// A tonic server with the settings that suit streams from peers, whose calls are small ones. Add the services and
+/// serve a [`PeerListener`](crate::PeerListener) with it.
 #[must_use]
 pub fn peer_server() -> Server<Stack<BoundsLayer, Identity>> {
     peer_server_for(PeerCalls::default())
 }
 
-/// The same for a node that has sessions. What one peer can make it hold by one connection: 32 MiB that are not read yet,
-/// 16 MiB of large messages that are not whole, and of each other call 64 KiB.
+/// The same for a node that has sessions. What one peer can make it hold by one connection: 32 MiB that are not read
+/// yet, 16 MiB of large messages that are not whole, and of each other call 64 KiB.
 #[must_use]
 pub fn peer_server_for(calls: PeerCalls) -> Server<Stack<BoundsLayer, Identity>> {
     let PeerCalls { sessions, limits } = calls;

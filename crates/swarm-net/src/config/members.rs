@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use libp2p::Multiaddr;
 use swarm_types::Admission;
 
@@ -21,7 +22,7 @@ use crate::{
 pub struct MemberConfig {
     /// File with the swarm's secret, which all its nodes hold and nobody else: `llama-swarm secret new` makes one. Of
     /// several, one a line, the first proves and all are accepted. Read again when it changes.
-    #[arg(long, env = "LLAMA_SWARM_SECRET_FILE", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_SECRET_FILE", value_name = "FILE", value_parser = file())]
     pub secret_file: Option<PathBuf>,
 
     /// An invitation by `llama-swarm invite`: the node to enter by and the secret, in place of --rendezvous and
@@ -30,13 +31,18 @@ pub struct MemberConfig {
     pub join: Option<String>,
 
     /// File with an invitation, or one a line. Read again when it changes.
-    #[arg(long, env = "LLAMA_SWARM_JOIN_FILE", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_JOIN_FILE", value_name = "FILE", value_parser = file())]
     pub join_file: Option<PathBuf>,
 
     /// Do without a secret although other machines can reach this node: whoever reaches it is a member, reads what
     /// passes through and can forge answers.
     #[arg(long, env = "LLAMA_SWARM_OPEN_SWARM")]
     pub open_swarm: bool,
+}
+
+/// A path, also an empty one: an environment variable that is set to nothing names no file.
+pub(super) fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// What admits newcomers, and the nodes to enter by that invitations name.
@@ -138,6 +144,20 @@ mod tests {
     fn listening(listen: &str, open_swarm: bool) -> NetConfig {
         let members = MemberConfig { open_swarm, ..MemberConfig::default() };
         NetConfig { listen: vec![listen.into()], ..config(members) }
+    }
+
+    /// As an environment variable that is set to nothing gives it, which compose files cannot leave out.
+    #[test]
+    fn an_empty_path_is_no_file() {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            net: NetConfig,
+        }
+        let flags = ["--secret-file", "--join-file", "--identity"];
+        let given = flags.into_iter().flat_map(|flag| [flag, ""]);
+        let net = <Cli as clap::Parser>::parse_from(["node"].into_iter().chain(given)).net;
+        assert_eq!(Settings::check(net, Role::Worker).unwrap().admission, Admission::Loopback);
     }
 
     #[test]

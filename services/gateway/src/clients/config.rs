@@ -1,9 +1,15 @@
 //! The flags that say who may ask.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use axum::http::HeaderValue;
 use clap::Args;
+use swarm_process::flags::path_or_none;
 
 /// Who may ask.
 #[derive(Args, Clone, Debug)]
@@ -11,7 +17,7 @@ use clap::Args;
 pub struct ClientsConfig {
     /// The keys that clients show, a file with one a line (docs/clients.md); read again when it changes. Without it
     /// nobody is asked for a key.
-    #[arg(long, env = "LLAMA_SWARM_API_KEYS_FILE", value_name = "FILE")]
+    #[arg(long, env = "LLAMA_SWARM_API_KEYS_FILE", value_name = "FILE", value_parser = path_or_none())]
     pub api_keys_file: Option<PathBuf>,
 
     /// Listen beyond this machine without keys: everybody who reaches the ports uses the model.
@@ -30,6 +36,14 @@ pub struct ClientsConfig {
     /// Web pages of which origins may ask over HTTP, as in https://chat.example; * for any [default: none].
     #[arg(long, env = "LLAMA_SWARM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<Origin>,
+}
+
+impl ClientsConfig {
+    /// The file of keys, if there is one.
+    #[must_use]
+    pub fn keys_file(&self) -> Option<&Path> {
+        self.api_keys_file.as_deref().filter(|file| !file.as_os_str().is_empty())
+    }
 }
 
 /// A name by which a gateway may be called.

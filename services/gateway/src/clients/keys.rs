@@ -15,11 +15,14 @@ use super::{
     metrics::ClientMetrics,
 };
 
+/// Each key's hash, and whose it is.
+type Known = Arc<[(KeyHash, Arc<Client>)]>;
+
 /// The keys that are taken now. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Keys {
     metrics: ClientMetrics,
-    known: Arc<RwLock<Arc<[(KeyHash, Arc<Client>)]>>>,
+    known: Arc<RwLock<Known>>,
 }
 
 impl Keys {
@@ -66,7 +69,7 @@ impl Keys {
         found
     }
 
-    fn known(&self) -> Arc<[(KeyHash, Arc<Client>)]> {
+    fn known(&self) -> Known {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -212,6 +212,7 @@ impl Taken {
 
     /// Takes the newest place in line from the principal who has most, if this one has at least two fewer: then nobody
     /// ends up with fewer than the one who came.
+    #[allow(clippy::mutable_key_type, reason = "a client is hashed by its name, which never changes")]
     fn make_room_for(&mut self, principal: &Principal) -> bool {
         let mut counts: HashMap<&Principal, usize> = HashMap::new();
         for waiting in &self.waiting {

@@ -1,6 +1,6 @@
 //! What each shard of a swarm lacks. Pure: judges a status.
 
-use swarm_types::{ModelId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
+use swarm_types::{Admission, ModelId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
 
 use super::finding::Finding;
 
@@ -9,6 +9,8 @@ use super::finding::Finding;
 pub(crate) struct WorkerCommand {
     /// Multiaddress of a node by which to enter.
     pub entry: String,
+    /// What admits to the swarm.
+    pub admission: Admission,
     /// The model, as the operator names it.
     pub model: String,
     /// Into how many shards it is cut.
@@ -17,10 +19,11 @@ pub(crate) struct WorkerCommand {
 
 impl WorkerCommand {
     fn for_shard(&self, shard: ShardId, model: Option<&ModelId>) -> String {
-        let Self { entry, model: name, total_shards } = self;
+        let Self { entry, admission, model: name, total_shards } = self;
+        let secret = if *admission == Admission::Secret { " --secret-file FILE" } else { "" };
         let precision = model.map(|model| format!(" --precision {}", model.precision)).unwrap_or_default();
         format!(
-            "llama-swarm worker --shard-id {shard} --total-shards {total_shards} --rendezvous {entry} --model {name}{precision}"
+            "llama-swarm worker --shard-id {shard} --total-shards {total_shards} --rendezvous {entry}{secret} --model {name}{precision}"
         )
     }
 }
@@ -112,6 +115,7 @@ mod tests {
     fn findings(shards: Vec<Vec<Replica>>) -> Vec<Finding> {
         let command = WorkerCommand {
             entry: "/ip4/10.0.0.1/udp/4001/quic-v1".into(),
+            admission: Admission::Secret,
             model: "tiny.gguf".into(),
             total_shards: shards.len() as u32,
         };
@@ -133,7 +137,7 @@ mod tests {
             found[3].fix.as_deref(),
             Some(
                 "llama-swarm worker --shard-id 3 --total-shards 4 --rendezvous /ip4/10.0.0.1/udp/4001/quic-v1 \
-                 --model tiny.gguf --precision exact"
+                 --secret-file FILE --model tiny.gguf --precision exact"
             )
         );
     }

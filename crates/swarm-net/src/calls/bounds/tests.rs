@@ -170,8 +170,8 @@ fn between_two_messages_nothing_need_come() {
 #[test]
 fn peers_without_calls_are_forgotten() {
     let layer = BoundsLayer::new(&[]);
-    for number in 0..10 {
-        drop(layer.room(&peer(&format!("a{}", number + 1))));
+    for number in 1..10 {
+        drop(layer.room(&peer(&format!("a{number}"))));
     }
     assert_eq!(layer.rooms.lock().expect("whole").len(), 1);
 }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use futures::{StreamExt, stream::FuturesUnordered};
 use http_body::{Body as _, Frame};
 use prost::Message;
-use swarm_net::{Identity, NetConfig, Role, SwarmNet};
+use swarm_net::{Identity, MemberConfig, NetConfig, Role, SwarmNet};
 use swarm_proto::{CollectSession, OpenSession, wire};
 use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, tiny_model};
 use swarm_types::{Attempt, Hop, Precision, Replica, ReplicaState, SamplingParams, ShardRange};
@@ -83,7 +83,9 @@ async fn what_is_never_whole_takes_little_memory_and_ends() -> anyhow::Result<()
 
 /// A member of the swarm that plays a gateway, and the worker as it sees it.
 async fn peer(swarm: &Swarm) -> anyhow::Result<(SwarmNet, Replica)> {
+    let secret_file = Some(swarm.secret().to_owned());
     let config = NetConfig {
+        members: MemberConfig { secret_file, ..MemberConfig::default() },
         listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
         rendezvous: vec![swarm.rendezvous.quic_address()?],
         total_shards: 1,
