@@ -2,6 +2,7 @@
 //!
 //! What a request means is the routes' business.
 
+mod lane;
 mod pace;
 mod places;
 mod tls;
@@ -31,6 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Layer;
 
+pub(crate) use lane::Lane;
 use pace::{Pace, Paced};
 use places::{Place, Places};
 pub use tls::{Tls, TlsConfig};
@@ -260,7 +262,8 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let routes = Extension(place.clone()).layer(self.routes.clone());
-        let service = TowerToHyperService::new(Extension(ends).layer(routes));
+        let routes = Extension(Lane::default()).layer(Extension(ends).layer(routes));
+        let service = TowerToHyperService::new(routes);
         let pace = Pace::new();
         let stream = TokioIo::new(Paced { stream, pace: pace.clone() });
         let mut connection = pin!(self.protocol.serve_connection(stream, service));
