@@ -49,8 +49,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Event streams and watchers never end by themselves; after this they are cut off.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// What a client may send on one stream before somebody reads it: as much as it may before it has heard of any bound.
-const STREAM_WINDOW: u32 = 65_535;
+/// What a client may send on one stream before somebody reads it, and on all streams of one connection. Windows of both
+/// sizes may be full for a moment on every connection, when more comes than there are cores to read it.
+const STREAM_WINDOW: u32 = 32 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Bytes of a request's head, over HTTP/1 and HTTP/2 alike. Web servers take 8 to 32 KiB.
 const MAX_HEAD: u32 = 16 << 10;
 /// Bytes of an answer that are kept for one stream while its client does not read.
@@ -227,8 +229,7 @@ impl Server {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .max_concurrent_streams(bounds.streams)
             .initial_stream_window_size(STREAM_WINDOW)
-            // Streams that are not read must not hold up one that is.
-            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(bounds.streams))
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
             .max_send_buf_size(SEND_BUFFER);
         let routes = routes.layer(middleware::from_fn(turns::hold));

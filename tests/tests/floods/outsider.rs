@@ -62,7 +62,7 @@ impl Opening {
             Self::HalfAPreface => PREFACE[..10].to_vec(),
             Self::Preface => PREFACE.to_vec(),
             Self::Events => get("/v1/swarm", "text/event-stream").into_bytes(),
-            Self::Metrics => get("/metrics", "*/*").repeat(1000).into_bytes(),
+            Self::Metrics => get("/metrics", "*/*").repeat(200).into_bytes(),
         }
     }
 }
