@@ -6,14 +6,18 @@
 //! give way by the rule of [`Shares`]: first those of whoever has most of it. One that comes with its head waits for
 //! nobody.
 
-use std::{net::IpAddr, pin::pin, time::Duration};
+use std::{net::IpAddr, pin::pin, task::Poll, time::Duration};
 
 use axum::body::{Body, Bytes};
 use futures::poll;
+use http::Extensions;
 use http_body::Body as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::shares::{Crowded, Share, Shares, Terms};
+use crate::{
+    listener::{Lane, client_of},
+    shares::{Crowded, Share, Shares, Terms},
+};
 
 /// A body up to this size needs no room of its own: the number of bodies bounds them.
 const SMALL: usize = 64 << 10;
@@ -101,13 +105,15 @@ impl Bodies {
         }
     }
 
-    /// All of a body that has at most `limit` bytes, from a client at `address`.
+    /// All of the body of a request that may have at most `limit` bytes.
     ///
     /// # Errors
     /// When it does not come whole.
-    pub async fn take_in(&self, address: IpAddr, body: Body, limit: usize) -> Result<Bytes, BodyError> {
-        let mut reading = pin!(self.read(address, body, limit));
-        if let std::task::Poll::Ready(whole) = poll!(reading.as_mut()) {
+    pub async fn take_in(&self, request: &Extensions, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+        let address = client_of(request);
+        let lane = request.get::<Lane>().cloned().unwrap_or_default();
+        let mut reading = pin!(self.read(address, &lane, body, limit));
+        if let Poll::Ready(whole) = poll!(reading.as_mut()) {
             return whole;
         }
         if limit <= TINY {
@@ -121,7 +127,13 @@ impl Bodies {
         }
     }
 
-    async fn read(&self, address: IpAddr, mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+    async fn read(
+        &self,
+        address: IpAddr,
+        lane: &Lane,
+        mut body: Body,
+        limit: usize,
+    ) -> Result<Bytes, BodyError> {
         if body.size_hint().lower() > limit as u64 {
             throw_away(body).await;
             return Err(BodyError::TooLarge { limit });
@@ -148,8 +160,7 @@ impl Bodies {
                 let rest = body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
                 let whole = rest.map_or(limit, |rest| limit.min(length + rest));
                 let asked = Instant::now();
-                let room = timeout_at(asked + self.bounds.patience, self.bytes.take(address, whole)).await;
-                taken.room = Some(room.map_err(|_| BodyError::TooSlow)??);
+                taken.room = Some(self.room(address, lane, whole).await?);
                 taken.bytes.reserve_exact(whole - taken.bytes.len());
                 // What we kept the client waiting is not its delay.
                 began += asked.elapsed();
@@ -157,6 +168,17 @@ impl Bodies {
             taken.bytes.extend_from_slice(&data);
         }
         Ok(Bytes::from_owner(taken))
+    }
+
+    /// Room for a large body.
+    async fn room(&self, address: IpAddr, lane: &Lane, bytes: usize) -> Result<Share, BodyError> {
+        let mut room = pin!(self.bytes.take(address, bytes));
+        if let Poll::Ready(room) = poll!(room.as_mut()) {
+            return Ok(room?);
+        }
+        let _waits = lane.may_wait().ok_or(Crowded)?;
+        let end = Instant::now() + self.bounds.patience;
+        Ok(timeout_at(end, room).await.map_err(|_| BodyError::TooSlow)??)
     }
 }
 
@@ -212,7 +234,6 @@ mod tests {
 
     use super::*;
 
-    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const LIMIT: usize = 4 << 20;
     /// Long enough for anything that should come at all.
     const SOON: Duration = Duration::from_secs(20);
@@ -237,7 +258,7 @@ mod tests {
     }
 
     async fn takes(bodies: &Bodies, body: Body) -> Result<Bytes, BodyError> {
-        timeout(SOON, bodies.take_in(ADDRESS, body, LIMIT)).await.expect("it ends")
+        timeout(SOON, bodies.take_in(&Extensions::new(), body, LIMIT)).await.expect("it ends")
     }
 
     fn begins(bodies: &Bodies, body: Body) -> JoinHandle<Result<Bytes, BodyError>> {
@@ -251,7 +272,7 @@ mod tests {
         let whole = takes(&bodies, in_two(Duration::from_millis(10))).await.unwrap();
         assert_eq!(whole, b"first second"[..]);
         for (body, limit) in [(in_two(Duration::ZERO), 11), (Body::from("too long"), 7)] {
-            let error = bodies.take_in(ADDRESS, body, limit).await.unwrap_err();
+            let error = bodies.take_in(&Extensions::new(), body, limit).await.unwrap_err();
             assert!(matches!(error, BodyError::TooLarge { .. }), "{error}");
         }
         let error = takes(&bodies, unfinished(1)).await.unwrap_err();
@@ -264,7 +285,7 @@ mod tests {
         let slow = [begins(&bodies, unfinished(1)), begins(&bodies, unfinished(0))];
         // They begin.
         tokio::task::yield_now().await;
-        bodies.take_in(ADDRESS, Body::from("whole"), LIMIT).now_or_never().expect("at once").unwrap();
+        takes(&bodies, Body::from("whole")).now_or_never().expect("at once").unwrap();
         takes(&bodies, in_two(Duration::from_millis(10))).await.unwrap();
         let [first, second] = slow;
         assert!(matches!(first.await.unwrap(), Err(BodyError::TooSlow)));
@@ -278,7 +299,7 @@ mod tests {
         let first = takes(&bodies, large()).await.unwrap();
         let mut second = Box::pin(takes(&bodies, large()));
         assert!(second.as_mut().now_or_never().is_none(), "there is no room");
-        bodies.take_in(ADDRESS, Body::from("small"), LIMIT).now_or_never().expect("at once").unwrap();
+        takes(&bodies, Body::from("small")).now_or_never().expect("at once").unwrap();
         drop(first);
         assert_eq!(second.await.unwrap().len(), LIMIT);
     }
@@ -291,5 +312,24 @@ mod tests {
         tokio::task::yield_now().await;
         takes(&bodies, Body::from(vec![b'x'; LIMIT])).await.unwrap();
         assert!(matches!(slow.await.unwrap(), Err(BodyError::TooSlow)));
+    }
+
+    #[tokio::test]
+    async fn on_one_connection_few_bodies_wait_for_room_and_hold_up_the_others() {
+        let bodies = Bodies::new(BodyBounds { unfinished: 16, turn: SOON, ..bounds() });
+        let mut connection = Extensions::new();
+        connection.insert(Lane::default());
+        let large = || Body::from(vec![b'x'; LIMIT]);
+        let first = takes(&bodies, large()).await.unwrap();
+        let begin = || Box::pin(bodies.take_in(&connection, large(), LIMIT));
+        let mut waiting: Vec<_> = std::iter::repeat_with(begin).take(5).collect();
+        let begun: Vec<_> = waiting.iter_mut().map(|body| body.as_mut().now_or_never()).collect();
+        assert!(begun[..4].iter().all(Option::is_none), "{begun:?}");
+        assert!(matches!(begun[4], Some(Err(BodyError::Crowded(_)))), "{begun:?}");
+        assert!(begin().now_or_never().is_some(), "the next is refused as well");
+        let mut other = Box::pin(takes(&bodies, large()));
+        assert!(other.as_mut().now_or_never().is_none(), "another connection waits");
+        drop((first, begun, waiting));
+        other.await.unwrap();
     }
 }

@@ -3,6 +3,7 @@
 //! What a request means is the routes' business.
 
 mod bounds;
+mod lane;
 mod pace;
 mod places;
 mod tls;
@@ -33,6 +34,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Layer;
 
 pub use bounds::Bounds;
+pub(crate) use lane::Lane;
 use pace::{Pace, Paced};
 use places::{Place, Places};
 pub use tls::{Tls, TlsConfig};
@@ -220,7 +222,8 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let routes = Extension(place.clone()).layer(self.routes.clone());
-        let service = TowerToHyperService::new(Extension(ends).layer(routes));
+        let routes = Extension(Lane::default()).layer(Extension(ends).layer(routes));
+        let service = TowerToHyperService::new(routes);
         let pace = Pace::new();
         let stream = TokioIo::new(Paced { stream, pace: pace.clone() });
         let mut connection = pin!(self.protocol.serve_connection(stream, service));

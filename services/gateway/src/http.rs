@@ -30,7 +30,6 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use swarm_process::listener::client_of;
 
 pub use api::Api;
 pub(crate) use error::ApiError;
@@ -87,9 +86,8 @@ async fn limit(
     if !is_json(request.headers()) {
         return Ok(next.run(request).await);
     }
-    let address = client_of(request.extensions());
     let (head, body) = request.into_parts();
-    let body = api.bodies.take_in(address, body, MAX_BODY_BYTES).await;
+    let body = api.bodies.take_in(&head.extensions, body, MAX_BODY_BYTES).await;
     let request = Request::from_parts(head, Body::from(body.map_err(|error| ApiError::body(&error))?));
     let _place = api.requests.take(&principal).ok_or_else(ApiError::too_many_requests)?;
     let in_hand = principal.begin()?;

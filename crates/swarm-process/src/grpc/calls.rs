@@ -70,7 +70,7 @@ pub(super) async fn bound(State(calls): State<Calls>, request: Request, next: Ne
     } else {
         let (head, body) = request.into_parts();
         let limit = PREFIX + large.unwrap_or(SMALL_MESSAGE);
-        match calls.bodies.take_in(address, body, limit).await {
+        match calls.bodies.take_in(&head.extensions, body, limit).await {
             Ok(message) => Request::from_parts(head, Body::from(message)),
             Err(error) => return status(&error).into_http(),
         }
