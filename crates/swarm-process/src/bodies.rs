@@ -1,9 +1,10 @@
 //! The bodies of requests, taken in whole before anything is done with them, within bounds of time and memory.
 //!
 //! Each must come on at a pace. Of those that may be large, the number is bounded that has not come whole, and once one
-//! is large, it has to have its room before more of it is read, until nobody needs its bytes any more. While it has not,
-//! it is not read, and by flow control its client sends no more of it. When room runs short, unfinished bodies give way
-//! by the rule of [`Shares`]: first those of whoever has most of it. One that comes with its head waits for nobody.
+//! is large, it has to have its room before more of it is read, until nobody needs its bytes any more. While it has
+//! not, it is not read, and by flow control its client sends no more of it. When room runs short, unfinished bodies
+//! give way by the rule of [`Shares`]: first those of whoever has most of it. One that comes with its head waits for
+//! nobody.
 
 use std::{net::IpAddr, pin::pin, task::Poll, time::Duration};
 
@@ -11,7 +12,7 @@ use axum::body::{Body, Bytes};
 use futures::poll;
 use http::Extensions;
 use http_body::Body as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     listener::{Lane, client_of},
@@ -22,6 +23,10 @@ use crate::{
 const SMALL: usize = 64 << 10;
 /// What may have no more than this is bounded enough by the number of requests.
 const TINY: usize = 8 << 10;
+
+/// Of a body that is too large: as much as two of the largest that are not.
+const THROWN_AWAY: usize = 8 << 20;
+const THROWN_AWAY_WITHIN: Duration = Duration::from_secs(2);
 
 /// How much may be unfinished on one port, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -129,9 +134,9 @@ impl Bodies {
         mut body: Body,
         limit: usize,
     ) -> Result<Bytes, BodyError> {
-        let too_large = || BodyError::TooLarge { limit };
         if body.size_hint().lower() > limit as u64 {
-            return Err(too_large());
+            throw_away(body).await;
+            return Err(BodyError::TooLarge { limit });
         }
         let mut taken = Taken { bytes: vec![], room: None };
         let mut began = Instant::now();
@@ -147,7 +152,9 @@ impl Bodies {
             let Ok(data) = frame.into_data() else { continue };
             let length = taken.bytes.len() + data.len();
             if length > limit {
-                return Err(too_large());
+                drop(taken);
+                throw_away(body).await;
+                return Err(BodyError::TooLarge { limit });
             }
             if length > SMALL && taken.room.is_none() {
                 let rest = body.size_hint().upper().and_then(|rest| usize::try_from(rest).ok());
@@ -202,12 +209,28 @@ async fn next(body: &mut Body) -> Option<Result<http_body::Frame<Bytes>, axum::E
     std::future::poll_fn(|context| pin!(&mut *body).poll_frame(context)).await
 }
 
+/// Who still sends does not hear the answer: what comes is thrown away for a moment.
+async fn throw_away(mut body: Body) {
+    let rest = async {
+        let mut left = THROWN_AWAY;
+        while let Some(Ok(frame)) = next(&mut body).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            left = match left.checked_sub(length) {
+                Some(left) => left,
+                None => break,
+            };
+        }
+    };
+    // Whoever goes on sends for nobody.
+    let _ = timeout(THROWN_AWAY_WITHIN, rest).await;
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
     use futures::{FutureExt, StreamExt, stream};
-    use tokio::{task::JoinHandle, time::timeout};
+    use tokio::task::JoinHandle;
 
     use super::*;
 

@@ -17,9 +17,7 @@ use crate::{
     listener::{Bounds, Listener, Tls},
 };
 use calls::Calls;
-
-/// Bytes of a question about health, the swarm or the services: names, of which none is long.
-pub const SMALL_MESSAGE: usize = 4 << 10;
+pub use calls::SMALL_MESSAGE;
 
 /// A TCP gRPC port that is open but not served yet.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The allocator of every process, in one place for all of them.
 //!
-//! The C library's keeps what a storm of requests made it take: docs/decisions/0013-memory-goes-back-to-the-system.md.
+//! The C library's keeps what a storm of requests made it take: docs/decisions/0012-memory-goes-back-to-the-system.md.
 //! How soon jemalloc gives memory back is said in `.cargo/config.toml`.
 
 /// It does not build with Microsoft's compiler; Windows' own allocator gives memory back.

@@ -1,9 +1,9 @@
 //! A bounded amount of something that clients hold, shared fairly among the addresses they come from.
 //!
-//! While there is enough, all get what they ask for. When it runs short, whoever may go gives way to newcomers: first at
-//! the address that holds most, there first who may go for longest. What gets free goes to who waits at the address that
-//! holds least. So one address may have all there is while nobody else wants it, as the clients behind a proxy do, and
-//! keeps nobody else out.
+//! While there is enough, all get what they ask for. When it runs short, whoever may go gives way to newcomers: first
+//! at the address that holds most, there first who may go for longest. What gets free goes to who waits at the address
+//! that holds least. So one address may have all there is while nobody else wants it, as the clients behind a proxy do,
+//! and keeps nobody else out.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -16,8 +16,8 @@ use opentelemetry_sdk::{
 use swarm_types::NodeId;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Our own crates at info; of the libraries only what an operator must know. What h2 warns of are its clients, which could
-/// fill the log with it.
+/// Our own crates at info; of the libraries only what an operator must know. What h2 warns of are its clients, which
+/// could fill the log with it.
 const DEFAULT_LOG: &str = "info,libp2p=warn,libp2p_kad=error,libp2p_swarm=error,libp2p_quic=error,libp2p_rendezvous=error,h2=error,hyper=warn,tonic=warn";
 /// Our own crates only: spans of libraries belong to no request, and those of the exporter's own calls would each cause
 /// the next. Steps are told at debug, so a trace does not grow with its tokens.

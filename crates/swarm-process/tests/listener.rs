@@ -34,18 +34,13 @@ const SOON: Duration = Duration::from_secs(20);
 const A_WHILE: Duration = Duration::from_millis(200);
 /// The first bytes of an HTTP/2 client: its preface and settings without any.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// Longer than any test runs.
+const FOR_EVER: Duration = Duration::from_secs(3600);
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 fn bounds(connections: usize, head: Duration) -> Bounds {
     Bounds { connections, head, ..Bounds::default() }
 }
-
-fn bodies() -> BodyBounds {
-    BodyBounds { patience: Duration::from_millis(300), ..BodyBounds::default() }
-}
-
-/// Longer than any test runs.
-const FOR_EVER: Duration = Duration::from_secs(3600);
 
 fn patient(connections: usize) -> Bounds {
     bounds(connections, FOR_EVER)
@@ -71,7 +66,8 @@ async fn http(bounds: Bounds, routes: Router) -> Port {
 }
 
 async fn grpc(bounds: Bounds, routes: Routes) -> Port {
-    let server = PublicServer::bind_within("127.0.0.1:0".parse().unwrap(), bounds, bodies()).await.unwrap();
+    let bodies = BodyBounds { patience: Duration::from_millis(300), ..BodyBounds::default() };
+    let server = PublicServer::bind_within("127.0.0.1:0".parse().unwrap(), bounds, bodies).await.unwrap();
     let (address, stop) = (server.local_addr(), CancellationToken::new());
     server.health().set("", true).await;
     let token = stop.clone();

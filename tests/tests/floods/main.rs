@@ -5,6 +5,7 @@
 //! started again with an order, so it has its own `main`.
 
 mod outsider;
+mod port;
 mod watch;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use swarm_tests::{Process, Scenario, Swarm, SwarmSpec, run_scenarios, tiny_model};
+use swarm_tests::{Scenario, Swarm, SwarmSpec, run_scenarios, tiny_model};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -25,6 +26,7 @@ use outsider::{
     Opening::{Events, HalfAPreface, Metrics, Preface, Silence},
     STATUS,
 };
+use port::Port;
 use watch::{Memory, Probes, resident, side_requests};
 
 /// A flood is kept up at least so long, however fast the other requests are answered.
@@ -41,32 +43,6 @@ const LINES: usize = 20;
 /// A health probe is answered within it.
 const PROBED: Duration = Duration::from_secs(1);
 
-/// Where a flood goes.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Port {
-    GatewayHttp,
-    GatewayGrpc,
-    WorkerGrpc,
-    RendezvousGrpc,
-}
-
-impl Port {
-    fn process(self, swarm: &Swarm) -> &Process {
-        match self {
-            Self::GatewayHttp | Self::GatewayGrpc => &swarm.gateway,
-            Self::WorkerGrpc => &swarm.workers[0],
-            Self::RendezvousGrpc => &swarm.rendezvous,
-        }
-    }
-
-    fn url(self, swarm: &Swarm) -> String {
-        match self {
-            Self::GatewayHttp => swarm.gateway.http_url(),
-            _ => self.process(swarm).grpc_url(),
-        }
-    }
-}
-
 /// One scenario for each flood and each port it goes to.
 macro_rules! floods {
     ($($name:ident: $flood:expr, $port:ident;)+) => {
@@ -80,7 +56,8 @@ floods! {
     unfinished_messages_on_two_connections: Flood::Messages { path: GENERATE, connections: 2, calls: 200 }, GatewayGrpc;
     unfinished_messages_to_a_worker: Flood::Messages { path: STATUS, connections: 1, calls: 256 }, WorkerGrpc;
     unfinished_messages_to_a_rendezvous: Flood::Messages { path: STATUS, connections: 2, calls: 200 }, RendezvousGrpc;
-    unfinished_messages_on_many_connections: Flood::Messages { path: GENERATE, connections: 100, calls: 32 }, GatewayGrpc;
+    unfinished_messages_on_many_connections:
+        Flood::Messages { path: GENERATE, connections: 100, calls: 32 }, GatewayGrpc;
     unfinished_bodies: Flood::Bodies { connections: 300, bytes: (4 << 20) - 1 }, GatewayHttp;
     heads_without_bodies: Flood::Bodies { connections: 192, bytes: 0 }, GatewayHttp;
     silent_connections: Flood::Openings(Silence), GatewayHttp;

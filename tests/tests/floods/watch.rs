@@ -21,7 +21,7 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::Port;
+use super::port::Port;
 
 /// Other requests, and how many of them at once.
 const REQUESTS: usize = 200;

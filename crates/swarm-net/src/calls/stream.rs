@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -33,11 +34,18 @@ pub struct PeerStream {
     peer: PeerInfo,
     io: Compat<libp2p::Stream>,
     metrics: Metrics,
+    /// Its place among its peer's streams.
+    _place: Option<Arc<()>>,
 }
 
 impl PeerStream {
     pub(crate) fn new(peer: PeerInfo, stream: libp2p::Stream, metrics: Metrics) -> Self {
-        Self { peer, io: stream.compat(), metrics }
+        Self { peer, io: stream.compat(), metrics, _place: None }
+    }
+
+    /// The stream has a place as long as it lives.
+    pub(crate) fn in_place(self, place: Arc<()>) -> Self {
+        Self { _place: Some(place), ..self }
     }
 }
 

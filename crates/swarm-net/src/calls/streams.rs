@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,6 +28,9 @@ use crate::{admission::roster::Roster, metrics::Metrics, peer};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
+
+/// A peer opens one stream for all its calls, and another when that one broke.
+const MAX_PER_PEER: usize = 4;
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,8 @@ pub(crate) struct Streams {
     roster: Roster,
     metrics: Metrics,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// How many streams are in use that each peer has opened.
+    in_use: HashMap<PeerId, Weak<()>>,
     requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
 }
 
@@ -63,7 +69,8 @@ impl Streams {
         roster: Roster,
         metrics: Metrics,
     ) -> Self {
-        Self { protocol, queue, roster, metrics, connections: HashMap::new(), requests: VecDeque::new() }
+        let (connections, in_use) = (HashMap::new(), HashMap::new());
+        Self { protocol, queue, roster, metrics, connections, in_use, requests: VecDeque::new() }
     }
 
     /// Asks for a stream to a connected peer.
@@ -77,14 +84,31 @@ impl Streams {
         }
     }
 
-    fn hand_over(&self, peer: PeerId, stream: Stream) {
+    fn hand_over(&mut self, peer: PeerId, stream: Stream) {
         // Nobody is connected who has not proven its role.
         let Some(role) = self.roster.role(&peer) else { return };
+        let Some(place) = self.place(peer) else {
+            self.metrics.streams_dropped.inc();
+            return;
+        };
         let peer = PeerInfo { node: peer::node_id(&peer), role };
-        let stream = PeerStream::new(peer, stream, self.metrics.clone());
+        let stream = PeerStream::new(peer, stream, self.metrics.clone()).in_place(place);
         if self.queue.try_send(stream).is_err() {
             self.metrics.streams_dropped.inc();
         }
+    }
+
+    /// A place for one more stream of the peer's, if there is one.
+    fn place(&mut self, peer: PeerId) -> Option<Arc<()>> {
+        let in_use = self.in_use.entry(peer).or_default();
+        if in_use.strong_count() >= MAX_PER_PEER {
+            return None;
+        }
+        Some(in_use.upgrade().unwrap_or_else(|| {
+            let first = Arc::new(());
+            *in_use = Arc::downgrade(&first);
+            first
+        }))
     }
 
     fn handler(&self) -> Handler {
@@ -127,6 +151,7 @@ impl NetworkBehaviour for Streams {
                 connections.retain(|connection| *connection != closed.connection_id);
                 if connections.is_empty() {
                     self.connections.remove(&closed.peer_id);
+                    self.in_use.retain(|_, in_use| in_use.strong_count() > 0);
                 }
             }
             _ => {}

@@ -17,12 +17,14 @@ use futures::{FutureExt, future::BoxFuture};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-use super::SMALL_MESSAGE;
 use crate::{
     bodies::{Bodies, BodyError},
     listener::client_of,
     shares::{Share, Shares, Terms},
 };
+
+/// Bytes of a question about health, the swarm or the services: names, of which none is long.
+pub const SMALL_MESSAGE: usize = 4 << 10;
 
 /// gRPC's own bytes before a message.
 const PREFIX: usize = 5;

@@ -2,10 +2,10 @@
 //!
 //! A connection begins in the entrance, and gets a place with its first request. Health probes are answered in the
 //! entrance, so whatever holds the places, they get through. In the entrance a newcomer takes the room of whoever has
-//! been silent for longest. Among the places, the one goes that has waited for its client for longest: without a request,
-//! for the rest of one, or with an answer that the client does not read. To open a connection again costs a client
-//! nothing, as every client of HTTP knows. While none can go, requests wait, up to a bound: to a client a busy port is
-//! better slow than closed.
+//! been silent for longest. Among the places, the one goes that has waited for its client for longest: without a
+//! request, for the rest of one, or with an answer that the client does not read. To open a connection again costs a
+//! client nothing, as every client of HTTP knows. While none can go, requests wait, up to a bound: to a client a busy
+//! port is better slow than closed.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Bounds;
+use super::bounds::Bounds;
 use crate::shares::{Crowded, Share, Shares, Terms};
 
 /// The places of one port. Cheap to clone.
