@@ -108,8 +108,10 @@ async fn a_worker_without_the_secret_is_not_seen_not_used_and_told_why() -> anyh
     Secret::generate().create(&wrong)?;
     for flags in [vec![], vec!["--secret-file", wrong.to_str().expect("text")]] {
         let before = kept_out(&swarm.rendezvous).await?;
-        let outsider = outsider(&swarm, &model.path(), dir.path(), &flags).await?;
+        let mut outsider = outsider(&swarm, &model.path(), dir.path(), &flags).await?;
         is_kept_out(&swarm, &outsider, before).await?;
+        // The next has the same key.
+        outsider.kill().await?;
     }
     Ok(())
 }
