@@ -59,7 +59,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Line>, NetError> {
 /// The secret that a node with this file proves: the first.
 ///
 /// # Errors
-/// As [`read`].
+/// When the file cannot be read, or holds no secret.
 pub fn first_secret(path: &Path) -> Result<Secret, NetError> {
     Ok(read(path)?[0].secret().clone())
 }

@@ -33,7 +33,7 @@ pub struct ClientsConfig {
     #[arg(long, env = "LLAMA_SWARM_ALLOWED_HOST", value_name = "NAME", value_delimiter = ',')]
     pub allowed_host: Vec<HostName>,
 
-    /// Web pages of which origins may ask over HTTP, as in https://chat.example; * for any [default: none].
+    /// Web pages of which origins may ask over HTTP, as in `https://chat.example`; * for any [default: none].
     #[arg(long, env = "LLAMA_SWARM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<Origin>,
 }
