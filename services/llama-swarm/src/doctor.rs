@@ -12,6 +12,7 @@ use anyhow::Result;
 use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
+use swarm_process::flags::precision;
 use swarm_types::{Precision, SwarmStatus};
 
 use crate::credentials::Credentials;
@@ -45,8 +46,8 @@ pub(crate) struct Config {
     #[command(flatten)]
     hub: HubConfig,
 
-    /// `exact` or `fast`: how much memory the weights take.
-    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    /// `standard` or `exact`, as the workers have it.
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     precision: Precision,
 
     /// Into how many shards the model is cut.

@@ -31,6 +31,7 @@ impl Load {
             shards: self.config.shard_id,
             total_shards: self.config.net.total_shards,
             precision: self.config.precision,
+            backend: self.config.backend,
             device: self.config.device,
             kv_bytes: self.config.kv_memory.0,
             threads: self.config.thread_count(),

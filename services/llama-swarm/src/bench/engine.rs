@@ -76,6 +76,7 @@ impl Measurement {
             shards: ShardRange::new(0, 1)?,
             total_shards: 1,
             precision: config.swarm.precision(),
+            backend: config.swarm.backend(),
             device: config.swarm.device(),
             // The measurement itself bounds its sessions.
             kv_bytes: 1 << 40,

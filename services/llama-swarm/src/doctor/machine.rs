@@ -134,7 +134,7 @@ pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -
         ),
         _ => Finding::bad(
             format!("memory: {have} MiB available, one shard needs about {part} MiB"),
-            "free some memory, cut the model into more shards, or use --precision fast",
+            "free some memory, cut the model into more shards, or take a file with fewer bits a weight",
         ),
     }
 }
