@@ -26,7 +26,7 @@ mod slot;
 mod source;
 mod storage;
 
-pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig};
+pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig, KvType};
 pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;
 pub use slot::{Slot, SlotOptions};
