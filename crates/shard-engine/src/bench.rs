@@ -65,7 +65,7 @@ impl Matrix {
     pub fn multiply(&self, x: &[f32]) -> Vec<f32> {
         let input = Input::new(x, self.weights.inputs(), self.rule, self.isa);
         let mut y = vec![0.0; input.rows() * self.weights.outputs()];
-        input.multiply(&[&self.weights], &mut [&mut y], &self.threads);
+        input.multiply([&self.weights], [&mut y], &self.threads);
         y
     }
 }
