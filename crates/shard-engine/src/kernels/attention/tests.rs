@@ -180,7 +180,7 @@ fn company_and_threads_change_no_bit() {
         .map(|scene| Rows { pages: &scene.pages, first: scene.first(), queries: &scene.queries })
         .collect();
     for threads in [1, 2, 3] {
-        let threads = Threads::new(threads).expect("started");
+        let threads = Threads::exactly(threads).expect("started");
         let together = attend(&slots, scenes[0].shape, Isa::best(), &threads);
         assert!(bits(&together) == bits(&alone), "{threads:?}");
     }
