@@ -23,12 +23,16 @@ fn tokens(list: &Value) -> Vec<TokenId> {
 }
 
 async fn engine(precision: Precision, kv_type: KvType) -> Engine {
+    engine_of(BackendChoice::Native, precision, kv_type).await
+}
+
+async fn engine_of(backend: BackendChoice, precision: Precision, kv_type: KvType) -> Engine {
     let config = EngineConfig {
         model: real_model().await.expect("the model"),
         shards: ShardRange::new(0, 1).expect("valid"),
         total_shards: 1,
         precision,
-        backend: BackendChoice::Native,
+        backend,
         device: DeviceChoice::Cpu,
         kv_bytes: 256 << 20,
         kv_type,
@@ -90,6 +94,12 @@ async fn caches_in_half_precision_change_no_token_and_log_probabilities_by_less_
     agrees_with_f32(engine(Precision::Exact, KvType::F16).await, 1e-2);
 }
 
+/// What a user gets unasked.
+#[tokio::test]
+async fn standard_gives_the_references_tokens_and_its_log_probabilities_to_a_hundredth() {
+    agrees_with_f32(engine(Precision::default(), KvType::default()).await, 1e-2);
+}
+
 /// All tokens of all cases are the reference's, and log-probabilities closer to its than this.
 fn agrees_with_f32(mut engine: Engine, bound: f64) {
     let mut largest = 0f64;
@@ -115,8 +125,8 @@ fn agrees_with_f32(mut engine: Engine, bound: f64) {
 }
 
 #[tokio::test]
-async fn fast_agrees_with_the_quantised_reference() {
-    let mut engine = engine(Precision::Standard, KvType::F32).await;
+async fn candles_products_agree_with_the_quantised_reference() {
+    let mut engine = engine_of(BackendChoice::Candle, Precision::Standard, KvType::F32).await;
     let (mut agreed, mut all) = (0, 0);
     for case in cases("q8_1") {
         let (prompt, expected) = (tokens(&case["prompt_tokens"]), tokens(&case["tokens"]));
