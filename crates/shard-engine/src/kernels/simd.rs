@@ -71,7 +71,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn as_int(self, a: Self::F) -> Self::I;
     /// Lane i and i + 8, then i + 4, then i + 2, then i + 1: always in this order.
     fn sum(self, a: Self::F) -> f32;
-    /// The largest of all lanes, which must be numbers.
+    /// The largest of all lanes, which must be numbers; where that is zero, it may have either sign.
     fn largest(self, a: Self::F) -> f32;
 
     fn splat_int(self, value: i32) -> Self::I;
@@ -148,3 +148,6 @@ pub(crate) fn padded(numbers: &[f32]) -> [f32; LANES] {
     lanes[..numbers.len()].copy_from_slice(numbers);
     lanes
 }
+
+#[cfg(test)]
+mod tests;

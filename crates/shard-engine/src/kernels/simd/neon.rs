@@ -211,18 +211,42 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn widen_u8(self, from: &[u8; LANES]) -> I {
+        // SAFETY: as for `all`.
+        unsafe {
+            let bytes = vld1q_u8(from.as_ptr());
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+            let wide = [
+                vmovl_u16(vget_low_u16(low)),
+                vmovl_high_u16(low),
+                vmovl_u16(vget_low_u16(high)),
+                vmovl_high_u16(high),
+            ];
+            wide.map(|quarter| vreinterpretq_s32_u32(quarter))
+        }
+    }
+
+    #[inline(always)]
     fn widen_i8(self, from: &[u8; LANES]) -> I {
-        self.load_int(&from.map(|byte| i32::from(byte as i8)))
+        // SAFETY: as for `all`.
+        unsafe {
+            let bytes = vreinterpretq_s8_u8(vld1q_u8(from.as_ptr()));
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            [
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            ]
+        }
     }
 
     #[inline(always)]
     fn widen_u16(self, from: &[u8; 2 * LANES]) -> I {
-        self.load_int(&array::from_fn(|lane| i32::from(u16::from_le_bytes(*bytes(from, 2 * lane)))))
-    }
-
-    #[inline(always)]
-    fn widen_u8(self, from: &[u8; LANES]) -> I {
-        self.load_int(&from.map(i32::from))
+        all!(|quarter| {
+            let halves = vreinterpret_u16_u8(vld1_u8(bytes::<8>(from, 8 * quarter).as_ptr()));
+            vreinterpretq_s32_u32(vmovl_u16(halves))
+        })
     }
 
     #[inline(always)]
@@ -298,11 +322,27 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn dot(self, sum: I, a: I, b: I) -> I {
-        all!(|quarter| {
-            let (a, b) = (halves(a[quarter]), halves(b[quarter]));
-            let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-            vaddq_s32(sum[quarter], vpaddq_s32(low, vmull_high_s16(a, b)))
-        })
+        // The lower halves of eight lanes, then the upper ones. Loops take one `a` with many `b`, each of one word in
+        // all lanes: what is split is then mostly shared, and what is left are products that are added to their sums.
+        let split = |x: I, four: usize| {
+            let (x, next) = (halves(x[four]), halves(x[four + 1]));
+            // SAFETY: as for `all`.
+            unsafe { (vuzp1q_s16(x, next), vuzp2q_s16(x, next)) }
+        };
+        let eight = |four: usize| {
+            let ((a_low, a_high), (b_low, b_high)) = (split(a, four), split(b, four));
+            // SAFETY: as for `all`.
+            unsafe {
+                let sums = vmlal_s16(sum[four], vget_low_s16(a_low), vget_low_s16(b_low));
+                let next = vmlal_high_s16(sum[four + 1], a_low, b_low);
+                [
+                    vmlal_s16(sums, vget_low_s16(a_high), vget_low_s16(b_high)),
+                    vmlal_high_s16(next, a_high, b_high),
+                ]
+            }
+        };
+        let ([first, second], [third, fourth]) = (eight(0), eight(2));
+        [first, second, third, fourth]
     }
 
     #[inline(always)]
