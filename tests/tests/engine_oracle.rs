@@ -25,6 +25,7 @@ async fn engine(precision: Precision) -> Engine {
         model: real_model().await.expect("the model"),
         shards: ShardRange::new(0, 1).expect("valid"),
         total_shards: 1,
+        shard_weights: None,
         precision,
         device: DeviceChoice::Cpu,
         kv_bytes: 256 << 20,

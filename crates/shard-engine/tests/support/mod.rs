@@ -65,6 +65,7 @@ impl Model {
             model: self.path(),
             shards,
             total_shards,
+            shard_weights: None,
             precision: Precision::Exact,
             device: DeviceChoice::Cpu,
             kv_bytes: 64 << 20,

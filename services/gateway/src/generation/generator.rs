@@ -20,7 +20,6 @@ use super::{
     outlet::{Event, Inlet, outlet},
 };
 use crate::{
-    route::RouteWish,
     swarm::{Reserved, Swarm},
 };
 
@@ -112,7 +111,7 @@ impl Generator {
     }
 
     fn reserve(&self) -> Result<Reserved, GenerationError> {
-        let reserved = self.swarm.reserve(RouteWish::any(self.swarm.model().digest));
+        let reserved = self.swarm.reserve(self.swarm.any_route());
         reserved.map_err(|problem| GenerationError::NotReady { reason: self.swarm.explain(&problem) })
     }
 
