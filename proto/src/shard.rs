@@ -1,8 +1,8 @@
 //! `shard.proto`: what goes up and down a route.
 
 use swarm_types::{
-    Attempt, Cut, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId, ShardRange,
-    Step, StepOutput, TokenId,
+    Attempt, Cut, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId,
+    ShardRange, Step, StepOutput, TokenId,
 };
 
 use crate::{

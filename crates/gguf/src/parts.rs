@@ -38,7 +38,9 @@ impl Header {
         }
         let there = layers.iter().take_while(|layer| !layer.is_empty()).count();
         if there < count as usize {
-            return Err(GgufError::Damaged(format!("{key} is {count}, but there is no tensor blk.{there}.*")));
+            return Err(GgufError::Damaged(format!(
+                "{key} is {count}, but there is no tensor blk.{there}.*"
+            )));
         }
         let named = |name: &'static str| self.tensors.get(name).map(|tensor| (name, tensor));
         let matrix = named(OUTPUT).or_else(|| named(EMBEDDING));

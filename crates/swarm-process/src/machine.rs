@@ -13,7 +13,12 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 pub fn available_memory() -> Option<u64> {
     let machine = available_of_meminfo(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    Some(groups(Path::new(CONTROL_GROUPS), &own).iter().filter_map(|group| room(group)).fold(machine, u64::min))
+    Some(
+        groups(Path::new(CONTROL_GROUPS), &own)
+            .iter()
+            .filter_map(|group| room(group))
+            .fold(machine, u64::min),
+    )
 }
 
 fn available_of_meminfo(text: &str) -> Option<u64> {
@@ -58,7 +63,10 @@ mod tests {
         let root = Path::new("/root");
         let paths = |own: &str| {
             let groups = groups(root, own);
-            groups.iter().map(|group| group.to_string_lossy().trim_end_matches('/').to_owned()).collect::<Vec<_>>()
+            groups
+                .iter()
+                .map(|group| group.to_string_lossy().trim_end_matches('/').to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(paths("0::/a/b\n"), ["/root/a/b", "/root/a", "/root", "/root/memory"]);
         assert_eq!(paths("12:memory:/docker/x\n0::/\n"), ["/root", "/root/memory"]);

@@ -146,7 +146,11 @@ impl Cut {
 }
 
 fn check_total(total_shards: u32) -> Result<(), LayersError> {
-    if (1..=MAX_SHARDS).contains(&total_shards) { Ok(()) } else { Err(LayersError::TotalShards(total_shards)) }
+    if (1..=MAX_SHARDS).contains(&total_shards) {
+        Ok(())
+    } else {
+        Err(LayersError::TotalShards(total_shards))
+    }
 }
 
 /// What any run of layers costs a shard. There are at least as many layers as shards.
@@ -239,12 +243,7 @@ impl Table {
     }
 
     /// The sums with one more shard, and where that shard starts in each.
-    fn one_more(
-        &self,
-        shard: usize,
-        most: u128,
-        sums: &[Option<u128>],
-    ) -> (Vec<Option<u128>>, Vec<usize>) {
+    fn one_more(&self, shard: usize, most: u128, sums: &[Option<u128>]) -> (Vec<Option<u128>>, Vec<usize>) {
         let (mut next, mut from) = (vec![None; sums.len()], vec![0; sums.len()]);
         let least = self.least_from(shard) - self.least_from(shard + 1);
         for end in least..sums.len() {

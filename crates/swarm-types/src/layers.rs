@@ -38,7 +38,9 @@ pub enum LayersError {
         total_shards: u32,
     },
     /// Not `2,1,1`.
-    #[error("shard weights must be whole numbers from 1 to 1000, one for each shard, as in \"2,1,1\"; got {0:?}")]
+    #[error(
+        "shard weights must be whole numbers from 1 to 1000, one for each shard, as in \"2,1,1\"; got {0:?}"
+    )]
     Weights(String),
     /// Layers that end before they start.
     #[error("layers {start}..{end} end before they start")]

@@ -10,8 +10,8 @@ use std::{
 };
 
 use swarm_types::{
-    Cut, Hop, LayerRange, ModelDigest, NodeId, Precision, Replica, ReplicaState, Route, ShardId, ShardRange, ShardStatus,
-    SwarmStatus,
+    Cut, Hop, LayerRange, ModelDigest, NodeId, Precision, Replica, ReplicaState, Route, ShardId, ShardRange,
+    ShardStatus, SwarmStatus,
 };
 
 /// What a route must serve, and through whom it may go.
@@ -403,7 +403,10 @@ mod tests {
         let problem = plan_route(&swarm, &any()).expect_err("nobody is left for shard 0");
         assert_eq!(problem.missing, [(ShardId(0), Missing::OtherCut)]);
         assert!(problem.to_string().contains("--shard-weights"), "{problem}");
-        assert!(misfits(&swarm, ModelDigest([2; 32]), &any().cut).is_empty(), "another model's cut is its own");
+        assert!(
+            misfits(&swarm, ModelDigest([2; 32]), &any().cut).is_empty(),
+            "another model's cut is its own"
+        );
     }
 
     #[test]

@@ -173,7 +173,8 @@ impl Report {
     fn new(plan: &MemoryPlan, config: &Config, model: &str) -> Self {
         let context_length = plan.shards.first().map_or(1, |shard| shard.footprint.context_length);
         let context = config.context.map_or(context_length, |context| context.min(context_length));
-        let shards: Vec<_> = (0..).zip(&plan.shards).map(|(id, shard)| shard.report(id, context, config)).collect();
+        let shards: Vec<_> =
+            (0..).zip(&plan.shards).map(|(id, shard)| shard.report(id, context, config)).collect();
         let costs = || plan.shards.iter().map(|shard| shard.cost);
         let mean = costs().sum::<u64>() as f64 / plan.shards.len() as f64;
         Self {
@@ -192,7 +193,8 @@ impl ShardPlan {
     fn report(&self, shard: u32, context: u32, config: &Config) -> ShardReport {
         let Footprint { layers, weight_bytes, buffer_bytes, .. } = self.footprint;
         let session_cache_bytes = self.footprint.cache_bytes(context);
-        let cache_bytes = session_cache_bytes.saturating_mul(config.max_sessions.into()).min(config.kv_memory.0);
+        let cache_bytes =
+            session_cache_bytes.saturating_mul(config.max_sessions.into()).min(config.kv_memory.0);
         ShardReport {
             shard,
             first_layer: layers.start(),
@@ -225,9 +227,18 @@ impl std::fmt::Display for Report {
         };
         let heads = ["shard", "layers", "cost", "weights", "a session", "all sessions", "buffers", "sum"];
         let rows: Vec<_> = self.shards.iter().map(row).collect();
-        writeln!(f, "{} in precision {}, {} shards; MiB of a worker for each", self.model, self.precision, self.total_shards)?;
+        writeln!(
+            f,
+            "{} in precision {}, {} shards; MiB of a worker for each",
+            self.model, self.precision, self.total_shards
+        )?;
         writeln!(f, "{}", table(&heads, &rows))?;
-        writeln!(f, "All shards: {} MiB. A session is one of {} positions.", mib(self.total_bytes), self.context)?;
+        writeln!(
+            f,
+            "All shards: {} MiB. A session is one of {} positions.",
+            mib(self.total_bytes),
+            self.context
+        )?;
         write!(f, "The largest shard costs {:.2} times the mean; 1 is even.", self.largest_over_mean)?;
         match self.shards.last() {
             Some(last) if last.first_layer == last.end_layer && self.largest_over_mean > 1.0 => {

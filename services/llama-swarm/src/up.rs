@@ -34,8 +34,8 @@ use crate::{
     plan::{BATCH_TOKENS, MemoryPlan, Shape},
 };
 
-pub(crate) use local_swarm::LocalSwarm;
 use self::plan::{GivenPorts, Plan, kv_share, secret_of, spread};
+pub(crate) use local_swarm::LocalSwarm;
 
 /// Exit code of a command that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -324,7 +324,9 @@ impl SwarmConfig {
             workers,
             threads: self.threads,
             device: self.device,
-            kv_memory: self.kv_memory.or_else(|| Some(kv_share(machine::available_memory()?, self.workers()))),
+            kv_memory: self
+                .kv_memory
+                .or_else(|| Some(kv_share(machine::available_memory()?, self.workers()))),
             log: self.telemetry.clone(),
             environment: self.environment.clone(),
             dir: dir.path().to_owned(),

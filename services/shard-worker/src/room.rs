@@ -25,7 +25,11 @@ fn check_against(available: u64, footprint: &Footprint, config: &Config) -> Resu
             let (weights_mib, buffers_mib) = (mib(footprint.weight_bytes), mib(footprint.buffer_bytes));
             return Err(WorkerError::Memory { needed_mib, weights_mib, buffers_mib, available_mib });
         }
-        tracing::warn!(needed_mib, available_mib, "the shards do not fit into memory and are loaded all the same");
+        tracing::warn!(
+            needed_mib,
+            available_mib,
+            "the shards do not fit into memory and are loaded all the same"
+        );
         return Ok(());
     }
     // Shards without layers keep no caches.

@@ -53,7 +53,12 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
             Shards,
             "hops: this worker serves shards 0 of 1",
         ),
-        ("other cut", |o| o.layer_ends = vec![3], Shards, "layer_ends: this worker cuts the model differently"),
+        (
+            "other cut",
+            |o| o.layer_ends = vec![3],
+            Shards,
+            "layer_ends: this worker cuts the model differently",
+        ),
         ("worker", |o| o.hops[0].worker = "12D3KooWa".into(), InvalidArgument, "hops: this is worker"),
         ("gap", |o| o.total_shards = 2, InvalidArgument, "hops"),
         ("context", |o| o.max_positions = CONTEXT + 1, InvalidArgument, "max_positions"),

@@ -28,7 +28,14 @@ fn layers_are_cut_by_what_they_cost() {
         ("layers of different cost", vec![50, 10, 10, 10, 10, 10], 0, 3, None, vec![1, 3, 2]),
         ("a machine that is twice as fast", even(10), 0, 4, Some("2,1,1,1"), vec![4, 2, 2, 2]),
         ("the last one three times as fast", even(10), 20, 3, Some("1,1,2"), vec![3, 3, 4]),
-        ("weights that are all the same", even(30), 0, 8, Some("7,7,7,7,7,7,7,7"), vec![4, 4, 4, 4, 4, 4, 3, 3]),
+        (
+            "weights that are all the same",
+            even(30),
+            0,
+            8,
+            Some("7,7,7,7,7,7,7,7"),
+            vec![4, 4, 4, 4, 4, 4, 3, 3],
+        ),
     ];
     for (name, layers, head, total, weights, expected) in cases {
         assert_eq!(counts(&layers, head, total, weights), expected, "{name}");
@@ -43,7 +50,8 @@ fn layers_and_heads_that_cost_nothing_are_cut_all_the_same() {
 
 #[test]
 fn the_largest_cut_that_is_accepted_is_found() {
-    let layers: Vec<u64> = (0..u64::from(MAX_LAYERS)).map(|layer| 1_000_000 + layer * 7919 % 50_000).collect();
+    let layers: Vec<u64> =
+        (0..u64::from(MAX_LAYERS)).map(|layer| 1_000_000 + layer * 7919 % 50_000).collect();
     for total in [MAX_SHARDS / 2 + 1, MAX_SHARDS] {
         assert_eq!(counts(&layers, 300_000_000, total, None).iter().sum::<u32>(), MAX_LAYERS);
     }
@@ -53,7 +61,8 @@ fn the_largest_cut_that_is_accepted_is_found() {
 fn impossible_cuts_are_refused_by_cause() {
     let cut = |layers: usize, total, weights: Option<&str>| {
         let weights = weights.map(|text| text.parse().expect("weights"));
-        Cut::new(CutCosts { layers: &vec![1; layers], head: 1 }, total, weights.as_ref()).expect_err("refused")
+        Cut::new(CutCosts { layers: &vec![1; layers], head: 1 }, total, weights.as_ref())
+            .expect_err("refused")
     };
     assert_eq!(cut(30, 0, None), LayersError::TotalShards(0));
     assert_eq!(cut(30, MAX_SHARDS + 1, None), LayersError::TotalShards(MAX_SHARDS + 1));

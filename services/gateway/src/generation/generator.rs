@@ -19,9 +19,7 @@ use super::{
     metrics::GenerationMetrics,
     outlet::{Event, Inlet, outlet},
 };
-use crate::{
-    swarm::{Reserved, Swarm},
-};
+use crate::swarm::{Reserved, Swarm};
 
 /// Generates by the swarm. Cheap to clone; all clones share one set of bounds.
 #[derive(Clone, Debug)]

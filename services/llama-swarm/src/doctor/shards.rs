@@ -1,8 +1,8 @@
 //! What each shard of a swarm lacks. Pure: judges a status.
 
 use swarm_types::{
-    Admission, Cut, ModelDigest, ModelId, Replica, ReplicaState, ShardId, ShardRange, ShardStatus, ShardWeights,
-    SwarmStatus,
+    Admission, Cut, ModelDigest, ModelId, Replica, ReplicaState, ShardId, ShardRange, ShardStatus,
+    ShardWeights, SwarmStatus,
 };
 
 use super::finding::Finding;
@@ -35,7 +35,8 @@ impl WorkerCommand {
     fn for_shard(&self, shard: ShardId, model: Option<&ModelId>) -> String {
         let Self { entry, admission, model: name, total_shards, shard_weights } = self;
         let secret = if *admission == Admission::Secret { " --secret-file FILE" } else { "" };
-        let weights = shard_weights.as_ref().map(|weights| format!(" --shard-weights {weights}")).unwrap_or_default();
+        let weights =
+            shard_weights.as_ref().map(|weights| format!(" --shard-weights {weights}")).unwrap_or_default();
         let precision = model.map(|model| format!(" --precision {}", model.precision)).unwrap_or_default();
         format!(
             "llama-swarm worker --shard-id {shard} --total-shards {total_shards}{weights} --rendezvous {entry}{secret} --model {name}{precision}"
@@ -61,7 +62,10 @@ pub(crate) fn misfits(status: &SwarmStatus, own: &OwnCut) -> Vec<Finding> {
         let (theirs, ours) = (replica.capabilities.layers, own.cut.layers(ShardRange::one(shard)).ok()?);
         (replica.model.digest == own.digest && theirs != ours).then(|| {
             Finding::bad(
-                format!("shard {shard}: worker {} has layers {theirs}, by the flags here it has {ours}", replica.worker),
+                format!(
+                    "shard {shard}: worker {} has layers {theirs}, by the flags here it has {ours}",
+                    replica.worker
+                ),
                 "give all nodes and this command the same --shard-weights, and all nodes one version",
             )
         })
@@ -180,12 +184,19 @@ mod tests {
 
     #[test]
     fn a_replica_with_other_layers_than_the_cut_here_is_named() {
-        let swarm = status(vec![vec![replica("aa", ReplicaState::Loaded)], vec![replica("bb", ReplicaState::Loaded)]]);
+        let swarm = status(vec![
+            vec![replica("aa", ReplicaState::Loaded)],
+            vec![replica("bb", ReplicaState::Loaded)],
+        ]);
         let own = |ends| OwnCut { digest: model().digest, cut: Cut::from_ends(ends).expect("a cut") };
         assert_eq!(misfits(&swarm, &own(vec![4, 8])), []);
         let found = misfits(&swarm, &own(vec![4, 9]));
         assert_eq!(found.len(), 1);
-        assert!(found[0].what.contains("bb has layers 4..8, by the flags here it has 4..9"), "{}", found[0].what);
+        assert!(
+            found[0].what.contains("bb has layers 4..8, by the flags here it has 4..9"),
+            "{}",
+            found[0].what
+        );
         assert_eq!(misfits(&swarm, &own(vec![4, 8, 9]))[0].verdict, Verdict::Warning);
         let other = OwnCut { digest: ModelDigest([9; 32]), ..own(vec![1, 2]) };
         assert_eq!(misfits(&swarm, &other), [], "another model is cut in its own way");

@@ -1,8 +1,6 @@
 //! Attempts one after the other, at once, and late; leases within their bounds.
 
-use swarm_types::{
-    Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId, fixture,
-};
+use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId, fixture};
 
 use super::{table::TOKENS_WAITING, *};
 use crate::fixture::{options, slots};
