@@ -7,8 +7,8 @@ use crate::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
 /// More layers than this are refused: no model has as many.
 pub const MAX_LAYERS: u32 = 1024;
 
-/// Loads are fractions with this denominator. Two fractions of whole numbers below 2^16 that differ do so by at least
-/// one part in 2^32, so rounding up keeps their order.
+/// A load, a cost over a weight, is a whole number of 2^-32. Two fractions whose denominators are below 2^16 differ by
+/// that much at least, so no two loads that differ become the same.
 const LOAD_BITS: u32 = 32;
 
 /// What the parts of a model cost. Any unit: bytes of the file, where the time of a token is that of reading weights.
@@ -178,13 +178,9 @@ impl Table {
         self.weights.len() - 1
     }
 
-    /// The fewest layers that the shards from this one on have.
-    fn least_from(&self, shard: usize) -> usize {
-        match self.last_shard() {
-            // One shard has all there are.
-            0 => 1,
-            last => last.saturating_sub(shard),
-        }
+    /// The fewest layers that a shard has.
+    fn least(&self, shard: usize) -> usize {
+        usize::from(shard < self.last_shard())
     }
 
     fn cost(&self, shard: usize, start: usize, end: usize) -> u128 {
@@ -192,8 +188,9 @@ impl Table {
         self.below[end] - self.below[start] + head
     }
 
-    fn load(&self, shard: usize, start: usize, end: usize) -> u128 {
-        (self.cost(shard, start, end) << LOAD_BITS).div_ceil(self.weights[shard].into())
+    /// What a shard may cost without having more than this load.
+    fn room(&self, shard: usize, most: u128) -> u128 {
+        most.saturating_mul(self.weights[shard].into()) >> LOAD_BITS
     }
 
     /// The least load that no shard of some cut is over.
@@ -206,19 +203,25 @@ impl Table {
         low
     }
 
-    /// Whether there is a cut in which no shard has more than `most`: if one, then that whose shards, from the first
-    /// on, take as much as they may.
+    /// Whether there is a cut in which no shard has more than `most`.
     fn fits(&self, most: u128) -> bool {
-        let mut start = 0;
-        for shard in 0..self.last_shard() {
-            let limit = self.layers() - self.least_from(shard + 1);
-            let taken = (start + 1..=limit).take_while(|end| self.load(shard, start, *end) <= most);
-            match taken.last() {
-                Some(end) => start = end,
-                None => return false,
+        // By number of layers: whether the shards so far can have that many.
+        let mut reached = vec![false; self.layers() + 1];
+        reached[0] = true;
+        for shard in 0..self.weights.len() {
+            let (least, room) = (self.least(shard), self.room(shard, most));
+            let mut next = vec![false; reached.len()];
+            let mut nearest = None;
+            for end in least..reached.len() {
+                if reached[end - least] {
+                    nearest = Some(end - least);
+                }
+                // From the nearest start the shard costs least.
+                next[end] = nearest.is_some_and(|start| self.cost(shard, start, end) <= room);
             }
+            reached = next;
         }
-        self.load(self.last_shard(), start, self.layers()) <= most
+        reached[self.layers()]
     }
 
     /// The ends of the cut with the least sum of squares of those in which no shard has more than `most`.
@@ -245,15 +248,17 @@ impl Table {
     /// The sums with one more shard, and where that shard starts in each.
     fn one_more(&self, shard: usize, most: u128, sums: &[Option<u128>]) -> (Vec<Option<u128>>, Vec<usize>) {
         let (mut next, mut from) = (vec![None; sums.len()], vec![0; sums.len()]);
-        let least = self.least_from(shard) - self.least_from(shard + 1);
-        for end in least..sums.len() {
+        let (least, room) = (self.least(shard), self.room(shard, most));
+        // The shards before and behind have a layer each at least.
+        let last_end = self.layers() - self.last_shard().saturating_sub(shard + 1);
+        for end in shard + least..=last_end {
             let mut best: Option<(u128, usize)> = None;
             // The fewest layers first, so that all that follow cost more.
-            for start in (0..=end - least).rev() {
+            for start in (shard..=end - least).rev() {
                 let cost = self.cost(shard, start, end);
                 let square = cost.saturating_mul(cost) / u128::from(self.weights[shard]);
                 let hopeless = best.is_some_and(|(sum, _)| square > sum);
-                if hopeless || self.load(shard, start, end) > most {
+                if hopeless || cost > room {
                     break;
                 }
                 let sum = sums[start].map(|sum| sum.saturating_add(square));
