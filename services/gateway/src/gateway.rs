@@ -165,6 +165,7 @@ impl Gateway {
         let Self { config, model, cut, net, peers, ports, registry, keys } = self;
         registry.register(|registry| net.metrics(registry));
         registry.show_swarm(net.status());
+        let digest = model.digest();
         let generator = Generator::new(
             swarm(&net, &model, cut.clone()),
             config.generations.clone(),
@@ -181,7 +182,7 @@ impl Gateway {
         let health = ports.health();
         health.set(status_service::NAME, true).await;
         tasks.spawn(tell_health(health, generator.clone()).map(Ok));
-        tasks.spawn(tell_misfits(net.status(), model.digest(), cut).map(Ok));
+        tasks.spawn(tell_misfits(net.status(), digest, cut).map(Ok));
         if let Some((keys, reread)) = keys {
             tasks.spawn(reread.follow(move |entries| keys.take(entries)).map(Ok));
         }

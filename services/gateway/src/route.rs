@@ -155,7 +155,7 @@ impl Planner<'_> {
 
     fn usable(&self, shard: ShardId) -> impl Iterator<Item = &Replica> {
         let replicas = self.status.shards.get(shard.0 as usize).map_or(&[][..], |shard| &shard.replicas);
-        replicas.iter().filter(|replica| {
+        replicas.iter().filter(move |replica| {
             replica.state == ReplicaState::Loaded
                 && self.fits(replica)
                 && self.cuts_as_wished(replica, shard)

@@ -30,7 +30,7 @@ impl Load {
             model: self.model,
             shards: self.config.shard_id,
             total_shards: self.config.net.total_shards,
-            shard_weights: self.config.shard_weights,
+            shard_weights: self.config.shard_weights.clone(),
             precision: self.config.precision,
             device: self.config.device,
             kv_bytes: self.config.kv_memory.0,
