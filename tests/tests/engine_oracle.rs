@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use shard_engine::{DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
+use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
 use swarm_tests::real_model;
 use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepOutput, TokenId};
 
@@ -27,6 +27,7 @@ async fn engine(precision: Precision) -> Engine {
         total_shards: 1,
         shard_weights: None,
         precision,
+        backend: BackendChoice::Native,
         device: DeviceChoice::Cpu,
         kv_bytes: 256 << 20,
         threads: 2,
@@ -104,7 +105,7 @@ async fn exact_gives_the_references_tokens_and_log_probabilities() {
 
 #[tokio::test]
 async fn fast_agrees_with_the_quantised_reference() {
-    let mut engine = engine(Precision::Fast).await;
+    let mut engine = engine(Precision::Standard).await;
     let (mut agreed, mut all) = (0, 0);
     for case in cases("q8_1") {
         let (prompt, expected) = (tokens(&case["prompt_tokens"]), tokens(&case["tokens"]));

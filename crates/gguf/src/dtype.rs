@@ -18,7 +18,10 @@ pub enum Dtype {
     Q5K,
     Q6K,
     Q8K,
+    Iq4Nl,
+    Iq4Xs,
     BF16,
+    Mxfp4,
 }
 
 impl Dtype {
@@ -40,7 +43,10 @@ impl Dtype {
             13 => Self::Q5K,
             14 => Self::Q6K,
             15 => Self::Q8K,
+            20 => Self::Iq4Nl,
+            23 => Self::Iq4Xs,
             30 => Self::BF16,
+            39 => Self::Mxfp4,
             _ => return None,
         })
     }
@@ -63,7 +69,10 @@ impl Dtype {
             Self::Q5K => 13,
             Self::Q6K => 14,
             Self::Q8K => 15,
+            Self::Iq4Nl => 20,
+            Self::Iq4Xs => 23,
             Self::BF16 => 30,
+            Self::Mxfp4 => 39,
         }
     }
 
@@ -73,7 +82,7 @@ impl Dtype {
         match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::BF16 => (1, 2),
-            Self::Q4_0 => (32, 18),
+            Self::Q4_0 | Self::Iq4Nl => (32, 18),
             Self::Q4_1 => (32, 20),
             Self::Q5_0 => (32, 22),
             Self::Q5_1 => (32, 24),
@@ -85,6 +94,8 @@ impl Dtype {
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
             Self::Q8K => (256, 292),
+            Self::Iq4Xs => (256, 136),
+            Self::Mxfp4 => (32, 17),
         }
     }
 }

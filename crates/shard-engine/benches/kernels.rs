@@ -7,6 +7,7 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use gguf::Dtype;
 use shard_engine::bench::{Attention, Matrix, Norm, Rotation, numbers};
 
 const HIDDEN: usize = 576;
@@ -28,12 +29,13 @@ const POSITIONS: [usize; 3] = [64, 512, 1000];
 /// Throughput is in multiplications.
 fn products(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("product");
-    for (outputs, inputs) in MATRICES {
-        let matrix = Matrix::new(outputs, inputs);
+    for ((outputs, inputs), exact) in MATRICES.into_iter().flat_map(|size| [(size, false), (size, true)]) {
+        let matrix = Matrix::new(Dtype::Q4_1, outputs, inputs, exact);
         for rows in ROWS {
             let x = numbers(rows * inputs);
             group.throughput(Throughput::Elements((rows * outputs * inputs) as u64));
-            let id = BenchmarkId::new(format!("{outputs}x{inputs}"), rows);
+            let rule = if exact { "exact" } else { "standard" };
+            let id = BenchmarkId::new(format!("{rule}/{outputs}x{inputs}"), rows);
             group.bench_function(id, |bencher| bencher.iter(|| matrix.multiply(black_box(&x))));
         }
     }
@@ -85,7 +87,7 @@ fn norm(criterion: &mut Criterion) {
 /// Norm and product, of the rows that are sampled.
 fn head(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("head");
-    let (norm, matrix) = (Norm::new(HIDDEN), Matrix::new(VOCABULARY, HIDDEN));
+    let (norm, matrix) = (Norm::new(HIDDEN), Matrix::new(Dtype::Q8_0, VOCABULARY, HIDDEN, false));
     for rows in [1, 4, 16] {
         let x = numbers(rows * HIDDEN);
         group.throughput(Throughput::Elements((rows * VOCABULARY * HIDDEN) as u64));

@@ -1,12 +1,17 @@
 //! What the benchmarks of the kernels need of this crate, on one thread. No part of its interface.
 
+use std::{convert::Infallible, ops::Range};
+
+use gguf::Dtype;
+
 use crate::{
     arch,
     cpu::rope::Rope,
     kernels::{
         attention::{Context, attend},
-        f32::Packed,
         isa::Isa,
+        packed::Packed,
+        product::{Input, Rule},
         threads::Threads,
     },
 };
@@ -26,27 +31,68 @@ pub fn numbers(count: usize) -> Vec<f32> {
 #[derive(Debug)]
 pub struct Matrix {
     weights: Packed,
+    rule: Rule,
     isa: Isa,
     threads: Threads,
 }
 
 impl Matrix {
-    /// Of `outputs` × `inputs`.
+    /// Of `outputs` × `inputs` random weights of this type, multiplied by the standard rule or by the exact one.
     ///
     /// # Panics
-    /// Never: one thread is the caller's own.
+    /// When the type has no layout in memory.
     #[must_use]
-    pub fn new(outputs: usize, inputs: usize) -> Self {
-        let mut weights = Packed::zeros(outputs, inputs);
-        weights.put(0, &numbers(outputs * inputs));
-        Self { weights, isa: Isa::detect(), threads: Threads::new(1).expect("no thread is started") }
+    pub fn new(dtype: Dtype, outputs: usize, inputs: usize, exact: bool) -> Self {
+        let mut weights = Packed::zeros(dtype, outputs, inputs).expect("a type with a layout");
+        let threads = Threads::new(1).expect("no thread is started");
+        let (numbers, bytes) = dtype.block();
+        let row = inputs / numbers as usize * bytes as usize;
+        let rows = |rows: Range<usize>| Ok::<_, Infallible>(random_blocks(dtype, rows.len() * row));
+        weights.fill(&threads, rows).expect("nothing can fail");
+        let rule = if exact { Rule::Exact } else { Rule::Standard };
+        Self { weights, rule, isa: Isa::chosen().expect("an instruction set"), threads }
+    }
+
+    /// Bytes of the weights as they are held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.weights.byte_count()
     }
 
     /// `x` is `[rows][inputs]`, the result `[rows][outputs]`.
     #[must_use]
     pub fn multiply(&self, x: &[f32]) -> Vec<f32> {
-        self.weights.multiply(x, self.isa, &self.threads)
+        let input = Input::new(x, self.weights.inputs(), self.rule, self.isa);
+        let mut y = vec![0.0; input.rows() * self.weights.outputs()];
+        input.multiply(&[&self.weights], &mut [&mut y], &self.threads);
+        y
     }
+}
+
+/// Blocks of a type with random numbers and scales of the size that weights have.
+pub(crate) fn random_blocks(dtype: Dtype, count: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        numbers(count.div_ceil(2)).iter().flat_map(|n| n.to_bits().to_le_bytes()[..2].to_vec()).collect();
+    bytes.truncate(count);
+    // Where the block has numbers in half precision (or the upper halves of single ones): 2^-6 or less of either sign.
+    let halves: &[usize] = match dtype {
+        Dtype::F32 | Dtype::Mxfp4 => &[],
+        Dtype::F16 | Dtype::BF16 => &[0],
+        Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4K | Dtype::Q5K => &[0, 2],
+        Dtype::Q2K => &[80, 82],
+        Dtype::Q3K => &[108],
+        Dtype::Q6K => &[208],
+        _ => &[0],
+    };
+    for block in bytes.chunks_exact_mut(dtype.block().1 as usize) {
+        match dtype {
+            Dtype::F32 => block[3] = block[3] & 0x80 | 0x3c,
+            Dtype::Mxfp4 => block[0] = 110 + block[0] % 16,
+            Dtype::BF16 => block[1] = block[1] & 0x80 | 0x3c,
+            _ => halves.iter().for_each(|place| block[place + 1] = block[place + 1] & 0x83 | 0x20),
+        }
+    }
+    bytes
 }
 
 /// One row's attention over a cache.
@@ -71,7 +117,7 @@ impl Attention {
             values: cache,
             kv_heads,
             head,
-            isa: Isa::detect(),
+            isa: Isa::best(),
         }
     }
 

@@ -6,10 +6,10 @@ use swarm_types::{Precision, ShardRange, ShardWeights};
 
 use crate::EngineError;
 
-/// candle's quantised products (precision `fast` on a processor) run in a pool of candle's own. It is as large as this
+/// candle's products on a processor (backend `candle`) run in a pool of candle's own. It is as large as this
 /// environment variable says when the process starts, and there is no other way to tell it: a process that means
 /// [`EngineConfig::threads`] to hold for them too must be started with it.
-pub const FAST_THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
+pub const CANDLE_THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
 
 /// What an engine loads.
 #[derive(Clone, Debug)]
@@ -24,12 +24,46 @@ pub struct EngineConfig {
     pub shard_weights: Option<ShardWeights>,
     /// Which arithmetic gives the answers. How weights are held for it is the engine's own business.
     pub precision: Precision,
+    /// Whose products.
+    pub backend: BackendChoice,
     /// Where.
     pub device: DeviceChoice,
     /// Bound of all sessions' caches together, in bytes.
     pub kv_bytes: u64,
-    /// Threads of our own matrix products, at least 1; see [`FAST_THREADS_VARIABLE`] for candle's.
+    /// Threads of our own matrix products, at least 1; see [`CANDLE_THREADS_VARIABLE`] for candle's.
     pub threads: usize,
+}
+
+/// Whose products compute the layers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BackendChoice {
+    /// Ours, on a processor; on any other device candle's.
+    #[default]
+    Native,
+    /// candle's everywhere: for comparison. Its answers are not bit for bit those of the others.
+    Candle,
+}
+
+impl FromStr for BackendChoice {
+    type Err = String;
+
+    /// `native` or `candle`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "native" => Ok(Self::Native),
+            "candle" => Ok(Self::Candle),
+            _ => Err(format!("backend must be native or candle, got {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for BackendChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Candle => "candle",
+        })
+    }
 }
 
 /// Where to compute.

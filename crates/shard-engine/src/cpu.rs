@@ -17,7 +17,7 @@ use swarm_types::LayerRange;
 
 use self::{
     block::Block,
-    head::{Embedding, Head},
+    head::{Embedding, Head, embed},
     kv::SlotCache,
     linear::Arithmetic,
     pass::{LayerRows, Pass},
@@ -27,7 +27,10 @@ use crate::{
     EngineConfig, EngineError,
     backend::{Backend, Cache, Hidden, Input, Rows},
     hyper::HyperParameters,
-    kernels::{isa::Isa, threads::Threads},
+    kernels::{
+        isa::{Isa, VARIABLE},
+        threads::Threads,
+    },
     part::Part,
     source::TensorSource,
 };
@@ -58,7 +61,6 @@ impl Backend for CpuBackend {
         let total = part.file_bytes(source, hyper).max(1);
         let mut progress =
             |source: &TensorSource| on_progress((source.bytes_read() * 100 / total).min(100) as u8);
-        let embedding = if part.embeds { Some(Embedding::load(source, hyper)?) } else { None };
         // Grows with what is there: the number of layers is only what the header says.
         let mut blocks = Vec::new();
         for layer in part.layers.iter() {
@@ -67,6 +69,13 @@ impl Backend for CpuBackend {
         }
         progress(source);
         let head = if part.samples { Some(Head::load(source, hyper, &arithmetic)?) } else { None };
+        progress(source);
+        // Tied to a head that is held here, it is that.
+        let tied = hyper.tied && head.as_ref().is_some_and(|head| head.packed().is_some());
+        let embedding = match part.embeds && !tied {
+            true => Some(Embedding::load(source, hyper, &arithmetic)?),
+            false => None,
+        };
         progress(source);
         let (hyper, first_layer) = (hyper.clone(), part.layers.start());
         Ok(Self { hyper, arithmetic, rope, first_layer, embedding, blocks, head })
@@ -94,7 +103,7 @@ impl Backend for CpuBackend {
         let rotation = self.rope.at(&positions);
         let pass =
             Pass { hyper: &self.hyper, arithmetic: &self.arithmetic, rope: &self.rope, rotation: &rotation };
-        let mut x = self.first_rows(rows)?;
+        let mut x = self.first_rows(rows);
         for (number, block) in self.blocks_of(layers).iter().enumerate() {
             let mut slots: Vec<LayerRows<'_>> =
                 rows.iter_mut().map(|rows| self.in_layer(number, rows)).collect();
@@ -140,21 +149,21 @@ impl CpuBackend {
     }
 
     /// `[rows][hidden]`: embedded tokens, or the activations that came.
-    fn first_rows(&self, rows: &[Rows<'_>]) -> Result<Vec<f32>, EngineError> {
+    fn first_rows(&self, rows: &[Rows<'_>]) -> Vec<f32> {
         let mut x = vec![];
         for rows in rows {
             match rows.input {
                 Input::Activations(activations) => x.extend_from_slice(activations),
                 Input::Tokens(tokens) => {
-                    let embedding = self.embedding.as_ref();
-                    let embedding =
-                        embedding.expect("tokens go only to a part that begins with the embedding");
-                    x.extend(embedding.rows(tokens)?);
+                    let own = self.embedding.as_ref().map(Embedding::weights);
+                    let weights = own.or_else(|| self.head.as_ref().and_then(Head::packed));
+                    let weights = weights.expect("tokens go only to a part that begins with the embedding");
+                    embed(weights, tokens, self.arithmetic.isa, &mut x);
                 }
             }
         }
         debug_assert_eq!(x.len(), rows.iter().map(|rows| rows.count).sum::<usize>() * self.hyper.hidden);
-        Ok(x)
+        x
     }
 
     /// A slot's rows in one of its layers, counted from its first.
@@ -169,5 +178,7 @@ fn arithmetic(config: &EngineConfig) -> Result<Arithmetic, EngineError> {
     let threads =
         Threads::new(config.threads).map_err(|error| EngineError::invalid("threads", error.to_string()))?;
     let device = config.device.open()?;
-    Ok(Arithmetic { precision: config.precision, device, threads, isa: Isa::detect() })
+    let isa = Isa::chosen().map_err(|error| EngineError::invalid(VARIABLE, error))?;
+    let EngineConfig { precision, backend, device: choice, .. } = *config;
+    Ok(Arithmetic { precision, backend, choice, device, threads, isa })
 }

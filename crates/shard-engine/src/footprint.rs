@@ -1,13 +1,12 @@
 //! What shards take in memory, told by the header before anything is loaded.
 //!
-//! How a tensor and a cache are held is decided elsewhere; [`held_bytes`] and [`position_bytes`] are what is known of it
-//! here.
+//! How a tensor is held is decided by its storage, how a cache is by the backend; [`position_bytes`] is what is known of
+//! that here.
 
-use candle_core::Device;
-use gguf::{Header, TensorInfo};
+use gguf::Header;
 use swarm_types::{Cut, LayerRange, Precision, ShardRange};
 
-use crate::{cut::CutError, hyper::HyperParameters, part::Part, storage::Storage};
+use crate::{cut::CutError, hyper::HyperParameters, part::Part, storage::tensor_weight_bytes};
 
 /// Rows whose logits are in memory together.
 const LOGIT_ROWS: u64 = 16;
@@ -71,23 +70,16 @@ impl Footprint {
 /// Bytes of the part's weights as they are held.
 fn weight_bytes(header: &Header, part: Part, precision: Precision) -> Result<u64, CutError> {
     let parts = header.parts()?;
-    let held = |tensors: &[(&str, &TensorInfo)]| -> u64 {
-        tensors.iter().map(|(_, tensor)| held_bytes(tensor, precision)).sum()
-    };
-    // Rows of it are looked up as the file has them.
-    let stored: u64 = parts.embedding.iter().map(|(_, tensor)| tensor.bytes).sum();
-    let layers: u64 = part.layers.iter().map(|layer| held(&parts.layers[layer as usize])).sum();
-    let ends = [(part.embeds, stored), (part.samples, held(&parts.head))];
-    Ok(layers + ends.iter().filter(|(here, _)| *here).map(|(_, bytes)| bytes).sum::<u64>())
-}
-
-/// Bytes of a tensor as it is held: vectors as f32, matrices as their storage says.
-fn held_bytes(tensor: &TensorInfo, precision: Precision) -> u64 {
-    let as_f32 = tensor.shape.iter().product::<u64>().saturating_mul(F32_BYTES);
-    match Storage::of(precision, tensor.dtype, &Device::Cpu) {
-        Storage::Quantised if tensor.shape.len() > 1 => tensor.bytes,
-        _ => as_f32,
+    let mut tensors: Vec<_> = part.layers.iter().flat_map(|layer| &parts.layers[layer as usize]).collect();
+    if part.samples {
+        tensors.extend(&parts.head);
     }
+    // Where the embedding is the head too, it is held once.
+    if part.embeds {
+        let more = parts.embedding.iter().filter(|tensor| !tensors.contains(tensor));
+        tensors.extend(more.collect::<Vec<_>>());
+    }
+    Ok(tensors.iter().map(|(_, tensor)| tensor_weight_bytes(tensor, precision)).sum())
 }
 
 /// Bytes of one layer's keys and values of one position.

@@ -1,11 +1,15 @@
-//! The innermost loops: each in plain Rust and, where it pays, in an instruction set that is found at run time.
+//! The innermost loops, each written once for all instruction sets.
 //!
-//! One file for each format of weights and one for attention. [`isa`] alone knows which instruction sets there are and
-//! how they are detected; [`threads`] alone knows on which threads work runs. Every sum has one fixed order, which only
-//! the row itself decides: not the number of rows or threads.
+//! [`simd`] has the operations that they are written in, [`isa`] alone knows which instruction sets there are and how
+//! they are detected, [`threads`] alone on which threads work runs. [`formats`] says how weights lie in memory,
+//! [`product`] what they are multiplied by. Every sum has one fixed order, which only the row itself decides: not the
+//! number of rows or threads, nor the instruction set.
 
 pub(crate) mod attention;
-pub(crate) mod f32;
+pub(crate) mod formats;
 pub(crate) mod isa;
-mod panel;
+pub(crate) mod packed;
+pub(crate) mod product;
+pub(crate) mod rounded;
+pub(crate) mod simd;
 pub(crate) mod threads;

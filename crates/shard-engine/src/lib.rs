@@ -3,10 +3,10 @@
 //! Synchronous, and the only crate that names candle. It knows weights, tensors, positions and sampling; peers, text
 //! and gRPC are none of its business.
 //!
-//! On a CPU in precision `exact` a row's result does not depend on what else is in the batch, on the chunking or on
-//! the number of shards, bit for bit: every sum runs in one fixed order that only the row itself decides. Kernels that
-//! are not ours (precision `fast`, GPUs) are tried out at loading, and fed one row at a time where they do not keep
-//! that.
+//! On a CPU a row's result does not depend on what else is in the batch, on the chunking, on the number of shards or on
+//! the kind of processor, bit for bit: every sum runs in one fixed order that only the row itself decides. Kernels that
+//! are not ours (candle's, and so all on GPUs) are tried out at loading, and fed one row at a time where they do not
+//! keep that.
 
 mod arch;
 mod backend;
@@ -28,10 +28,9 @@ mod slot;
 mod source;
 mod storage;
 
-pub use config::{DeviceChoice, EngineConfig, FAST_THREADS_VARIABLE};
+pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig};
 pub use cut::{CutError, cut_of};
 pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;
 pub use footprint::{Footprint, Usage};
 pub use slot::{Slot, SlotOptions};
-pub use storage::estimated_weight_bytes;

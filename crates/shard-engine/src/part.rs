@@ -30,7 +30,8 @@ impl Part {
         };
         let tensors = source.header().tensors.iter();
         let blocks: u64 = tensors.filter(|(name, _)| mine(name)).map(|(_, tensor)| tensor.bytes).sum();
-        let embedding = if self.embeds { of("token_embd.weight") } else { 0 };
+        let twice = self.embeds && self.samples && hyper.tied;
+        let embedding = if self.embeds && !twice { of("token_embd.weight") } else { 0 };
         let head = match self.samples {
             true if hyper.tied => of("token_embd.weight"),
             true => of("output.weight"),

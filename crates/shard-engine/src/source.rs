@@ -1,12 +1,6 @@
 //! Reads single tensors of a model's file, and not a byte of any other.
 
-use std::{
-    borrow::Cow,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    ops::Range,
-    path::Path,
-};
+use std::{borrow::Cow, fs::File, io, ops::Range, path::Path};
 
 use candle_core::{
     Device,
@@ -14,7 +8,10 @@ use candle_core::{
 };
 use gguf::{Dtype, GgufError, Header, TensorInfo};
 
-use crate::EngineError;
+use crate::{
+    EngineError,
+    kernels::{packed::Packed, threads::Threads},
+};
 
 /// A model's file and its header.
 pub(crate) struct TensorSource {
@@ -71,8 +68,8 @@ impl TensorSource {
     fn bytes(&mut self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, EngineError> {
         let start = self.header.data_offset + offset;
         let mut bytes = vec![0; length as usize];
-        let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut bytes));
-        read.map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
+        read_at(&self.file, &mut bytes, start)
+            .map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
         self.read += length;
         Ok(bytes)
     }
@@ -89,14 +86,14 @@ impl TensorSource {
         let bytes =
             self.bytes(name, info.offset + row_bytes * rows.start as u64, row_bytes * rows.len() as u64)?;
         let numbers = rows.len() * shape.columns;
-        Ok(dequantize(bytes, ggml_type(info.dtype), numbers)?)
+        self.dequantize(bytes, name, info.dtype, numbers)
     }
 
     /// A vector as f32; its numbers must be finite.
     pub(crate) fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, EngineError> {
         let info = self.info(name, &[size])?;
         let bytes = self.bytes(name, info.offset, info.bytes)?;
-        let numbers = dequantize(bytes, ggml_type(info.dtype), size)?;
+        let numbers = self.dequantize(bytes, name, info.dtype, size)?;
         match numbers.iter().position(|number| !number.is_finite()) {
             Some(place) => Err(self.failed(format!("number {place} of tensor {name} is not finite"))),
             None => Ok(numbers),
@@ -112,7 +109,50 @@ impl TensorSource {
     pub(crate) fn raw(&mut self, name: &str, shape: MatrixShape) -> Result<RawMatrix, EngineError> {
         let info = self.info(name, &[shape.columns, shape.rows])?;
         let bytes = self.bytes(name, info.offset, info.bytes)?;
-        Ok(RawMatrix { dtype: ggml_type(info.dtype), shape, bytes })
+        Ok(RawMatrix { dtype: self.ggml_type(name, info.dtype)?, shape, bytes })
+    }
+
+    /// A matrix in panels, as this type: that of the file, or f32. Its panels are read and packed on all threads, in
+    /// pieces that stay in the caches.
+    pub(crate) fn packed(
+        &mut self,
+        name: &str,
+        shape: MatrixShape,
+        dtype: Dtype,
+        threads: &Threads,
+    ) -> Result<Packed, EngineError> {
+        let info = self.info(name, &[shape.columns, shape.rows])?;
+        let no_layout = || self.failed(format!("tensor {name} has no layout in memory"));
+        let mut packed = Packed::zeros(dtype, shape.rows, shape.columns).ok_or_else(no_layout)?;
+        let row_bytes = info.bytes / shape.rows as u64;
+        let start = self.header.data_offset + info.offset;
+        let read = |rows: Range<usize>| -> Result<Vec<u8>, EngineError> {
+            let mut bytes = vec![0; rows.len() * row_bytes as usize];
+            read_at(&self.file, &mut bytes, start + rows.start as u64 * row_bytes)
+                .map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
+            if dtype == info.dtype {
+                return Ok(bytes);
+            }
+            let numbers = self.dequantize(bytes, name, info.dtype, rows.len() * shape.columns)?;
+            Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
+        };
+        packed.fill(threads, read)?;
+        self.read += info.bytes;
+        Ok(packed)
+    }
+
+    fn dequantize(
+        &self,
+        bytes: Vec<u8>,
+        name: &str,
+        dtype: Dtype,
+        numbers: usize,
+    ) -> Result<Vec<f32>, EngineError> {
+        Ok(dequantize(bytes, self.ggml_type(name, dtype)?, numbers)?)
+    }
+
+    fn ggml_type(&self, name: &str, dtype: Dtype) -> Result<GgmlDType, EngineError> {
+        ggml_type(dtype).ok_or_else(|| self.failed(format!("tensor {name}: candle does not know {dtype:?}")))
     }
 }
 
@@ -134,12 +174,6 @@ pub(crate) struct RawMatrix {
 impl RawMatrix {
     pub(crate) fn byte_count(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// One row as f32.
-    pub(crate) fn row(&self, row: usize) -> candle_core::Result<Vec<f32>> {
-        let size = self.bytes.len() / self.shape.rows;
-        dequantize(self.bytes[row * size..(row + 1) * size].to_vec(), self.dtype, self.shape.columns)
     }
 
     /// The first rows, at most as many as there are, as a matrix of their own.
@@ -164,8 +198,27 @@ fn dequantize(bytes: Vec<u8>, dtype: GgmlDType, numbers: usize) -> candle_core::
     QTensor::new(storage, numbers)?.dequantize(&Device::Cpu)?.to_vec1()
 }
 
-fn ggml_type(dtype: Dtype) -> GgmlDType {
-    match dtype {
+/// Fills `bytes` from this place of the file on.
+fn read_at(file: &File, bytes: &mut [u8], place: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, place);
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            let place = place + done as u64;
+            match std::os::windows::fs::FileExt::seek_read(file, &mut bytes[done..], place)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// candle's name of a type, if it has one.
+fn ggml_type(dtype: Dtype) -> Option<GgmlDType> {
+    Some(match dtype {
         Dtype::F32 => GgmlDType::F32,
         Dtype::F16 => GgmlDType::F16,
         Dtype::BF16 => GgmlDType::BF16,
@@ -181,5 +234,6 @@ fn ggml_type(dtype: Dtype) -> GgmlDType {
         Dtype::Q5K => GgmlDType::Q5K,
         Dtype::Q6K => GgmlDType::Q6K,
         Dtype::Q8K => GgmlDType::Q8K,
-    }
+        Dtype::Iq4Nl | Dtype::Iq4Xs | Dtype::Mxfp4 => return None,
+    })
 }

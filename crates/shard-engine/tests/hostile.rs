@@ -64,7 +64,7 @@ proptest! {
         fast in any::<bool>(),
     ) {
         let numbers: Vec<_> = KEYS.into_iter().zip(numbers).collect();
-        let precision = if fast { Precision::Fast } else { Precision::Exact };
+        let precision = if fast { Precision::Standard } else { Precision::Exact };
         prop_assert!(load(&header(&numbers), shard, precision).is_err());
     }
 }

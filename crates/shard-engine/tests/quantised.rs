@@ -40,13 +40,13 @@ fn route(model: &Model, precision: Precision) -> Route {
 fn a_row_of_quantised_products_gets_the_same_bits_in_every_company() {
     for (dtype, ggml) in TYPES {
         let model = Model::quantised(&tiny(), dtype, ggml);
-        let mut fast = route(&model, Precision::Fast);
+        let mut fast = route(&model, Precision::Standard);
         let expected = fast.generate(1, &params(), 1);
         for chunk in [2, 4, 7, 13] {
             let got = fast.generate(1, &params(), chunk);
             assert_eq!(got, expected, "{dtype:?} in chunks of {chunk}");
         }
-        let mut fresh = route(&model, Precision::Fast);
+        let mut fresh = route(&model, Precision::Standard);
         assert_eq!(fresh.generate(1, &params(), 13), expected, "{dtype:?} loaded again");
     }
 }
@@ -61,7 +61,7 @@ fn quantised_products_are_near_those_of_the_dequantised_weights() {
             route.open(1, &top);
             route.run(vec![(1, step(0, &PROMPT))]).pop().expect("an output").tokens.remove(0).top
         };
-        let (exact, fast) = (first(Precision::Exact), first(Precision::Fast));
+        let (exact, fast) = (first(Precision::Exact), first(Precision::Standard));
         let near = |exact: &swarm_types::TokenLogprob| {
             let fast = fast.iter().find(|fast| fast.token == exact.token)?;
             Some((fast.logprob - exact.logprob).abs())
@@ -77,5 +77,5 @@ fn quantised_products_are_near_those_of_the_dequantised_weights() {
 fn quantised_weights_are_held_as_they_are_stored() {
     let model = Model::quantised(&tiny(), Dtype::Q4K, GgmlDType::Q4K);
     let bytes = |precision| route(&model, precision).engines[0].info().weight_bytes;
-    assert!(bytes(Precision::Fast) * 5 < bytes(Precision::Exact));
+    assert!(bytes(Precision::Standard) * 5 < bytes(Precision::Exact));
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use swarm_types::{IdError, Precision};
 
 /// A day: longer than anybody waits on purpose.
 const MAX_SECONDS: f64 = 86_400.0;
@@ -21,6 +22,19 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 /// When they are not 0 to a day.
 pub fn seconds_or_none(text: &str) -> Result<Duration, String> {
     at_least(0.0, text)
+}
+
+/// Reads a precision, by its old name as well, and then says so: logs have not begun when flags are read.
+///
+/// # Errors
+/// When it is no precision.
+#[allow(clippy::print_stderr)]
+pub fn precision(text: &str) -> Result<Precision, IdError> {
+    let precision = Precision::from_option(text)?;
+    if text == Precision::OLD_NAME {
+        eprintln!("warning: precision {} is called {precision} now", Precision::OLD_NAME);
+    }
+    Ok(precision)
 }
 
 /// Reads a path, also an empty one: an environment variable that is set to nothing names no file.

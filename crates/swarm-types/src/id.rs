@@ -22,7 +22,7 @@ pub enum IdError {
     #[error("session id must be a UUID of 36 characters")]
     Session,
     /// Neither of the two precisions.
-    #[error("precision must be \"exact\" or \"fast\"")]
+    #[error("precision must be \"exact\" or \"standard\"")]
     Precision,
 }
 
@@ -174,11 +174,24 @@ serde_as_text!(ModelDigest);
 /// is its own business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub enum Precision {
-    /// Products of f32 weights and f32 activations: the reference's answers.
-    #[default]
+    /// Sums of f32 products from the first to the last: the reference's answers.
     Exact,
-    /// Products of quantised weights and 8-bit activations.
-    Fast,
+    /// Activations of 16 bits with a scale for every 32 of them, products of whole numbers summed exactly.
+    #[default]
+    Standard,
+}
+
+impl Precision {
+    /// What `standard` was called before: still taken from people, not from nodes.
+    pub const OLD_NAME: &str = "fast";
+
+    /// As people write it: also by its old name.
+    ///
+    /// # Errors
+    /// When it is no precision.
+    pub fn from_option(text: &str) -> Result<Self, IdError> {
+        if text == Self::OLD_NAME { Ok(Self::Standard) } else { text.parse() }
+    }
 }
 
 impl FromStr for Precision {
@@ -187,7 +200,7 @@ impl FromStr for Precision {
     fn from_str(text: &str) -> Result<Self, IdError> {
         match text {
             "exact" => Ok(Self::Exact),
-            "fast" => Ok(Self::Fast),
+            "standard" => Ok(Self::Standard),
             _ => Err(IdError::Precision),
         }
     }
@@ -197,7 +210,7 @@ impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Exact => "exact",
-            Self::Fast => "fast",
+            Self::Standard => "standard",
         })
     }
 }

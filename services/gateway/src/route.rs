@@ -101,7 +101,7 @@ fn precisions(status: &SwarmStatus, wish: &RouteWish) -> Vec<Precision> {
         return vec![precision];
     }
     let served = status.model.as_ref().filter(|model| model.digest == wish.digest);
-    let mut all = vec![Precision::Exact, Precision::Fast];
+    let mut all = vec![Precision::Standard, Precision::Exact];
     all.sort_by_key(|precision| served.is_none_or(|model| model.precision != *precision));
     all
 }
@@ -379,10 +379,10 @@ mod tests {
 
     #[test]
     fn all_hops_compute_in_one_precision() {
-        let fast = |name| of_model(name, DIGEST, Precision::Fast);
+        let fast = |name| of_model(name, DIGEST, Precision::Standard);
         let shards = || vec![vec![loaded("a"), fast("b")], vec![fast("c")]];
         let any = any();
-        assert_eq!(plan_route(&status(shards()), &any).expect("a route").precision, Precision::Fast);
+        assert_eq!(plan_route(&status(shards()), &any).expect("a route").precision, Precision::Standard);
         let exact = RouteWish { precision: Some(Precision::Exact), ..any };
         let problem = plan_route(&status(shards()), &exact).expect_err("shard 1 is only fast");
         assert_eq!(problem.missing, [(ShardId(1), Missing::OtherModel)]);

@@ -9,6 +9,7 @@ use model_hub::{HubConfig, ModelRef};
 use serde::Serialize;
 use shard_engine::{CutError, Footprint, Usage, cut_of};
 use shard_worker::ByteSize;
+use swarm_process::flags::precision;
 use swarm_types::{Cut, LayerRange, Precision, ShardId, ShardRange, ShardWeights};
 
 use crate::bench::table::table;
@@ -58,8 +59,8 @@ pub(crate) struct Shape {
     #[arg(long, env = "LLAMA_SWARM_SHARD_WEIGHTS", value_name = "WEIGHTS")]
     pub shard_weights: Option<ShardWeights>,
 
-    /// `exact` or `fast`: how weights are held.
-    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    /// `standard` or `exact`, as the workers have it.
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     pub precision: Precision,
 
     /// Rows that a worker computes as one batch.

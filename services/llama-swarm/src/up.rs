@@ -18,10 +18,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
-use shard_engine::DeviceChoice;
+use shard_engine::{BackendChoice, DeviceChoice};
 use shard_worker::ByteSize;
 use swarm_net::Secret;
 use swarm_process::{
+    flags::precision,
     machine, shutdown,
     telemetry::{self, Telemetry, TelemetryConfig},
 };
@@ -67,9 +68,15 @@ pub(crate) struct SwarmConfig {
     #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
     model: ModelRef,
 
-    /// `exact` (weights and activations f32) or `fast` (quantised products, 8-bit activations).
-    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    /// standard: activations of 16 bits, answers as those of f32 but for the last digits. exact: sums of f32, slower,
+    /// for reference. All workers of a route need the same.
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     precision: Precision,
+
+    /// Whose matrix products: native (ours, on a processor) or candle (candle's everywhere, for comparison; its answers
+    /// are not bit for bit those of the others).
+    #[arg(long, env = "LLAMA_SWARM_BACKEND", default_value_t)]
+    backend: BackendChoice,
 
     /// Into how many shards the model is cut.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
@@ -280,6 +287,11 @@ impl SwarmConfig {
         self.device
     }
 
+    /// Whose products.
+    pub(crate) fn backend(&self) -> BackendChoice {
+        self.backend
+    }
+
     /// Threads of one engine.
     pub(crate) fn threads(&self) -> usize {
         self.threads.into()
@@ -323,6 +335,7 @@ impl SwarmConfig {
             ignore_memory: self.ignore_memory,
             workers,
             threads: self.threads,
+            backend: self.backend,
             device: self.device,
             kv_memory: self
                 .kv_memory

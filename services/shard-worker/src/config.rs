@@ -4,10 +4,13 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
-use shard_engine::DeviceChoice;
+use shard_engine::{BackendChoice, DeviceChoice};
 use swarm_net::NetConfig;
 use swarm_process::{
-    address_file::AddressFile, flags::seconds_or_none, listener::TlsConfig, telemetry::TelemetryConfig,
+    address_file::AddressFile,
+    flags::{precision, seconds_or_none},
+    listener::TlsConfig,
+    telemetry::TelemetryConfig,
 };
 use swarm_types::{Precision, ShardRange, ShardWeights};
 
@@ -31,10 +34,15 @@ pub struct Config {
     #[command(flatten)]
     pub hub: HubConfig,
 
-    /// exact: weights dequantised to f32, the reference's answers. fast: quantised products with 8-bit activations,
-    /// less memory, slightly other answers. All workers of a route need the same.
-    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t)]
+    /// standard: activations of 16 bits, answers as those of f32 but for the last digits. exact: sums of f32, slower,
+    /// for reference. All workers of a route need the same.
+    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     pub precision: Precision,
+
+    /// Whose matrix products: native (ours, on a processor) or candle (candle's everywhere, for comparison; its answers
+    /// are not bit for bit those of the others).
+    #[arg(long, env = "LLAMA_SWARM_BACKEND", default_value_t)]
+    pub backend: BackendChoice,
 
     /// Where to compute: cpu, cuda:N or metal:N (the last two if built with that feature).
     #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]

@@ -1,7 +1,7 @@
 //! What the tests of this crate need of an engine.
 
 use gguf::tiny::TinyModel;
-use shard_engine::{DeviceChoice, Engine, EngineConfig, Slot, SlotOptions};
+use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, Slot, SlotOptions};
 use swarm_types::{Precision, ShardRange};
 
 /// Different slots. Only an engine makes them.
@@ -15,6 +15,7 @@ pub(crate) fn slots(count: usize) -> Vec<Slot> {
         total_shards: 8,
         shard_weights: None,
         precision: Precision::Exact,
+        backend: BackendChoice::Native,
         device: DeviceChoice::Cpu,
         kv_bytes: 1 << 20,
         threads: 1,

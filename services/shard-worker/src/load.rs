@@ -32,6 +32,7 @@ impl Load {
             total_shards: self.config.net.total_shards,
             shard_weights: self.config.shard_weights.clone(),
             precision: self.config.precision,
+            backend: self.config.backend,
             device: self.config.device,
             kv_bytes: self.config.kv_memory.0,
             threads: self.config.thread_count(),

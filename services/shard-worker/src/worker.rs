@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::atomi
 use gguf::Header;
 use prometheus_client::metrics::gauge::Gauge;
 use shard_client::{MAX_COLLECT_BYTES, MAX_MESSAGE_BYTES, MAX_OPEN_BYTES};
-use shard_engine::{CutError, DeviceChoice, FAST_THREADS_VARIABLE, Footprint, Usage, cut_of};
+use shard_engine::{
+    BackendChoice, CANDLE_THREADS_VARIABLE, CutError, DeviceChoice, Footprint, Usage, cut_of,
+};
 use swarm_net::{
     MethodLimit, NetError, PeerCalls, PeerListener, Role, ShardOffer, SwarmNet, peer_server_for,
 };
@@ -18,7 +20,7 @@ use swarm_process::{
     telemetry,
 };
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
-use swarm_types::{Cut, ModelDigest, ModelId, NodeId, Precision};
+use swarm_types::{Cut, ModelDigest, ModelId, NodeId};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -246,16 +248,16 @@ async fn flatten(task: &mut JoinHandle<Result<(), WorkerError>>) -> Result<(), W
 /// Says when candle's products will not run on as many threads as the worker was given: on a small share of a large
 /// machine that costs most of the speed.
 fn warn_of_threads(config: &Config) {
-    if config.precision != Precision::Fast || config.device != DeviceChoice::Cpu {
+    if config.backend != BackendChoice::Candle || config.device != DeviceChoice::Cpu {
         return;
     }
     let threads = config.thread_count();
-    let set = std::env::var(FAST_THREADS_VARIABLE).unwrap_or_default();
+    let set = std::env::var(CANDLE_THREADS_VARIABLE).unwrap_or_default();
     if set.parse() != Ok(threads) {
         tracing::warn!(
             threads,
             set,
-            "precision fast does not heed --threads: start the worker with {FAST_THREADS_VARIABLE}={threads}"
+            "backend candle does not heed --threads: start the worker with {CANDLE_THREADS_VARIABLE}={threads}"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The first half of a layer: what a row takes from the positions before it.
 
 use super::{
-    linear::{Arithmetic, Linear},
+    linear::{Arithmetic, Linear, forward_all},
     norm::Norm,
     pass::{LayerRows, Pass},
 };
@@ -92,9 +92,8 @@ impl Attention {
         pass: &Pass<'_>,
     ) -> candle_core::Result<Vec<f32>> {
         let normed = self.norm.apply(x);
-        let mut query = self.query.forward(&normed, pass.arithmetic)?;
-        let mut key = self.key.forward(&normed, pass.arithmetic)?;
-        let value = self.value.forward(&normed, pass.arithmetic)?;
+        let [mut query, mut key, value] =
+            forward_all([&self.query, &self.key, &self.value], &normed, pass.arithmetic)?;
         if let Some(norm) = &self.query_norm {
             query = norm.apply(&query);
         }

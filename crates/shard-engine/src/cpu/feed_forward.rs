@@ -1,7 +1,7 @@
 //! The second half of a layer: what a row makes of itself alone.
 
 use super::{
-    linear::{Arithmetic, Linear},
+    linear::{Arithmetic, Linear, forward_all},
     norm::Norm,
 };
 use crate::{
@@ -62,8 +62,7 @@ impl FeedForward {
         let normed = self.norm.apply(x);
         match &self.network {
             Network::Dense { gate, up, down } => {
-                let mut gate = gate.forward(&normed, arithmetic)?;
-                let up = up.forward(&normed, arithmetic)?;
+                let [mut gate, up] = forward_all([gate, up], &normed, arithmetic)?;
                 bend(self.activation, &mut gate, &up);
                 down.forward(&gate, arithmetic)
             }

@@ -10,33 +10,47 @@ use super::{
 use crate::{
     EngineError,
     hyper::HyperParameters,
-    source::{MatrixShape, RawMatrix, TensorSource},
+    kernels::{isa::Isa, packed::Packed},
+    source::{MatrixShape, TensorSource},
+    storage::packed_as,
 };
 
 /// Rows whose logits are in memory together; a vocabulary is large.
 const ROWS_AT_ONCE: usize = 16;
 
-/// The embedding as the file stores it; single rows are dequantised when they are needed.
+/// The embedding; single rows are made f32 when they are needed.
 #[derive(Debug)]
-pub(crate) struct Embedding(RawMatrix);
+pub(crate) struct Embedding(Packed);
 
 impl Embedding {
     pub(crate) fn load(
         source: &mut TensorSource,
         hyper: &HyperParameters,
+        arithmetic: &Arithmetic,
     ) -> std::result::Result<Self, EngineError> {
         let shape = MatrixShape { rows: hyper.vocabulary, columns: hyper.hidden };
-        Ok(Self(source.raw("token_embd.weight", shape)?))
+        let dtype = source.dtype(TENSOR, shape)?;
+        source.packed(TENSOR, shape, packed_as(dtype), &arithmetic.threads).map(Self)
     }
 
     pub(crate) fn byte_count(&self) -> usize {
         self.0.byte_count()
     }
 
-    /// `[tokens][hidden]`; the tokens must be in the vocabulary.
-    pub(crate) fn rows(&self, tokens: &[TokenId]) -> Result<Vec<f32>> {
-        let rows = tokens.iter().map(|token| self.0.row(token.0 as usize)).collect::<Result<Vec<_>>>()?;
-        Ok(rows.concat())
+    pub(crate) fn weights(&self) -> &Packed {
+        &self.0
+    }
+}
+
+/// The embedding's tensor.
+const TENSOR: &str = "token_embd.weight";
+
+/// `[tokens][hidden]` from the embedding's weights; the tokens must be in the vocabulary.
+pub(crate) fn embed(weights: &Packed, tokens: &[TokenId], isa: Isa, x: &mut Vec<f32>) {
+    for token in tokens {
+        let start = x.len();
+        x.resize(start + weights.inputs(), 0.0);
+        weights.row(token.0 as usize, isa, &mut x[start..]);
     }
 }
 
@@ -63,6 +77,11 @@ impl Head {
 
     pub(crate) fn byte_count(&self) -> usize {
         self.norm.byte_count() + self.output.byte_count()
+    }
+
+    /// The output matrix, if it is held in panels.
+    pub(crate) fn packed(&self) -> Option<&Packed> {
+        self.output.packed()
     }
 
     /// Calls `each` with the place and the logits of every row of `x` `[rows][hidden]`.

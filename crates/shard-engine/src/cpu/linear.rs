@@ -5,23 +5,38 @@ use swarm_types::Precision;
 
 use super::foreign::Foreign;
 use crate::{
-    EngineError,
-    kernels::{f32::Packed, isa::Isa, threads::Threads},
+    BackendChoice, DeviceChoice, EngineError,
+    kernels::{
+        isa::Isa,
+        packed::Packed,
+        product::{Input, Rule},
+        threads::Threads,
+    },
     source::{MatrixShape, TensorSource},
     storage::Storage,
 };
-
-/// Rows that are dequantised at a time, so that loading needs little more memory than what is kept.
-const ROWS_AT_ONCE: usize = 512;
 
 /// How and where matrices are multiplied.
 #[derive(Debug)]
 pub(crate) struct Arithmetic {
     pub precision: Precision,
+    pub backend: BackendChoice,
+    pub choice: DeviceChoice,
     pub device: Device,
     /// Of our own kernels, as `isa`.
     pub threads: Threads,
     pub isa: Isa,
+}
+
+impl Arithmetic {
+    /// Rows `[rows][inputs]` that some matrices are to multiply.
+    pub(crate) fn input<'a>(&self, x: &'a [f32], inputs: usize) -> Input<'a> {
+        let rule = match self.precision {
+            Precision::Exact => Rule::Exact,
+            Precision::Standard => Rule::Standard,
+        };
+        Input::new(x, inputs, rule, self.isa)
+    }
 }
 
 /// `y = x · wᵀ (+ bias)`.
@@ -50,10 +65,10 @@ impl Linear {
         let weight = format!("{name}.weight");
         let dtype = source.dtype(&weight, shape)?;
         let bias = source.opt_vector(&format!("{name}.bias"), shape.rows)?;
-        let device = &arithmetic.device;
-        let (weights, bytes) = match Storage::of(arithmetic.precision, dtype, device) {
-            Storage::Panels => {
-                let packed = pack(source, &weight, shape)?;
+        let Arithmetic { precision, backend, choice, device, threads, .. } = arithmetic;
+        let (weights, bytes) = match Storage::of(*precision, dtype, *backend, *choice) {
+            Storage::Packed(as_type) => {
+                let packed = source.packed(&weight, shape, as_type, threads)?;
                 let bytes = packed.byte_count();
                 (Weights::Packed(packed), bytes)
             }
@@ -80,26 +95,47 @@ impl Linear {
         self.shape.rows
     }
 
+    /// Its panels, if it is held in such.
+    pub(crate) fn packed(&self) -> Option<&Packed> {
+        match &self.weights {
+            Weights::Packed(packed) => Some(packed),
+            Weights::Foreign(_) => None,
+        }
+    }
+
     /// `x` is `[rows][inputs]`, the result `[rows][outputs]`.
     pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
-        let mut y = match &self.weights {
-            Weights::Packed(packed) => packed.multiply(x, arithmetic.isa, &arithmetic.threads),
-            Weights::Foreign(foreign) => foreign.multiply(x)?,
-        };
-        if let Some(bias) = &self.bias {
-            y.chunks_exact_mut(bias.len())
-                .for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
-        }
+        let [y] = forward_all([self], x, arithmetic)?;
         Ok(y)
     }
 }
 
-/// The matrix must be known to have this shape: room for all of it is made first.
-fn pack(source: &mut TensorSource, name: &str, shape: MatrixShape) -> Result<Packed, EngineError> {
-    let mut packed = Packed::zeros(shape.rows, shape.columns);
-    for first in (0..shape.rows).step_by(ROWS_AT_ONCE) {
-        let rows = source.rows(name, shape, first..(first + ROWS_AT_ONCE).min(shape.rows))?;
-        packed.put(first, &rows);
+/// The products of the same rows with several matrices of as many inputs, as one piece of work where they are ours.
+pub(crate) fn forward_all<const COUNT: usize>(
+    linears: [&Linear; COUNT],
+    x: &[f32],
+    arithmetic: &Arithmetic,
+) -> candle_core::Result<[Vec<f32>; COUNT]> {
+    let inputs = linears.first().map_or(1, |linear| linear.shape.columns);
+    let rows = x.len() / inputs;
+    let mut ys = linears.map(|_| vec![]);
+    let (mut packed, mut outs) = (Vec::with_capacity(COUNT), Vec::with_capacity(COUNT));
+    for (linear, y) in linears.iter().zip(&mut ys) {
+        match &linear.weights {
+            Weights::Packed(matrix) => {
+                *y = vec![0.0; rows * linear.shape.rows];
+                packed.push(matrix);
+                outs.push(y.as_mut_slice());
+            }
+            Weights::Foreign(foreign) => *y = foreign.multiply(x)?,
+        }
     }
-    Ok(packed)
+    arithmetic.input(x, inputs).multiply(&packed, &mut outs, &arithmetic.threads);
+    for (linear, y) in linears.iter().zip(&mut ys) {
+        if let Some(bias) = &linear.bias {
+            y.chunks_exact_mut(bias.len())
+                .for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
+    }
+    Ok(ys)
 }

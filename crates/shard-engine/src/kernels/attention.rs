@@ -3,7 +3,10 @@
 //! A row looks at the positions up to its own, in order, and every sum has one fixed order; so it does not matter in
 //! which chunk the row came or which other rows are in the batch.
 
-use super::isa::{Isa, Kernel};
+use super::{
+    isa::Isa,
+    simd::{Kernel, Simd},
+};
 
 /// Sums run in this many lanes that are added up at the end.
 const LANES: usize = 16;
@@ -34,8 +37,10 @@ pub(crate) fn attend(query: &[f32], context: Context<'_>, isa: Isa, out: &mut [f
 }
 
 impl Kernel for Attention<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn portable(self) {
+    fn run<S: Simd>(self, _simd: S) {
         let Context { keys, values, kv_heads, head, scale } = self.context;
         let width = kv_heads * head;
         let group = self.query.len() / width;
@@ -93,7 +98,7 @@ mod tests {
         let values = [1.0, 2.0, 3.0, 4.0];
         let context = Context { keys: &keys, values: &values, kv_heads: 1, head: 2, scale: 0.5f32.sqrt() };
         let mut out = [0.0; 4];
-        attend(&[9.0, 0.0, 0.0, 9.0], context, Isa::detect(), &mut out);
+        attend(&[9.0, 0.0, 0.0, 9.0], context, Isa::best(), &mut out);
         let near = |a: f32, b: f32| (a - b).abs() < 1e-5;
         assert!(
             near(out[0], 1.0) && near(out[1], 2.0),

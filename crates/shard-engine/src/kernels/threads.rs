@@ -14,6 +14,14 @@ impl Threads {
         Ok(Self(if count > 1 { Some(pool()?) } else { None }))
     }
 
+    /// Runs `each` for every number below `count`; which thread takes which is of no consequence.
+    pub(crate) fn for_each(&self, count: usize, each: impl Fn(usize) + Sync + Send) {
+        match &self.0 {
+            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().for_each(each)),
+            _ => (0..count).for_each(each),
+        }
+    }
+
     /// Runs `each` for every chunk of `out`; which thread takes which is of no consequence.
     pub(crate) fn for_chunks<T: Send>(
         &self,

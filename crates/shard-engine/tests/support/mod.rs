@@ -10,7 +10,7 @@ use candle_core::{
     quantized::{GgmlDType, QTensor},
 };
 use gguf::{Dtype, Header, TensorInfo, tiny::TinyModel, write::Writer};
-use shard_engine::{DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
+use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
 use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepInput, StepOutput, TokenId};
 use tempfile::TempDir;
 
@@ -67,6 +67,7 @@ impl Model {
             total_shards,
             shard_weights: None,
             precision: Precision::Exact,
+            backend: BackendChoice::Native,
             device: DeviceChoice::Cpu,
             kv_bytes: 64 << 20,
             threads: 1,

@@ -77,6 +77,7 @@ impl Measurement {
             total_shards: 1,
             shard_weights: None,
             precision: config.swarm.precision(),
+            backend: config.swarm.backend(),
             device: config.swarm.device(),
             // The measurement itself bounds its sessions.
             kv_bytes: 1 << 40,

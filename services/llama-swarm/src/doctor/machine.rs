@@ -133,7 +133,7 @@ pub(crate) fn memory(plan: &MemoryPlan, available: Option<u64>) -> Finding {
         _ => Finding::bad(
             format!("memory: {have} MiB available, the largest shard needs about {part} MiB besides caches"),
             "free some memory, cut the model into more shards, give this machine's shard a smaller weight \
-             (--shard-weights), or take a smaller model file",
+             (--shard-weights), or take a file with fewer bits a weight",
         ),
     }
 }

@@ -211,7 +211,7 @@ mod tests {
             model(&mut replica.model);
             vec![replica]
         };
-        let fast = findings(vec![fits(), fits(), with(|model| model.precision = Precision::Fast)]);
+        let fast = findings(vec![fits(), fits(), with(|model| model.precision = Precision::Standard)]);
         assert_eq!(fast.len(), 3);
         assert_eq!(fast[2].fix.as_deref(), Some("restart it with --precision exact"));
         let other = findings(vec![fits(), fits(), with(|model| model.digest = ModelDigest([9; 32]))]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use shard_engine::{DeviceChoice, FAST_THREADS_VARIABLE};
+use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice};
 use shard_worker::ByteSize;
 use swarm_process::{
     address_file::Addresses,
@@ -37,6 +37,7 @@ pub(crate) struct Plan {
     /// Threads of each worker's engine.
     pub threads: u16,
     /// Where workers compute.
+    pub backend: BackendChoice,
     pub device: DeviceChoice,
     /// Memory of each worker for its sessions' caches; absent: as much as a worker takes by itself.
     pub kv_memory: Option<ByteSize>,
@@ -185,14 +186,14 @@ impl Plan {
 
     /// The nodes that compute. Enter by `entry`, a multiaddress.
     pub(crate) fn workers(&self, entry: &str) -> Vec<ProcessSpec> {
-        let Self { precision, threads, device, .. } = self;
+        let Self { precision, threads, backend, device, .. } = self;
         let worker = |(place, shards): (usize, &ShardRange)| {
             let name = format!("worker-{place}");
             let mut worker = self.process(&name, "worker", Listen::loopback(0, 0, None));
             // The flag below is for our products, this for candle's.
-            worker.environment.push((FAST_THREADS_VARIABLE, threads.to_string()));
+            worker.environment.push((CANDLE_THREADS_VARIABLE, threads.to_string()));
             worker.args.extend(words(&format!(
-                "--shard-id {shards} --precision {precision} --threads {threads} --device {device}"
+                "--shard-id {shards} --precision {precision} --threads {threads} --backend {backend} --device {device}"
             )));
             let kv_memory = self.kv_memory.map(|bytes| words(&format!("--kv-memory {bytes}")));
             worker.args.extend(kv_memory.unwrap_or_default());
@@ -273,6 +274,7 @@ mod tests {
             ignore_memory: false,
             workers: spread(2, 2).expect("valid"),
             threads: 1,
+            backend: BackendChoice::Native,
             device: DeviceChoice::Cpu,
             kv_memory: None,
             environment: vec![],
@@ -287,7 +289,7 @@ mod tests {
         let workers = Plan { threads: 3, ..plan() }.workers("/ip4/127.0.0.1/udp/4001/quic-v1");
         for worker in workers {
             assert!(worker.args().windows(2).any(|pair| pair == ["--threads", "3"]), "{:?}", worker.args());
-            assert_eq!(worker.environment, [(FAST_THREADS_VARIABLE, "3".to_owned())]);
+            assert_eq!(worker.environment, [(CANDLE_THREADS_VARIABLE, "3".to_owned())]);
         }
     }
 

@@ -1,0 +1,226 @@
+//! Products of rows and weight matrices, by one of two rules.
+//!
+//! *Exact*: `y[m][n] = Σ_k x[m][k] · w[n][k]` in f32, summed from k = 0 upwards with one fused multiply-add a term.
+//! *Standard*: activations are rounded to 16 bits with a scale for every 32 (`rounded.rs`), products of whole numbers are
+//! summed exactly within such a part (or its half, where the weights' scales change there), and the parts' sums are
+//! added in f32 from the first to the last: one fused multiply-add a part with its two scales multiplied, and one with
+//! its minimum, if it has one.
+//!
+//! Either way a result depends on its row and its weights alone: not on how many rows or matrices are multiplied
+//! together, nor on tiles, threads or the instruction set. Weights that are no whole numbers go by the exact rule.
+
+mod columns;
+mod direct;
+mod exact;
+mod tiled;
+mod tiles;
+
+use std::{cell::OnceCell, marker::PhantomData, ops::Range};
+
+use self::{columns::Columns, tiles::Tiles};
+use super::{
+    formats::{Format, PART, Quantised},
+    isa::Isa,
+    packed::{ForFormat, Packed, for_format},
+    rounded::Rounded,
+    simd::LANES,
+    threads::Threads,
+};
+
+/// Up to so many rows are multiplied from the packed weights as they stream by; for more, weights are unpacked first.
+const DIRECT_ROWS: usize = 4;
+
+/// Panels that are unpacked together.
+const PANELS_AT_ONCE: usize = 2;
+
+/// Pieces of work for each thread, so that none waits long for another that was interrupted.
+const PIECES: usize = 4;
+
+/// Which rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rule {
+    Exact,
+    Standard,
+}
+
+/// Rows that are multiplied by one matrix after another.
+pub(crate) struct Input<'a> {
+    /// `[rows][inputs]`.
+    x: &'a [f32],
+    inputs: usize,
+    rule: Rule,
+    isa: Isa,
+    rounded: OnceCell<Rounded>,
+    rounded_tiles: OnceCell<Tiles<i32>>,
+    exact_tiles: OnceCell<Tiles<f32>>,
+}
+
+impl<'a> Input<'a> {
+    /// `x` is `[rows][inputs]`.
+    pub(crate) fn new(x: &'a [f32], inputs: usize, rule: Rule, isa: Isa) -> Self {
+        let (rounded, rounded_tiles, exact_tiles) = Default::default();
+        Self { x, inputs, rule, isa, rounded, rounded_tiles, exact_tiles }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.x.len() / self.inputs
+    }
+
+    fn rounded(&self) -> &Rounded {
+        self.rounded.get_or_init(|| Rounded::new(self.x, self.inputs, self.isa))
+    }
+
+    fn rounded_tiles(&self) -> &Tiles<i32> {
+        self.rounded_tiles.get_or_init(|| {
+            Tiles::new(&self.rounded().words, self.inputs / 2, self.inputs / 2, tiled::most_rows(self.isa))
+        })
+    }
+
+    fn exact_tiles(&self) -> &Tiles<f32> {
+        self.exact_tiles.get_or_init(|| {
+            Tiles::new(self.x, self.inputs, self.inputs.next_multiple_of(PART), exact::most_rows(self.isa))
+        })
+    }
+
+    /// The products with some matrices of as many inputs each; `outs` are `[rows][outputs]` of each.
+    pub(crate) fn multiply(&self, matrices: &[&Packed], outs: &mut [&mut [f32]], threads: &Threads) {
+        let rows = self.rows();
+        debug_assert!(matrices.iter().all(|matrix| matrix.inputs() == self.inputs));
+        let share = share(matrices, threads);
+        let mut tasks = Vec::with_capacity(threads.count() * PIECES + matrices.len());
+        for (matrix, out) in matrices.iter().zip(outs) {
+            assert_eq!(out.len(), rows * matrix.outputs(), "room for the result");
+            let columns = Columns::new(out, matrix.outputs());
+            let panels = matrix.panels();
+            for first in (0..panels).step_by(share) {
+                tasks.push(Task { matrix, panels: first..(first + share).min(panels), columns });
+            }
+        }
+        // Made once, by the caller, and shared.
+        let operand = matrices.iter().map(|matrix| self.operand(matrix)).collect::<Vec<_>>();
+        let of = |matrix: &Packed| {
+            let place = matrices.iter().position(|other| std::ptr::eq(*other, matrix));
+            operand[place.expect("one of them")]
+        };
+        let work: Vec<(Task<'_>, Operand<'_>)> =
+            tasks.into_iter().map(|task| (of(task.matrix), task)).map(|(x, task)| (task, x)).collect();
+        let isa = self.isa;
+        threads.for_each(work.len(), |number| {
+            let (task, x) = &work[number];
+            for_format(task.matrix.dtype(), Multiply { task, x: *x, isa }).expect("packed");
+        });
+    }
+
+    /// The rows in the form in which a matrix takes them.
+    fn operand(&self, matrix: &Packed) -> Operand<'_> {
+        if self.rule == Rule::Exact || !matrix.is_quantised() {
+            return Operand::Exact(self.exact_tiles());
+        }
+        match self.rows() {
+            ..=DIRECT_ROWS => Operand::Direct(self.rounded()),
+            _ => Operand::Tiled(self.rounded(), self.rounded_tiles()),
+        }
+    }
+}
+
+/// Panels of a piece of work.
+fn share(matrices: &[&Packed], threads: &Threads) -> usize {
+    let panels: usize = matrices.iter().map(|matrix| matrix.panels()).sum();
+    match threads.count() {
+        1 => panels.max(1),
+        count => panels.div_ceil(count * PIECES).next_multiple_of(PANELS_AT_ONCE),
+    }
+}
+
+/// Some panels of a matrix.
+struct Task<'a> {
+    matrix: &'a Packed,
+    panels: Range<usize>,
+    columns: Columns<'a>,
+}
+
+impl Task<'_> {
+    fn bytes(&self) -> &[u8] {
+        let size = self.matrix.panel_bytes();
+        &self.matrix.bytes()[self.panels.start * size..self.panels.end * size]
+    }
+}
+
+/// Rows as a kernel takes them.
+#[derive(Clone, Copy)]
+enum Operand<'a> {
+    Exact(&'a Tiles<f32>),
+    Direct(&'a Rounded),
+    Tiled(&'a Rounded, &'a Tiles<i32>),
+}
+
+struct Multiply<'a> {
+    task: &'a Task<'a>,
+    x: Operand<'a>,
+    isa: Isa,
+}
+
+impl ForFormat for Multiply<'_> {
+    type Output = ();
+
+    fn plain<F: Format>(self) {
+        let Operand::Exact(x) = self.x else { unreachable!("numbers as they are go by the exact rule") };
+        self.isa.run(exact::Exact::<F> { panels: self.panels(), x, format: PhantomData });
+    }
+
+    fn quantised<Q: Quantised>(self) {
+        let panels = self.panels();
+        match self.x {
+            Operand::Exact(_) => self.plain::<Q>(),
+            Operand::Direct(x) => direct::run::<Q>(panels, x, self.isa),
+            Operand::Tiled(x, tiles) => {
+                self.isa.run(tiled::Tiled::<Q> { panels, x, tiles, format: PhantomData })
+            }
+        }
+    }
+}
+
+impl<'a> Multiply<'a> {
+    fn panels(&self) -> Panels<'a> {
+        Panels {
+            bytes: self.task.bytes(),
+            size: self.task.matrix.panel_bytes(),
+            first: self.task.panels.start,
+            columns: self.task.columns,
+        }
+    }
+}
+
+/// Some panels, and where their results go.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    bytes: &'a [u8],
+    /// Bytes of one.
+    size: usize,
+    /// The number of the first in its matrix.
+    first: usize,
+    columns: Columns<'a>,
+}
+
+impl Panels<'_> {
+    /// Bytes of one panel's block of a format.
+    const fn block_bytes<F: Format>() -> usize {
+        LANES * F::BYTES
+    }
+
+    /// Puts a row's results of one of these panels in their place.
+    #[inline(always)]
+    fn put(&self, row: usize, panel: usize, values: &[f32; LANES]) {
+        self.columns.put(row, (self.first + panel) * LANES, values);
+    }
+}
+
+/// A part's place in a panel: its block, and its number in it.
+#[inline(always)]
+fn block_of<F: Format>(panel: &[u8], part: usize) -> (&[u8], usize) {
+    let (in_block, size) = (F::INPUTS / PART, Panels::block_bytes::<F>());
+    (&panel[part / in_block * size..][..size], part % in_block)
+}
+
+#[cfg(test)]
+mod tests;

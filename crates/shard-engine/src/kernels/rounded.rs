@@ -1,0 +1,146 @@
+//! Rows of activations as the standard precision multiplies them: whole numbers of 16 bits with a scale for every 32.
+//!
+//! A row's part `x` becomes `scale · v`: with M the largest size of its numbers, `scale = M / 32767` and `v` the nearest
+//! whole numbers to `x · (32767 / M)`, halves to even. A part whose M is below 2^-100 becomes zero (its scale would be
+//! none), one with a number that is not finite makes the row's every product not a number.
+
+use super::{
+    formats::PART,
+    isa::Isa,
+    simd::{Kernel, LANES, Simd, lanes},
+};
+
+/// Pairs in a part.
+pub(crate) const PAIRS: usize = PART / 2;
+
+/// The largest number.
+const MOST: f32 = 32767.0;
+
+/// Below this a part is zero: 2^-100.
+const LEAST: f32 = f32::from_bits((127 - 100) << 23);
+
+/// Rows of whole numbers.
+#[derive(Debug)]
+pub(crate) struct Rounded {
+    /// `[rows][inputs / 2]`: pairs as `Simd::pair` makes them.
+    pub words: Vec<i32>,
+    /// `[rows][parts]`.
+    pub scales: Vec<PartScale>,
+    /// In a row.
+    pub parts: usize,
+}
+
+/// What a part's products are scaled by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PartScale {
+    pub scale: f32,
+    /// What a minimum is multiplied by: the scaled sum of all numbers.
+    pub weight: f32,
+    /// The sum of the numbers of each half.
+    pub sums: [i32; 2],
+}
+
+impl PartScale {
+    /// The scaled sum of one half.
+    #[inline(always)]
+    pub(crate) fn half_weight(&self, half: usize) -> f32 {
+        self.scale * self.sums[half] as f32
+    }
+}
+
+impl Rounded {
+    /// Of `x` `[rows][inputs]`; inputs are whole parts.
+    pub(crate) fn new(x: &[f32], inputs: usize, isa: Isa) -> Self {
+        debug_assert!(inputs.is_multiple_of(PART) && x.len().is_multiple_of(inputs));
+        let mut rounded = Self {
+            words: vec![0; x.len() / 2],
+            scales: vec![PartScale::default(); x.len() / PART],
+            parts: inputs / PART,
+        };
+        isa.run(Round { x, words: &mut rounded.words, scales: &mut rounded.scales });
+        rounded
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.scales.len() / self.parts
+    }
+}
+
+/// Rounds parts.
+struct Round<'a> {
+    x: &'a [f32],
+    words: &'a mut [i32],
+    scales: &'a mut [PartScale],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let parts = self.x.as_chunks::<PART>().0;
+        let words = self.words.as_chunks_mut::<PAIRS>().0;
+        for ((x, words), scale) in parts.iter().zip(words).zip(self.scales) {
+            let halves = [0, LANES].map(|place| simd.load(lanes(x, place)));
+            let sizes = halves.map(|half| simd.as_int(simd.abs(half)));
+            // Numbers that are none are larger than infinity, and that is larger than the rest.
+            let most = f32::from_bits(simd.largest_int(simd.max_int(sizes[0], sizes[1])) as u32);
+            let (inverse, step) = match most {
+                m if !m.is_finite() => (0.0, f32::NAN),
+                m if m < LEAST => (0.0, 0.0),
+                m => (MOST / m, m / MOST),
+            };
+            let rounded = halves.map(|half| simd.to_int(simd.mul(half, simd.splat(inverse))));
+            let finite = most.is_finite();
+            let numbers = if finite { rounded } else { [simd.splat_int(0); 2] };
+            simd.store_int(simd.pair(numbers[0], numbers[1]), words);
+            let sums = numbers.map(|half| simd.sum_int(half));
+            *scale = PartScale { scale: step, weight: step * (sums[0] + sums[1]) as f32, sums };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_step_of_their_part_and_bits_are_those_of_every_set() {
+        let x: Vec<f32> = crate::bench::numbers(3 * 64).iter().map(|x| x * x * 50.0).collect();
+        let expected = Rounded::new(&x, 64, Isa::Portable);
+        assert_eq!((expected.rows(), expected.parts), (3, 2));
+        for (part, x) in x.chunks(PART).enumerate() {
+            let scale = expected.scales[part];
+            let most = x.iter().fold(0f32, |most, x| most.max(x.abs()));
+            assert_eq!(scale.scale, most / MOST);
+            let mut sums = [0, 0];
+            for (place, x) in x.iter().enumerate() {
+                let word = expected.words[part * PAIRS + place / 4 * 2 + place % 2];
+                let number = if place % 4 < 2 { word as i16 } else { (word >> 16) as i16 };
+                assert!((f32::from(number) * scale.scale - x).abs() <= scale.scale * 0.5001, "{place}");
+                sums[place / LANES] += i32::from(number);
+            }
+            assert_eq!(scale.sums, sums);
+        }
+        for isa in Isa::all() {
+            let got = Rounded::new(&x, 64, isa);
+            assert_eq!(got.words, expected.words, "{isa:?}");
+            let bits = |r: &Rounded| r.scales.iter().map(|s| (s.scale.to_bits(), s.sums)).collect::<Vec<_>>();
+            assert_eq!(bits(&got), bits(&expected), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_all_but_zero_is_zero_and_one_that_is_not_finite_is_no_number() {
+        for isa in Isa::all() {
+            let tiny = Rounded::new(&[1e-35; PART], PART, isa);
+            assert_eq!((tiny.scales[0].scale, &tiny.words[..]), (0.0, &[0; PAIRS][..]), "{isa:?}");
+            for wrong in [f32::NAN, f32::INFINITY, -f32::INFINITY] {
+                let mut x = [1.0; PART];
+                x[17] = wrong;
+                let rounded = Rounded::new(&x, PART, isa);
+                assert!(rounded.scales[0].scale.is_nan() && rounded.words == [0; PAIRS], "{isa:?}");
+            }
+        }
+    }
+}
