@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
+use shard_engine::{
+    BackendChoice, DeviceChoice, Engine, EngineConfig, KvType, Slot, SlotOptions, StepResult,
+};
 use swarm_tests::real_model;
 use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepOutput, TokenId};
 
@@ -20,7 +22,7 @@ fn tokens(list: &Value) -> Vec<TokenId> {
     ids.map(|id| TokenId(id.as_u64().expect("an id") as u32)).collect()
 }
 
-async fn engine(precision: Precision) -> Engine {
+async fn engine(precision: Precision, kv_type: KvType) -> Engine {
     let config = EngineConfig {
         model: real_model().await.expect("the model"),
         shards: ShardRange::new(0, 1).expect("valid"),
@@ -30,6 +32,7 @@ async fn engine(precision: Precision) -> Engine {
         backend: BackendChoice::Native,
         device: DeviceChoice::Cpu,
         kv_bytes: 256 << 20,
+        kv_type,
         threads: 2,
     };
     Engine::load(config, |_| ()).expect("loaded")
@@ -80,7 +83,16 @@ fn generate(engine: &mut Engine, prompt: &[TokenId], chunk: usize, count: usize)
 
 #[tokio::test]
 async fn exact_gives_the_references_tokens_and_log_probabilities() {
-    let mut engine = engine(Precision::Exact).await;
+    agrees_with_f32(engine(Precision::Exact, KvType::F32).await, 1e-3);
+}
+
+#[tokio::test]
+async fn caches_in_half_precision_change_no_token_and_log_probabilities_by_less_than_a_hundredth() {
+    agrees_with_f32(engine(Precision::Exact, KvType::F16).await, 1e-2);
+}
+
+/// All tokens of all cases are the reference's, and log-probabilities closer to its than this.
+fn agrees_with_f32(mut engine: Engine, bound: f64) {
     let mut largest = 0f64;
     for case in cases("f32") {
         let expected = tokens(&case["tokens"]);
@@ -95,7 +107,7 @@ async fn exact_gives_the_references_tokens_and_log_probabilities() {
                 let ours =
                     output.tokens[0].top.iter().find(|ours| ours.token.0 == id).expect("the same five");
                 let difference = (f64::from(ours.logprob) - top[1].as_f64().expect("a number")).abs();
-                assert!(difference < 1e-3, "case {} step {step} token {id}: {difference}", case["name"]);
+                assert!(difference < bound, "case {} step {step} token {id}: {difference}", case["name"]);
                 largest = largest.max(difference);
             }
         }
@@ -105,7 +117,7 @@ async fn exact_gives_the_references_tokens_and_log_probabilities() {
 
 #[tokio::test]
 async fn fast_agrees_with_the_quantised_reference() {
-    let mut engine = engine(Precision::Standard).await;
+    let mut engine = engine(Precision::Standard, KvType::F32).await;
     let (mut agreed, mut all) = (0, 0);
     for case in cases("q8_1") {
         let (prompt, expected) = (tokens(&case["prompt_tokens"]), tokens(&case["tokens"]));
@@ -124,7 +136,7 @@ async fn fast_agrees_with_the_quantised_reference() {
 
 #[tokio::test]
 async fn a_prompt_of_1500_tokens_gives_the_same_in_one_chunk_and_in_many() {
-    let mut engine = engine(Precision::Exact).await;
+    let mut engine = engine(Precision::Exact, KvType::F16).await;
     let words = tokens(&cases("f32")[3]["prompt_tokens"]);
     let prompt: Vec<TokenId> = words.into_iter().cycle().take(1500).collect();
     let bits = |outputs: Vec<StepOutput>| {

@@ -8,7 +8,10 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use gguf::Dtype;
-use shard_engine::bench::{Attention, Matrix, Norm, Rotation, numbers};
+use shard_engine::{
+    KvType,
+    bench::{Attention, AttentionSize, Matrix, Norm, Rotation, numbers},
+};
 
 const HIDDEN: usize = 576;
 const FEED_FORWARD: usize = 1536;
@@ -23,8 +26,8 @@ const ROWS: [usize; 4] = [1, 4, 16, 128];
 /// Outputs and inputs of the matrices of a layer.
 const MATRICES: [(usize, usize); 3] = [(HIDDEN, HIDDEN), (FEED_FORWARD, HIDDEN), (HIDDEN, FEED_FORWARD)];
 
-/// How far back one row looks.
-const POSITIONS: [usize; 3] = [64, 512, 1000];
+/// Positions in the cache, and the rows at its end that look at them.
+const CONTEXTS: [(usize, usize); 6] = [(64, 1), (512, 1), (1024, 1), (4096, 1), (1024, 64), (4096, 64)];
 
 /// Throughput is in multiplications.
 fn products(criterion: &mut Criterion) {
@@ -42,14 +45,17 @@ fn products(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Throughput is in multiplications.
 fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
-    for positions in POSITIONS {
-        let attention = Attention::new(positions, HEADS, KV_HEADS, HEAD);
-        group.throughput(Throughput::Elements((2 * positions * HEADS * HEAD) as u64));
-        group.bench_function(BenchmarkId::from_parameter(positions), |bencher| {
-            bencher.iter(|| black_box(&attention).run());
-        });
+    for ((positions, rows), kv_type) in
+        CONTEXTS.into_iter().flat_map(|context| [KvType::F16, KvType::F32].map(|kv_type| (context, kv_type)))
+    {
+        let size = AttentionSize { rows, positions, heads: HEADS, kv_heads: KV_HEADS, head: HEAD, kv_type };
+        let attention = Attention::new(size);
+        group.throughput(Throughput::Elements((2 * rows * positions * HEADS * HEAD) as u64));
+        let id = BenchmarkId::new(format!("{kv_type}/{positions}"), rows);
+        group.bench_function(id, |bencher| bencher.iter(|| black_box(&attention).run()));
     }
     group.finish();
 }

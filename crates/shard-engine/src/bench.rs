@@ -5,12 +5,13 @@ use std::{convert::Infallible, ops::Range};
 use gguf::Dtype;
 
 use crate::{
-    arch,
+    KvType, arch,
     cpu::rope::Rope,
     kernels::{
-        attention::{Context, attend},
+        attention::{Rows, Shape, attend},
         isa::Isa,
         packed::Packed,
+        page::{Layout, POSITIONS, Page},
         product::{Input, Rule},
         threads::Threads,
     },
@@ -64,7 +65,7 @@ impl Matrix {
     pub fn multiply(&self, x: &[f32]) -> Vec<f32> {
         let input = Input::new(x, self.weights.inputs(), self.rule, self.isa);
         let mut y = vec![0.0; input.rows() * self.weights.outputs()];
-        input.multiply(&[&self.weights], &mut [&mut y], &self.threads);
+        input.multiply([&self.weights], [&mut y], &self.threads);
         y
     }
 }
@@ -95,45 +96,63 @@ pub(crate) fn random_blocks(dtype: Dtype, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// One row's attention over a cache.
+/// The attention of some rows at the end of a cache.
 #[derive(Debug)]
 pub struct Attention {
-    query: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    kv_heads: usize,
-    head: usize,
+    queries: Vec<f32>,
+    pages: Vec<Page>,
+    shape: Shape,
+    positions: usize,
     isa: Isa,
+    threads: Threads,
+}
+
+/// What is measured of attention.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSize {
+    /// Rows, the last positions of the cache.
+    pub rows: usize,
+    /// Positions in the cache.
+    pub positions: usize,
+    /// Queries of a row.
+    pub heads: usize,
+    /// Keys and values of a position.
+    pub kv_heads: usize,
+    /// Numbers of each.
+    pub head: usize,
+    /// How they are held.
+    pub kv_type: KvType,
 }
 
 impl Attention {
-    /// Over so many positions.
+    /// # Panics
+    /// Never: one thread is the caller's own.
     #[must_use]
-    pub fn new(positions: usize, heads: usize, kv_heads: usize, head: usize) -> Self {
-        let cache = numbers(positions * kv_heads * head);
+    pub fn new(size: AttentionSize) -> Self {
+        let AttentionSize { rows, positions, heads, kv_heads, head, kv_type } = size;
+        let (layout, isa) = (Layout { kv_heads, head, kv_type }, Isa::best());
+        let cache = numbers(POSITIONS * kv_heads * head);
+        let page = |_| {
+            let mut page = Page::new(layout);
+            page.put(0, &cache, &cache, isa);
+            page
+        };
         Self {
-            query: numbers(heads * head),
-            keys: cache.clone(),
-            values: cache,
-            kv_heads,
-            head,
-            isa: Isa::best(),
+            queries: numbers(rows * heads * head),
+            pages: (0..positions.div_ceil(POSITIONS)).map(page).collect(),
+            shape: Shape { layout, heads, scale: 1.0 / (head as f32).sqrt() },
+            positions,
+            isa,
+            threads: Threads::new(1).expect("no thread is started"),
         }
     }
 
-    /// `[heads][head]`.
+    /// `[rows][heads][head]`.
     #[must_use]
     pub fn run(&self) -> Vec<f32> {
-        let context = Context {
-            keys: &self.keys,
-            values: &self.values,
-            kv_heads: self.kv_heads,
-            head: self.head,
-            scale: 1.0 / (self.head as f32).sqrt(),
-        };
-        let mut out = vec![0.0; self.query.len()];
-        attend(&self.query, context, self.isa, &mut out);
-        out
+        let rows = self.queries.len() / (self.shape.heads * self.shape.layout.head);
+        let rows = Rows { pages: &self.pages, first: self.positions - rows, queries: &self.queries };
+        attend(&[rows], self.shape, self.isa, &self.threads)
     }
 }
 
@@ -148,14 +167,14 @@ impl Rotation {
     /// As llama models pair numbers.
     #[must_use]
     pub fn new(head: usize) -> Self {
-        let frequency = |pair: usize| 10_000f32.powf(-2.0 * pair as f32 / head as f32);
+        let frequency = |pair: usize| 10_000f64.powf(-2.0 * pair as f64 / head as f64);
         let frequencies = (0..head / 2).map(frequency).collect();
         Self { rope: Rope::new(frequencies, arch::RopeStyle::Adjacent), head }
     }
 
     /// Rotates rows `[positions][heads][head]`.
     pub fn run(&self, rows: &mut [f32], positions: &[u32]) {
-        self.rope.rotate(rows, self.head, &self.rope.at(positions));
+        self.rope.rotate(rows, self.head, &self.rope.at(positions), Isa::best());
     }
 }
 
@@ -173,6 +192,6 @@ impl Norm {
     /// `x` is any number of rows.
     #[must_use]
     pub fn run(&self, x: &[f32]) -> Vec<f32> {
-        self.0.apply(x)
+        self.0.apply(x, Isa::best())
     }
 }

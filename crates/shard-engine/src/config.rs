@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub device: DeviceChoice,
     /// Bound of all sessions' caches together, in bytes.
     pub kv_bytes: u64,
+    /// How numbers of caches are held.
+    pub kv_type: KvType,
     /// Threads of our own matrix products, at least 1; see [`CANDLE_THREADS_VARIABLE`] for candle's.
     pub threads: usize,
 }
@@ -62,6 +64,38 @@ impl fmt::Display for BackendChoice {
         f.write_str(match self {
             Self::Native => "native",
             Self::Candle => "candle",
+        })
+    }
+}
+
+/// How numbers of caches are held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum KvType {
+    /// In half precision: half the memory, and attention over long contexts takes about half the time.
+    #[default]
+    F16,
+    /// In single precision.
+    F32,
+}
+
+impl FromStr for KvType {
+    type Err = String;
+
+    /// `f16` or `f32`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f16" => Ok(Self::F16),
+            "f32" => Ok(Self::F32),
+            _ => Err(format!("type of caches must be f16 or f32, got {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
         })
     }
 }
@@ -130,6 +164,14 @@ impl DeviceChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn types_of_caches_are_read_back_as_written() {
+        for text in ["f16", "f32"] {
+            assert_eq!(text.parse::<KvType>().expect("valid").to_string(), text);
+        }
+        assert!("bf16".parse::<KvType>().expect_err("refused").contains("f16 or f32"));
+    }
 
     #[test]
     fn devices_are_read_back_as_written() {

@@ -1,11 +1,11 @@
-//! Layers on the host: activations and caches are f32 in memory, products are ours, or candle's on any device.
+//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any device.
 
 mod attention;
 mod block;
 mod feed_forward;
 mod foreign;
 mod head;
-mod kv;
+pub(crate) mod kv;
 mod linear;
 pub(crate) mod norm;
 mod pass;
@@ -18,7 +18,7 @@ use swarm_types::LayerRange;
 use self::{
     block::Block,
     head::{Embedding, Head, embed},
-    kv::SlotCache,
+    kv::{SlotCache, layer_bytes},
     linear::Arithmetic,
     pass::{LayerRows, Pass},
     rope::Rope,
@@ -29,6 +29,7 @@ use crate::{
     hyper::HyperParameters,
     kernels::{
         isa::{Isa, VARIABLE},
+        page::Layout,
         threads::Threads,
     },
     part::Part,
@@ -40,6 +41,8 @@ use crate::{
 pub(crate) struct CpuBackend {
     hyper: HyperParameters,
     arithmetic: Arithmetic,
+    /// Of caches.
+    layout: Layout,
     rope: Rope,
     /// The number of the first of `blocks` in the model.
     first_layer: u32,
@@ -77,8 +80,9 @@ impl Backend for CpuBackend {
             false => None,
         };
         progress(source);
+        let layout = Layout { kv_heads: hyper.kv_heads, head: hyper.head, kv_type: config.kv_type };
         let (hyper, first_layer) = (hyper.clone(), part.layers.start());
-        Ok(Self { hyper, arithmetic, rope, first_layer, embedding, blocks, head })
+        Ok(Self { hyper, arithmetic, layout, rope, first_layer, embedding, blocks, head })
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -89,20 +93,24 @@ impl Backend for CpuBackend {
     }
 
     fn cache_bytes(&self, layers: LayerRange, positions: u32) -> u64 {
-        let position = 2 * self.hyper.kv_width() as u64 * size_of::<f32>() as u64;
-        (u64::from(layers.count()) * position).saturating_mul(positions.into())
+        u64::from(layers.count()).saturating_mul(layer_bytes(self.layout, positions))
     }
 
     fn new_cache(&self, layers: LayerRange, positions: u32) -> Cache {
-        Cache::new(SlotCache::new(layers.count(), positions as usize * self.hyper.kv_width()))
+        Cache::new(SlotCache::new(layers.count(), positions, self.layout))
     }
 
     fn forward(&self, layers: LayerRange, rows: &mut [Rows<'_>]) -> Result<Hidden, EngineError> {
         let places = |rows: &Rows<'_>| rows.position..rows.position + rows.count as u32;
         let positions: Vec<u32> = rows.iter().flat_map(places).collect();
         let rotation = self.rope.at(&positions);
-        let pass =
-            Pass { hyper: &self.hyper, arithmetic: &self.arithmetic, rope: &self.rope, rotation: &rotation };
+        let pass = Pass {
+            hyper: &self.hyper,
+            arithmetic: &self.arithmetic,
+            layout: self.layout,
+            rope: &self.rope,
+            rotation: &rotation,
+        };
         let mut x = self.first_rows(rows);
         for (number, block) in self.blocks_of(layers).iter().enumerate() {
             let mut slots: Vec<LayerRows<'_>> =
@@ -138,7 +146,7 @@ impl Backend for CpuBackend {
     }
 
     fn truncate(&self, cache: &mut Cache, position: u32) {
-        cache.get::<SlotCache>().truncate(position as usize * self.hyper.kv_width());
+        cache.get::<SlotCache>().truncate(position as usize);
     }
 }
 
@@ -169,7 +177,7 @@ impl CpuBackend {
     /// A slot's rows in one of its layers, counted from its first.
     fn in_layer<'a>(&self, layer: usize, rows: &'a mut Rows<'_>) -> LayerRows<'a> {
         let cache = &mut rows.cache.get::<SlotCache>().layers[layer];
-        debug_assert_eq!(cache.keys.len(), rows.position as usize * self.hyper.kv_width());
+        debug_assert_eq!(cache.len(), rows.position as usize);
         LayerRows { count: rows.count, cache }
     }
 }

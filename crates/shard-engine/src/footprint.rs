@@ -1,12 +1,14 @@
 //! What shards take in memory, told by the header before anything is loaded.
 //!
-//! How a tensor is held is decided by its storage, how a cache is by the backend; [`position_bytes`] is what is known of
-//! that here.
+//! For the backend in memory: how tensors and caches are held is its own business, and it is asked.
 
 use gguf::Header;
 use swarm_types::{Cut, LayerRange, Precision, ShardRange};
 
-use crate::{cut::CutError, hyper::HyperParameters, part::Part, storage::tensor_weight_bytes};
+use crate::{
+    KvType, cpu::kv::layer_bytes, cut::CutError, hyper::HyperParameters, kernels::page::Layout, part::Part,
+    storage::tensor_weight_bytes,
+};
 
 /// Rows whose logits are in memory together.
 const LOGIT_ROWS: u64 = 16;
@@ -17,6 +19,8 @@ const F32_BYTES: u64 = size_of::<f32>() as u64;
 pub struct Usage {
     /// Which arithmetic gives the answers.
     pub precision: Precision,
+    /// How caches are held.
+    pub kv_type: KvType,
     /// Rows of its largest batch.
     pub batch_rows: u32,
 }
@@ -28,12 +32,12 @@ pub struct Footprint {
     pub layers: LayerRange,
     /// Bytes of the weights as they are held.
     pub weight_bytes: u64,
-    /// Bytes of cache for each position of a session.
-    pub position_bytes: u64,
     /// Bytes that the largest batch takes while it is computed.
     pub buffer_bytes: u64,
     /// Positions of the longest session.
     pub context_length: u32,
+    /// How caches are held.
+    layout: Layout,
 }
 
 impl Footprint {
@@ -48,9 +52,9 @@ impl Footprint {
         Ok(Self {
             layers,
             weight_bytes: weight_bytes(header, part, usage.precision)?,
-            position_bytes: u64::from(layers.count()) * position_bytes(&hyper),
             buffer_bytes: buffer_bytes(&hyper, part, usage.batch_rows),
             context_length: hyper.context,
+            layout: Layout { kv_heads: hyper.kv_heads, head: hyper.head, kv_type: usage.kv_type },
         })
     }
 
@@ -63,7 +67,7 @@ impl Footprint {
     /// Bytes of a session's cache when it has so many positions.
     #[must_use]
     pub fn cache_bytes(&self, positions: u32) -> u64 {
-        self.position_bytes.saturating_mul(positions.into())
+        u64::from(self.layers.count()).saturating_mul(layer_bytes(self.layout, positions))
     }
 }
 
@@ -80,11 +84,6 @@ fn weight_bytes(header: &Header, part: Part, precision: Precision) -> Result<u64
         tensors.extend(more.collect::<Vec<_>>());
     }
     Ok(tensors.iter().map(|(_, tensor)| tensor_weight_bytes(tensor, precision)).sum())
-}
-
-/// Bytes of one layer's keys and values of one position.
-fn position_bytes(hyper: &HyperParameters) -> u64 {
-    2 * hyper.kv_width() as u64 * F32_BYTES
 }
 
 /// Bytes that live together while a batch of so many rows passes a layer, and those of its logits. What comes in, what

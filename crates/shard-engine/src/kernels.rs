@@ -8,8 +8,12 @@
 pub(crate) mod attention;
 pub(crate) mod formats;
 pub(crate) mod isa;
+pub(crate) mod math;
 pub(crate) mod packed;
+pub(crate) mod page;
 pub(crate) mod product;
+pub(crate) mod rotation;
 pub(crate) mod rounded;
+pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod threads;

@@ -28,7 +28,7 @@ mod slot;
 mod source;
 mod storage;
 
-pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig};
+pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig, KvType};
 pub use cut::{CutError, cut_of};
 pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use swarm_types::{SamplingParams, TokenId, TokenLogprob};
 
+use crate::kernels::math::double::{exp, ln};
+
 /// The tokens seen, as far as penalties look at them: position after position, so that the last can be unseen.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -106,7 +108,7 @@ fn candidates(logits: &[f64], params: &SamplingParams) -> Vec<(TokenId, f64)> {
     let largest = list.iter().map(|(_, logit)| *logit).fold(f64::NEG_INFINITY, f64::max);
     // The difference first: a logit divided by a tiny temperature is infinite, and all of those are equal.
     let temperature = f64::from(params.temperature);
-    list.iter_mut().for_each(|(_, logit)| *logit = ((*logit - largest) / temperature).exp());
+    list.iter_mut().for_each(|(_, logit)| *logit = exp((*logit - largest) / temperature));
     if params.top_p < 1.0 {
         keep_share(&mut list, f64::from(params.top_p));
     }
@@ -151,8 +153,8 @@ pub(crate) struct Logprobs<'a> {
 impl<'a> Logprobs<'a> {
     pub(crate) fn new(logits: &'a [f32]) -> Self {
         let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
-        Self { logits, normalizer: largest + sum.ln() }
+        let sum: f64 = logits.iter().map(|logit| exp(f64::from(*logit) - largest)).sum();
+        Self { logits, normalizer: largest + ln(sum) }
     }
 
     pub(crate) fn of(&self, token: TokenId) -> f32 {

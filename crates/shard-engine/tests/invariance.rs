@@ -162,15 +162,15 @@ fn a_middle_shard_reads_its_own_tensors_and_nothing_else() {
 fn the_cache_is_bounded_and_given_back() {
     let model = Model::new(&TinyModel::default());
     let config = model.config(ShardRange::new(0, 1).expect("valid"), 8);
-    // One layer, two key and value heads of 16: 256 bytes a position.
-    let mut engine = Engine::load(EngineConfig { kv_bytes: 256 * 150, ..config }, |_| ()).expect("loaded");
+    // One layer, two key and value heads of 16: 256 bytes a position, in pages of 64.
+    let mut engine = Engine::load(EngineConfig { kv_bytes: 256 * 192, ..config }, |_| ()).expect("loaded");
     let options =
         SlotOptions { shards: engine.info().shards, prompt_tokens: 1, max_positions: 100, sampling: None };
     let slot = engine.open(options.clone()).expect("there is room");
     let refused = engine.open(options.clone());
-    assert!(matches!(refused, Err(EngineError::Full { needed: 25_600, free: 12_800, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(EngineError::Full { needed: 32_768, free: 16_384, .. })), "{refused:?}");
     let (slot, position) = engine.take_over(slot).expect("open");
-    assert_eq!((position, engine.slots(), engine.kv_bytes_used()), (0, 1, 25_600), "the same cache");
+    assert_eq!((position, engine.slots(), engine.kv_bytes_used()), (0, 1, 32_768), "the same cache");
     engine.close(slot);
     engine.close(slot);
     assert_eq!((engine.slots(), engine.kv_bytes_used()), (0, 0));

@@ -7,7 +7,7 @@ use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use serde::Serialize;
-use shard_engine::{CutError, Footprint, Usage, cut_of};
+use shard_engine::{CutError, Footprint, KvType, Usage, cut_of};
 use shard_worker::ByteSize;
 use swarm_process::flags::precision;
 use swarm_types::{Cut, LayerRange, Precision, ShardId, ShardRange, ShardWeights};
@@ -63,6 +63,10 @@ pub(crate) struct Shape {
     #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     pub precision: Precision,
 
+    /// How caches are held, f16 or f32, as the workers have it.
+    #[arg(long, env = "LLAMA_SWARM_KV_TYPE", default_value_t)]
+    pub kv_type: KvType,
+
     /// Rows that a worker computes as one batch.
     #[arg(long, env = "LLAMA_SWARM_BATCH_TOKENS", default_value_t = BATCH_TOKENS, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_tokens: u32,
@@ -92,7 +96,8 @@ impl MemoryPlan {
     /// When the model is not supported, or cannot be cut so.
     pub(crate) fn new(header: &Header, shape: &Shape) -> Result<Self, CutError> {
         let cut = cut_of(header, shape.total_shards, shape.shard_weights.as_ref())?;
-        let usage = Usage { precision: shape.precision, batch_rows: shape.batch_tokens };
+        let Shape { precision, kv_type, batch_tokens: batch_rows, .. } = *shape;
+        let usage = Usage { precision, kv_type, batch_rows };
         let parts = header.parts()?;
         let (layers, head) = (parts.layer_bytes(), parts.head_bytes());
         let shard = |(id, range): (ShardId, LayerRange)| {
@@ -280,8 +285,8 @@ mod tests {
         let two = report(&model, "--total-shards 2 --kv-memory 1MiB --max-sessions 4 --context 100");
         let [first, last] = &two.shards[..] else { panic!("two shards") };
         assert_eq!((first.end_layer, last.first_layer, last.end_layer), (2, 2, 4));
-        // Two layers, keys and values of 32 numbers in f32, 100 positions.
-        assert_eq!(first.session_cache_bytes, 2 * 2 * 32 * 4 * 100);
+        // Two layers, keys and values of 32 numbers in f16, 100 positions in two pages of 64.
+        assert_eq!(first.session_cache_bytes, 2 * 2 * 32 * 2 * 128);
         assert_eq!(first.cache_bytes, 4 * first.session_cache_bytes);
         assert_eq!(first.total_bytes, first.weight_bytes + first.cache_bytes + first.buffer_bytes);
         assert!(two.largest_over_mean > 1.0 && two.largest_over_mean < 1.5, "{}", two.largest_over_mean);

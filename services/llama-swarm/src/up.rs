@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
-use shard_engine::{BackendChoice, DeviceChoice};
+use shard_engine::{BackendChoice, DeviceChoice, KvType};
 use shard_worker::ByteSize;
 use swarm_net::Secret;
 use swarm_process::{
@@ -107,6 +107,10 @@ pub(crate) struct SwarmConfig {
     /// available, shared by all workers, and at least 256MiB.
     #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", value_name = "BYTES")]
     kv_memory: Option<ByteSize>,
+
+    /// How caches are held: `f16` or `f32`. `f16` takes half the memory, and long contexts are faster.
+    #[arg(long, env = "LLAMA_SWARM_KV_TYPE", default_value_t)]
+    kv_type: KvType,
 
     /// Where identities, address files and logs are kept. Without it: a temporary directory that goes with the swarm.
     #[arg(long)]
@@ -287,6 +291,11 @@ impl SwarmConfig {
         self.device
     }
 
+    /// How caches are held.
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
     /// Whose products.
     pub(crate) fn backend(&self) -> BackendChoice {
         self.backend
@@ -308,6 +317,7 @@ impl SwarmConfig {
             total_shards: self.total_shards,
             shard_weights: self.shard_weights.clone(),
             precision: self.precision,
+            kv_type: self.kv_type,
             batch_tokens: BATCH_TOKENS,
         };
         let failed = || format!("model {}", model.display());
@@ -337,6 +347,7 @@ impl SwarmConfig {
             threads: self.threads,
             backend: self.backend,
             device: self.device,
+            kv_type: self.kv_type,
             kv_memory: self
                 .kv_memory
                 .or_else(|| Some(kv_share(machine::available_memory()?, self.workers()))),

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
-use shard_engine::{BackendChoice, DeviceChoice};
+use shard_engine::{BackendChoice, DeviceChoice, KvType};
 use swarm_net::NetConfig;
 use swarm_process::{
     address_file::AddressFile,
@@ -57,6 +57,11 @@ pub struct Config {
     /// here, and several gateways get equal shares.
     #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "1GiB", value_name = "BYTES")]
     pub kv_memory: ByteSize,
+
+    /// How caches are held: f16 or f32. f16 takes half the memory, and long contexts are faster; answers differ in the
+    /// last digits. Replicas of a shard should have the same, or an answer that moves between them may change.
+    #[arg(long, env = "LLAMA_SWARM_KV_TYPE", default_value_t)]
+    pub kv_type: KvType,
 
     /// Load also when weights and buffers are more than the memory that is available.
     #[arg(long, env = "LLAMA_SWARM_IGNORE_MEMORY")]

@@ -1,7 +1,7 @@
 //! What the tests of this crate need of an engine.
 
 use gguf::tiny::TinyModel;
-use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, Slot, SlotOptions};
+use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, KvType, Slot, SlotOptions};
 use swarm_types::{Precision, ShardRange};
 
 /// Different slots. Only an engine makes them.
@@ -18,6 +18,7 @@ pub(crate) fn slots(count: usize) -> Vec<Slot> {
         backend: BackendChoice::Native,
         device: DeviceChoice::Cpu,
         kv_bytes: 1 << 20,
+        kv_type: KvType::default(),
         threads: 1,
     };
     let mut engine = Engine::load(config, |_| ()).expect("loaded");

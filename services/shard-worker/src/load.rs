@@ -35,6 +35,7 @@ impl Load {
             backend: self.config.backend,
             device: self.config.device,
             kv_bytes: self.config.kv_memory.0,
+            kv_type: self.config.kv_type,
             threads: self.config.thread_count(),
         };
         let progress = loading.clone();

@@ -33,7 +33,7 @@ fn check_against(available: u64, footprint: &Footprint, config: &Config) -> Resu
         return Ok(());
     }
     // Shards without layers keep no caches.
-    let caches = if footprint.position_bytes > 0 { config.kv_memory.0 } else { 0 };
+    let caches = if footprint.layers.count() > 0 { config.kv_memory.0 } else { 0 };
     if needed.saturating_add(caches) > available {
         tracing::warn!(
             needed_mib,
@@ -53,7 +53,9 @@ fn mib(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use swarm_types::LayerRange;
+    use gguf::{Header, tiny::TinyModel};
+    use shard_engine::{KvType, Usage, cut_of};
+    use swarm_types::{Precision, ShardId, ShardRange};
 
     use super::*;
 
@@ -65,23 +67,28 @@ mod tests {
 
     #[test]
     fn shards_that_do_not_fit_are_refused_with_what_they_need_unless_it_is_to_be_ignored() {
-        let footprint = Footprint {
-            layers: LayerRange::new(0, 4).expect("valid"),
-            weight_bytes: 100 << 20,
-            position_bytes: 1 << 10,
-            buffer_bytes: (20 << 20) + 1,
-            context_length: 512,
-        };
-        let check = |available_mib: u64, flags: &str| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let model = folder.path().join("tiny.gguf");
+        TinyModel::default().write(&model).expect("written");
+        let header = Header::read_without_arrays(&model).expect("valid");
+        let cut = cut_of(&header, 1, None).expect("a cut");
+        let (precision, kv_type) = (Precision::Standard, KvType::F16);
+        // Buffers of some hundred MiB.
+        let usage = Usage { precision, kv_type, batch_rows: 100_000 };
+        let footprint =
+            Footprint::of(&header, &cut, ShardRange::one(ShardId(0)), usage).expect("a footprint");
+        let least = footprint.least_bytes();
+        let check = |available: u64, flags: &str| {
             let words = format!("worker --shard-id 0 {flags}");
             let config = Cli::parse_from(words.split_whitespace()).config;
-            check_against(available_mib << 20, &footprint, &config)
+            check_against(available, &footprint, &config)
         };
-        let error = check(120, "").expect_err("a byte is missing").to_string();
-        for named in ["need 121 MiB", "weights 100", "buffers 21", "120 MiB of memory", "--ignore-memory"] {
+        let error = check(least - 1, "").expect_err("a byte is missing").to_string();
+        let needed = format!("need {} MiB", mib(least));
+        for named in [needed.as_str(), "of memory are available", "--ignore-memory"] {
             assert!(error.contains(named), "{named} is not in: {error}");
         }
-        assert!(check(120, "--ignore-memory").is_ok());
-        assert!(check(121, "").is_ok());
+        assert!(check(least - 1, "--ignore-memory").is_ok());
+        assert!(check(least, "").is_ok());
     }
 }

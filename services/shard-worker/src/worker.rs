@@ -225,7 +225,8 @@ fn show_limits(registry: &Registry, config: &Config) {
 /// Which layers all shards have, and what those of this worker will take.
 fn plan(header: &Header, config: &Config) -> Result<(Cut, Footprint), CutError> {
     let cut = cut_of(header, config.net.total_shards, config.shard_weights.as_ref())?;
-    let usage = Usage { precision: config.precision, batch_rows: config.batch_tokens };
+    let Config { precision, kv_type, batch_tokens: batch_rows, .. } = *config;
+    let usage = Usage { precision, kv_type, batch_rows };
     let footprint = Footprint::of(header, &cut, config.shard_id, usage)?;
     Ok((cut, footprint))
 }

@@ -9,7 +9,7 @@ use crate::{
     EngineError,
     arch::{Projections, ScoreScale, Window},
     hyper::HyperParameters,
-    kernels::attention::{Context, attend},
+    kernels::attention::{Rows, Shape, attend},
     source::{MatrixShape, TensorSource},
 };
 
@@ -91,17 +91,18 @@ impl Attention {
         slots: &mut [LayerRows<'_>],
         pass: &Pass<'_>,
     ) -> candle_core::Result<Vec<f32>> {
-        let normed = self.norm.apply(x);
+        let isa = pass.arithmetic.isa;
+        let normed = self.norm.apply(x, isa);
         let [mut query, mut key, value] =
             forward_all([&self.query, &self.key, &self.value], &normed, pass.arithmetic)?;
         if let Some(norm) = &self.query_norm {
-            query = norm.apply(&query);
+            query = norm.apply(&query, isa);
         }
         if let Some(norm) = &self.key_norm {
-            key = norm.apply(&key);
+            key = norm.apply(&key, isa);
         }
-        pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation);
-        pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation);
+        pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation, isa);
+        pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation, isa);
         let attended = self.attend(&query, &key, &value, slots, pass);
         self.output.forward(&attended, pass.arithmetic)
     }
@@ -115,34 +116,22 @@ impl Attention {
         slots: &mut [LayerRows<'_>],
         pass: &Pass<'_>,
     ) -> Vec<f32> {
-        let (width, queries) = (pass.hyper.kv_width(), pass.hyper.heads * pass.hyper.head);
-        // The numbers of the cache that a row looks at, by where its own position ends.
-        let seen = |end: usize| match self.window {
-            Window::Whole => 0..end,
-        };
-        let mut contexts = Vec::new();
+        let hyper = pass.hyper;
+        let (width, queries) = (hyper.kv_width(), hyper.heads * hyper.head);
+        let Arithmetic { isa, threads, .. } = pass.arithmetic;
         let mut first = 0;
-        for rows in slots {
-            let range = first * width..(first + rows.count) * width;
-            let before = rows.cache.keys.len();
-            rows.cache.extend(&key[range.clone()], &value[range]);
-            for row in 1..=rows.count {
-                let seen = seen(before + row * width);
-                contexts.push(Context {
-                    keys: &rows.cache.keys[seen.clone()],
-                    values: &rows.cache.values[seen],
-                    kv_heads: pass.hyper.kv_heads,
-                    head: pass.hyper.head,
-                    scale: self.score_scale,
-                });
-            }
-            first += rows.count;
+        let mut rows = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let range = first * width..(first + slot.count) * width;
+            let position = slot.cache.len();
+            slot.cache.extend(&key[range.clone()], &value[range], *isa);
+            let queries = &query[first * queries..(first + slot.count) * queries];
+            rows.push(Rows { pages: slot.cache.pages(), first: position, queries });
+            first += slot.count;
         }
-        let mut out = vec![0.0; query.len()];
-        let isa = pass.arithmetic.isa;
-        pass.arithmetic.threads.for_chunks(&mut out, queries, |row, out| {
-            attend(&query[row * queries..(row + 1) * queries], contexts[row], isa, out);
-        });
-        out
+        let shape = Shape { layout: pass.layout, heads: hyper.heads, scale: self.score_scale };
+        match self.window {
+            Window::Whole => attend(&rows, shape, *isa, threads),
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     linear::Arithmetic,
     pass::{LayerRows, Pass},
 };
-use crate::{EngineError, hyper::HyperParameters, source::TensorSource};
+use crate::{EngineError, hyper::HyperParameters, kernels::rows, source::TensorSource};
 
 /// A layer's weights.
 #[derive(Debug)]
@@ -41,8 +41,9 @@ impl Block {
         slots: &mut [LayerRows<'_>],
         pass: &Pass<'_>,
     ) -> candle_core::Result<()> {
-        add(x, &self.attention.forward(x, slots, pass)?);
-        add(x, &self.feed_forward.forward(x, pass.arithmetic)?);
+        let isa = pass.arithmetic.isa;
+        rows::add(x, &self.attention.forward(x, slots, pass)?, isa);
+        rows::add(x, &self.feed_forward.forward(x, pass.arithmetic)?, isa);
         Ok(())
     }
 }
@@ -60,8 +61,4 @@ fn check_parts(source: &TensorSource, layer: u32, hyper: &HyperParameters) -> Re
         Some(part) => Err(source.failed(format!("tensor {prefix}{part} is not supported"))),
         None => Ok(()),
     }
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }

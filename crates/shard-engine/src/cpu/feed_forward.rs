@@ -8,6 +8,7 @@ use crate::{
     EngineError,
     arch::{self, Activation},
     hyper::HyperParameters,
+    kernels::{isa::Isa, rows},
     source::{MatrixShape, TensorSource},
 };
 
@@ -59,11 +60,11 @@ impl FeedForward {
 
     /// What it adds to `x` `[rows][hidden]`.
     pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
-        let normed = self.norm.apply(x);
+        let normed = self.norm.apply(x, arithmetic.isa);
         match &self.network {
             Network::Dense { gate, up, down } => {
                 let [mut gate, up] = forward_all([gate, up], &normed, arithmetic)?;
-                bend(self.activation, &mut gate, &up);
+                bend(self.activation, &mut gate, &up, arithmetic.isa);
                 down.forward(&gate, arithmetic)
             }
         }
@@ -71,13 +72,8 @@ impl FeedForward {
 }
 
 /// `activation(gate) · up`, into `gate`.
-fn bend(activation: Activation, gate: &mut [f32], up: &[f32]) {
-    let both = gate.iter_mut().zip(up);
+fn bend(activation: Activation, gate: &mut [f32], up: &[f32], isa: Isa) {
     match activation {
-        Activation::Silu => both.for_each(|(gate, up)| *gate = silu(*gate) * up),
+        Activation::Silu => rows::silu_gate(gate, up, isa),
     }
-}
-
-fn silu(x: f32) -> f32 {
-    x / (1.0 + (-x).exp())
 }

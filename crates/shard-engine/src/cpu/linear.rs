@@ -110,6 +110,21 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The product without the bias.
+    fn alone(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
+        match &self.weights {
+            Weights::Foreign(foreign) => foreign.multiply(x),
+            Weights::Packed(packed) => {
+                let input = arithmetic.input(x, self.shape.columns);
+                let mut y = vec![0.0; input.rows() * self.shape.rows];
+                input.multiply([packed], [&mut y], &arithmetic.threads);
+                Ok(y)
+            }
+        }
+    }
+}
+
 /// The products of the same rows with several matrices of as many inputs, as one piece of work where they are ours.
 pub(crate) fn forward_all<const COUNT: usize>(
     linears: [&Linear; COUNT],
@@ -119,18 +134,20 @@ pub(crate) fn forward_all<const COUNT: usize>(
     let inputs = linears.first().map_or(1, |linear| linear.shape.columns);
     let rows = x.len() / inputs;
     let mut ys = linears.map(|_| vec![]);
-    let (mut packed, mut outs) = (Vec::with_capacity(COUNT), Vec::with_capacity(COUNT));
-    for (linear, y) in linears.iter().zip(&mut ys) {
-        match &linear.weights {
-            Weights::Packed(matrix) => {
-                *y = vec![0.0; rows * linear.shape.rows];
-                packed.push(matrix);
-                outs.push(y.as_mut_slice());
-            }
-            Weights::Foreign(foreign) => *y = foreign.multiply(x)?,
+    let packed = linears.map(Linear::packed);
+    if packed.iter().all(Option::is_some) {
+        ys = linears.map(|linear| vec![0.0; rows * linear.shape.rows]);
+        let matrices = packed.map(|packed| packed.expect("all of them are"));
+        arithmetic.input(x, inputs).multiply(
+            matrices,
+            ys.each_mut().map(Vec::as_mut_slice),
+            &arithmetic.threads,
+        );
+    } else {
+        for (linear, y) in linears.iter().zip(&mut ys) {
+            *y = linear.alone(x, arithmetic)?;
         }
     }
-    arithmetic.input(x, inputs).multiply(&packed, &mut outs, &arithmetic.threads);
     for (linear, y) in linears.iter().zip(&mut ys) {
         if let Some(bias) = &linear.bias {
             y.chunks_exact_mut(bias.len())

@@ -1,6 +1,11 @@
 //! Normalisation of rows.
 
-use crate::{EngineError, arch, hyper::HyperParameters, source::TensorSource};
+use crate::{
+    EngineError, arch,
+    hyper::HyperParameters,
+    kernels::{isa::Isa, rows},
+    source::TensorSource,
+};
 
 /// One norm's weights.
 #[derive(Debug)]
@@ -45,22 +50,9 @@ impl Norm {
     }
 
     /// `x` is any number of rows.
-    pub(crate) fn apply(&self, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn apply(&self, x: &[f32], isa: Isa) -> Vec<f32> {
         match self.kind {
-            arch::Norm::RootMeanSquare => root_mean_square(x, &self.weights, self.epsilon),
+            arch::Norm::RootMeanSquare => rows::root_mean_square(x, &self.weights, self.epsilon, isa),
         }
     }
-}
-
-/// Root-mean-square normalisation (Zhang and Sennrich, 2019) of rows as long as `weights`. A row whose squares overflow
-/// comes out as NaN: it would be all zeros otherwise, which nobody could tell from an answer.
-pub(crate) fn root_mean_square(x: &[f32], weights: &[f32], epsilon: f32) -> Vec<f32> {
-    let mut out = Vec::with_capacity(x.len());
-    for row in x.chunks_exact(weights.len()) {
-        let squares: f32 = row.iter().map(|v| v * v).sum();
-        let root = (squares / row.len() as f32 + epsilon).sqrt();
-        let scale = if root.is_finite() { 1.0 / root } else { f32::NAN };
-        out.extend(row.iter().zip(weights).map(|(v, w)| v * scale * w));
-    }
-    out
 }

@@ -5,7 +5,7 @@ use super::{
     linear::Arithmetic,
     rope::{Rope, Rotation},
 };
-use crate::hyper::HyperParameters;
+use crate::{hyper::HyperParameters, kernels::page::Layout};
 
 /// Rows of one slot in a layer, and the cache that they go on.
 pub(crate) struct LayerRows<'a> {
@@ -17,6 +17,8 @@ pub(crate) struct LayerRows<'a> {
 pub(crate) struct Pass<'a> {
     pub hyper: &'a HyperParameters,
     pub arithmetic: &'a Arithmetic,
+    /// Of caches.
+    pub layout: Layout,
     pub rope: &'a Rope,
     pub rotation: &'a Rotation,
 }

@@ -82,32 +82,36 @@ impl<'a> Input<'a> {
         })
     }
 
-    /// The products with some matrices of as many inputs each; `outs` are `[rows][outputs]` of each.
-    pub(crate) fn multiply(&self, matrices: &[&Packed], outs: &mut [&mut [f32]], threads: &Threads) {
-        let rows = self.rows();
-        debug_assert!(matrices.iter().all(|matrix| matrix.inputs() == self.inputs));
-        let share = share(matrices, threads);
-        let mut tasks = Vec::with_capacity(threads.count() * PIECES + matrices.len());
-        for (matrix, out) in matrices.iter().zip(outs) {
-            assert_eq!(out.len(), rows * matrix.outputs(), "room for the result");
+    /// The products with some matrices of as many inputs each, as one job; `outs` are `[rows][outputs]` of each.
+    pub(crate) fn multiply<const COUNT: usize>(
+        &self,
+        matrices: [&Packed; COUNT],
+        outs: [&mut [f32]; COUNT],
+        threads: &Threads,
+    ) {
+        let (rows, share) = (self.rows(), share(&matrices, threads));
+        let mut outs = outs.into_iter();
+        let shares = matrices.map(|matrix| {
+            let out = outs.next().expect("one for each matrix");
+            assert_eq!(
+                (matrix.inputs(), out.len()),
+                (self.inputs, rows * matrix.outputs()),
+                "sizes that fit"
+            );
             let columns = Columns::new(out, matrix.outputs());
-            let panels = matrix.panels();
-            for first in (0..panels).step_by(share) {
-                tasks.push(Task { matrix, panels: first..(first + share).min(panels), columns });
-            }
-        }
-        // Made once, by the caller, and shared.
-        let operand = matrices.iter().map(|matrix| self.operand(matrix)).collect::<Vec<_>>();
-        let of = |matrix: &Packed| {
-            let place = matrices.iter().position(|other| std::ptr::eq(*other, matrix));
-            operand[place.expect("one of them")]
-        };
-        let work: Vec<(Task<'_>, Operand<'_>)> =
-            tasks.into_iter().map(|task| (of(task.matrix), task)).map(|(x, task)| (task, x)).collect();
+            Share { matrix, columns, operand: self.operand(matrix), pieces: matrix.panels().div_ceil(share) }
+        });
         let isa = self.isa;
-        threads.for_each(work.len(), |number| {
-            let (task, x) = &work[number];
-            for_format(task.matrix.dtype(), Multiply { task, x: *x, isa }).expect("packed");
+        threads.for_each(shares.iter().map(|share| share.pieces).sum(), |mut piece| {
+            for Share { matrix, columns, operand, pieces } in &shares {
+                if piece < *pieces {
+                    let panels = piece * share..((piece + 1) * share).min(matrix.panels());
+                    let task = Task { matrix, panels, columns: *columns };
+                    for_format(matrix.dtype(), Multiply { task: &task, x: *operand, isa }).expect("packed");
+                    return;
+                }
+                piece -= pieces;
+            }
         });
     }
 
@@ -130,6 +134,15 @@ fn share(matrices: &[&Packed], threads: &Threads) -> usize {
         1 => panels.max(1),
         count => panels.div_ceil(count * PIECES).next_multiple_of(PANELS_AT_ONCE),
     }
+}
+
+/// A matrix of a job.
+struct Share<'a> {
+    matrix: &'a Packed,
+    columns: Columns<'a>,
+    operand: Operand<'a>,
+    /// Into how many its panels are cut.
+    pieces: usize,
 }
 
 /// Some panels of a matrix.

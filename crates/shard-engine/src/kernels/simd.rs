@@ -38,6 +38,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type I: Copy;
     /// It has room for some thirty vectors in registers, and not only for seven.
     const ROOMY: bool;
+    /// Several vectors at a time are faster than one, and worth the code.
+    const SEVERAL: bool;
 
     /// Runs a kernel as a function of its own, compiled for this set.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;
@@ -137,4 +139,12 @@ pub(crate) fn lanes(numbers: &[f32], place: usize) -> &[f32; LANES] {
 #[inline(always)]
 pub(crate) fn lanes_mut(numbers: &mut [f32], place: usize) -> &mut [f32; LANES] {
     numbers[place..place + LANES].first_chunk_mut().expect("just so many were taken")
+}
+
+/// At most sixteen numbers, and zeros behind them.
+#[inline(always)]
+pub(crate) fn padded(numbers: &[f32]) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    lanes[..numbers.len()].copy_from_slice(numbers);
+    lanes
 }

@@ -1,44 +1,55 @@
 //! The threads that kernels share their work among.
 
-use rayon::prelude::*;
+mod pool;
+
+use std::{io, thread};
+
+use self::pool::Pool;
 
 /// Where products are computed.
 #[derive(Debug)]
-pub(crate) struct Threads(Option<rayon::ThreadPool>);
+pub(crate) struct Threads(Option<Pool>);
 
 impl Threads {
-    /// One thread is the caller's own.
-    pub(crate) fn new(count: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let named = |place| format!("engine-{place}");
-        let pool = || rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(named).build();
-        Ok(Self(if count > 1 { Some(pool()?) } else { None }))
+    /// So many, but no more than the cores that the process may use: one that waits for a core while the others wait
+    /// for it is worse than none. One thread is the caller's own.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub(crate) fn new(count: usize) -> io::Result<Self> {
+        // Heeds the process' affinity and the quota of its control group.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self::exactly(count.min(cores))
+    }
+
+    /// As many as that, whatever the cores.
+    pub(crate) fn exactly(count: usize) -> io::Result<Self> {
+        Ok(Self(if count > 1 { Some(Pool::start(count - 1)?) } else { None }))
     }
 
     /// Runs `each` for every number below `count`; which thread takes which is of no consequence.
-    pub(crate) fn for_each(&self, count: usize, each: impl Fn(usize) + Sync + Send) {
+    pub(crate) fn for_each(&self, count: usize, each: impl Fn(usize) + Sync) {
         match &self.0 {
-            Some(pool) if count > 1 => pool.install(|| (0..count).into_par_iter().for_each(each)),
+            Some(pool) if count > 1 => pool.for_each(count, &each),
             _ => (0..count).for_each(each),
         }
     }
 
-    /// Runs `each` for every chunk of `out`; which thread takes which is of no consequence.
+    /// Runs `each` for every chunk of `out`, with the chunk's number; which thread takes which is of no consequence.
     pub(crate) fn for_chunks<T: Send>(
         &self,
         out: &mut [T],
         chunk: usize,
-        each: impl Fn(usize, &mut [T]) + Sync + Send,
+        each: impl Fn(usize, &mut [T]) + Sync,
     ) {
         match &self.0 {
-            Some(pool) if out.len() > chunk => {
-                pool.install(|| out.par_chunks_mut(chunk).enumerate().for_each(|(i, part)| each(i, part)));
-            }
-            _ => out.chunks_mut(chunk).enumerate().for_each(|(i, part)| each(i, part)),
+            Some(pool) if out.len() > chunk => pool.for_chunks(out, chunk, each),
+            _ => out.chunks_mut(chunk).enumerate().for_each(|(number, part)| each(number, part)),
         }
     }
 
     /// How many they are.
     pub(crate) fn count(&self) -> usize {
-        self.0.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+        self.0.as_ref().map_or(1, |pool| pool.helpers() + 1)
     }
 }

@@ -10,7 +10,9 @@ use candle_core::{
     quantized::{GgmlDType, QTensor},
 };
 use gguf::{Dtype, Header, TensorInfo, tiny::TinyModel, write::Writer};
-use shard_engine::{BackendChoice, DeviceChoice, Engine, EngineConfig, Slot, SlotOptions, StepResult};
+use shard_engine::{
+    BackendChoice, DeviceChoice, Engine, EngineConfig, KvType, Slot, SlotOptions, StepResult,
+};
 use swarm_types::{Precision, SamplingParams, ShardRange, Step, StepInput, StepOutput, TokenId};
 use tempfile::TempDir;
 
@@ -70,6 +72,7 @@ impl Model {
             backend: BackendChoice::Native,
             device: DeviceChoice::Cpu,
             kv_bytes: 64 << 20,
+            kv_type: KvType::F32,
             threads: 1,
         }
     }

@@ -81,6 +81,7 @@ impl Measurement {
             device: config.swarm.device(),
             // The measurement itself bounds its sessions.
             kv_bytes: 1 << 40,
+            kv_type: config.swarm.kv_type(),
             threads: config.swarm.threads(),
         };
         Ok(Self {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice};
+use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, KvType};
 use shard_worker::ByteSize;
 use swarm_process::{
     address_file::Addresses,
@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     pub device: DeviceChoice,
     /// Memory of each worker for its sessions' caches; absent: as much as a worker takes by itself.
     pub kv_memory: Option<ByteSize>,
+    /// How caches are held.
+    pub kv_type: KvType,
     /// What each process logs.
     pub log: TelemetryConfig,
     /// What the environment of all processes has besides ours.
@@ -186,14 +188,15 @@ impl Plan {
 
     /// The nodes that compute. Enter by `entry`, a multiaddress.
     pub(crate) fn workers(&self, entry: &str) -> Vec<ProcessSpec> {
-        let Self { precision, threads, backend, device, .. } = self;
+        let Self { precision, threads, backend, device, kv_type, .. } = self;
         let worker = |(place, shards): (usize, &ShardRange)| {
             let name = format!("worker-{place}");
             let mut worker = self.process(&name, "worker", Listen::loopback(0, 0, None));
             // The flag below is for our products, this for candle's.
             worker.environment.push((CANDLE_THREADS_VARIABLE, threads.to_string()));
             worker.args.extend(words(&format!(
-                "--shard-id {shards} --precision {precision} --threads {threads} --backend {backend} --device {device}"
+                "--shard-id {shards} --precision {precision} --threads {threads} --backend {backend} --device {device} \
+                 --kv-type {kv_type}"
             )));
             let kv_memory = self.kv_memory.map(|bytes| words(&format!("--kv-memory {bytes}")));
             worker.args.extend(kv_memory.unwrap_or_default());
@@ -277,6 +280,7 @@ mod tests {
             backend: BackendChoice::Native,
             device: DeviceChoice::Cpu,
             kv_memory: None,
+            kv_type: KvType::default(),
             environment: vec![],
             log: TelemetryConfig { log: "info".into(), log_format: LogFormat::Text },
             dir: "/run/swarm".into(),

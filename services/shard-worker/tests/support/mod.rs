@@ -41,7 +41,7 @@ pub const HIDDEN: usize = 64;
 /// Positions of the model's longest session.
 pub const CONTEXT: u32 = 512;
 /// Bytes of cache that one position takes in one of the model's two layers.
-pub const POSITION_BYTES: u32 = 256;
+pub const POSITION_BYTES: u32 = 128;
 
 #[derive(Parser)]
 struct Cli {

@@ -20,7 +20,7 @@ const PANELS: usize = 2;
 
 /// Rows of a tile.
 pub(super) fn most_rows(isa: Isa) -> usize {
-    if isa.is_roomy() { 12 } else { 6 }
+    if isa.is_roomy() { 8 } else { 6 }
 }
 
 /// The products of rows with some panels.
@@ -36,14 +36,14 @@ impl<F: Format> Kernel for Exact<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let count = self.panels.bytes.len() / self.panels.size;
-        let mut panel = 0;
+        let (mut panel, mut one, mut two) = (0, Room::<1>::new(), Room::<PANELS>::new());
         while panel < count {
             // One row alone has too few sums under way with one panel.
             if (S::ROOMY || self.x.height() < 3) && panel + PANELS <= count {
-                self.panels_from::<S, PANELS>(simd, panel);
+                self.panels_from(simd, panel, &mut two);
                 panel += PANELS;
             } else {
-                self.panels_from::<S, 1>(simd, panel);
+                self.panels_from(simd, panel, &mut one);
                 panel += 1;
             }
         }
@@ -53,10 +53,9 @@ impl<F: Format> Kernel for Exact<'_, F> {
 impl<F: Format> Exact<'_, F> {
     /// The products with `COUNT` panels.
     #[inline(always)]
-    fn panels_from<S: Simd, const COUNT: usize>(&self, simd: S, first: usize) {
+    fn panels_from<S: Simd, const COUNT: usize>(&self, simd: S, first: usize, room: &mut Room<COUNT>) {
         let (height, rows, parts) = (self.x.height(), self.x.rows(), self.x.length() / PART);
-        let mut weights = [[[0f32; LANES]; COUNT]; PARTS * PART];
-        let mut sums = [[[0f32; LANES]; COUNT]; ROWS];
+        let Room { weights, sums } = room;
         let at_once = (ROWS / height * height).max(height);
         for start in (0..rows).step_by(at_once) {
             let count = at_once.min(rows - start);
@@ -104,6 +103,21 @@ impl<F: Format> Exact<'_, F> {
     }
 }
 
+/// What is near while some panels are multiplied.
+// Lines of memory hold whole vectors then.
+#[repr(C, align(64))]
+struct Room<const COUNT: usize> {
+    weights: [[[f32; LANES]; COUNT]; PARTS * PART],
+    sums: [[[f32; LANES]; COUNT]; ROWS],
+}
+
+impl<const COUNT: usize> Room<COUNT> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { weights: [[[0.0; LANES]; COUNT]; PARTS * PART], sums: [[[0.0; LANES]; COUNT]; ROWS] }
+    }
+}
+
 /// Rows that meet weights.
 struct Tile<'a, const COUNT: usize> {
     weights: &'a [[[f32; LANES]; COUNT]],
@@ -127,11 +141,7 @@ impl<const COUNT: usize> Tile<'_, COUNT> {
             6 => simd.call(TileOf::<COUNT, 6>(self)),
             _ if !S::ROOMY => unreachable!("tiles are lower"),
             7 => simd.call(TileOf::<COUNT, 7>(self)),
-            8 => simd.call(TileOf::<COUNT, 8>(self)),
-            9 => simd.call(TileOf::<COUNT, 9>(self)),
-            10 => simd.call(TileOf::<COUNT, 10>(self)),
-            11 => simd.call(TileOf::<COUNT, 11>(self)),
-            _ => simd.call(TileOf::<COUNT, 12>(self)),
+            _ => simd.call(TileOf::<COUNT, 8>(self)),
         }
     }
 }

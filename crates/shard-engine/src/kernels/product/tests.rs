@@ -31,7 +31,7 @@ fn matrix(dtype: Dtype, outputs: usize, inputs: usize) -> (Packed, Vec<f32>) {
     let row_bytes = inputs / count as usize * bytes as usize;
     let file = random_blocks(dtype, outputs * row_bytes);
     let mut packed = Packed::zeros(dtype, outputs, inputs).expect("a layout");
-    let threads = Threads::new(1).expect("no thread is started");
+    let threads = Threads::exactly(1).expect("no thread is started");
     let read = |rows: Range<usize>| {
         Ok::<_, std::convert::Infallible>(file[rows.start * row_bytes..rows.end * row_bytes].to_vec())
     };
@@ -46,7 +46,7 @@ fn matrix(dtype: Dtype, outputs: usize, inputs: usize) -> (Packed, Vec<f32>) {
 fn multiply(packed: &Packed, x: &[f32], rule: Rule, isa: Isa, threads: &Threads) -> Vec<f32> {
     let input = Input::new(x, packed.inputs(), rule, isa);
     let mut y = vec![0.0; input.rows() * packed.outputs()];
-    input.multiply(&[packed], &mut [&mut y], threads);
+    input.multiply([packed], [&mut y], threads);
     y
 }
 
@@ -62,7 +62,7 @@ fn exact(weights: &[f32], x: &[f32], inputs: usize) -> Vec<f32> {
 
 #[test]
 fn both_rules_are_near_the_sums_and_the_exact_one_is_a_plain_loop() {
-    let one = Threads::new(1).expect("no thread is started");
+    let one = Threads::exactly(1).expect("no thread is started");
     for dtype in TYPES {
         let (packed, weights) = matrix(dtype, 35, 512);
         let x = numbers(7 * 512);
@@ -79,7 +79,7 @@ fn both_rules_are_near_the_sums_and_the_exact_one_is_a_plain_loop() {
 
 #[test]
 fn every_set_company_and_number_of_threads_gives_the_same_bits() {
-    let threads = [1, 2, 3].map(|count| Threads::new(count).expect("started"));
+    let threads = [1, 2, 3].map(|count| Threads::exactly(count).expect("started"));
     for dtype in TYPES {
         let (packed, _) = matrix(dtype, 35, 256);
         let x = numbers(33 * 256);
@@ -100,7 +100,7 @@ fn every_set_company_and_number_of_threads_gives_the_same_bits() {
 
 #[test]
 fn sizes_need_not_be_whole_panels_or_parts() {
-    let one = Threads::new(1).expect("no thread is started");
+    let one = Threads::exactly(1).expect("no thread is started");
     for (outputs, inputs) in [(1, 1), (16, 31), (17, 33), (40, 70)] {
         let (packed, weights) = matrix(Dtype::F32, outputs, inputs);
         let x = numbers(5 * inputs);
@@ -119,13 +119,13 @@ fn sizes_need_not_be_whole_panels_or_parts() {
 
 #[test]
 fn matrices_of_different_types_are_multiplied_together_as_alone() {
-    let two = Threads::new(2).expect("started");
+    let two = Threads::exactly(2).expect("started");
     let (a, b) = (matrix(Dtype::Q4K, 48, 256).0, matrix(Dtype::Q6K, 20, 256).0);
     for rows in [1, 9] {
         let x = numbers(rows * 256);
         let input = Input::new(&x, 256, Rule::Standard, Isa::best());
         let (mut left, mut right) = (vec![0.0; rows * 48], vec![0.0; rows * 20]);
-        input.multiply(&[&a, &b], &mut [&mut left, &mut right], &two);
+        input.multiply([&a, &b], [&mut left, &mut right], &two);
         assert_eq!(bits(&left), bits(&multiply(&a, &x, Rule::Standard, Isa::best(), &two)));
         assert_eq!(bits(&right), bits(&multiply(&b, &x, Rule::Standard, Isa::best(), &two)));
     }
@@ -133,7 +133,7 @@ fn matrices_of_different_types_are_multiplied_together_as_alone() {
 
 #[test]
 fn a_row_that_is_not_finite_spoils_itself_alone() {
-    let one = Threads::new(1).expect("no thread is started");
+    let one = Threads::exactly(1).expect("no thread is started");
     let (packed, _) = matrix(Dtype::Q4_1, 16, 64);
     for rule in [Rule::Exact, Rule::Standard] {
         for rows in [2, 6] {

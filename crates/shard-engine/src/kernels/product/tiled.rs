@@ -21,7 +21,7 @@ const PANELS: usize = 2;
 
 /// Rows of a tile.
 pub(super) fn most_rows(isa: Isa) -> usize {
-    if isa.is_roomy() { 12 } else { 4 }
+    if isa.is_roomy() { 8 } else { 4 }
 }
 
 /// The products of many rows with some panels.
@@ -38,15 +38,17 @@ impl<Q: Quantised> Kernel for Tiled<'_, Q> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let count = self.panels.bytes.len() / self.panels.size;
-        let mut panel = 0;
-        while panel < count {
-            if S::ROOMY && panel + PANELS <= count {
-                self.panels_from::<S, PANELS>(simd, panel);
-                panel += PANELS;
-            } else {
-                self.panels_from::<S, 1>(simd, panel);
-                panel += 1;
+        let (mut panel, at_once) = (0, if S::ROOMY { PANELS } else { 1 });
+        if S::ROOMY {
+            let mut room = Room::<PANELS>::new();
+            while panel + at_once <= count {
+                self.panels_from(simd, panel, &mut room);
+                panel += at_once;
             }
+        }
+        if panel < count {
+            let mut room = Room::<1>::new();
+            (panel..count).for_each(|panel| self.panels_from(simd, panel, &mut room));
         }
     }
 }
@@ -54,10 +56,9 @@ impl<Q: Quantised> Kernel for Tiled<'_, Q> {
 impl<Q: Quantised> Tiled<'_, Q> {
     /// The products with `COUNT` panels.
     #[inline(always)]
-    fn panels_from<S: Simd, const COUNT: usize>(&self, simd: S, first: usize) {
+    fn panels_from<S: Simd, const COUNT: usize>(&self, simd: S, first: usize, room: &mut Room<COUNT>) {
         let (height, rows) = (self.tiles.height(), self.x.rows());
-        let mut weights = Unpacked::<COUNT>::new();
-        let mut sums = [[[0f32; LANES]; COUNT]; ROWS];
+        let Room { weights, sums } = room;
         let at_once = (ROWS / height * height).max(height);
         for start in (0..rows).step_by(at_once) {
             let count = at_once.min(rows - start);
@@ -68,7 +69,7 @@ impl<Q: Quantised> Tiled<'_, Q> {
                 for row in (0..count).step_by(height) {
                     let tile_rows = height.min(count - row);
                     let tile = Tile {
-                        weights: &weights,
+                        weights,
                         parts,
                         words: self.tiles.tile((start + row) / height, part * PAIRS, parts * PAIRS),
                         height,
@@ -88,7 +89,23 @@ impl<Q: Quantised> Tiled<'_, Q> {
     }
 }
 
+/// What is near while some panels are multiplied.
+// Lines of memory hold whole vectors then.
+#[repr(C, align(64))]
+struct Room<const COUNT: usize> {
+    weights: Unpacked<COUNT>,
+    sums: [[[f32; LANES]; COUNT]; ROWS],
+}
+
+impl<const COUNT: usize> Room<COUNT> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { weights: Unpacked::new(), sums: [[[0.0; LANES]; COUNT]; ROWS] }
+    }
+}
+
 /// Parts of some panels as pairs of 16 bits, and their scales.
+#[repr(C, align(64))]
 struct Unpacked<const COUNT: usize> {
     pairs: [[[i32; LANES]; COUNT]; PARTS * PAIRS],
     /// For each half of a part (or, for a whole one, in the place of its first): scales, then minima.
@@ -174,11 +191,7 @@ impl<const COUNT: usize> Tile<'_, COUNT> {
             5 => simd.call(TileOf::<COUNT, 5, HALVES, MINIMUM>(self)),
             6 => simd.call(TileOf::<COUNT, 6, HALVES, MINIMUM>(self)),
             7 => simd.call(TileOf::<COUNT, 7, HALVES, MINIMUM>(self)),
-            8 => simd.call(TileOf::<COUNT, 8, HALVES, MINIMUM>(self)),
-            9 => simd.call(TileOf::<COUNT, 9, HALVES, MINIMUM>(self)),
-            10 => simd.call(TileOf::<COUNT, 10, HALVES, MINIMUM>(self)),
-            11 => simd.call(TileOf::<COUNT, 11, HALVES, MINIMUM>(self)),
-            _ => simd.call(TileOf::<COUNT, 12, HALVES, MINIMUM>(self)),
+            _ => simd.call(TileOf::<COUNT, 8, HALVES, MINIMUM>(self)),
         }
     }
 }
@@ -201,9 +214,10 @@ impl<const COUNT: usize, const ROWS: usize, const HALVES: bool, const MINIMUM: b
                 let pairs = if HALVES { PAIRS / 2 } else { PAIRS };
                 let first = part * PAIRS + half * pairs;
                 let mut products = [[simd.splat_int(0); COUNT]; ROWS];
-                for pair in first..first + pairs {
-                    let words: &[i32; ROWS] = words[pair * height..].first_chunk().expect("as many rows");
-                    let weights = weights.pairs[pair].each_ref().map(|weights| simd.load_int(weights));
+                let words = words[first * height..(first + pairs) * height].chunks_exact(height);
+                for (weights, words) in weights.pairs[first..first + pairs].iter().zip(words) {
+                    let words: &[i32; ROWS] = words.first_chunk().expect("as many rows");
+                    let weights = weights.each_ref().map(|weights| simd.load_int(weights));
                     for row in 0..ROWS {
                         let word = simd.splat_int(words[row]);
                         for panel in 0..COUNT {

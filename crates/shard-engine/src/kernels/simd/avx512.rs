@@ -44,6 +44,7 @@ impl<const PRODUCTS: bool> Simd for Avx512<PRODUCTS> {
     type F = F;
     type I = I;
     const ROOMY: bool = true;
+    const SEVERAL: bool = true;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {

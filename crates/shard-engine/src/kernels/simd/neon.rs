@@ -55,6 +55,7 @@ impl Simd for Neon {
     type F = F;
     type I = I;
     const ROOMY: bool = false;
+    const SEVERAL: bool = true;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {

@@ -69,6 +69,7 @@ impl Simd for Portable {
     type F = F;
     type I = I;
     const ROOMY: bool = false;
+    const SEVERAL: bool = false;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {

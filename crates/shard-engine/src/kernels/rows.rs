@@ -1,0 +1,199 @@
+//! What is done to the numbers of rows one by one: norms, gates, sums.
+
+use super::{
+    isa::Isa,
+    math,
+    simd::{Kernel, LANES, Simd, padded},
+};
+
+/// Root-mean-square normalisation (Zhang and Sennrich, 2019) of rows as long as `weights`. A row whose squares overflow
+/// comes out as NaN: it would be all zeros otherwise, which nobody could tell from an answer.
+///
+/// Squares are summed in sixteen lanes; what a row has beyond whole lanes counts as if zeros followed.
+pub(crate) fn root_mean_square(x: &[f32], weights: &[f32], epsilon: f32, isa: Isa) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    isa.run(RootMeanSquare { x, weights, epsilon, out: &mut out });
+    out
+}
+
+/// `silu(gate) · up`, into `gate`.
+pub(crate) fn silu_gate(gate: &mut [f32], up: &[f32], isa: Isa) {
+    isa.run(Pairs { of: Pair::SiluGate, x: gate, y: up });
+}
+
+/// `x + y`, into `x`.
+pub(crate) fn add(x: &mut [f32], y: &[f32], isa: Isa) {
+    isa.run(Pairs { of: Pair::Sum, x, y });
+}
+
+struct RootMeanSquare<'a> {
+    x: &'a [f32],
+    weights: &'a [f32],
+    epsilon: f32,
+    out: &'a mut [f32],
+}
+
+/// What becomes of two numbers.
+#[derive(Clone, Copy, Debug)]
+enum Pair {
+    SiluGate,
+    Sum,
+}
+
+/// Each of `x` with its number of `y`, into `x`.
+struct Pairs<'a> {
+    of: Pair,
+    x: &'a mut [f32],
+    y: &'a [f32],
+}
+
+impl Kernel for RootMeanSquare<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let size = self.weights.len();
+        for (row, out) in self.x.chunks_exact(size).zip(self.out.chunks_exact_mut(size)) {
+            let scale = simd.splat(scale(simd, row, self.epsilon));
+            let (from, from_rest) = row.as_chunks::<LANES>();
+            let (weights, weights_rest) = self.weights.as_chunks::<LANES>();
+            let (to, to_rest) = out.as_chunks_mut::<LANES>();
+            for ((x, w), y) in from.iter().zip(weights).zip(to) {
+                simd.store(simd.mul(simd.mul(simd.load(x), scale), simd.load(w)), y);
+            }
+            let (x, w) = (simd.load(&padded(from_rest)), simd.load(&padded(weights_rest)));
+            let mut rest = [0.0; LANES];
+            simd.store(simd.mul(simd.mul(x, scale), w), &mut rest);
+            to_rest.copy_from_slice(&rest[..to_rest.len()]);
+        }
+    }
+}
+
+/// What a row is multiplied by.
+#[inline(always)]
+fn scale<S: Simd>(simd: S, row: &[f32], epsilon: f32) -> f32 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut squares = simd.splat(0.0);
+    for x in chunks {
+        let x = simd.load(x);
+        squares = simd.mul_add(x, x, squares);
+    }
+    let x = simd.load(&padded(rest));
+    let squares = simd.sum(simd.mul_add(x, x, squares));
+    let root = (squares / row.len() as f32 + epsilon).sqrt();
+    if root.is_finite() { 1.0 / root } else { f32::NAN }
+}
+
+impl Kernel for Pairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        debug_assert_eq!(self.x.len(), self.y.len());
+        let (x, x_rest) = self.x.as_chunks_mut::<LANES>();
+        let (y, y_rest) = self.y.as_chunks::<LANES>();
+        for (x, y) in x.iter_mut().zip(y) {
+            let value = self.of.value(simd, simd.load(x), simd.load(y));
+            simd.store(value, x);
+        }
+        let value = self.of.value(simd, simd.load(&padded(x_rest)), simd.load(&padded(y_rest)));
+        let mut rest = [0.0; LANES];
+        simd.store(value, &mut rest);
+        x_rest.copy_from_slice(&rest[..x_rest.len()]);
+    }
+}
+
+impl Pair {
+    #[inline(always)]
+    fn value<S: Simd>(self, simd: S, x: S::F, y: S::F) -> S::F {
+        match self {
+            Self::SiluGate => simd.mul(math::silu(simd, x), y),
+            Self::Sum => simd.add(x, y),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::numbers;
+
+    const SIZES: [usize; 8] = [1, 2, 15, 16, 17, 40, 64, 577];
+
+    fn bits(numbers: &[f32]) -> Vec<u32> {
+        // Whatever is not a number: its bits mean nothing.
+        numbers.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+    }
+
+    /// Rows with everything that may come: large, tiny, infinite, not a number.
+    fn strange(count: usize) -> Vec<f32> {
+        let special = [f32::INFINITY, f32::NAN, 1e-42, -1e-45, 3e38, -0.0, f32::NEG_INFINITY, 1e20];
+        let mut x = numbers(count);
+        x.iter_mut().enumerate().filter(|(i, _)| i % 23 == 7).for_each(|(i, x)| *x = special[i / 23 % 8]);
+        x
+    }
+
+    #[test]
+    fn norms_are_the_true_ones() {
+        for (size, isa) in
+            SIZES.into_iter().flat_map(|size| Isa::all().into_iter().map(move |isa| (size, isa)))
+        {
+            let (x, weights) = (numbers(3 * size), numbers(size));
+            let got = root_mean_square(&x, &weights, 1e-5, isa);
+            for (row, got) in x.chunks(size).zip(got.chunks(size)) {
+                let squares: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
+                let root = (squares / size as f64 + 1e-5).sqrt();
+                for ((x, w), got) in row.iter().zip(&weights).zip(got) {
+                    let expected = f64::from(*x) / root * f64::from(*w);
+                    assert!((f64::from(*got) - expected).abs() < 1e-6, "{isa:?} {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_whose_squares_overflow_is_no_number_and_touches_no_other() {
+        for isa in Isa::all() {
+            let x = [1.0, -1.0, 3e38, 1.0, 2.0, 2.0];
+            let y = root_mean_square(&x, &[1.0, 1.0], 0.0, isa);
+            assert!(y[2].is_nan() && y[3].is_nan(), "{isa:?}");
+            assert_eq!((&y[..2], &y[4..]), (&[1.0, -1.0][..], &[1.0, 1.0][..]), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn gates_and_sums_are_the_true_ones() {
+        for isa in Isa::all() {
+            let (mut gate, up) = (numbers(100), numbers(200).split_off(100));
+            gate.iter_mut().for_each(|gate| *gate *= 8.0);
+            let mut got = gate.clone();
+            silu_gate(&mut got, &up, isa);
+            for ((gate, up), got) in gate.iter().zip(&up).zip(&got) {
+                let gate = f64::from(*gate);
+                let expected = gate / (1.0 + (-gate).exp()) * f64::from(*up);
+                assert!((f64::from(*got) - expected).abs() < 4e-6, "{isa:?} {gate}: {got} for {expected}");
+            }
+            let mut got = gate.clone();
+            add(&mut got, &up, isa);
+            assert!(got.iter().zip(&gate).zip(&up).all(|((got, x), y)| *got == x + y), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        for size in SIZES {
+            let (x, weights) = (strange(5 * size), numbers(size));
+            let all = |isa| {
+                let normed = root_mean_square(&x, &weights, 1e-6, isa);
+                let (mut gated, mut sum) = (x.clone(), x.clone());
+                silu_gate(&mut gated, &normed, isa);
+                add(&mut sum, &normed, isa);
+                [bits(&normed), bits(&gated), bits(&sum)]
+            };
+            let expected = all(Isa::Portable);
+            for isa in Isa::all() {
+                assert_eq!(all(isa), expected, "{isa:?}, rows of {size}");
+            }
+        }
+    }
+}
