@@ -135,8 +135,8 @@ fn served_model(shards: &[ShardStatus]) -> Option<ModelId> {
         .cloned()
 }
 
-/// Whether some loaded replicas of the model, one for each shard, have its layers without gap or overlap: nodes that cut
-/// the model differently make no whole together.
+/// Whether some loaded replicas of the model, one for each shard, have its layers without gap or overlap: nodes that
+/// cut the model differently make no whole together.
 fn is_whole(shards: &[ShardStatus], model: &ModelId) -> bool {
     let mut ends = BTreeSet::from([0]);
     for shard in shards {
