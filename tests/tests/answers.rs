@@ -11,8 +11,10 @@ use anyhow::Context;
 use futures::{StreamExt, future::try_join_all};
 use gateway::clients::{Entry, Limits};
 use serde_json::{Value, json};
+use shard_engine::cut_of;
 use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
 use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
+use swarm_types::{ShardId, ShardRange};
 
 swarm_tests::scenarios! {
     Eight::start;
@@ -84,8 +86,7 @@ async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyho
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     };
     let header = gguf::Header::read_without_arrays(&eight.model)?;
-    let layers =
-        swarm_types::LayerRange::for_shard(swarm_types::ShardId(3), 8, header.u32("llama.block_count")?)?;
+    let layers = cut_of(&header, 8, None)?.layers(ShardRange::one(ShardId(3)))?;
     let own =
         |name: &str| (layers.start()..layers.end()).any(|layer| name.starts_with(&format!("blk.{layer}.")));
     let tensors = || header.tensors.iter().filter(|(name, _)| own(name)).map(|(_, tensor)| tensor);

@@ -5,7 +5,7 @@ mod block;
 mod feed_forward;
 mod foreign;
 mod head;
-mod kv;
+pub(crate) mod kv;
 mod linear;
 pub(crate) mod norm;
 mod pass;

@@ -6,7 +6,7 @@ mod figures;
 mod gateway;
 mod load;
 mod progress;
-mod table;
+pub(crate) mod table;
 mod tracing_cost;
 
 use std::{fmt::Display, process::ExitCode, time::Duration};

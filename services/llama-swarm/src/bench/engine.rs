@@ -75,6 +75,7 @@ impl Measurement {
             model,
             shards: ShardRange::new(0, 1)?,
             total_shards: 1,
+            shard_weights: None,
             precision: config.swarm.precision(),
             backend: config.swarm.backend(),
             device: config.swarm.device(),
