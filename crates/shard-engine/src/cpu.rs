@@ -86,8 +86,11 @@ impl Backend for CpuBackend {
     }
 
     fn weight_bytes(&self) -> u64 {
+        self.bytes_per_token() + self.embedding.as_ref().map_or(0, Embedding::byte_count) as u64
+    }
+
+    fn bytes_per_token(&self) -> u64 {
         let bytes = self.blocks.iter().map(Block::byte_count).sum::<usize>()
-            + self.embedding.as_ref().map_or(0, Embedding::byte_count)
             + self.head.as_ref().map_or(0, Head::byte_count);
         bytes as u64
     }

@@ -53,6 +53,9 @@ pub struct ModelInfo {
     /// Bytes of the weights as we hold them. In precision `fast` candle adds copies of its own with some types on some
     /// processors, which are not in here (see `docs/decisions/0003-memory-of-fast.md`).
     pub weight_bytes: u64,
+    /// Bytes of the weights that one token reads on its way: of the embedding it reads a single row, which does not
+    /// count.
+    pub bytes_per_token: u64,
     /// Bytes of tensors that were read from the file.
     pub bytes_read: u64,
     /// For example `cpu`.
@@ -109,6 +112,7 @@ impl Engine {
             vocabulary: hyper.vocabulary,
             context_length: hyper.context,
             weight_bytes: backend.weight_bytes(),
+            bytes_per_token: backend.bytes_per_token(),
             bytes_read: source.bytes_read(),
             device: config.device.to_string(),
         };
