@@ -107,7 +107,7 @@ fn opening(number: usize, peer: &SwarmNet, replica: &Replica) -> OpenSession {
         attempt: Attempt::FIRST,
         gateway: peer.id().clone(),
         model_digest: replica.model.digest,
-        precision: Precision::Exact,
+        precision: Precision::default(),
         cut: Cut::from_ends(vec![replica.capabilities.layers.end()]).expect("layers"),
         hop: Hop { worker: replica.worker.clone(), shards: ShardRange::new(0, 1).expect("valid") },
         below: vec![],

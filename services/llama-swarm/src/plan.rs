@@ -293,7 +293,7 @@ mod tests {
 
         let bound = report(&model, "--total-shards 2 --kv-memory 1MiB --max-sessions 1000");
         assert_eq!((bound.context, bound.shards[0].cache_bytes), (512, 1 << 20));
-        let unequal = report(&model, "--total-shards 2 --shard-weights 3,1");
+        let unequal = report(&model, "--total-shards 2 --shard-weights 2,1");
         assert_eq!(unequal.shards[0].end_layer, 3);
         assert!(unequal.to_string().contains("0..3"), "{unequal}");
         let told = serde_json::to_value(&unequal).expect("JSON");

@@ -46,7 +46,7 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
         ),
         ("version", |o| o.protocol_version = 2, ProtocolVersion, "protocol_version"),
         ("digest", |o| o.model_digest = "00".repeat(32), Model, "model"),
-        ("precision", |o| o.precision = "fast".into(), Model, "model"),
+        ("precision", |o| o.precision = "exact".into(), Model, "model"),
         (
             "cut",
             |o| (o.total_shards, o.hops[0].end_shard, o.layer_ends) = (2, 2, vec![1, 2]),

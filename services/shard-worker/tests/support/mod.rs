@@ -150,7 +150,7 @@ impl Scene {
             attempt: Attempt(attempt),
             gateway: self.peer.id().clone(),
             model_digest: self.digest,
-            precision: Precision::Exact,
+            precision: Precision::default(),
             cut: self.cut.clone(),
             hop: Hop { worker: self.worker.clone(), shards: self.shards },
             below: below.into_iter().collect(),
