@@ -78,15 +78,16 @@ async fn generate(
     Ok(tokens)
 }
 
-/// What a worker takes besides its weights and caches: program, libp2p, buffers.
+/// What a worker takes besides its weights and caches: libp2p, buffers, its share of the program.
 const OF_A_PROCESS: u64 = 24 << 20;
 
 /// By what the kernel counts, after loading and before the first session.
 async fn eight_workers_take_what_the_file_takes(eight: &Eight) -> anyhow::Result<()> {
     let mut all = 0;
     for worker in &eight.swarm.workers {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("resident memory")?;
+        // What several processes share, which is the program, counts once for all of them.
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", worker.pid()))?;
+        let line = maps.lines().find_map(|line| line.strip_prefix("Pss:")).context("resident memory")?;
         all += line.trim().trim_end_matches(" kB").parse::<u64>()? << 10;
     }
     // The embedding is also the head, and both ends hold it.
@@ -114,7 +115,7 @@ async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyho
         |name: &str| (layers.start()..layers.end()).any(|layer| name.starts_with(&format!("blk.{layer}.")));
     let tensors = || header.tensors.iter().filter(|(name, _)| own(name)).map(|(_, tensor)| tensor);
     let stored: u64 = tensors().map(|tensor| tensor.bytes).sum();
-    let (resident, read) = (number("status", "VmRSS:")? << 10, number("io", "rchar:")?);
+    let (resident, read) = (number("status", "RssAnon:")? << 10, number("io", "rchar:")?);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     eprintln!(
         "layers {layers}: {:.1} MiB stored, {:.1} MiB resident, {:.1} MiB read",

@@ -1,4 +1,5 @@
-//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any device.
+//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any
+//! device.
 
 mod attention;
 mod block;

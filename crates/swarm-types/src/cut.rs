@@ -2,10 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
-
-/// More layers than this are refused: no model has as many.
-pub const MAX_LAYERS: u32 = 1024;
+use crate::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};
 
 /// A load, a cost over a weight, is a whole number of 2^-32. Two fractions whose denominators are below 2^16 differ by
 /// that much at least, so no two loads that differ become the same.

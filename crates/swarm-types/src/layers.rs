@@ -4,7 +4,8 @@ use std::{fmt, ops::Range, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cut::MAX_LAYERS;
+/// More layers than this are refused: no model has as many.
+pub const MAX_LAYERS: u32 = 1024;
 
 /// More shards than this are refused: no model has as many layers, and a status lists every shard.
 pub const MAX_SHARDS: u32 = 1024;

@@ -23,9 +23,9 @@ pub use admission::{Admission, UnknownAdmission};
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };
-pub use cut::{Cut, CutCosts, MAX_LAYERS, ShardWeights};
+pub use cut::{Cut, CutCosts, ShardWeights};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
-pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
+pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use signed_text::SignedText;

@@ -87,7 +87,7 @@ fn what_breaks_an_invariant_is_refused_by_field() {
         (refused(|o| o.total_shards = 9), "hops"),
         (refused(|o| o.layer_ends.clear()), "layer_ends"),
         (refused(|o| o.layer_ends.push(32)), "layer_ends"),
-        (refused(|o| o.layer_ends[3] = 20), "layer_ends"),
+        (refused(|o| o.layer_ends[3] = 24), "layer_ends"),
         (refused(|o| o.max_positions = 4), "max_positions"),
     ];
     for (refusal, field) in named {

@@ -97,7 +97,7 @@ impl Pair {
             results.push(line.summary());
         }
         progress.finish_and_clear();
-        Ok(Report::new(measurement, self, results))
+        Ok(Report::new(measurement, [&self.ours, &self.other], results))
     }
 
     /// One round of both servers. Who goes first changes with the seed, so that a drift favours nobody.

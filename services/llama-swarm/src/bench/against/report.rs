@@ -9,7 +9,6 @@ use super::{
         gateway::Measurement,
         table::{number, table},
     },
-    Pair,
     answer::Answer,
     endpoint::Endpoint,
     rates,
@@ -169,7 +168,11 @@ fn ratio(ours: &[Option<f64>], other: &[Option<f64>]) -> Option<f64> {
 
 impl Report {
     /// What a measurement came to.
-    pub(super) fn new(measurement: &Measurement, pair: &Pair, results: Vec<Summary>) -> Self {
+    pub(super) fn new(
+        measurement: &Measurement,
+        [ours, other]: [&Endpoint; 2],
+        results: Vec<Summary>,
+    ) -> Self {
         let server = |endpoint: &Endpoint| Server {
             url: endpoint.url().to_owned(),
             model: endpoint.model().to_owned(),
@@ -177,8 +180,8 @@ impl Report {
         Self {
             kind: "against",
             version: env!("CARGO_PKG_VERSION"),
-            ours: server(&pair.ours),
-            other: server(&pair.other),
+            ours: server(ours),
+            other: server(other),
             prompt_tokens: measurement.prompt_tokens,
             context: measurement.context,
             max_tokens: measurement.max_tokens,
