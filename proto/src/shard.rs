@@ -1,8 +1,8 @@
 //! `shard.proto`: what goes up and down a route.
 
 use swarm_types::{
-    Attempt, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId, ShardRange,
-    Step, StepOutput, TokenId,
+    Attempt, Cut, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId,
+    ShardRange, Step, StepOutput, TokenId,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ pub struct OpenSession {
     /// In which precision.
     pub precision: Precision,
     /// How the model is cut.
-    pub total_shards: u32,
+    pub cut: Cut,
     /// The receiver's own place in the route.
     pub hop: Hop,
     /// The hops below the receiver, next first.
@@ -162,6 +162,10 @@ impl TryFrom<wire::OpenSession> for OpenSession {
         if gap || end != wire.total_shards {
             return Err(WireError::new("hops", "must cover the shards to the last without gap").into());
         }
+        let cut = Cut::from_ends(wire.layer_ends).map_err(|error| WireError::new("layer_ends", error))?;
+        if cut.total_shards() != wire.total_shards {
+            return Err(WireError::new("layer_ends", "must be one for each of total_shards").into());
+        }
         if wire.max_positions == 0 || wire.prompt_tokens > wire.max_positions {
             return Err(WireError::new("max_positions", "must be at least prompt_tokens and 1").into());
         }
@@ -171,7 +175,7 @@ impl TryFrom<wire::OpenSession> for OpenSession {
             gateway: parse("gateway", &wire.gateway)?,
             model_digest: parse("model_digest", &wire.model_digest)?,
             precision: parse("precision", &wire.precision)?,
-            total_shards: wire.total_shards,
+            cut,
             hop,
             below,
             prompt_tokens: wire.prompt_tokens,
@@ -189,10 +193,11 @@ impl From<OpenSession> for wire::OpenSession {
             gateway: open.gateway.to_string(),
             model_digest: open.model_digest.to_string(),
             precision: open.precision.to_string(),
-            total_shards: open.total_shards,
+            total_shards: open.cut.total_shards(),
             hops: std::iter::once(open.hop).chain(open.below).map(Into::into).collect(),
             prompt_tokens: open.prompt_tokens,
             max_positions: open.max_positions,
+            layer_ends: open.cut.ends().to_vec(),
         }
     }
 }

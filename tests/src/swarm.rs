@@ -18,7 +18,7 @@ pub struct SwarmSpec {
     pub model: PathBuf,
     /// Into how many shards it is cut.
     pub total_shards: u32,
-    /// `exact` or `fast`.
+    /// `standard` or `exact`.
     pub precision: &'static str,
     /// More flags for every worker.
     pub worker_args: Vec<String>,
@@ -29,13 +29,13 @@ pub struct SwarmSpec {
 }
 
 impl SwarmSpec {
-    /// Eight shards, exact.
+    /// Eight shards, in the default precision.
     #[must_use]
     pub fn new(model: PathBuf) -> Self {
         Self {
             model,
             total_shards: 8,
-            precision: "exact",
+            precision: "standard",
             worker_args: vec![],
             gateway_args: vec![],
             environment: vec![],

@@ -11,13 +11,16 @@ use anyhow::Context;
 use futures::{StreamExt, future::try_join_all};
 use gateway::clients::{Entry, Limits};
 use serde_json::{Value, json};
+use shard_engine::cut_of;
 use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
 use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
+use swarm_types::{ShardId, ShardRange};
 
 swarm_tests::scenarios! {
     Eight::start;
     // Before the first session.
     a_middle_worker_holds_and_reads_only_its_layers,
+    eight_workers_take_what_the_file_takes,
     tokens_and_logprobs_equal_the_reference,
     long_prompts_do_not_depend_on_their_chunks,
     sixteen_at_once_equal_their_solo_runs,
@@ -75,6 +78,29 @@ async fn generate(
     Ok(tokens)
 }
 
+/// What a worker takes besides its weights and caches: libp2p, buffers, its share of the program.
+const OF_A_PROCESS: u64 = 24 << 20;
+
+/// By what the kernel counts, after loading and before the first session.
+async fn eight_workers_take_what_the_file_takes(eight: &Eight) -> anyhow::Result<()> {
+    let mut all = 0;
+    for worker in &eight.swarm.workers {
+        // What several processes share, which is the program, counts once for all of them.
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", worker.pid()))?;
+        let line = maps.lines().find_map(|line| line.strip_prefix("Pss:")).context("resident memory")?;
+        all += line.trim().trim_end_matches(" kB").parse::<u64>()? << 10;
+    }
+    // The embedding is also the head, and both ends hold it.
+    let header = gguf::Header::read_without_arrays(&eight.model)?;
+    let embedding = header.tensors.get("token_embd.weight").context("an embedding")?.bytes;
+    let file = std::fs::metadata(&eight.model)?.len();
+    let mib = |bytes: u64| bytes >> 20;
+    eprintln!("eight workers: {} MiB resident, the file has {} MiB", mib(all), mib(file));
+    let bound = file + embedding + 8 * OF_A_PROCESS;
+    assert!(all <= bound, "{} MiB are resident, more than {}", mib(all), mib(bound));
+    Ok(())
+}
+
 /// By what the kernel counts, after loading and before the first session.
 async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyhow::Result<()> {
     let worker = &eight.swarm.workers[3];
@@ -84,23 +110,20 @@ async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyho
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     };
     let header = gguf::Header::read_without_arrays(&eight.model)?;
-    let layers =
-        swarm_types::LayerRange::for_shard(swarm_types::ShardId(3), 8, header.u32("llama.block_count")?)?;
+    let layers = cut_of(&header, 8, None)?.layers(ShardRange::one(ShardId(3)))?;
     let own =
         |name: &str| (layers.start()..layers.end()).any(|layer| name.starts_with(&format!("blk.{layer}.")));
     let tensors = || header.tensors.iter().filter(|(name, _)| own(name)).map(|(_, tensor)| tensor);
-    let held: u64 = tensors().map(|tensor| tensor.shape.iter().product::<u64>() * 4).sum();
     let stored: u64 = tensors().map(|tensor| tensor.bytes).sum();
-    let (resident, read) = (number("status", "VmRSS:")? << 10, number("io", "rchar:")?);
+    let (resident, read) = (number("status", "RssAnon:")? << 10, number("io", "rchar:")?);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     eprintln!(
-        "layers {layers}: {:.1} MiB as held, {:.1} MiB resident; {:.1} MiB stored, {:.1} MiB read",
-        mib(held),
-        mib(resident),
+        "layers {layers}: {:.1} MiB stored, {:.1} MiB resident, {:.1} MiB read",
         mib(stored),
+        mib(resident),
         mib(read)
     );
-    assert!(resident <= held + (64 << 20), "{resident} bytes are resident, {held} are its tensors'");
+    assert!(resident <= stored + OF_A_PROCESS, "{resident} bytes are resident, {stored} are its tensors'");
     // What stands before the tensors is read for the digest, once by the service and once by the engine.
     assert!(
         read <= stored + 3 * header.data_offset + (4 << 20),
@@ -126,7 +149,7 @@ async fn tokens_and_logprobs_equal_the_reference(eight: &Eight) -> anyhow::Resul
             let Some(token) = got.get(*step as usize) else { continue };
             let expected = reference["logprob"].as_f64().context("a number")?;
             let logprob = f64::from(token.logprob.context("log-probabilities were asked for")?);
-            assert!((logprob - expected).abs() < 1e-3, "case {name} step {step}: {logprob} for {expected}");
+            assert!((logprob - expected).abs() < 1e-2, "case {name} step {step}: {logprob} for {expected}");
         }
     }
     assert!(cases.len() >= 7);

@@ -31,6 +31,7 @@ async fn engine_of(backend: BackendChoice, precision: Precision, kv_type: KvType
         model: real_model().await.expect("the model"),
         shards: ShardRange::new(0, 1).expect("valid"),
         total_shards: 1,
+        shard_weights: None,
         precision,
         backend,
         device: DeviceChoice::Cpu,

@@ -14,7 +14,7 @@ use prost::Message;
 use swarm_net::{Identity, MemberConfig, NetConfig, Role, SwarmNet};
 use swarm_proto::{CollectSession, OpenSession, wire};
 use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, tiny_model};
-use swarm_types::{Attempt, Hop, Precision, Replica, ReplicaState, SamplingParams, ShardRange};
+use swarm_types::{Attempt, Cut, Hop, Precision, Replica, ReplicaState, SamplingParams, ShardRange};
 use tonic::{
     Code, Status,
     body::Body,
@@ -107,8 +107,8 @@ fn opening(number: usize, peer: &SwarmNet, replica: &Replica) -> OpenSession {
         attempt: Attempt::FIRST,
         gateway: peer.id().clone(),
         model_digest: replica.model.digest,
-        precision: Precision::Exact,
-        total_shards: 1,
+        precision: Precision::default(),
+        cut: Cut::from_ends(vec![replica.capabilities.layers.end()]).expect("layers"),
         hop: Hop { worker: replica.worker.clone(), shards: ShardRange::new(0, 1).expect("valid") },
         below: vec![],
         prompt_tokens: 2,

@@ -6,6 +6,7 @@
 
 mod dtype;
 mod header;
+mod parts;
 mod reader;
 #[cfg(feature = "test-support")]
 pub mod tiny;
@@ -15,6 +16,7 @@ pub mod write;
 
 pub use dtype::Dtype;
 pub use header::{Header, TensorInfo};
+pub use parts::Parts;
 pub use value::{Array, Value};
 
 /// A file that is not a GGUF this software reads.

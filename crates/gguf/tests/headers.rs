@@ -82,6 +82,37 @@ fn tiny_models_of_different_seeds_have_different_digests() {
 }
 
 #[test]
+fn every_tensor_is_in_its_part_and_a_tied_embedding_in_two() {
+    let files = Files::new();
+    for tied in [true, false] {
+        TinyModel { layers: 11, tied, ..TinyModel::default() }.write(&files.path()).expect("written");
+        let header = Header::read(&files.path()).expect("valid");
+        let parts = header.parts().expect("parts");
+        assert_eq!(parts.layer_bytes().len(), 11);
+        assert!(parts.layer_bytes().iter().all(|bytes| *bytes == parts.layer_bytes()[0]));
+        let embedding: u64 = parts.embedding.iter().map(|(_, tensor)| tensor.bytes).sum();
+        let all = embedding + parts.layer_bytes().iter().sum::<u64>() + parts.head_bytes();
+        let stored: u64 = header.tensors.values().map(|tensor| tensor.bytes).sum();
+        assert_eq!(all, stored + if tied { embedding } else { 0 });
+    }
+}
+
+#[test]
+fn a_layer_without_tensors_is_named() {
+    let files = Files::new();
+    for (count, named) in [(3, "blk.1."), (u32::MAX, "blk.1."), (1, "")] {
+        let mut file = small();
+        file.metadata("llama.block_count", Value::U32(count));
+        file.tensor_f32("blk.0.ffn_up.weight", &[1], &[0.0]);
+        file.tensor_f32("blk.2.ffn_up.weight", &[1], &[0.0]);
+        file.write(&files.path()).expect("written");
+        let header = Header::read(&files.path()).expect("valid");
+        let said = header.parts().map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(said.contains(named) && (count == 1 || !said.is_empty()), "{said}");
+    }
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let files = Files::new();
     let bytes = small_bytes(&files);

@@ -39,7 +39,7 @@
 //!         // norm and head on the device; of the result only the rows that are asked for are copied
 //!     }
 //!
-//!     // load, weight_bytes, cache_bytes, finite and truncate likewise.
+//!     // load, weight_bytes, bytes_per_token, cache_bytes, finite and truncate likewise.
 //! }
 //! ```
 
@@ -67,6 +67,10 @@ pub(crate) trait Backend: fmt::Debug + Send {
 
     /// Bytes of the weights as they are held.
     fn weight_bytes(&self) -> u64;
+
+    /// Bytes of the weights that every token reads: layers and head. Of an embedding it reads one row, which does not
+    /// count.
+    fn bytes_per_token(&self) -> u64;
 
     /// Bytes that a cache of these layers takes at most when it holds so many positions.
     fn cache_bytes(&self, layers: LayerRange, positions: u32) -> u64;

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use swarm_types::{Precision, ShardRange};
+use swarm_types::{Precision, ShardRange, ShardWeights};
 
 use crate::EngineError;
 
@@ -20,6 +20,8 @@ pub struct EngineConfig {
     pub shards: ShardRange,
     /// Into how many the model is cut.
     pub total_shards: u32,
+    /// How much each shard takes beside the others; the same on all nodes.
+    pub shard_weights: Option<ShardWeights>,
     /// Which arithmetic gives the answers. How weights are held for it is the engine's own business.
     pub precision: Precision,
     /// Whose products.

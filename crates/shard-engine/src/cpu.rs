@@ -1,11 +1,12 @@
-//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any device.
+//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any
+//! device.
 
 mod attention;
 mod block;
 mod feed_forward;
 mod foreign;
 mod head;
-mod kv;
+pub(crate) mod kv;
 mod linear;
 pub(crate) mod norm;
 mod pass;
@@ -86,8 +87,11 @@ impl Backend for CpuBackend {
     }
 
     fn weight_bytes(&self) -> u64 {
+        self.bytes_per_token() + self.embedding.as_ref().map_or(0, Embedding::byte_count) as u64
+    }
+
+    fn bytes_per_token(&self) -> u64 {
         let bytes = self.blocks.iter().map(Block::byte_count).sum::<usize>()
-            + self.embedding.as_ref().map_or(0, Embedding::byte_count)
             + self.head.as_ref().map_or(0, Head::byte_count);
         bytes as u64
     }

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use swarm_types::{LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput, TokenId};
+use swarm_types::{Cut, LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput, TokenId};
 
 use crate::{
     EngineConfig, EngineError,
     backend::{Backend, Hidden, Rows},
+    cut::cut_of,
     devices,
     hyper::HyperParameters,
     part::Part,
@@ -18,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Engine {
     info: ModelInfo,
-    total_shards: u32,
+    cut: Cut,
     kv_bytes: u64,
     kv_used: u64,
     hyper: HyperParameters,
@@ -52,6 +53,9 @@ pub struct ModelInfo {
     /// Bytes of the weights as we hold them. In precision `fast` candle adds copies of its own with some types on some
     /// processors, which are not in here (see `docs/decisions/0003-memory-of-fast.md`).
     pub weight_bytes: u64,
+    /// Bytes of the weights that one token reads on its way: of the embedding it reads a single row, which does not
+    /// count.
+    pub bytes_per_token: u64,
     /// Bytes of tensors that were read from the file.
     pub bytes_read: u64,
     /// For example `cpu`.
@@ -93,7 +97,9 @@ impl Engine {
     pub fn load(config: EngineConfig, mut on_progress: impl FnMut(u8)) -> Result<Self, EngineError> {
         let mut source = TensorSource::open(&config.model)?;
         let hyper = HyperParameters::read(source.header()).map_err(|error| source.failed(error))?;
-        let part = Part::of(config.shards, config.total_shards, hyper.layers)?;
+        let cut = cut_of(source.header(), config.total_shards, config.shard_weights.as_ref())
+            .map_err(|error| source.failed(error))?;
+        let part = part_of(config.shards, &cut)?;
         let backend = devices::load(&mut source, &hyper, part, &config, &mut on_progress)?;
         let info = ModelInfo {
             name: source.header().name("unnamed").to_owned(),
@@ -106,12 +112,13 @@ impl Engine {
             vocabulary: hyper.vocabulary,
             context_length: hyper.context,
             weight_bytes: backend.weight_bytes(),
+            bytes_per_token: backend.bytes_per_token(),
             bytes_read: source.bytes_read(),
             device: config.device.to_string(),
         };
         Ok(Self {
             info,
-            total_shards: config.total_shards,
+            cut,
             kv_bytes: config.kv_bytes,
             kv_used: 0,
             hyper,
@@ -173,7 +180,7 @@ impl Engine {
     }
 
     fn part(&self, shards: ShardRange) -> Result<Part, EngineError> {
-        Part::of(shards, self.total_shards, self.info.total_layers)
+        part_of(shards, &self.cut)
     }
 
     /// Opens a slot and sets its cache aside.
@@ -347,6 +354,10 @@ impl Member<'_> {
     fn shards(&self) -> ShardRange {
         self.state.options.shards
     }
+}
+
+fn part_of(shards: ShardRange, cut: &Cut) -> Result<Part, EngineError> {
+    Part::of(shards, cut).map_err(|error| EngineError::invalid("shards", error.to_string()))
 }
 
 /// What became of one step.

@@ -1,8 +1,8 @@
 //! What of a model some shards are.
 
-use swarm_types::{LayerRange, ShardRange};
+use swarm_types::{Cut, LayerRange, LayersError, ShardRange};
 
-use crate::{EngineError, hyper::HyperParameters, source::TensorSource};
+use crate::{hyper::HyperParameters, source::TensorSource};
 
 /// Some layers in a row, and whether they come with the model's ends.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +15,10 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn of(shards: ShardRange, total_shards: u32, total_layers: u32) -> Result<Self, EngineError> {
-        let layers = LayerRange::for_shards(shards, total_shards, total_layers)
-            .map_err(|error| EngineError::invalid("shards", error.to_string()))?;
-        // Told by the shards: with fewer layers than shards, several of them end with the last layer.
-        Ok(Self { layers, embeds: shards.start() == 0, samples: shards.end() == total_shards })
+    pub(crate) fn of(shards: ShardRange, cut: &Cut) -> Result<Self, LayersError> {
+        let layers = cut.layers(shards)?;
+        // Told by the shards: several of them may end with the last layer, when some have none.
+        Ok(Self { layers, embeds: shards.start() == 0, samples: shards.end() == cut.total_shards() })
     }
 
     /// Bytes of the file that loading it reads.

@@ -3,7 +3,7 @@
 //! The precision is a word that all hops of a route agree on: it says which arithmetic gives the answers. How a worker
 //! holds its weights for that arithmetic is its own business.
 
-use gguf::{Dtype, Header, TensorInfo};
+use gguf::{Dtype, TensorInfo};
 use swarm_types::Precision;
 
 use crate::{BackendChoice, DeviceChoice, kernels::packed::Packed};
@@ -58,19 +58,12 @@ pub(crate) fn packed_as(dtype: Dtype) -> Dtype {
 }
 
 /// Bytes that a tensor's weights will take on a processor, by the header alone.
-#[must_use]
-pub fn tensor_weight_bytes(tensor: &TensorInfo, precision: Precision) -> u64 {
+pub(crate) fn tensor_weight_bytes(tensor: &TensorInfo, precision: Precision) -> u64 {
     match tensor.shape.len() {
         // Vectors are kept as f32.
         1 => tensor.shape[0] * size_of::<f32>() as u64,
         _ => Storage::of(precision, tensor.dtype, BackendChoice::Native, DeviceChoice::Cpu).bytes(tensor),
     }
-}
-
-/// Bytes that a whole model's weights will take on a processor, by the header alone.
-#[must_use]
-pub fn estimated_weight_bytes(header: &Header, precision: Precision) -> u64 {
-    header.tensors.values().map(|tensor| tensor_weight_bytes(tensor, precision)).sum()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod exit;
 pub mod flags;
 pub mod grpc;
 pub mod listener;
+pub mod machine;
 mod memory;
 pub mod metrics;
 pub mod reread;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Admission, Announcement, Capabilities, LayerRange, ModelDigest, ModelId, Precision, Replica,
+    Admission, Announcement, Capabilities, Cut, LayerRange, ModelDigest, ModelId, Precision, Replica,
     ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
@@ -30,6 +30,15 @@ pub fn capabilities() -> Capabilities {
         active_sessions: 0,
         round_trips_us: BTreeMap::new(),
     }
+}
+
+/// Four layers a shard.
+///
+/// # Panics
+/// When there is no shard.
+#[must_use]
+pub fn cut(total_shards: u32) -> Cut {
+    Cut::from_ends((1..=total_shards).map(|shard| 4 * shard).collect()).expect("layers that rise")
 }
 
 /// Of a loaded shard, one of eight.
@@ -68,14 +77,17 @@ pub fn replica(worker: &str, state: ReplicaState) -> Replica {
     }
 }
 
-/// A swarm of these replicas, `shards[i]` those of shard i.
+/// A swarm of these replicas, `shards[i]` those of shard i, which is cut as [`cut`] says.
 ///
 /// # Panics
 /// Never.
 #[must_use]
 pub fn status(shards: Vec<Vec<Replica>>) -> SwarmStatus {
-    let shards =
-        (0..).map(ShardId).zip(shards).map(|(shard_id, replicas)| ShardStatus { shard_id, replicas });
+    let four = |shard: u32| LayerRange::new(4 * shard, 4 * shard + 4).expect("not reversed");
+    let shards = (0..).zip(shards).map(|(shard, mut replicas): (u32, Vec<Replica>)| {
+        replicas.iter_mut().for_each(|replica| replica.capabilities.layers = four(shard));
+        ShardStatus { shard_id: ShardId(shard), replicas }
+    });
     let node = "12D3".parse().expect("base58");
     SwarmStatus::new("c".into(), node, Admission::Secret, shards.collect(), 1)
 }

@@ -4,6 +4,9 @@ use std::{fmt, ops::Range, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+/// More layers than this are refused: no model has as many.
+pub const MAX_LAYERS: u32 = 1024;
+
 /// More shards than this are refused: no model has as many layers, and a status lists every shard.
 pub const MAX_SHARDS: u32 = 1024;
 
@@ -24,6 +27,22 @@ pub enum LayersError {
     /// A model without layers has nothing to spread.
     #[error("the model has no layers")]
     NoLayers,
+    /// No model has so many.
+    #[error("the model has {0} layers, more than the {MAX_LAYERS} that are accepted")]
+    TooManyLayers(u32),
+    /// Not the number of weights that there are shards.
+    #[error("shard weights: {got} are given, the model is cut into {total_shards} shards; give one for each")]
+    WeightCount {
+        /// How many weights.
+        got: usize,
+        /// How many shards.
+        total_shards: u32,
+    },
+    /// Not `2,1,1`.
+    #[error(
+        "shard weights must be whole numbers from 1 to 1000, one for each shard, as in \"2,1,1\"; got {0:?}"
+    )]
+    Weights(String),
     /// Layers that end before they start.
     #[error("layers {start}..{end} end before they start")]
     Reversed {
@@ -131,9 +150,9 @@ impl fmt::Display for ShardRange {
     }
 }
 
-/// Neighbouring transformer layers of a model. A shard of a model with fewer layers than shards may have none: it
-/// passes activations on as they are, and the last one still samples.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+/// Neighbouring transformer layers of a model. A shard may have none: when there are fewer layers than shards it passes
+/// activations on as they are, and the last one, which samples, may have the head alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Range<u32>", into = "Range<u32>")]
 pub struct LayerRange {
     start: u32,
@@ -147,34 +166,6 @@ impl LayerRange {
     /// When they end before they start.
     pub fn new(start: u32, end: u32) -> Result<Self, LayersError> {
         if start <= end { Ok(Self { start, end }) } else { Err(LayersError::Reversed { start, end }) }
-    }
-
-    /// The layers of one shard when `layers` are spread over `total_shards` as evenly as they go, the earlier
-    /// shards taking one more.
-    ///
-    /// # Errors
-    /// When there is no such shard, or no layer at all.
-    pub fn for_shard(shard: ShardId, total_shards: u32, layers: u32) -> Result<Self, LayersError> {
-        Self::for_shards(ShardRange::one(shard), total_shards, layers)
-    }
-
-    /// The layers of several neighbouring shards.
-    ///
-    /// # Errors
-    /// As [`Self::for_shard`].
-    pub fn for_shards(shards: ShardRange, total_shards: u32, layers: u32) -> Result<Self, LayersError> {
-        if !(1..=MAX_SHARDS).contains(&total_shards) {
-            return Err(LayersError::TotalShards(total_shards));
-        }
-        if shards.end > total_shards {
-            return Err(LayersError::ShardOutOfRange { shard: shards.end - 1, total_shards });
-        }
-        if layers == 0 {
-            return Err(LayersError::NoLayers);
-        }
-        let (each, longer) = (layers / total_shards, layers % total_shards);
-        let start_of = |shard: u32| shard * each + shard.min(longer);
-        Self::new(start_of(shards.start), start_of(shards.end))
     }
 
     /// First layer.
@@ -232,44 +223,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thirty_layers_spread_over_eight_shards() {
-        let sizes: Vec<_> = (0..8)
-            .map(|shard| LayerRange::for_shard(ShardId(shard), 8, 30).expect("valid").count())
-            .collect();
-        assert_eq!(sizes, [4, 4, 4, 4, 4, 4, 3, 3]);
-    }
-
-    #[test]
-    fn every_cut_covers_every_layer_once() {
-        for layers in 1..=100 {
-            for total in 1..=120 {
-                let ranges =
-                    (0..total).map(|s| LayerRange::for_shard(ShardId(s), total, layers).expect("valid"));
-                let covered: Vec<u32> = ranges.flat_map(LayerRange::iter).collect();
-                assert_eq!(covered, (0..layers).collect::<Vec<_>>());
-            }
-        }
-    }
-
-    #[test]
-    fn impossible_cuts_are_refused_by_cause() {
-        let cut = |shard, total, layers| LayerRange::for_shard(ShardId(shard), total, layers);
-        assert_eq!(cut(0, 0, 30), Err(LayersError::TotalShards(0)));
-        assert_eq!(cut(8, 8, 30), Err(LayersError::ShardOutOfRange { shard: 8, total_shards: 8 }));
-        assert_eq!(
-            cut(u32::MAX, 8, 30),
-            Err(LayersError::ShardOutOfRange { shard: u32::MAX - 1, total_shards: 8 })
-        );
-        assert_eq!(cut(0, 8, 0), Err(LayersError::NoLayers));
+    fn layers_do_not_end_before_they_start() {
         assert_eq!(LayerRange::new(2, 1), Err(LayersError::Reversed { start: 2, end: 1 }));
-    }
-
-    #[test]
-    fn with_more_shards_than_layers_the_later_shards_have_none_and_only_the_first_starts_at_layer_0() {
-        let cut = |shard| LayerRange::for_shard(ShardId(shard), 8, 5).expect("valid");
-        assert_eq!((0..8).map(|shard| cut(shard).count()).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 0, 0, 0]);
-        assert!((1..8).all(|shard| cut(shard).start() > 0));
-        assert_eq!(cut(6), LayerRange::new(5, 5).expect("valid"));
+        assert!(LayerRange::new(5, 5).is_ok_and(|none| none.count() == 0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod admission;
 mod announcement;
+mod cut;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 mod id;
@@ -22,8 +23,9 @@ pub use admission::{Admission, UnknownAdmission};
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };
+pub use cut::{Cut, CutCosts, ShardWeights};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
-pub use layers::{LayerRange, LayersError, MAX_SHARDS, ShardId, ShardRange};
+pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use signed_text::SignedText;
@@ -32,4 +34,4 @@ pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, T
 pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;

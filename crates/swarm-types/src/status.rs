@@ -1,8 +1,10 @@
 //! The swarm as one node sees it.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use crate::{Admission, Capabilities, ModelId, NodeId, ShardId, Transport};
+use crate::{Admission, Capabilities, LayerRange, ModelId, NodeId, ShardId, Transport};
 
 /// What a replica can do for a session now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -75,7 +77,7 @@ pub struct SwarmStatus {
     pub discovered_shards: u32,
     /// All shards are discovered.
     pub pipeline_complete: bool,
-    /// Every shard has a loaded replica of one and the same model.
+    /// Every shard has a loaded replica of one and the same model, and their layers follow each other.
     pub swarm_ready: bool,
     /// `total_shards` of them, in order.
     pub shards: Vec<ShardStatus>,
@@ -125,12 +127,23 @@ impl ModelId {
 /// The model that every shard has a loaded replica of.
 fn served_model(shards: &[ShardStatus]) -> Option<ModelId> {
     let candidates = shards.first()?.replicas.iter().filter(|r| r.state == ReplicaState::Loaded);
-    let complete = candidates.filter(|c| shards.iter().all(|shard| shard.loaded(&c.model).next().is_some()));
+    let complete = candidates.filter(|candidate| is_whole(shards, &candidate.model));
     let replicas = |model: &ModelId| shards.iter().map(|shard| shard.loaded(model).count()).sum::<usize>();
     complete
         .map(|candidate| &candidate.model)
         .max_by(|a, b| replicas(a).cmp(&replicas(b)).then_with(|| b.cmp(a)))
         .cloned()
+}
+
+/// Whether some loaded replicas of the model, one for each shard, have its layers without gap or overlap: nodes that
+/// cut the model differently make no whole together.
+fn is_whole(shards: &[ShardStatus], model: &ModelId) -> bool {
+    let mut ends = BTreeSet::from([0]);
+    for shard in shards {
+        let layers = shard.loaded(model).map(|replica| replica.capabilities.layers);
+        ends = layers.filter(|layers| ends.contains(&layers.start())).map(LayerRange::end).collect();
+    }
+    !ends.is_empty()
 }
 
 #[cfg(test)]
@@ -163,6 +176,30 @@ mod tests {
             assert_eq!((status.discovered_shards, status.swarm_ready), (discovered, ready), "{status:?}");
             assert_eq!(status.pipeline_complete, discovered == 2);
         }
+    }
+
+    #[test]
+    fn replicas_that_cut_the_model_differently_make_no_whole() {
+        let layers = |start, end| LayerRange::new(start, end).expect("not reversed");
+        let two = || {
+            status(vec![
+                vec![replica("aa", 1, ReplicaState::Loaded)],
+                vec![replica("bb", 1, ReplicaState::Loaded)],
+            ])
+        };
+        let ready = |change: fn(&mut Vec<ShardStatus>, LayerRange), range| {
+            let mut shards = two().shards;
+            change(&mut shards, range);
+            SwarmStatus::new("c".into(), two().node, Admission::Secret, shards, 1).swarm_ready
+        };
+        assert!(!ready(|shards, gap| shards[1].replicas[0].capabilities.layers = gap, layers(5, 8)));
+        assert!(!ready(|shards, overlap| shards[0].replicas[0].capabilities.layers = overlap, layers(0, 5)));
+        let with_another = |shards: &mut Vec<ShardStatus>, range| {
+            let mut other = shards[1].replicas[0].clone();
+            other.capabilities.layers = range;
+            shards[1].replicas.insert(0, other);
+        };
+        assert!(ready(with_another, layers(5, 8)), "the other one follows");
     }
 
     #[test]

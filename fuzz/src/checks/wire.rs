@@ -106,6 +106,7 @@ fn open(session_id: String, worker: String, model_digest: String) -> wire::OpenS
         hops: vec![wire::Hop { worker, first_shard: 0, end_shard: 8 }],
         prompt_tokens: 5,
         max_positions: 100,
+        layer_ends: (1..=8).collect(),
     }
 }
 

@@ -19,7 +19,7 @@ fn open() -> OpenSession {
         gateway: "12D3KooWg".parse().expect("valid"),
         model_digest: ModelDigest([3; 32]),
         precision: Precision::Exact,
-        total_shards: 8,
+        cut: Cut::from_ends((1..=8).map(|end| 4 * end).collect()).expect("valid"),
         hop: hop(2, 4),
         below: vec![hop(4, 8)],
         prompt_tokens: 5,
@@ -74,8 +74,8 @@ fn what_breaks_an_invariant_is_refused_by_field() {
         change(&mut wrong);
         OpenSession::try_from(wrong).expect_err("refused")
     };
-    assert_eq!(refused(|o| o.protocol_version = 2).cause, RefusalCause::ProtocolVersion);
-    assert_eq!(refused(|o| o.protocol_version = 4).cause, RefusalCause::ProtocolVersion);
+    assert_eq!(refused(|o| o.protocol_version = PROTOCOL_VERSION - 1).cause, RefusalCause::ProtocolVersion);
+    assert_eq!(refused(|o| o.protocol_version = PROTOCOL_VERSION + 1).cause, RefusalCause::ProtocolVersion);
     let named = [
         (refused(|o| o.session_id = "x".into()), "session_id"),
         (refused(|o| o.attempt = 0), "attempt"),
@@ -85,6 +85,9 @@ fn what_breaks_an_invariant_is_refused_by_field() {
         (refused(|o| o.hops.clear()), "hops"),
         (refused(|o| o.hops[1].first_shard = 5), "hops"),
         (refused(|o| o.total_shards = 9), "hops"),
+        (refused(|o| o.layer_ends.clear()), "layer_ends"),
+        (refused(|o| o.layer_ends.push(32)), "layer_ends"),
+        (refused(|o| o.layer_ends[3] = 24), "layer_ends"),
         (refused(|o| o.max_positions = 4), "max_positions"),
     ];
     for (refusal, field) in named {

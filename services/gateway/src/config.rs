@@ -8,6 +8,7 @@ use swarm_net::NetConfig;
 use swarm_process::{
     address_file::AddressFile, flags::seconds_or_none, listener::TlsConfig, telemetry::TelemetryConfig,
 };
+use swarm_types::ShardWeights;
 
 use crate::{clients::ClientsConfig, generation::GenerationConfig};
 
@@ -22,6 +23,11 @@ pub struct Config {
     /// Where model files are kept.
     #[command(flatten)]
     pub hub: HubConfig,
+
+    /// How much of the model each shard takes beside the others, for machines that are not equally fast: 2,1,1 gives
+    /// the first shard twice the cost of each other. All nodes need the same. Without it all take the same.
+    #[arg(long, env = "LLAMA_SWARM_SHARD_WEIGHTS", value_name = "WEIGHTS")]
+    pub shard_weights: Option<ShardWeights>,
 
     /// TCP port of OpenAI's HTTP API, the swarm's status, health and metrics. Beyond this machine it needs
     /// --api-keys-file.

@@ -1,6 +1,7 @@
 //! The service: joins the swarm, opens its ports, answers, drains.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use gguf::Header;
 use model_hub::HubError;
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
@@ -20,8 +22,8 @@ use swarm_process::{
     telemetry::{self, TelemetryError},
 };
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::NodeId;
-use tokio::task::JoinSet;
+use swarm_types::{Cut, CutCosts, LayersError, ModelDigest, NodeId, SwarmStatus};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -33,6 +35,7 @@ use crate::{
     http::Api,
     inference_service::{self, InferenceService},
     ports::Ports,
+    route::{Misfit, misfits},
     swarm::{Connect, GatewayModel, Swarm},
     text::{ServedModel, TextError},
 };
@@ -51,6 +54,9 @@ pub enum GatewayError {
         /// What is wrong with it.
         source: TextError,
     },
+    /// The model cannot be cut into so many shards.
+    #[error("--total-shards or --shard-weights: {0}")]
+    Cut(#[from] LayersError),
     /// The network does not start.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -92,6 +98,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) ->
 pub struct Gateway {
     config: Config,
     model: Arc<ServedModel>,
+    cut: Arc<Cut>,
     net: SwarmNet,
     peers: PeerListener,
     ports: Ports,
@@ -114,7 +121,7 @@ impl Gateway {
             None => None,
         };
         let path = model_hub::resolve(&config.model, &config.hub).await?;
-        let model = load(path).await?;
+        let (model, cut) = load(path, &config).await?;
         let ports = Ports::bind(&config, keys.as_ref().map(|(keys, _)| keys.clone())).await?;
         let identity = config.net.load_identity("gateway")?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
@@ -129,7 +136,7 @@ impl Gateway {
             peer = %net.id(), http = %ports.http_addr(), grpc = %ports.grpc_addr(), model = model.id(),
             "gateway started"
         );
-        Ok(Self { config, model, net, peers, ports, registry, keys })
+        Ok(Self { config, model, cut, net, peers, ports, registry, keys })
     }
 
     /// The node's peer id.
@@ -155,11 +162,12 @@ impl Gateway {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
-        let Self { config, model, net, peers, ports, registry, keys } = self;
+        let Self { config, model, cut, net, peers, ports, registry, keys } = self;
         registry.register(|registry| net.metrics(registry));
         registry.show_swarm(net.status());
+        let digest = model.digest();
         let generator = Generator::new(
-            swarm(&net, &model),
+            swarm(&net, &model, cut.clone()),
             config.generations.clone(),
             GenerationMetrics::new(&registry),
         );
@@ -174,6 +182,7 @@ impl Gateway {
         let health = ports.health();
         health.set(status_service::NAME, true).await;
         tasks.spawn(tell_health(health, generator.clone()).map(Ok));
+        tasks.spawn(tell_misfits(net.status(), digest, cut).map(Ok));
         if let Some((keys, reread)) = keys {
             tasks.spawn(reread.follow(move |entries| keys.take(entries)).map(Ok));
         }
@@ -234,16 +243,22 @@ fn check_open(config: &Config) -> Result<(), GatewayError> {
     Ok(())
 }
 
-async fn load(path: PathBuf) -> Result<Arc<ServedModel>, GatewayError> {
+/// The model as far as text goes, and how it is cut.
+async fn load(path: PathBuf, config: &Config) -> Result<(Arc<ServedModel>, Arc<Cut>), GatewayError> {
     let shown = path.display().to_string();
-    let model = tokio::task::spawn_blocking(move || ServedModel::load(&path)).await;
-    match model.map_err(io::Error::other)? {
-        Ok(model) => Ok(Arc::new(model)),
-        Err(source) => Err(GatewayError::Model { path: shown, source }),
-    }
+    let read = move || {
+        let (model, header) = (ServedModel::load(&path)?, Header::read_without_arrays(&path)?);
+        let parts = header.parts()?;
+        Ok::<_, TextError>((model, parts.layer_bytes(), parts.head_bytes()))
+    };
+    let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
+    let (model, layers, head) = read.map_err(|source| GatewayError::Model { path: shown, source })?;
+    let costs = CutCosts { layers: &layers, head };
+    let cut = Cut::new(costs, config.net.total_shards, config.shard_weights.as_ref())?;
+    Ok((Arc::new(model), Arc::new(cut)))
 }
 
-fn swarm(net: &SwarmNet, model: &ServedModel) -> Swarm {
+fn swarm(net: &SwarmNet, model: &ServedModel, cut: Arc<Cut>) -> Swarm {
     let peers = net.clone();
     let connect: Connect = Arc::new(move |worker| {
         let net = peers.clone();
@@ -257,8 +272,28 @@ fn swarm(net: &SwarmNet, model: &ServedModel) -> Swarm {
         name: model.id().into(),
         digest: model.digest(),
         context_length: model.context_length(),
+        cut,
     };
     Swarm::new(net.status(), connect, model)
+}
+
+/// Says in the log which workers are not used because they cut the model in another way; each once, until it changes.
+async fn tell_misfits(mut status: watch::Receiver<Arc<SwarmStatus>>, digest: ModelDigest, cut: Arc<Cut>) {
+    let mut told = BTreeSet::new();
+    loop {
+        let found = misfits(&status.borrow_and_update(), digest, &cut);
+        for Misfit { worker, shard, theirs, ours } in found.difference(&told) {
+            tracing::warn!(
+                %worker, %shard, %theirs, %ours,
+                "a worker is not used, it cuts the model differently: give every node the same --total-shards, \
+                 --shard-weights and version"
+            );
+        }
+        told = found;
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Health checks of the inference service answer whether a generation could start now.

@@ -6,11 +6,12 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use swarm_types::{
-    Hop, ModelDigest, NodeId, Precision, Replica, ReplicaState, Route, ShardId, ShardRange, ShardStatus,
-    SwarmStatus,
+    Cut, Hop, LayerRange, ModelDigest, NodeId, Precision, Replica, ReplicaState, Route, ShardId, ShardRange,
+    ShardStatus, SwarmStatus,
 };
 
 /// What a route must serve, and through whom it may go.
@@ -18,6 +19,8 @@ use swarm_types::{
 pub struct RouteWish {
     /// The model file that every hop must hold.
     pub digest: ModelDigest,
+    /// Which layers every shard must have.
+    pub cut: Arc<Cut>,
     /// The precision that every hop must compute in. Absent: any, the swarm's own choice first.
     pub precision: Option<Precision>,
     /// Workers not to use at all.
@@ -29,11 +32,12 @@ pub struct RouteWish {
 }
 
 impl RouteWish {
-    /// Any route that serves this model file.
+    /// Any route that serves this model file, cut in this way.
     #[must_use]
-    pub fn any(digest: ModelDigest) -> Self {
+    pub fn any(digest: ModelDigest, cut: Arc<Cut>) -> Self {
         Self {
             digest,
+            cut,
             precision: None,
             exclude: BTreeSet::new(),
             avoid: BTreeSet::new(),
@@ -65,6 +69,8 @@ pub enum Missing {
     Absent,
     /// Its workers hold another model file or compute in another precision.
     OtherModel,
+    /// Its workers cut the model in another way, so they have other layers.
+    OtherCut,
     /// Its workers have it, but are excluded.
     Excluded,
     /// A worker is loading it.
@@ -149,15 +155,20 @@ impl Planner<'_> {
 
     fn usable(&self, shard: ShardId) -> impl Iterator<Item = &Replica> {
         let replicas = self.status.shards.get(shard.0 as usize).map_or(&[][..], |shard| &shard.replicas);
-        replicas.iter().filter(|replica| {
+        replicas.iter().filter(move |replica| {
             replica.state == ReplicaState::Loaded
                 && self.fits(replica)
+                && self.cuts_as_wished(replica, shard)
                 && !self.wish.exclude.contains(&replica.worker)
         })
     }
 
     fn fits(&self, replica: &Replica) -> bool {
         replica.model.digest == self.wish.digest && replica.model.precision == self.precision
+    }
+
+    fn cuts_as_wished(&self, replica: &Replica, shard: ShardId) -> bool {
+        layers(&self.wish.cut, shard) == Some(replica.capabilities.layers)
     }
 
     fn sessions(&self, replica: &Replica) -> u32 {
@@ -175,11 +186,41 @@ impl Planner<'_> {
         let reason = |replica: &Replica| match replica.state {
             ReplicaState::Offline => Missing::Absent,
             _ if !self.fits(replica) => Missing::OtherModel,
+            _ if !self.cuts_as_wished(replica, shard.shard_id) => Missing::OtherCut,
             ReplicaState::Loading => Missing::Loading { percent: replica.capabilities.loaded_percent },
             ReplicaState::Loaded => Missing::Excluded,
         };
         shard.replicas.iter().map(reason).max().unwrap_or(Missing::Absent)
     }
+}
+
+fn layers(cut: &Cut, shard: ShardId) -> Option<LayerRange> {
+    cut.layers(ShardRange::one(shard)).ok()
+}
+
+/// A worker that serves the model in another cut, so that no route goes through it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Misfit {
+    /// Who.
+    pub worker: NodeId,
+    /// One of its shards.
+    pub shard: ShardId,
+    /// The layers that it has there.
+    pub theirs: LayerRange,
+    /// The layers that it would have to have.
+    pub ours: LayerRange,
+}
+
+/// The workers that cannot be used because they cut this model in another way.
+#[must_use]
+pub fn misfits(status: &SwarmStatus, digest: ModelDigest, cut: &Cut) -> BTreeSet<Misfit> {
+    let replicas = status.shards.iter().flat_map(|shard| shard.replicas.iter().map(|r| (shard.shard_id, r)));
+    let ours = replicas.filter(|(_, r)| r.state != ReplicaState::Offline && r.model.digest == digest);
+    ours.filter_map(|(shard, replica)| {
+        let (theirs, ours) = (replica.capabilities.layers, layers(cut, shard)?);
+        (theirs != ours).then(|| Misfit { worker: replica.worker.clone(), shard, theirs, ours })
+    })
+    .collect()
 }
 
 fn append(hops: &mut Vec<Hop>, replica: &Replica, shard: ShardId) {
@@ -222,6 +263,10 @@ fn sentence(missing: Missing, shards: &[String]) -> String {
     match missing {
         Missing::Absent => format!("{list} {has} no worker"),
         Missing::OtherModel => format!("{list} {has} only workers of another model or precision"),
+        Missing::OtherCut => format!(
+            "{list} {has} only workers that cut the model differently: give every node the same --total-shards and \
+             --shard-weights"
+        ),
         Missing::Excluded => format!("{list} {has} only workers that just failed or are full"),
         Missing::Loading { percent } => format!("{list} {is} loading ({percent} %)"),
     }
@@ -257,6 +302,10 @@ mod tests {
         Replica { model, ..fixture::replica(worker(name).as_str(), ReplicaState::Loaded) }
     }
 
+    fn any() -> RouteWish {
+        RouteWish::any(DIGEST, Arc::new(fixture::cut(8)))
+    }
+
     /// The route as text: `a:0-1 b:2`.
     fn planned(shards: Vec<Vec<Replica>>, wish: &RouteWish) -> String {
         let route = plan_route(&status(shards), wish).expect("a route").route;
@@ -266,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_route_takes_the_least_busy_and_merges_neighbours() {
-        let any = RouteWish::any(DIGEST);
+        let any = any();
         let cases = [
             ("one each", vec![vec![loaded("a")], vec![loaded("b")]], "a:0 b:1"),
             ("least busy", vec![vec![busy("a", 2), busy("b", 1)], vec![loaded("c")]], "b:0 c:1"),
@@ -309,13 +358,13 @@ mod tests {
 
     #[test]
     fn excluded_workers_are_not_used_and_avoided_ones_only_where_there_is_no_other() {
-        let avoid = RouteWish { avoid: [worker("a")].into(), ..RouteWish::any(DIGEST) };
+        let avoid = RouteWish { avoid: [worker("a")].into(), ..any() };
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 9)]], &avoid), "b:0");
         assert_eq!(planned(vec![vec![loaded("a")], vec![loaded("b")]], &avoid), "a:0 b:1");
         let needed = vec![vec![loaded("a")], vec![loaded("a"), loaded("b")], vec![loaded("a")]];
         assert_eq!(planned(needed, &avoid), "a:0-2", "going around it would leave shard 2 without a worker");
 
-        let exclude = RouteWish { exclude: [worker("a")].into(), ..RouteWish::any(DIGEST) };
+        let exclude = RouteWish { exclude: [worker("a")].into(), ..any() };
         let shards = vec![vec![loaded("a"), busy("b", 9)], vec![loaded("a")]];
         let problem = plan_route(&status(shards), &exclude).expect_err("shard 1 is only on a");
         assert_eq!(problem.missing, [(ShardId(1), Missing::Excluded)]);
@@ -323,7 +372,7 @@ mod tests {
 
     #[test]
     fn sessions_that_a_worker_has_not_told_of_yet_count_too() {
-        let ours = RouteWish { sessions: [(worker("a"), 2)].into(), ..RouteWish::any(DIGEST) };
+        let ours = RouteWish { sessions: [(worker("a"), 2)].into(), ..any() };
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 1)]], &ours), "b:0");
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 3)]], &ours), "a:0");
     }
@@ -332,11 +381,32 @@ mod tests {
     fn all_hops_compute_in_one_precision() {
         let fast = |name| of_model(name, DIGEST, Precision::Standard);
         let shards = || vec![vec![loaded("a"), fast("b")], vec![fast("c")]];
-        let any = RouteWish::any(DIGEST);
+        let any = any();
         assert_eq!(plan_route(&status(shards()), &any).expect("a route").precision, Precision::Standard);
         let exact = RouteWish { precision: Some(Precision::Exact), ..any };
         let problem = plan_route(&status(shards()), &exact).expect_err("shard 1 is only fast");
         assert_eq!(problem.missing, [(ShardId(1), Missing::OtherModel)]);
+    }
+
+    #[test]
+    fn no_route_goes_through_a_worker_that_cuts_the_model_in_another_way() {
+        let mut swarm = status(vec![vec![loaded("a"), busy("b", 9)], vec![loaded("a")]]);
+        let theirs = LayerRange::new(0, 5).expect("valid");
+        swarm.shards[0].replicas[0].capabilities.layers = theirs;
+        let route = plan_route(&swarm, &any()).expect("b has the right layers").route;
+        assert_eq!(route.first().worker, worker("b"));
+        let found = misfits(&swarm, DIGEST, &any().cut);
+        let ours = LayerRange::new(0, 4).expect("valid");
+        assert_eq!(found, [Misfit { worker: worker("a"), shard: ShardId(0), theirs, ours }].into());
+
+        swarm.shards[0].replicas.pop();
+        let problem = plan_route(&swarm, &any()).expect_err("nobody is left for shard 0");
+        assert_eq!(problem.missing, [(ShardId(0), Missing::OtherCut)]);
+        assert!(problem.to_string().contains("--shard-weights"), "{problem}");
+        assert!(
+            misfits(&swarm, ModelDigest([2; 32]), &any().cut).is_empty(),
+            "another model's cut is its own"
+        );
     }
 
     #[test]
@@ -348,13 +418,13 @@ mod tests {
             vec![in_state("c", ReplicaState::Offline, 0), in_state("d", ReplicaState::Loading, 40)],
             vec![of_model("e", ModelDigest([2; 32]), Precision::Exact)],
         ];
-        let problem = plan_route(&status(shards), &RouteWish::any(DIGEST)).expect_err("no route");
+        let problem = plan_route(&status(shards), &any()).expect_err("no route");
         assert_eq!(
             problem.to_string(),
             "shards 0 and 1 have no worker; shard 4 has only workers of another model or precision; \
              shard 3 is loading (40 %)"
         );
-        let empty = plan_route(&status(vec![]), &RouteWish::any(DIGEST)).expect_err("no route");
+        let empty = plan_route(&status(vec![]), &any()).expect_err("no route");
         assert_eq!(empty.to_string(), "the swarm has no shards");
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{ModelDigest, NodeId, Precision, Route, SwarmStatus};
+use swarm_types::{Cut, ModelDigest, NodeId, Precision, Route, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::Channel;
 
@@ -32,6 +32,8 @@ pub struct GatewayModel {
     pub digest: ModelDigest,
     /// Tokens that prompt and continuation may have together.
     pub context_length: u32,
+    /// Which layers the shards have; a worker that cuts the model in another way cannot be used.
+    pub cut: Arc<Cut>,
 }
 
 /// The swarm as generations use it. Cheap to clone.
@@ -74,6 +76,12 @@ impl Swarm {
         &self.model
     }
 
+    /// Any route that serves the model.
+    #[must_use]
+    pub fn any_route(&self) -> RouteWish {
+        RouteWish::any(self.model.digest, self.model.cut.clone())
+    }
+
     /// Opens a channel to a worker.
     ///
     /// # Errors
@@ -104,7 +112,7 @@ impl Swarm {
     /// # Errors
     /// Says what is missing, for people.
     pub fn readiness(&self) -> Result<(), String> {
-        let planned = plan_route(&self.status.borrow(), &RouteWish::any(self.model.digest));
+        let planned = plan_route(&self.status.borrow(), &self.any_route());
         planned.map(drop).map_err(|problem| self.explain(&problem))
     }
 

@@ -16,6 +16,7 @@ use swarm_types::visible;
 use crate::credentials::Credentials;
 
 pub(crate) use client::{AnswerOptions, ChatClient, Message};
+pub(crate) use sse::SseParser;
 
 /// No context holds more; a larger input is a mistake.
 const MAX_INPUT_BYTES: u64 = 4 << 20;

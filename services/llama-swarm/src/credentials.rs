@@ -38,6 +38,11 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
+    /// This key, and trust in the public certificates.
+    pub(crate) fn with_key(api_key: Option<String>) -> Self {
+        Self { api_key, ..Self::default() }
+    }
+
     /// An HTTP client that shows the key.
     ///
     /// # Errors

@@ -12,13 +12,16 @@ use anyhow::Result;
 use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
-use swarm_process::flags::precision;
-use swarm_types::{Precision, SwarmStatus};
+use swarm_process::machine::available_memory;
+use swarm_types::{ModelDigest, SwarmStatus};
 
-use crate::credentials::Credentials;
+use crate::{
+    credentials::Credentials,
+    plan::{MemoryPlan, Shape},
+};
 
 use finding::{Finding, Verdict};
-use shards::WorkerCommand;
+use shards::{OwnCut, WorkerCommand};
 
 /// What helps when there is no model.
 const MODEL_FIX: &str =
@@ -46,13 +49,8 @@ pub(crate) struct Config {
     #[command(flatten)]
     hub: HubConfig,
 
-    /// `standard` or `exact`, as the workers have it.
-    #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
-    precision: Precision,
-
-    /// Into how many shards the model is cut.
-    #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
-    total_shards: u32,
+    #[command(flatten)]
+    shape: Shape,
 
     #[command(flatten)]
     credentials: Credentials,
@@ -62,7 +60,8 @@ pub(crate) struct Config {
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let mut report = Report { bad: false };
     report.section("This machine", vec![machine::cpu(), machine::clock()]);
-    report.section("The model", examine_model(&config).await);
+    let (findings, own_cut) = examine_model(&config).await;
+    report.section("The model", findings);
     let mut nodes = vec![];
     for address in &config.rendezvous {
         nodes.push(network::rendezvous(address).await);
@@ -72,7 +71,7 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     nodes.push(node);
     report.section("The nodes", nodes);
     if let Some(status) = status {
-        report.section("The shards", examine_shards(&config, &status));
+        report.section("The shards", examine_shards(&config, &status, own_cut.as_ref()));
     }
     Ok(if report.bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -91,8 +90,8 @@ impl Report {
     }
 }
 
-/// Looks at the model's file, without fetching it.
-async fn examine_model(config: &Config) -> Vec<Finding> {
+/// Looks at the model's file, without fetching it. If it is there, also how it is cut.
+async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
     let mut findings = vec![match config.hub.cache_dir() {
         Ok(dir) => machine::cache(&dir).await,
         Err(error) => Finding::bad(error.to_string(), "name a directory with --cache-dir"),
@@ -101,21 +100,34 @@ async fn examine_model(config: &Config) -> Vec<Finding> {
         Ok(Some(path)) => path,
         Ok(None) => {
             findings.extend(examine_missing(config).await);
-            return findings;
+            return (findings, None);
         }
         Err(error) => {
             findings.push(Finding::bad(error.to_string(), MODEL_FIX));
-            return findings;
+            return (findings, None);
         }
     };
-    match Header::read_without_arrays(&path) {
-        Ok(header) => {
-            findings.push(Finding::good(format!("{} is a sound model file", path.display())));
-            findings.push(machine::memory(&header, config.precision, config.total_shards));
+    let shown = path.display();
+    let header = match Header::read_without_arrays(&path) {
+        Ok(header) => header,
+        Err(error) => {
+            findings.push(Finding::bad(format!("{shown}: {error}"), "fetch it again"));
+            return (findings, None);
         }
-        Err(error) => findings.push(Finding::bad(format!("{}: {error}", path.display()), "fetch it again")),
-    }
-    findings
+    };
+    let own_cut = match MemoryPlan::new(&header, &config.shape) {
+        Ok(plan) => {
+            findings.push(Finding::good(format!("{shown} is a sound model file")));
+            findings.push(machine::memory(&plan, available_memory()));
+            Some(OwnCut { digest: ModelDigest(header.digest), cut: plan.cut().clone() })
+        }
+        Err(error) => {
+            let fix = "give a supported model, and --total-shards and --shard-weights as the nodes have them";
+            findings.push(Finding::bad(format!("{shown}: {error}"), fix));
+            None
+        }
+    };
+    (findings, own_cut)
 }
 
 /// What it means that the model is not here.
@@ -136,14 +148,16 @@ async fn examine_missing(config: &Config) -> Vec<Finding> {
     }
 }
 
-fn examine_shards(config: &Config, status: &SwarmStatus) -> Vec<Finding> {
+fn examine_shards(config: &Config, status: &SwarmStatus, own_cut: Option<&OwnCut>) -> Vec<Finding> {
     let command = WorkerCommand {
         entry: entry(config, status),
         admission: status.admission,
         model: config.model.to_string(),
         total_shards: status.total_shards,
+        shard_weights: config.shape.shard_weights.clone(),
     };
-    shards::examine(status, &command)
+    let misfits = own_cut.map(|own| shards::misfits(status, own)).unwrap_or_default();
+    shards::examine(status, &command).into_iter().chain(misfits).collect()
 }
 
 /// Where a new worker can enter: at the rendezvous, or by any worker that is online.

@@ -8,8 +8,8 @@ mod health;
 mod identity;
 mod invite;
 mod key;
-mod memory;
 mod node;
+mod plan;
 mod secret;
 mod serve;
 mod status;
@@ -54,6 +54,8 @@ enum Command {
     Chat(chat::Config),
     /// Say what keeps a swarm from being ready, and how to fix it.
     Doctor(Box<doctor::Config>),
+    /// Say which layers each shard will have, and what memory it will take, before anything is loaded.
+    Plan(Box<plan::Config>),
     /// Measure how fast a swarm is, or the engine alone.
     Bench(Box<bench::Config>),
     /// Make keys for a gateway's clients.
@@ -79,6 +81,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Status(config) => status::run(config).await,
         Command::Chat(config) => chat::run(config).await,
         Command::Doctor(config) => doctor::run(*config).await,
+        Command::Plan(config) => plan::run(*config).await,
         Command::Bench(config) => bench::run(*config).await,
         Command::Key(config) => key::run(config),
         Command::Health(config) => health::run(config).await,

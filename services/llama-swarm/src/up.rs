@@ -14,28 +14,29 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::{BackendChoice, DeviceChoice, KvType};
 use shard_worker::ByteSize;
 use swarm_net::Secret;
 use swarm_process::{
     flags::precision,
-    shutdown,
+    machine, shutdown,
     telemetry::{self, Telemetry, TelemetryConfig},
 };
-use swarm_types::Precision;
+use swarm_types::{Precision, ShardRange, ShardWeights};
 use tempfile::TempDir;
 
 use crate::{
     chat::{AnswerOptions, ChatClient, Message, print_piece},
     credentials::Credentials,
-    memory,
+    plan::{BATCH_TOKENS, MemoryPlan, Shape},
 };
 
+use self::plan::{GivenPorts, Plan, kv_share, secret_of, spread};
 pub(crate) use local_swarm::LocalSwarm;
-use plan::{GivenPorts, Plan, kv_share, secret_of, spread};
 
 /// Exit code of a command that was interrupted, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -80,6 +81,14 @@ pub(crate) struct SwarmConfig {
     /// Into how many shards the model is cut.
     #[arg(long, env = "LLAMA_SWARM_TOTAL_SHARDS", default_value_t = 8)]
     total_shards: u32,
+
+    /// How much of the model each shard takes beside the others, as in 2,1,1. Without it all take the same.
+    #[arg(long, env = "LLAMA_SWARM_SHARD_WEIGHTS", value_name = "WEIGHTS")]
+    shard_weights: Option<ShardWeights>,
+
+    /// Start also when weights and buffers of all workers are more than the memory that is available.
+    #[arg(long, env = "LLAMA_SWARM_IGNORE_MEMORY")]
+    ignore_memory: bool,
 
     /// Worker processes; as many as shards unless given. Fewer get several neighbouring shards each, more become
     /// replicas.
@@ -301,17 +310,47 @@ impl SwarmConfig {
         self.workers.unwrap_or(self.total_shards)
     }
 
+    /// What all workers will take must be there before the first one starts: each alone would find enough.
+    fn check_memory(&self, model: &Path, workers: &[ShardRange]) -> Result<()> {
+        let Some(available) = machine::available_memory() else { return Ok(()) };
+        let shape = Shape {
+            total_shards: self.total_shards,
+            shard_weights: self.shard_weights.clone(),
+            precision: self.precision,
+            kv_type: self.kv_type,
+            batch_tokens: BATCH_TOKENS,
+        };
+        let failed = || format!("model {}", model.display());
+        let header = Header::read_without_arrays(model).with_context(failed)?;
+        let plan = MemoryPlan::new(&header, &shape).with_context(failed)?;
+        let needed: u64 = workers.iter().map(|shards| plan.least_bytes(*shards)).sum();
+        ensure!(
+            self.ignore_memory || self.device != DeviceChoice::Cpu || needed <= available,
+            "the workers need {} MiB of memory besides caches, {} MiB are available: start fewer (--workers), take a \
+             smaller model file, or try it all the same with --ignore-memory; llama-swarm plan tells each shard's part",
+            needed >> 20,
+            available >> 20
+        );
+        Ok(())
+    }
+
     fn plan(&self, model: PathBuf, dir: &RunDir) -> Result<Plan> {
+        let workers = spread(self.total_shards, self.workers())?;
+        self.check_memory(&model, &workers)?;
         Ok(Plan {
             model,
             precision: self.precision,
             total_shards: self.total_shards,
-            workers: spread(self.total_shards, self.workers())?,
+            shard_weights: self.shard_weights.clone(),
+            ignore_memory: self.ignore_memory,
+            workers,
             threads: self.threads,
             backend: self.backend,
             device: self.device,
             kv_type: self.kv_type,
-            kv_memory: self.kv_memory.or_else(|| Some(kv_share(memory::available()?, self.workers()))),
+            kv_memory: self
+                .kv_memory
+                .or_else(|| Some(kv_share(machine::available_memory()?, self.workers()))),
             log: self.telemetry.clone(),
             environment: self.environment.clone(),
             dir: dir.path().to_owned(),

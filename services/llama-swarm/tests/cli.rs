@@ -18,7 +18,7 @@ fn silent_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "up",
     "worker",
     "rendezvous",
@@ -30,6 +30,7 @@ const COMMANDS: [&str; 12] = [
     "status",
     "chat",
     "doctor",
+    "plan",
     "bench",
 ];
 

@@ -63,7 +63,7 @@ fn denied(message: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::{Attempt, Hop, ModelDigest, Precision, ShardRange};
+    use swarm_types::{Attempt, Hop, ModelDigest, Precision, ShardRange, fixture};
 
     use super::*;
 
@@ -80,7 +80,7 @@ mod tests {
             gateway: node(gateway),
             model_digest: ModelDigest([0; 32]),
             precision: Precision::Exact,
-            total_shards: 2,
+            cut: fixture::cut(2),
             hop: Hop { worker: node("w"), shards },
             below: vec![],
             prompt_tokens: 1,

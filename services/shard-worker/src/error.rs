@@ -24,8 +24,24 @@ pub enum WorkerError {
         source: GgufError,
     },
     /// The shards do not exist.
-    #[error("--shard-id or --total-shards: {0}")]
+    #[error("--shard-id, --total-shards or --shard-weights: {0}")]
     Shards(#[from] LayersError),
+    /// There is too little memory for the shards.
+    #[error(
+        "the shards need {needed_mib} MiB (weights {weights_mib}, buffers {buffers_mib}), {available_mib} MiB of memory \
+         are available: cut the model into more shards (--total-shards), give this machine less of it (--shard-id, or \
+         --shard-weights on all nodes), take a smaller model file, or try it all the same with --ignore-memory"
+    )]
+    Memory {
+        /// MiB of weights and buffers.
+        needed_mib: u64,
+        /// MiB of weights.
+        weights_mib: u64,
+        /// MiB of the largest batch.
+        buffers_mib: u64,
+        /// MiB that the machine and its limits leave.
+        available_mib: u64,
+    },
     /// The layers cannot be loaded.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -13,6 +13,7 @@ pub(crate) fn slots(count: usize) -> Vec<Slot> {
         model,
         shards: ShardRange::new(0, 1).expect("valid"),
         total_shards: 8,
+        shard_weights: None,
         precision: Precision::Exact,
         backend: BackendChoice::Native,
         device: DeviceChoice::Cpu,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use shard_engine::SlotOptions;
 use swarm_net::SwarmNet;
 use swarm_proto::{HopFailure, OpenSession, Refusal, RefusalCause};
-use swarm_types::{ModelDigest, NodeId, Precision, ShardRange, TokenId};
+use swarm_types::{Cut, ModelDigest, NodeId, Precision, ShardRange, TokenId};
 use tokio::{sync::watch, time::Instant};
 use tonic::transport::Channel;
 use tracing::Span;
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub shards: ShardRange,
-    pub total_shards: u32,
+    pub cut: Cut,
     pub digest: ModelDigest,
     pub precision: Precision,
 }
@@ -91,7 +91,7 @@ impl Host {
 
     /// The engine, if the session fits what is served here.
     pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
-        let Served { shards, total_shards, digest, precision } = &self.0.served;
+        let Served { shards, cut, digest, precision } = &self.0.served;
         if open.hop.worker != *self.id() {
             let what = format!("this is worker {}, not {}", self.id(), open.hop.worker);
             return Err(Refusal::invalid("hops", what));
@@ -103,11 +103,17 @@ impl Host {
             );
             return Err(Refusal::new(RefusalCause::Model, message));
         }
-        if open.total_shards != *total_shards || !shards.contains(open.hop.shards) {
+        let (total, theirs) = (cut.total_shards(), open.cut.total_shards());
+        if theirs != total || !shards.contains(open.hop.shards) {
             let message = format!(
-                "hops: this worker serves shards {shards} of {total_shards}, the session needs {} of {}",
-                open.hop.shards, open.total_shards
+                "hops: this worker serves shards {shards} of {total}, the session needs {} of {theirs}",
+                open.hop.shards
             );
+            return Err(Refusal::new(RefusalCause::Shards, message));
+        }
+        if open.cut != *cut {
+            let message = "layer_ends: this worker cuts the model differently: give every node the same \
+                           --shard-weights";
             return Err(Refusal::new(RefusalCause::Shards, message));
         }
         let engine = self.0.engine.borrow().clone();

@@ -13,6 +13,7 @@ mod load;
 mod metrics;
 mod offer;
 mod queues;
+mod room;
 mod session;
 mod sessions;
 mod shard_service;

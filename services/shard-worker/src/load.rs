@@ -30,6 +30,7 @@ impl Load {
             model: self.model,
             shards: self.config.shard_id,
             total_shards: self.config.net.total_shards,
+            shard_weights: self.config.shard_weights.clone(),
             precision: self.config.precision,
             backend: self.config.backend,
             device: self.config.device,

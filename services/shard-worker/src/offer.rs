@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use swarm_net::{Role, RoundTrip, ShardOffer, SwarmNet};
 use swarm_types::{
-    Capabilities, LayerRange, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, SwarmStatus,
+    Capabilities, Cut, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, SwarmStatus,
 };
 use tokio::{
     sync::watch,
@@ -21,8 +21,7 @@ const MEASURED_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Fixed {
     pub shards: ShardRange,
-    pub total_shards: u32,
-    pub total_layers: u32,
+    pub cut: Cut,
     pub model: ModelId,
     pub device: String,
     pub kv_bytes: u64,
@@ -73,7 +72,7 @@ pub(crate) fn offers(
             loaded: matches!(loading, Loading::Done { .. }),
             model: fixed.model.clone(),
             capabilities: Capabilities {
-                layers: LayerRange::for_shard(shard_id, fixed.total_shards, fixed.total_layers)?,
+                layers: fixed.cut.layers(ShardRange::one(shard_id))?,
                 device: fixed.device.clone(),
                 memory_bytes: fixed.kv_bytes.saturating_add(weight_bytes),
                 tokens_per_second,

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64};
 
-use gguf::{GgufError, Header};
+use gguf::Header;
 use prometheus_client::metrics::gauge::Gauge;
 use shard_client::{MAX_COLLECT_BYTES, MAX_MESSAGE_BYTES, MAX_OPEN_BYTES};
-use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice};
+use shard_engine::{
+    BackendChoice, CANDLE_THREADS_VARIABLE, CutError, DeviceChoice, Footprint, Usage, cut_of,
+};
 use swarm_net::{
     MethodLimit, NetError, PeerCalls, PeerListener, Role, ShardOffer, SwarmNet, peer_server_for,
 };
@@ -18,7 +20,7 @@ use swarm_process::{
     telemetry,
 };
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
-use swarm_types::{LayerRange, ModelDigest, ModelId, NodeId};
+use swarm_types::{Cut, ModelDigest, ModelId, NodeId};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -32,6 +34,7 @@ use crate::{
     load::Load,
     metrics::Metrics,
     offer::{Fixed, Loading, announce, grpc_address, offers},
+    room,
     sessions::{Bounds, Sessions},
     shard_service::{self, ShardServer},
 };
@@ -66,17 +69,19 @@ impl Worker {
     pub async fn bind(config: Config) -> Result<Self, WorkerError> {
         let model = model_hub::resolve(&config.model, &config.hub).await?;
         let header = Header::read_without_arrays(&model);
-        let header = header.and_then(|header| Ok((layer_count(&header)?, header)));
         let failed = |source| WorkerError::Model { path: model.display().to_string(), source };
-        let (total_layers, header) = header.map_err(failed)?;
-        LayerRange::for_shards(config.shard_id, config.net.total_shards, total_layers)?;
+        let header = header.map_err(failed)?;
+        let (cut, footprint) = plan(&header, &config).map_err(|error| match error {
+            CutError::Header(source) => failed(source),
+            CutError::Layers(error) => error.into(),
+        })?;
+        room::check(&footprint, &config)?;
         let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);
         let identity = config.net.load_identity(&identity_name(&config))?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Worker, identity).await?;
         let fixed = Fixed {
             shards: config.shard_id,
-            total_shards: config.net.total_shards,
-            total_layers,
+            cut,
             model: ModelId::new(
                 header.name(&file_name(&model)),
                 ModelDigest(header.digest),
@@ -178,7 +183,7 @@ impl Worker {
     fn served(&self) -> Served {
         Served {
             shards: self.fixed.shards,
-            total_shards: self.fixed.total_shards,
+            cut: self.fixed.cut.clone(),
             digest: self.fixed.model.digest,
             precision: self.fixed.model.precision,
         }
@@ -217,8 +222,13 @@ fn show_limits(registry: &Registry, config: &Config) {
     });
 }
 
-fn layer_count(header: &Header) -> Result<u32, GgufError> {
-    header.u32(&format!("{}.block_count", header.architecture()?))
+/// Which layers all shards have, and what those of this worker will take.
+fn plan(header: &Header, config: &Config) -> Result<(Cut, Footprint), CutError> {
+    let cut = cut_of(header, config.net.total_shards, config.shard_weights.as_ref())?;
+    let Config { precision, kv_type, batch_tokens: batch_rows, .. } = *config;
+    let usage = Usage { precision, kv_type, batch_rows };
+    let footprint = Footprint::of(header, &cut, config.shard_id, usage)?;
+    Ok((cut, footprint))
 }
 
 fn file_name(path: &std::path::Path) -> String {

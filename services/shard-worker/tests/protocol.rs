@@ -37,7 +37,7 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
     use RefusalCause::{InvalidArgument, Model, PermissionDenied, ProtocolVersion, Shards, UnknownSession};
     let scene = Scene::start("0", 1, &format!("--kv-memory {}", 2 * POSITION_BYTES * (CONTEXT - 1))).await;
     type Change = fn(&mut wire::OpenSession);
-    let cases: [(&str, Change, RefusalCause, &str); 10] = [
+    let cases: [(&str, Change, RefusalCause, &str); 11] = [
         (
             "gateway",
             |o| o.gateway = "12D3KooWa".into(),
@@ -46,12 +46,18 @@ async fn a_session_that_does_not_fit_is_refused_by_cause() {
         ),
         ("version", |o| o.protocol_version = 2, ProtocolVersion, "protocol_version"),
         ("digest", |o| o.model_digest = "00".repeat(32), Model, "model"),
-        ("precision", |o| o.precision = "fast".into(), Model, "model"),
+        ("precision", |o| o.precision = "exact".into(), Model, "model"),
         (
             "cut",
-            |o| (o.total_shards, o.hops[0].end_shard) = (2, 2),
+            |o| (o.total_shards, o.hops[0].end_shard, o.layer_ends) = (2, 2, vec![1, 2]),
             Shards,
             "hops: this worker serves shards 0 of 1",
+        ),
+        (
+            "other cut",
+            |o| o.layer_ends = vec![3],
+            Shards,
+            "layer_ends: this worker cuts the model differently",
         ),
         ("worker", |o| o.hops[0].worker = "12D3KooWa".into(), InvalidArgument, "hops: this is worker"),
         ("gap", |o| o.total_shards = 2, InvalidArgument, "hops"),

@@ -1,12 +1,12 @@
 //! How weights of each type lie in memory: the file's bytes, one to one, in another order.
 //!
-//! A *panel* is [`LANES`] outputs. For each block of its inputs the panel has one block of [`LANES`] × the file's bytes:
-//! planes of 64 bytes in which every output has four bytes in its own lane, and the outputs' scales side by side. So a
-//! vector of weights is one load, no output ever meets another, and nothing is held twice.
+//! A *panel* is [`LANES`] outputs. For each block of its inputs the panel has one block of [`LANES`] × the file's
+//! bytes: planes of 64 bytes in which every output has four bytes in its own lane, and the outputs' scales side by
+//! side. So a vector of weights is one load, no output ever meets another, and nothing is held twice.
 //!
 //! Inputs come in *parts* of 32, and within a part in eight *quads* of four. A load gives quad `g` of a part and quad
-//! `g + 4`, as two vectors each of `i16` pairs: inputs 0 and 2 of the quad, then 1 and 3. Activations are paired likewise
-//! (`rounded.rs`). Each half of a part (quads 0 to 3, quads 4 to 7) may have a scale of its own.
+//! `g + 4`, as two vectors each of `i16` pairs: inputs 0 and 2 of the quad, then 1 and 3. Activations are paired
+//! likewise (`rounded.rs`). Each half of a part (quads 0 to 3, quads 4 to 7) may have a scale of its own.
 //!
 //! Sources: the block structures and their meaning are those of ggml (`ggml-common.h`, `ggml-quants.c`).
 

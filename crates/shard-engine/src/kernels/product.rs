@@ -1,8 +1,8 @@
 //! Products of rows and weight matrices, by one of two rules.
 //!
 //! *Exact*: `y[m][n] = Σ_k x[m][k] · w[n][k]` in f32, summed from k = 0 upwards with one fused multiply-add a term.
-//! *Standard*: activations are rounded to 16 bits with a scale for every 32 (`rounded.rs`), products of whole numbers are
-//! summed exactly within such a part (or its half, where the weights' scales change there), and the parts' sums are
+//! *Standard*: activations are rounded to 16 bits with a scale for every 32 (`rounded.rs`), products of whole numbers
+//! are summed exactly within such a part (or its half, where the weights' scales change there), and the parts' sums are
 //! added in f32 from the first to the last: one fused multiply-add a part with its two scales multiplied, and one with
 //! its minimum, if it has one.
 //!
@@ -12,23 +12,20 @@
 mod columns;
 mod direct;
 mod exact;
+mod panels;
 mod tiled;
 mod tiles;
 
 use std::{cell::OnceCell, marker::PhantomData, ops::Range};
 
-use self::{columns::Columns, tiles::Tiles};
+use self::{columns::Columns, direct::DIRECT_ROWS, panels::Panels, tiles::Tiles};
 use super::{
     formats::{Format, PART, Quantised},
     isa::Isa,
     packed::{ForFormat, Packed, for_format},
     rounded::Rounded,
-    simd::LANES,
     threads::Threads,
 };
-
-/// Up to so many rows are multiplied from the packed weights as they stream by; for more, weights are unpacked first.
-const DIRECT_ROWS: usize = 4;
 
 /// Panels that are unpacked together.
 const PANELS_AT_ONCE: usize = 2;
@@ -202,37 +199,6 @@ impl<'a> Multiply<'a> {
             columns: self.task.columns,
         }
     }
-}
-
-/// Some panels, and where their results go.
-#[derive(Clone, Copy)]
-struct Panels<'a> {
-    bytes: &'a [u8],
-    /// Bytes of one.
-    size: usize,
-    /// The number of the first in its matrix.
-    first: usize,
-    columns: Columns<'a>,
-}
-
-impl Panels<'_> {
-    /// Bytes of one panel's block of a format.
-    const fn block_bytes<F: Format>() -> usize {
-        LANES * F::BYTES
-    }
-
-    /// Puts a row's results of one of these panels in their place.
-    #[inline(always)]
-    fn put(&self, row: usize, panel: usize, values: &[f32; LANES]) {
-        self.columns.put(row, (self.first + panel) * LANES, values);
-    }
-}
-
-/// A part's place in a panel: its block, and its number in it.
-#[inline(always)]
-fn block_of<F: Format>(panel: &[u8], part: usize) -> (&[u8], usize) {
-    let (in_block, size) = (F::INPUTS / PART, Panels::block_bytes::<F>());
-    (&panel[part / in_block * size..][..size], part % in_block)
 }
 
 #[cfg(test)]

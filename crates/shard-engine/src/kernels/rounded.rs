@@ -1,8 +1,8 @@
 //! Rows of activations as the standard precision multiplies them: whole numbers of 16 bits with a scale for every 32.
 //!
-//! A row's part `x` becomes `scale · v`: with M the largest size of its numbers, `scale = M / 32767` and `v` the nearest
-//! whole numbers to `x · (32767 / M)`, halves to even. A part whose M is below 2^-100 becomes zero (its scale would be
-//! none), one with a number that is not finite makes the row's every product not a number.
+//! A row's part `x` becomes `scale · v`: with M the largest size of its numbers, `scale = M / 32767` and `v` the
+//! nearest whole numbers to `x · (32767 / M)`, halves to even. A part whose M is below 2^-100 becomes zero (its scale
+//! would be none), one with a number that is not finite makes the row's every product not a number.
 
 use super::{
     formats::PART,

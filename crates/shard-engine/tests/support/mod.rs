@@ -67,6 +67,7 @@ impl Model {
             model: self.path(),
             shards,
             total_shards,
+            shard_weights: None,
             precision: Precision::Exact,
             backend: BackendChoice::Native,
             device: DeviceChoice::Cpu,

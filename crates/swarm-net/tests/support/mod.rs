@@ -7,7 +7,7 @@ pub mod process;
 use std::time::{Duration, Instant};
 
 use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};
-use swarm_types::{Capabilities, NodeId, ReplicaState, ShardId, SwarmStatus, fixture};
+use swarm_types::{Capabilities, LayerRange, NodeId, ReplicaState, ShardId, SwarmStatus, fixture};
 use tokio::{task::JoinHandle, time::timeout};
 
 /// Nothing here takes this long, even on a busy machine.
@@ -107,6 +107,7 @@ pub fn replica_state(status: &SwarmStatus, shard: u32, worker: &NodeId) -> Optio
 
 pub fn offer(shard: u32, loaded: bool) -> ShardOffer {
     let loaded_percent = if loaded { 100 } else { 0 };
-    let capabilities = Capabilities { loaded_percent, ..fixture::capabilities() };
+    let layers = LayerRange::new(4 * shard, 4 * shard + 4).expect("not reversed");
+    let capabilities = Capabilities { loaded_percent, layers, ..fixture::capabilities() };
     ShardOffer { shard_id: ShardId(shard), loaded, model: fixture::model(), capabilities }
 }

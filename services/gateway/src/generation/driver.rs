@@ -238,7 +238,7 @@ impl Driver {
             gateway: self.given.swarm.id(),
             model_digest: self.given.swarm.model().digest,
             precision: reserved.precision(),
-            total_shards: reserved.route().last().shards.end(),
+            cut: (*self.given.swarm.model().cut).clone(),
             hop: reserved.route().first().clone(),
             below: hops.get(1..).unwrap_or_default().to_vec(),
             prompt_tokens,
@@ -391,7 +391,7 @@ impl Driver {
         let mut status = self.given.swarm.status();
         loop {
             status.mark_unchanged();
-            let wish = self.recovery.wish(self.given.swarm.model().digest, self.precision);
+            let wish = self.recovery.wish(self.given.swarm.any_route(), self.precision);
             let problem = match self.given.swarm.reserve(wish) {
                 Ok(reserved) => return Ok(reserved),
                 Err(problem) => problem,

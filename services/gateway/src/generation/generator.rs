@@ -19,10 +19,7 @@ use super::{
     metrics::GenerationMetrics,
     outlet::{Event, Inlet, outlet},
 };
-use crate::{
-    route::RouteWish,
-    swarm::{Reserved, Swarm},
-};
+use crate::swarm::{Reserved, Swarm};
 
 /// Generates by the swarm. Cheap to clone; all clones share one set of bounds.
 #[derive(Clone, Debug)]
@@ -112,7 +109,7 @@ impl Generator {
     }
 
     fn reserve(&self) -> Result<Reserved, GenerationError> {
-        let reserved = self.swarm.reserve(RouteWish::any(self.swarm.model().digest));
+        let reserved = self.swarm.reserve(self.swarm.any_route());
         reserved.map_err(|problem| GenerationError::NotReady { reason: self.swarm.explain(&problem) })
     }
 

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{ModelDigest, NodeId, Precision, Route};
+use swarm_types::{NodeId, Precision, Route};
 use tokio::time::Instant;
 
 use super::{GenerationConfig, GenerationError};
@@ -144,15 +144,15 @@ impl Recovery {
         self.strikes.values().map(|strikes| strikes.until).filter(|until| *until > now).min()
     }
 
-    /// What the next route must serve, and through whom it may go.
-    pub(super) fn wish(&self, digest: ModelDigest, precision: Precision) -> RouteWish {
+    /// What the next route must serve, and through whom it may go: of `any` route of the model.
+    pub(super) fn wish(&self, any: RouteWish, precision: Precision) -> RouteWish {
         let now = Instant::now();
         let held_off = self.strikes.iter().filter(|(_, strikes)| strikes.until > now);
         RouteWish {
             precision: Some(precision),
             exclude: held_off.map(|(worker, _)| worker.clone()).collect(),
             avoid: self.strikes.keys().cloned().collect(),
-            ..RouteWish::any(digest)
+            ..any
         }
     }
 

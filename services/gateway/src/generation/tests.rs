@@ -108,7 +108,7 @@ async fn a_prompt_goes_down_in_chunks_and_its_continuation_comes_up() {
 
     let [open] = fakes.opened().try_into().expect("one attempt");
     assert_eq!((open.attempt, open.prompt_tokens, open.max_positions), (Attempt::FIRST, 10, 15));
-    assert_eq!((open.hop.worker, open.total_shards), (worker("a"), 3));
+    assert_eq!((open.hop.worker, open.cut.total_shards()), (worker("a"), 3));
     assert_eq!(open.below.len(), 1, "two shards on one worker are one hop");
     let mut left = fakes.open_sessions();
     timeout(BOUND, left.wait_for(|open| *open == 0)).await.expect("closed").expect("fakes live");

@@ -13,15 +13,17 @@ use swarm_types::{SamplingParams, ShardRange, Step, StepKind, TokenId};
 
 use super::{
     figures::{median, rate},
+    floor::{Floor, Memory, Readings},
     load::prompt,
+    processor,
     progress::progress_style,
     table::{number, table},
 };
 
 /// Rows of one prefill call, spread over the sessions: as many as keep the products efficient.
 const PREFILL_ROWS: usize = 512;
-/// Decoding is measured after a prompt so short that it does not count.
-const SHORT_PROMPT: u32 = 16;
+/// What comes before the measurement.
+const WARM_UP: u32 = 16;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -32,7 +34,9 @@ pub(crate) struct Measurement {
     pub batches: Vec<usize>,
     /// Length of the prompts of the prefill measurement.
     pub prompt_tokens: u32,
-    /// Length of the continuations of the decode measurement.
+    /// Positions before the continuations of the decode measurement.
+    pub context: u32,
+    /// Length of these continuations.
     pub max_tokens: u32,
     /// Repetitions.
     pub rounds: u32,
@@ -46,12 +50,16 @@ pub(crate) struct Report {
     model: String,
     precision: String,
     device: String,
+    /// What the processor has; which of it kernels use is the engine's choice.
+    processor: Vec<&'static str>,
     threads: usize,
     prompt_tokens: u32,
+    context: u32,
     max_tokens: u32,
     rounds: u32,
     load_seconds: f64,
     weight_bytes: u64,
+    floor: Floor,
     results: Vec<Line>,
 }
 
@@ -75,6 +83,7 @@ impl Measurement {
             model,
             shards: ShardRange::new(0, 1)?,
             total_shards: 1,
+            shard_weights: None,
             precision: config.swarm.precision(),
             backend: config.swarm.backend(),
             device: config.swarm.device(),
@@ -87,6 +96,7 @@ impl Measurement {
             engine,
             batches: config.concurrency.clone(),
             prompt_tokens: config.prompt_tokens,
+            context: config.context,
             max_tokens: config.max_tokens,
             rounds: config.rounds,
         })
@@ -103,26 +113,31 @@ impl Measurement {
         let load_seconds = started.elapsed().as_secs_f64();
         progress.set_length(self.batches.len() as u64 * u64::from(self.rounds));
         progress.set_position(0);
-        let mut run = Run { engine, sessions: 0 };
-        run.round(1, SHORT_PROMPT, 4)?;
+        let memory = Memory::new(self.engine.threads);
+        let mut run = Run { engine, sessions: 0, memory, readings: Readings::default() };
+        run.round(1, WARM_UP, 4)?;
         let mut results = vec![];
         for batch in self.batches.iter().copied() {
             results.push(self.line(&mut run, batch, &progress)?);
         }
         progress.finish_and_clear();
         let info = run.engine.info();
+        let cache_bytes = run.engine.cache_bytes(&slot_options(self.context, self.max_tokens / 2)?)?;
         Ok(Report {
             kind: "engine",
             version: env!("CARGO_PKG_VERSION"),
             model: info.name.clone(),
             precision: info.precision.to_string(),
             device: info.device.clone(),
+            processor: processor::features(),
             threads: self.engine.threads,
             prompt_tokens: self.prompt_tokens,
+            context: self.context,
             max_tokens: self.max_tokens,
             rounds: self.rounds,
             load_seconds,
             weight_bytes: info.weight_bytes,
+            floor: run.readings.floor(info.bytes_per_token, cache_bytes),
             results,
         })
     }
@@ -133,8 +148,7 @@ impl Measurement {
             progress.set_message(format!("{batch} at once, round {round}"));
             let (prefilled, _) = run.round(batch, self.prompt_tokens, 1)?;
             prefill.extend(rate(batch as f64 * f64::from(self.prompt_tokens), prefilled));
-            let (_, decoded) = run.round(batch, SHORT_PROMPT, self.max_tokens)?;
-            decode.extend(rate(batch as f64 * f64::from(self.max_tokens - 1), decoded));
+            decode.extend(run.decode(batch, self.context, self.max_tokens)?);
             progress.inc(1);
         }
         Ok(Line {
@@ -149,9 +163,25 @@ struct Run {
     engine: Engine,
     /// Opened so far: each has a prompt of its own.
     sessions: u64,
+    memory: Memory,
+    readings: Readings,
 }
 
 impl Run {
+    /// Tokens per second of a batch of sessions behind so many positions, and how fast memory was before and after.
+    fn decode(&mut self, batch: usize, context: u32, max_tokens: u32) -> Result<Option<f64>> {
+        let before = self.readings.take(&self.memory);
+        let (_, decoded) = self.round(batch, context, max_tokens)?;
+        let after = self.readings.take(&self.memory);
+        let rate = rate(batch as f64 * f64::from(max_tokens - 1), decoded);
+        if let (1, Some(rate)) = (batch, rate) {
+            let cache_bytes = self.engine.cache_bytes(&slot_options(context, max_tokens / 2)?)?;
+            let bytes = self.engine.info().bytes_per_token + cache_bytes;
+            self.readings.decoded(rate, bytes, [before, after]);
+        }
+        Ok(rate)
+    }
+
     /// Prefills a batch of sessions, then decodes `max_tokens` for each; how long both took. The first token falls out
     /// of the prefill.
     fn round(&mut self, batch: usize, prompt_tokens: u32, max_tokens: u32) -> Result<(Duration, Duration)> {
@@ -181,13 +211,7 @@ impl Run {
     fn open(&mut self, batch: usize, prompt_tokens: u32, max_tokens: u32) -> Result<Vec<(Slot, Vec<u32>)>> {
         let open = |_| {
             self.sessions += 1;
-            let options = SlotOptions {
-                shards: ShardRange::new(0, 1)?,
-                prompt_tokens,
-                max_positions: prompt_tokens + max_tokens,
-                sampling: Some(SamplingParams::greedy()),
-            };
-            let slot = self.engine.open(options)?;
+            let slot = self.engine.open(slot_options(prompt_tokens, max_tokens)?)?;
             Ok((slot, prompt(self.sessions, prompt_tokens)))
         };
         (0..batch).map(open).collect()
@@ -218,6 +242,15 @@ impl Run {
     }
 }
 
+fn slot_options(prompt_tokens: u32, max_tokens: u32) -> Result<SlotOptions> {
+    Ok(SlotOptions {
+        shards: ShardRange::new(0, 1)?,
+        prompt_tokens,
+        max_positions: prompt_tokens.saturating_add(max_tokens),
+        sampling: Some(SamplingParams::greedy()),
+    })
+}
+
 fn sampled(results: Vec<Result<StepResult, EngineError>>) -> Result<Vec<TokenId>> {
     let token = |result: Result<_, EngineError>| match result {
         Ok(StepResult::Output(output)) => {
@@ -242,10 +275,12 @@ impl std::fmt::Display for Report {
             "{} ({}, {}), threads: {threads}, weights: {mib} MiB",
             self.model, self.precision, self.device
         )?;
+        writeln!(f, "processor: {}", self.processor.join(", "))?;
+        write!(f, "{}", self.floor)?;
         writeln!(
             f,
-            "prefill: prompts of {} tokens; decode: {} tokens each",
-            self.prompt_tokens, self.max_tokens
+            "prefill: prompts of {} tokens; decode: {} tokens each behind {}",
+            self.prompt_tokens, self.max_tokens, self.context
         )?;
         f.write_str(&table(&["batch", "prefill tok/s", "decode tok/s"], &rows))
     }

@@ -66,14 +66,22 @@ pub(crate) fn prefill_rate(timelines: &[Timeline], prompt_tokens: u32) -> Option
     rate(timelines.len() as f64 * f64::from(prompt_tokens), *end - start)
 }
 
-/// Tokens per second of all requests together while all of them decode: from the last first token to the first last
-/// token. Absent when there was no such time.
+/// Tokens per second of all requests together while all of them decode. Absent when there was no such time.
 pub(crate) fn decode_rate(timelines: &[Timeline]) -> Option<f64> {
-    let start = *timelines.iter().filter_map(|t| t.tokens.first()).max()?;
-    let end = *timelines.iter().filter_map(|t| t.tokens.last()).min()?;
+    let (start, end) = decode_window(timelines.iter().map(|t| t.tokens.as_slice()))?;
     let within = |at: &&Duration| start < **at && **at <= end;
     let tokens: usize = timelines.iter().map(|t| t.tokens.iter().filter(within).count()).sum();
-    rate(tokens as f64, end.checked_sub(start)?)
+    rate(tokens as f64, end - start)
+}
+
+/// When all of some requests decode, by the arrivals of each: from the last first one to the first last one. Absent
+/// when there is no such time.
+pub(crate) fn decode_window<'a>(
+    arrivals: impl Iterator<Item = &'a [Duration]> + Clone,
+) -> Option<(Duration, Duration)> {
+    let start = *arrivals.clone().filter_map(<[Duration]>::first).max()?;
+    let end = *arrivals.filter_map(<[Duration]>::last).min()?;
+    (start < end).then_some((start, end))
 }
 
 /// Amount per second; absent when no time passed.

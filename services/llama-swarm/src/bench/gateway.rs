@@ -16,8 +16,8 @@ use super::{
 };
 use crate::node::Channel;
 
-/// Decoding is measured after a prompt so short that it does not count.
-const SHORT_PROMPT: u32 = 16;
+/// Prompt and answer of the request that comes before the measurement, in tokens.
+const WARM_UP: (u32, u32) = (16, 8);
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -26,7 +26,9 @@ pub(crate) struct Measurement {
     pub concurrency: Vec<usize>,
     /// Length of the prompts of the prefill measurement.
     pub prompt_tokens: u32,
-    /// Length of the continuations of the decode measurement.
+    /// Positions before the continuations of the decode measurement.
+    pub context: u32,
+    /// Length of these continuations.
     pub max_tokens: u32,
     /// Repetitions.
     pub rounds: u32,
@@ -42,6 +44,7 @@ pub(crate) struct Report {
     model: String,
     hops: usize,
     prompt_tokens: u32,
+    context: u32,
     max_tokens: u32,
     rounds: u32,
     results: Vec<Line>,
@@ -72,7 +75,7 @@ impl Measurement {
         let progress = ProgressBar::new(steps).with_message("warming up");
         progress.set_style(progress_style());
         let mut run = Run { channel, measurement: self, progress, seed: 0 };
-        run.step(1, SHORT_PROMPT, 8).await?;
+        run.step(1, WARM_UP.0, WARM_UP.1).await?;
         let (mut results, mut hops) = (vec![], 0);
         for requests in self.concurrency.iter().copied() {
             let (line, hops_seen) = run.line(requests).await?;
@@ -86,6 +89,7 @@ impl Measurement {
             model,
             hops,
             prompt_tokens: self.prompt_tokens,
+            context: self.context,
             max_tokens: self.max_tokens,
             rounds: self.rounds,
             results,
@@ -111,7 +115,7 @@ impl Run<'_> {
     async fn line(&mut self, requests: usize) -> Result<(Line, usize)> {
         let (mut prefill, mut decode) = (vec![], vec![]);
         let (mut first_ms, mut overheads, mut hops) = (vec![], vec![], 0);
-        let Measurement { prompt_tokens, max_tokens, .. } = *self.measurement;
+        let Measurement { prompt_tokens, context, max_tokens, .. } = *self.measurement;
         for round in 1..=self.measurement.rounds {
             self.progress.set_message(format!("{requests} at once, round {round}: prefill"));
             let timelines = timelines(self.step(requests, prompt_tokens, 1).await?);
@@ -119,7 +123,7 @@ impl Run<'_> {
             first_ms.extend(timelines.iter().filter_map(first_token_ms));
 
             self.progress.set_message(format!("{requests} at once, round {round}: decode"));
-            let answers = self.step(requests, SHORT_PROMPT, max_tokens).await?;
+            let answers = self.step(requests, context, max_tokens).await?;
             overheads.extend(answers.iter().flat_map(|answer| answer.overheads_us.iter().copied()));
             hops = answers.iter().map(|answer| answer.hops).max().unwrap_or(hops);
             decode.extend(decode_rate(&self::timelines(answers)));
@@ -181,8 +185,8 @@ impl std::fmt::Display for Report {
         writeln!(f, "{model} over {} hops, {} rounds", self.hops, self.rounds)?;
         writeln!(
             f,
-            "prefill: prompts of {} tokens; decode: {} tokens each",
-            self.prompt_tokens, self.max_tokens
+            "prefill: prompts of {} tokens; decode: {} tokens each behind {}",
+            self.prompt_tokens, self.max_tokens, self.context
         )?;
         f.write_str(&table(&heads, &rows))
     }

@@ -96,16 +96,21 @@ impl Answered {
     }
 }
 
-/// Different tokens for different seeds, by the SplitMix64 generator (<https://prng.di.unimi.it/splitmix64.c>).
-pub(crate) fn prompt(seed: u64, tokens: u32) -> Vec<u32> {
+/// Different numbers for different seeds, by the SplitMix64 generator (<https://prng.di.unimi.it/splitmix64.c>).
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
-    let mut next = || {
+    move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    };
+    }
+}
+
+/// Different tokens for different seeds.
+pub(crate) fn prompt(seed: u64, tokens: u32) -> Vec<u32> {
+    let mut next = random(seed);
     (0..tokens).map(|_| FIRST_TOKEN + (next() % u64::from(TOKENS)) as u32).collect()
 }
 

@@ -6,13 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gguf::Header;
-use shard_engine::estimated_weight_bytes;
-use swarm_types::Precision;
 use tokio::process::Command;
 
 use super::finding::Finding;
-use crate::memory;
+use crate::plan::MemoryPlan;
 
 /// Python starts within this on any machine that is not stuck.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,30 +108,32 @@ fn free_of_df(output: &str) -> Option<u64> {
     available.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Whether the model's weights fit into memory, whole or at least by shards.
-pub(crate) fn memory(header: &Header, precision: Precision, total_shards: u32) -> Finding {
-    let weights = estimated_weight_bytes(header, precision);
-    let needed = (weights as f64 * MEMORY_HEADROOM) as u64;
-    let share = needed / u64::from(total_shards.max(1));
-    let (all, part) = (needed / MIB, share / MIB);
-    let Some(available) = memory::available() else {
-        return Finding::good(format!("memory: the model needs about {all} MiB, {part} MiB a shard"));
+/// Whether weights and buffers fit into the memory that is available, of all shards or at least of some.
+pub(crate) fn memory(plan: &MemoryPlan, available: Option<u64>) -> Finding {
+    let with_headroom = |bytes: u64| (bytes as f64 * MEMORY_HEADROOM) as u64;
+    let (needed, largest) = (with_headroom(plan.all()), with_headroom(plan.largest()));
+    let (all, part) = (needed / MIB, largest / MIB);
+    let Some(available) = available else {
+        return Finding::good(format!(
+            "memory: the model needs about {all} MiB besides caches, its largest shard {part} MiB"
+        ));
     };
     let have = available / MIB;
+    let what = format!("memory: {have} MiB available, the whole model needs about {all} MiB besides caches");
+    let total_shards = plan.shards.len();
     match available {
-        _ if available >= needed => {
-            Finding::good(format!("memory: {have} MiB available, the whole model needs about {all} MiB"))
-        }
-        _ if available >= share => Finding::warning(
-            format!("memory: {have} MiB available, the whole model needs about {all} MiB"),
+        _ if available >= needed => Finding::good(what),
+        _ if available >= largest => Finding::warning(
+            what,
             format!(
-                "enough for {} of {total_shards} shards here; run the others elsewhere",
-                available / share.max(1)
+                "enough for {} of {total_shards} shards here; run the others elsewhere (llama-swarm plan tells each)",
+                plan.shards.len().min((available / largest.max(1)) as usize)
             ),
         ),
         _ => Finding::bad(
-            format!("memory: {have} MiB available, one shard needs about {part} MiB"),
-            "free some memory, cut the model into more shards, or take a file with fewer bits a weight",
+            format!("memory: {have} MiB available, the largest shard needs about {part} MiB besides caches"),
+            "free some memory, cut the model into more shards, give this machine's shard a smaller weight \
+             (--shard-weights), or take a file with fewer bits a weight",
         ),
     }
 }

@@ -1,6 +1,9 @@
 //! What each shard of a swarm lacks. Pure: judges a status.
 
-use swarm_types::{Admission, ModelId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus};
+use swarm_types::{
+    Admission, Cut, ModelDigest, ModelId, Replica, ReplicaState, ShardId, ShardRange, ShardStatus,
+    ShardWeights, SwarmStatus,
+};
 
 use super::finding::Finding;
 
@@ -15,15 +18,28 @@ pub(crate) struct WorkerCommand {
     pub model: String,
     /// Into how many shards it is cut.
     pub total_shards: u32,
+    /// How unequal the shards are.
+    pub shard_weights: Option<ShardWeights>,
+}
+
+/// How the model here is cut by the flags that the doctor has.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnCut {
+    /// Which file.
+    pub digest: ModelDigest,
+    /// Which layers its shards have.
+    pub cut: Cut,
 }
 
 impl WorkerCommand {
     fn for_shard(&self, shard: ShardId, model: Option<&ModelId>) -> String {
-        let Self { entry, admission, model: name, total_shards } = self;
+        let Self { entry, admission, model: name, total_shards, shard_weights } = self;
         let secret = if *admission == Admission::Secret { " --secret-file FILE" } else { "" };
+        let weights =
+            shard_weights.as_ref().map(|weights| format!(" --shard-weights {weights}")).unwrap_or_default();
         let precision = model.map(|model| format!(" --precision {}", model.precision)).unwrap_or_default();
         format!(
-            "llama-swarm worker --shard-id {shard} --total-shards {total_shards} --rendezvous {entry}{secret} --model {name}{precision}"
+            "llama-swarm worker --shard-id {shard} --total-shards {total_shards}{weights} --rendezvous {entry}{secret} --model {name}{precision}"
         )
     }
 }
@@ -32,6 +48,29 @@ impl WorkerCommand {
 pub(crate) fn examine(status: &SwarmStatus, command: &WorkerCommand) -> Vec<Finding> {
     let model = common_model(status);
     status.shards.iter().flat_map(|shard| examine_shard(shard, model, command)).collect()
+}
+
+/// One finding for each online replica of the model here that cuts it in another way.
+pub(crate) fn misfits(status: &SwarmStatus, own: &OwnCut) -> Vec<Finding> {
+    if own.cut.total_shards() != status.total_shards {
+        let (ours, theirs) = (own.cut.total_shards(), status.total_shards);
+        let what = format!("the swarm cuts the model into {theirs} shards, this command into {ours}");
+        return vec![Finding::warning(what, format!("ask again with --total-shards {theirs}"))];
+    }
+    let replicas = status.shards.iter().flat_map(|shard| online(shard).map(|r| (shard.shard_id, r)));
+    let finding = |(shard, replica): (ShardId, &Replica)| {
+        let (theirs, ours) = (replica.capabilities.layers, own.cut.layers(ShardRange::one(shard)).ok()?);
+        (replica.model.digest == own.digest && theirs != ours).then(|| {
+            Finding::bad(
+                format!(
+                    "shard {shard}: worker {} has layers {theirs}, by the flags here it has {ours}",
+                    replica.worker
+                ),
+                "give all nodes and this command the same --shard-weights, and all nodes one version",
+            )
+        })
+    };
+    replicas.filter_map(finding).collect()
 }
 
 /// The model that most online replicas serve.
@@ -106,8 +145,8 @@ fn describe(model: &ModelId) -> String {
 #[cfg(test)]
 mod tests {
     use swarm_types::{
-        Capabilities, ModelDigest, Precision,
-        fixture::{capabilities, replica, status},
+        Capabilities, Precision,
+        fixture::{capabilities, model, replica, status},
     };
 
     use super::{super::finding::Verdict, *};
@@ -118,6 +157,7 @@ mod tests {
             admission: Admission::Secret,
             model: "tiny.gguf".into(),
             total_shards: shards.len() as u32,
+            shard_weights: None,
         };
         examine(&status(shards), &command)
     }
@@ -140,6 +180,26 @@ mod tests {
                  --secret-file FILE --model tiny.gguf --precision exact"
             )
         );
+    }
+
+    #[test]
+    fn a_replica_with_other_layers_than_the_cut_here_is_named() {
+        let swarm = status(vec![
+            vec![replica("aa", ReplicaState::Loaded)],
+            vec![replica("bb", ReplicaState::Loaded)],
+        ]);
+        let own = |ends| OwnCut { digest: model().digest, cut: Cut::from_ends(ends).expect("a cut") };
+        assert_eq!(misfits(&swarm, &own(vec![4, 8])), []);
+        let found = misfits(&swarm, &own(vec![4, 9]));
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].what.contains("bb has layers 4..8, by the flags here it has 4..9"),
+            "{}",
+            found[0].what
+        );
+        assert_eq!(misfits(&swarm, &own(vec![4, 8, 9]))[0].verdict, Verdict::Warning);
+        let other = OwnCut { digest: ModelDigest([9; 32]), ..own(vec![1, 2]) };
+        assert_eq!(misfits(&swarm, &other), [], "another model is cut in its own way");
     }
 
     #[test]

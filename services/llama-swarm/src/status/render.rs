@@ -99,8 +99,8 @@ mod tests {
 [STATUS] Shard Online Status:
 [STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu  1024 MiB  12.5 tokens/s
 [STATUS]   Shard 1: ✓ ONLINE  2 replicas
-[STATUS]     LOADING 40 %  bb  layers 0..4  cpu  QUIC  1024 MiB
-[STATUS]     OFFLINE  cc  layers 0..4  cpu  QUIC
+[STATUS]     LOADING 40 %  bb  layers 4..8  cpu  QUIC  1024 MiB
+[STATUS]     OFFLINE  cc  layers 4..8  cpu  QUIC
 [STATUS]   Shard 2: ✗ OFFLINE  no worker found yet
 [STATUS] Pipeline Complete: ✗ NO
 [STATUS] Swarm Ready: ✗ NO";
@@ -127,7 +127,7 @@ mod tests {
         let expected = "\
 [STATUS] Discovered Shards: 1 → 2
 [STATUS] Shard Online Status:
-[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 0..4  cpu  QUIC  1024 MiB  12.5 tokens/s
+[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 4..8  cpu  QUIC  1024 MiB  12.5 tokens/s
 [STATUS] Pipeline Complete: ✗ NO → ✓ YES
 [STATUS] Swarm Ready: ✗ NO → ✓ YES";
         assert_eq!(changes(&old, &new).join("\n"), expected);

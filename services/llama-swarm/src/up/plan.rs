@@ -13,7 +13,7 @@ use swarm_process::{
     address_file::Addresses,
     telemetry::{LogFormat, TelemetryConfig},
 };
-use swarm_types::{MAX_SHARDS, Precision, ShardRange};
+use swarm_types::{MAX_SHARDS, Precision, ShardRange, ShardWeights};
 
 /// A worker's caches get no less, however little memory there is: it holds a long session of a small model.
 const LEAST_KV_MEMORY: u64 = 256 * MIB;
@@ -28,6 +28,10 @@ pub(crate) struct Plan {
     pub precision: Precision,
     /// Into how many shards the model is cut.
     pub total_shards: u32,
+    /// How unequal the shards are.
+    pub shard_weights: Option<ShardWeights>,
+    /// Whether workers load without asking whether there is the memory.
+    pub ignore_memory: bool,
     /// The shards of each worker.
     pub workers: Vec<ShardRange>,
     /// Threads of each worker's engine.
@@ -196,6 +200,7 @@ impl Plan {
             )));
             let kv_memory = self.kv_memory.map(|bytes| words(&format!("--kv-memory {bytes}")));
             worker.args.extend(kv_memory.unwrap_or_default());
+            worker.args.extend(self.ignore_memory.then(|| "--ignore-memory".into()));
             worker.args.extend(self.membership(entry));
             worker
         };
@@ -223,7 +228,11 @@ impl Plan {
     }
 
     fn membership(&self, entry: &str) -> Vec<OsString> {
-        vec!["--rendezvous".into(), entry.into(), "--model".into(), (&self.model).into()]
+        let mut args = vec!["--rendezvous".into(), entry.into(), "--model".into(), (&self.model).into()];
+        if let Some(weights) = &self.shard_weights {
+            args.extend(["--shard-weights".into(), weights.to_string().into()]);
+        }
+        args
     }
 }
 
@@ -264,6 +273,8 @@ mod tests {
             model: "/models/tiny.gguf".into(),
             precision: Precision::Exact,
             total_shards: 2,
+            shard_weights: None,
+            ignore_memory: false,
             workers: spread(2, 2).expect("valid"),
             threads: 1,
             backend: BackendChoice::Native,
@@ -283,6 +294,16 @@ mod tests {
         for worker in workers {
             assert!(worker.args().windows(2).any(|pair| pair == ["--threads", "3"]), "{:?}", worker.args());
             assert_eq!(worker.environment, [(CANDLE_THREADS_VARIABLE, "3".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn gateway_and_workers_are_told_the_same_weights() {
+        let plan = Plan { shard_weights: Some("2,1".parse().expect("weights")), ..plan() };
+        let entry = "/ip4/127.0.0.1/udp/4001/quic-v1";
+        for process in plan.workers(entry).into_iter().chain([plan.gateway(entry)]) {
+            let args = process.args();
+            assert!(args.windows(2).any(|pair| pair == ["--shard-weights", "2,1"]), "{args:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Attempts one after the other, at once, and late; leases within their bounds.
 
-use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId};
+use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId, fixture};
 
 use super::{table::TOKENS_WAITING, *};
 use crate::fixture::{options, slots};
@@ -31,7 +31,7 @@ fn open(number: u32, attempt: u32) -> OpenSession {
         gateway: gateway("a"),
         model_digest: ModelDigest([0; 32]),
         precision: Precision::Exact,
-        total_shards: 1,
+        cut: fixture::cut(1),
         hop: Hop { worker: gateway("w"), shards },
         below: vec![],
         prompt_tokens: 0,

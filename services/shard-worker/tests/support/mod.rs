@@ -6,7 +6,8 @@ use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use clap::Parser;
 use futures::Stream;
-use gguf::tiny::TinyModel;
+use gguf::{Header, tiny::TinyModel};
+use shard_engine::cut_of;
 use shard_worker::{Config, Worker, WorkerError};
 use swarm_net::{Identity, MethodLimit, NetConfig, PeerCalls, Role, SwarmNet, peer_server_for};
 use swarm_proto::{
@@ -19,7 +20,7 @@ use swarm_proto::{
     },
 };
 use swarm_types::{
-    Attempt, Hop, ModelDigest, NodeId, Precision, Replica, ReplicaState, SamplingParams, SessionId,
+    Attempt, Cut, Hop, ModelDigest, NodeId, Precision, Replica, ReplicaState, SamplingParams, SessionId,
     ShardRange, SwarmStatus,
 };
 use tempfile::TempDir;
@@ -54,7 +55,7 @@ pub struct Scene {
     pub peer: SwarmNet,
     grpc: SocketAddr,
     shards: ShardRange,
-    total_shards: u32,
+    cut: Cut,
     digest: ModelDigest,
     heard: mpsc::Receiver<ForwardRequest>,
     stop: Option<oneshot::Sender<()>>,
@@ -87,6 +88,8 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let (model, identity) = (folder.path().join("tiny.gguf"), folder.path().join("worker.key"));
         TinyModel { layers: 2, context: CONTEXT, ..TinyModel::default() }.write(&model).unwrap();
+        let header = Header::read_without_arrays(&model).unwrap();
+        let cut = cut_of(&header, total_shards, None).unwrap();
         let words = format!(
             "worker --shard-id {shards} --total-shards {total_shards} --threads 1 --cluster test --grpc-listen \
              127.0.0.1:0 --listen /ip4/127.0.0.1/udp/0/quic-v1 --model {} --identity {} {flags}",
@@ -104,7 +107,7 @@ impl Scene {
             heard,
             grpc,
             shards: shards.parse().unwrap(),
-            total_shards,
+            cut,
             digest: ModelDigest([0; 32]),
             stop: Some(stop),
             running,
@@ -140,15 +143,15 @@ impl Scene {
 
     /// The first message of a session that fits; the peer is the hop below if the worker has not the last shard.
     pub fn opening(&self, session: u32, attempt: u32) -> wire::OpenSession {
-        let rest = ShardRange::new(self.shards.end(), self.total_shards).ok();
+        let rest = ShardRange::new(self.shards.end(), self.cut.total_shards()).ok();
         let below = rest.map(|shards| Hop { worker: self.peer.id().clone(), shards });
         OpenSession {
             session: session_id(session),
             attempt: Attempt(attempt),
             gateway: self.peer.id().clone(),
             model_digest: self.digest,
-            precision: Precision::Exact,
-            total_shards: self.total_shards,
+            precision: Precision::default(),
+            cut: self.cut.clone(),
             hop: Hop { worker: self.worker.clone(), shards: self.shards },
             below: below.into_iter().collect(),
             prompt_tokens: 2,

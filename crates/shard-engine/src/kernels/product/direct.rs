@@ -2,13 +2,16 @@
 
 use std::marker::PhantomData;
 
-use super::{DIRECT_ROWS, Panels, block_of};
+use super::panels::{Panels, block_of};
 use crate::kernels::{
     formats::{PART, Quantised},
     isa::Isa,
     rounded::{PAIRS, PartScale, Rounded},
     simd::{Kernel, LANES, Simd},
 };
+
+/// Up to so many rows are multiplied from the packed weights as they stream by; for more, weights are unpacked first.
+pub(super) const DIRECT_ROWS: usize = 4;
 
 /// How far ahead memory is asked for, in bytes: so that one stream of weights keeps all of a core's requests under way.
 const AHEAD: usize = 8 << 10;

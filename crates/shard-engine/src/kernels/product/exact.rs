@@ -2,7 +2,10 @@
 
 use std::marker::PhantomData;
 
-use super::{Panels, block_of, tiles::Tiles};
+use super::{
+    panels::{Panels, block_of},
+    tiles::Tiles,
+};
 use crate::kernels::{
     formats::{Format, PART},
     isa::Isa,

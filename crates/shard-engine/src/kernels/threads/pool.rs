@@ -1,8 +1,8 @@
 //! Threads that help the caller with short pieces of work, hundreds of times for each token.
 //!
-//! A job is a number of pieces, which caller and helpers take one after the other. The caller does not wait for a helper
-//! that has not come yet: only for those that are at work when nothing is left to take. A helper that finds no job
-//! spins for a moment, as the next one is usually near, and then sleeps.
+//! A job is a number of pieces, which caller and helpers take one after the other. The caller does not wait for a
+//! helper that has not come yet: only for those that are at work when nothing is left to take. A helper that finds no
+//! job spins for a moment, as the next one is usually near, and then sleeps.
 
 #![allow(unsafe_code)]
 

@@ -4,7 +4,7 @@ use libp2p::identity::Keypair;
 
 use super::*;
 use crate::{directory::signed::tests::announcement, peer};
-use swarm_types::Admission;
+use swarm_types::{Admission, LayerRange};
 
 /// A swarm of two shards, seen by a node that serves none unless it is told to.
 struct Scene {
@@ -24,7 +24,9 @@ impl Worker {
     }
 
     fn serves(&self, shard: u32, loaded: bool) -> Announcement {
-        Announcement { shard_loaded: loaded, ..announcement(&self.0, shard, 1) }
+        let mut announced = Announcement { shard_loaded: loaded, ..announcement(&self.0, shard, 1) };
+        announced.capabilities.layers = LayerRange::new(4 * shard, 4 * shard + 4).expect("not reversed");
+        announced
     }
 }
 

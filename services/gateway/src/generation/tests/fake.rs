@@ -207,7 +207,8 @@ impl FakeSwarm {
             }
             .boxed()
         };
-        let model = GatewayModel { name: "fake".into(), digest: DIGEST, context_length: CONTEXT };
+        let cut = Arc::new(fixture::cut(self.status.borrow().total_shards));
+        let model = GatewayModel { name: "fake".into(), digest: DIGEST, context_length: CONTEXT, cut };
         Swarm::new(self.status.subscribe(), Arc::new(connect), model)
     }
 

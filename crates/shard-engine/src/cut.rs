@@ -1,0 +1,26 @@
+//! How a model's file is cut into shards. Every node finds the same by the header alone.
+
+use gguf::{GgufError, Header};
+use swarm_types::{Cut, CutCosts, LayersError, ShardWeights};
+
+/// A model that cannot be cut.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// The header does not tell what to cut.
+    #[error(transparent)]
+    Header(#[from] GgufError),
+    /// There is no such cut.
+    #[error(transparent)]
+    Layers(#[from] LayersError),
+}
+
+/// The cut by bytes of the file: reading weights is what a token takes time for. Looking tokens up in the embedding
+/// costs nothing beside it.
+///
+/// # Errors
+/// When the header does not tell the layers, or they cannot be cut so.
+pub fn cut_of(header: &Header, total_shards: u32, weights: Option<&ShardWeights>) -> Result<Cut, CutError> {
+    let parts = header.parts()?;
+    let costs = CutCosts { layers: &parts.layer_bytes(), head: parts.head_bytes() };
+    Ok(Cut::new(costs, total_shards, weights)?)
+}
