@@ -11,7 +11,7 @@ use super::simd::Simd;
 const LOWEST: f32 = -88.0;
 
 /// ln 2 in two parts, the first with so few bits that its products with small whole numbers are exact.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 355.0 / 512.0;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// Of (e^r - 1 - r) / r² for |r| <= ln 2 / 2, the highest power first (Moshier, Cephes library, `expf.c`).
