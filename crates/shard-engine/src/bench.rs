@@ -17,6 +17,26 @@ use crate::{
     },
 };
 
+/// Every type that has a layout of its own in memory.
+pub const TYPES: [Dtype; 16] = [
+    Dtype::F32,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::Q4_0,
+    Dtype::Q4_1,
+    Dtype::Q5_0,
+    Dtype::Q5_1,
+    Dtype::Q8_0,
+    Dtype::Q2K,
+    Dtype::Q3K,
+    Dtype::Q4K,
+    Dtype::Q5K,
+    Dtype::Q6K,
+    Dtype::Iq4Nl,
+    Dtype::Iq4Xs,
+    Dtype::Mxfp4,
+];
+
 /// Numbers in [-1, 1) that are the same every time.
 #[must_use]
 pub fn numbers(count: usize) -> Vec<f32> {

@@ -9,33 +9,13 @@ use candle_core::quantized::GgmlDType;
 use gguf::{Dtype, tiny::TinyModel};
 use shard_engine::{
     Engine, EngineConfig,
-    bench::{Matrix, numbers},
+    bench::{Matrix, TYPES, numbers},
 };
 use swarm_types::Precision;
 
 use crate::support::{Model, Route, params};
 
 const RECORDED: &str = include_str!("data/bits.txt");
-
-/// Every type that has a layout of its own.
-const TYPES: [Dtype; 16] = [
-    Dtype::F32,
-    Dtype::F16,
-    Dtype::BF16,
-    Dtype::Q4_0,
-    Dtype::Q4_1,
-    Dtype::Q5_0,
-    Dtype::Q5_1,
-    Dtype::Q8_0,
-    Dtype::Q2K,
-    Dtype::Q3K,
-    Dtype::Q4K,
-    Dtype::Q5K,
-    Dtype::Q6K,
-    Dtype::Iq4Nl,
-    Dtype::Iq4Xs,
-    Dtype::Mxfp4,
-];
 
 /// FNV-1a over the bits.
 fn digest(bits: impl IntoIterator<Item = u32>) -> String {

@@ -3,27 +3,7 @@
 use gguf::Dtype;
 
 use super::*;
-use crate::bench::{numbers, random_blocks};
-
-/// Every type that has a layout.
-const TYPES: [Dtype; 16] = [
-    Dtype::F32,
-    Dtype::F16,
-    Dtype::BF16,
-    Dtype::Q4_0,
-    Dtype::Q4_1,
-    Dtype::Q5_0,
-    Dtype::Q5_1,
-    Dtype::Q8_0,
-    Dtype::Q2K,
-    Dtype::Q3K,
-    Dtype::Q4K,
-    Dtype::Q5K,
-    Dtype::Q6K,
-    Dtype::Iq4Nl,
-    Dtype::Iq4Xs,
-    Dtype::Mxfp4,
-];
+use crate::bench::{TYPES, numbers, random_blocks};
 
 /// A matrix of random weights, and these.
 fn matrix(dtype: Dtype, outputs: usize, inputs: usize) -> (Packed, Vec<f32>) {
