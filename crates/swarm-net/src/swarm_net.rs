@@ -1,13 +1,14 @@
 //! The handle to a node.
 
-use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
 use swarm_types::{NodeId, SwarmStatus};
 use tokio::{
-    runtime::{self, Handle},
+    runtime::{self, Handle, Runtime},
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
     time::timeout,
 };
 use tonic::transport::Channel;
@@ -42,6 +43,8 @@ pub struct SwarmNet {
     addresses: watch::Receiver<Vec<String>>,
     links: Links,
     metrics: Metrics,
+    /// Of the thread that has the connections.
+    network: Handle,
 }
 
 impl SwarmNet {
@@ -68,7 +71,9 @@ impl SwarmNet {
         let (stream_queue, streams) = mpsc::channel(INCOMING_STREAMS);
         let (offers, offered) = watch::channel(vec![]);
         let metrics = Metrics::default();
-        let links = Links::new(commands.downgrade(), metrics.clone());
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+        let network = runtime.handle().clone();
+        let links = Links::new(commands.downgrade(), network.clone(), metrics.clone());
         let id = identity.id().clone();
         let setup = Setup {
             settings,
@@ -81,9 +86,9 @@ impl SwarmNet {
             offers: offered,
             streams: stream_queue,
         };
-        let Ends { status, description, addresses } = start(setup).await?;
+        let Ends { status, description, addresses } = start(setup, runtime).await?;
         let offers = Arc::new(offers);
-        let net = Self { id, commands, offers, status, description, addresses, links, metrics };
+        let net = Self { id, commands, offers, status, description, addresses, links, metrics, network };
         Ok((net, PeerListener::new(streams)))
     }
 
@@ -136,6 +141,15 @@ impl SwarmNet {
         measured.map(|(peer, round_trip)| (peer::node_id(&peer), round_trip)).collect()
     }
 
+    /// Runs a service for peers on the thread that has the connections: what it reads and writes is handed to no other
+    /// thread. It must never block, nor compute for long: heartbeats wait behind it. Ends with the node.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        service: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.network.spawn(service)
+    }
+
     /// `PeerService`, by which peers learn what this node serves.
     #[must_use]
     pub fn peer_service(&self) -> DescribeServer {
@@ -164,9 +178,7 @@ impl SwarmNet {
 }
 
 /// Runs the node's loop on a thread of its own, so that it answers while other threads compute.
-async fn start(setup: Setup) -> Result<Ends, NetError> {
-    let cannot = |error: std::io::Error| NetError::Start(error.to_string());
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+async fn start(setup: Setup, runtime: Runtime) -> Result<Ends, NetError> {
     let (started, start) = oneshot::channel();
     let run = move || {
         let left = runtime.block_on(async {
@@ -186,6 +198,10 @@ async fn start(setup: Setup) -> Result<Ends, NetError> {
             let _ = left.send(());
         }
     };
-    thread::Builder::new().name("swarm-net".into()).spawn(run).map_err(cannot)?;
+    thread::Builder::new().name("swarm-net".into()).spawn(run).map_err(cannot_start)?;
     start.await.map_err(|_| NetError::Start("its thread ended".into()))?
+}
+
+fn cannot_start(error: io::Error) -> NetError {
+    NetError::Start(error.to_string())
 }

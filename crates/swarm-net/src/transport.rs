@@ -35,6 +35,9 @@ const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
 const QUIC_STREAM_WINDOW: u32 = 1024 * 1024;
 /// The same of all streams of a connection.
 const QUIC_CONNECTION_WINDOW: u32 = 4 * QUIC_STREAM_WINDOW;
+/// Largest packet of UDP that is tried: what a network of jumbo frames takes. Where it gets through, as within a
+/// machine, the activations of a token are one packet, and its acknowledgement goes with the next.
+const QUIC_MOST_MTU: u16 = 8952;
 /// Resolving a name, connecting and agreeing on keys.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -73,7 +76,7 @@ fn quic_and_tcp(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>,
 }
 
 fn quic_config(key: &Keypair) -> quic::Config {
-    let mut config = quic::Config::new(key);
+    let mut config = quic::Config::new(key).mtu_upper_bound(QUIC_MOST_MTU);
     config.max_idle_timeout = QUIC_IDLE_MS;
     config.keep_alive_interval = QUIC_KEEP_ALIVE;
     config.handshake_timeout = QUIC_HANDSHAKE;

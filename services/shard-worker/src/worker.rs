@@ -9,7 +9,8 @@ use shard_engine::{
     BackendChoice, CANDLE_THREADS_VARIABLE, CutError, DeviceChoice, Footprint, Usage, cut_of,
 };
 use swarm_net::{
-    MethodLimit, NetError, PeerCalls, PeerListener, Role, ShardOffer, SwarmNet, peer_server_for,
+    DescribeServer, MethodLimit, NetError, PeerCalls, PeerListener, Role, ShardOffer, SwarmNet,
+    peer_server_for,
 };
 use swarm_process::{
     address_file::Addresses,
@@ -143,8 +144,8 @@ impl Worker {
         let host = Host::new(self.net.clone(), self.served(), loaded, sessions.clone(), metrics.clone());
         let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
         let server = ShardServer(host);
-        let mut peers =
-            tokio::spawn(serve_peers(server, self.calls(), self.net.clone(), self.peers, stop.clone()));
+        let peers = serve_peers(server, self.calls(), self.net.peer_service(), self.peers, stop.clone());
+        let mut peers = self.net.spawn(peers);
         let mut public = tokio::spawn(serve_public(self.public, registry, self.net.clone(), stop.clone()));
         let announcer =
             tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.running()));
@@ -273,14 +274,14 @@ const LIMITS: [MethodLimit; 2] = [
 async fn serve_peers(
     server: ShardServer,
     calls: PeerCalls,
-    net: SwarmNet,
+    describe: DescribeServer,
     peers: PeerListener,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     let shards = ShardServiceServer::new(server)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let server = peer_server_for(calls).add_service(shards).add_service(net.peer_service());
+    let server = peer_server_for(calls).add_service(shards).add_service(describe);
     tokio::select! {
         ended = server.serve_with_incoming(peers) => {
             ended?;

@@ -13,6 +13,7 @@ use std::{
 use hyper_util::rt::TokioIo;
 use libp2p::PeerId;
 use tokio::{
+    runtime::Handle,
     sync::{OnceCell, mpsc, oneshot},
     time::timeout,
 };
@@ -92,6 +93,8 @@ pub fn peer_server_for(calls: PeerCalls) -> Server<Stack<BoundsLayer, Identity>>
 pub(crate) struct Links {
     commands: mpsc::WeakSender<Command>,
     channels: Arc<Mutex<HashMap<PeerId, Arc<Link>>>>,
+    /// Of the thread that has the connections: what a channel sends is handed to no other.
+    network: Handle,
     metrics: Metrics,
 }
 
@@ -116,8 +119,8 @@ pub struct RoundTrip {
 }
 
 impl Links {
-    pub(crate) fn new(commands: mpsc::WeakSender<Command>, metrics: Metrics) -> Self {
-        Self { commands, channels: Arc::default(), metrics }
+    pub(crate) fn new(commands: mpsc::WeakSender<Command>, network: Handle, metrics: Metrics) -> Self {
+        Self { commands, channels: Arc::default(), network, metrics }
     }
 
     /// A peer is admitted.
@@ -163,8 +166,11 @@ impl Links {
     pub(crate) async fn channel(&self, peer: PeerId) -> Result<Channel, NetError> {
         let link = self.channels().get(&peer).cloned();
         let link = link.ok_or_else(|| NetError::NotConnected(peer::node_id(&peer)))?;
-        let channel = link.channel.get_or_try_init(|| connect(self.clone(), peer, link.role)).await?;
-        Ok(channel.clone())
+        let connect = || async {
+            let connecting = self.network.spawn(connect(self.clone(), peer, link.role));
+            connecting.await.map_err(|_| NetError::Left)?
+        };
+        Ok(link.channel.get_or_try_init(connect).await?.clone())
     }
 
     fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Link>>> {
