@@ -172,7 +172,7 @@ impl Attention {
     pub fn run(&self) -> Vec<f32> {
         let rows = self.queries.len() / (self.shape.heads * self.shape.layout.head);
         let rows = Rows { pages: &self.pages, first: self.positions - rows, queries: &self.queries };
-        attend(&[rows], self.shape, self.isa, &self.threads)
+        attend(1, |_| rows, self.shape, self.isa, &self.threads).to_vec()
     }
 }
 
@@ -194,7 +194,8 @@ impl Rotation {
 
     /// Rotates rows `[positions][heads][head]`.
     pub fn run(&self, rows: &mut [f32], positions: &[u32]) {
-        self.rope.rotate(rows, self.head, &self.rope.at(positions), Isa::best());
+        let one = Threads::new(1).expect("no thread is started");
+        self.rope.rotate(rows, self.head, &self.rope.at(positions), Isa::best(), &one);
     }
 }
 
@@ -212,6 +213,7 @@ impl Norm {
     /// `x` is any number of rows.
     #[must_use]
     pub fn run(&self, x: &[f32]) -> Vec<f32> {
-        self.0.apply(x, Isa::best())
+        let one = Threads::new(1).expect("no thread is started");
+        self.0.apply(x, Isa::best(), &one).to_vec()
     }
 }

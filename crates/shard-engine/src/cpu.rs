@@ -21,7 +21,7 @@ use self::{
     head::{Embedding, Head, embed},
     kv::{SlotCache, layer_bytes},
     linear::Arithmetic,
-    pass::{LayerRows, Pass},
+    pass::{Pass, SlotRows},
     rope::Rope,
 };
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     backend::{Backend, Cache, Hidden, Input, Rows},
     hyper::HyperParameters,
     kernels::{
+        buffer,
         isa::{Isa, VARIABLE},
         page::Layout,
         threads::Threads,
@@ -116,11 +117,12 @@ impl Backend for CpuBackend {
             rotation: &rotation,
         };
         let mut x = self.first_rows(rows);
+        let mut slots: Vec<SlotRows<'_>> = rows.iter_mut().map(slot_rows).collect();
         for (number, block) in self.blocks_of(layers).iter().enumerate() {
-            let mut slots: Vec<LayerRows<'_>> =
-                rows.iter_mut().map(|rows| self.in_layer(number, rows)).collect();
-            block.forward(&mut x, &mut slots, &pass)?;
+            block.forward(&mut x, &mut slots, number, &pass)?;
         }
+        buffer::let_go::<f32>();
+        buffer::let_go::<i32>();
         Ok(Hidden::new(x))
     }
 
@@ -146,7 +148,9 @@ impl Backend for CpuBackend {
         let head = self.head.as_ref().expect("only a part that ends with the head is asked for logits");
         let wanted: Vec<f32> =
             rows.iter().flat_map(|row| &x[row * width..(row + 1) * width]).copied().collect();
-        Ok(head.logits(&wanted, &self.arithmetic, each)?)
+        head.logits(&wanted, &self.arithmetic, each)?;
+        buffer::let_go::<f32>();
+        Ok(())
     }
 
     fn truncate(&self, cache: &mut Cache, position: u32) {
@@ -177,20 +181,23 @@ impl CpuBackend {
         debug_assert_eq!(x.len(), rows.iter().map(|rows| rows.count).sum::<usize>() * self.hyper.hidden);
         x
     }
+}
 
-    /// A slot's rows in one of its layers, counted from its first.
-    fn in_layer<'a>(&self, layer: usize, rows: &'a mut Rows<'_>) -> LayerRows<'a> {
-        let cache = &mut rows.cache.get::<SlotCache>().layers[layer];
-        debug_assert_eq!(cache.len(), rows.position as usize);
-        LayerRows { count: rows.count, cache }
-    }
+fn slot_rows<'a>(rows: &'a mut Rows<'_>) -> SlotRows<'a> {
+    let (count, position) = (rows.count, rows.position as usize);
+    SlotRows { count, position, cache: rows.cache.get() }
 }
 
 fn arithmetic(config: &EngineConfig) -> Result<Arithmetic, EngineError> {
     let threads =
         Threads::new(config.threads).map_err(|error| EngineError::invalid("threads", error.to_string()))?;
     let device = config.device.open()?;
-    let isa = Isa::chosen().map_err(|error| EngineError::invalid(VARIABLE, error))?;
+    let isa = chosen_isa()?;
     let EngineConfig { precision, backend, device: choice, .. } = *config;
     Ok(Arithmetic { precision, backend, choice, device, threads, isa })
+}
+
+/// The instruction set that kernels are to run on.
+pub(crate) fn chosen_isa() -> Result<Isa, EngineError> {
+    Isa::chosen().map_err(|error| EngineError::invalid(VARIABLE, error))
 }

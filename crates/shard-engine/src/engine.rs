@@ -7,6 +7,7 @@ use swarm_types::{Cut, LayerRange, ModelDigest, Precision, ShardRange, Step, Ste
 use crate::{
     EngineConfig, EngineError,
     backend::{Backend, Hidden, Rows},
+    cpu::chosen_isa,
     cut::cut_of,
     devices,
     hyper::HyperParameters,
@@ -50,8 +51,8 @@ pub struct ModelInfo {
     pub vocabulary: usize,
     /// Positions of the longest session.
     pub context_length: u32,
-    /// Bytes of the weights as we hold them. In precision `fast` candle adds copies of its own with some types on some
-    /// processors, which are not in here (see `docs/decisions/0003-memory-of-fast.md`).
+    /// Bytes of the weights as we hold them. With `--backend candle` candle adds copies of its own with some types
+    /// on some processors, which are not in here (see `docs/decisions/0003-memory-of-fast.md`).
     pub weight_bytes: u64,
     /// Bytes of the weights that one token reads on its way: of the embedding it reads a single row, which does not
     /// count.
@@ -60,6 +61,8 @@ pub struct ModelInfo {
     pub bytes_read: u64,
     /// For example `cpu`.
     pub device: String,
+    /// The instruction set of our own kernels, by the name that `LLAMA_SWARM_ISA` knows it by.
+    pub instructions: &'static str,
 }
 
 /// What comes out of a step.
@@ -115,6 +118,7 @@ impl Engine {
             bytes_per_token: backend.bytes_per_token(),
             bytes_read: source.bytes_read(),
             device: config.device.to_string(),
+            instructions: chosen_isa()?.name(),
         };
         Ok(Self {
             info,

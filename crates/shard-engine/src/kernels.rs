@@ -6,6 +6,7 @@
 //! number of rows or threads, nor the instruction set.
 
 pub(crate) mod attention;
+pub(crate) mod buffer;
 pub(crate) mod formats;
 pub(crate) mod isa;
 pub(crate) mod math;

@@ -3,13 +3,17 @@
 use super::{
     linear::{Arithmetic, Linear, forward_all},
     norm::Norm,
-    pass::{LayerRows, Pass},
+    pass::{Pass, SlotRows},
 };
 use crate::{
     EngineError,
     arch::{Projections, ScoreScale, Window},
     hyper::HyperParameters,
-    kernels::attention::{Rows, Shape, attend},
+    kernels::{
+        attention::{Rows, Shape, attend},
+        buffer::Buffer,
+        isa::Isa,
+    },
     source::{MatrixShape, TensorSource},
 };
 
@@ -84,54 +88,64 @@ impl Attention {
         linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norm.byte_count()
     }
 
-    /// What it adds to `x` `[rows][hidden]`; `slots` own the rows in order.
+    /// What it adds to `x` `[rows][hidden]`; `slots` own the rows in order, and this is their layer of that number.
     pub(crate) fn forward(
         &self,
         x: &[f32],
-        slots: &mut [LayerRows<'_>],
+        slots: &mut [SlotRows<'_>],
+        number: usize,
         pass: &Pass<'_>,
-    ) -> candle_core::Result<Vec<f32>> {
-        let isa = pass.arithmetic.isa;
-        let normed = self.norm.apply(x, isa);
+    ) -> candle_core::Result<Buffer<f32>> {
+        let Arithmetic { isa, threads, .. } = pass.arithmetic;
+        let normed = self.norm.apply(x, *isa, threads);
         let [mut query, mut key, value] =
             forward_all([&self.query, &self.key, &self.value], &normed, pass.arithmetic)?;
         if let Some(norm) = &self.query_norm {
-            query = norm.apply(&query, isa);
+            query = norm.apply(&query, *isa, threads);
         }
         if let Some(norm) = &self.key_norm {
-            key = norm.apply(&key, isa);
+            key = norm.apply(&key, *isa, threads);
         }
-        pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation, isa);
-        pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation, isa);
-        let attended = self.attend(&query, &key, &value, slots, pass);
+        pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation, *isa, threads);
+        pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation, *isa, threads);
+        let width = pass.hyper.kv_width();
+        extend(slots, number, [&key, &value], width, *isa);
+        let attended = self.attend(&query, slots, number, pass);
         self.output.forward(&attended, pass.arithmetic)
     }
 
-    /// Adds the rows' keys and values to the caches and weighs what each row looks at: `[rows][heads][head]`.
-    fn attend(
-        &self,
-        query: &[f32],
-        key: &[f32],
-        value: &[f32],
-        slots: &mut [LayerRows<'_>],
-        pass: &Pass<'_>,
-    ) -> Vec<f32> {
+    /// Weighs what each row looks at: `[rows][heads][head]`.
+    fn attend(&self, query: &[f32], slots: &[SlotRows<'_>], number: usize, pass: &Pass<'_>) -> Buffer<f32> {
         let hyper = pass.hyper;
-        let (width, queries) = (hyper.kv_width(), hyper.heads * hyper.head);
+        let queries = hyper.heads * hyper.head;
         let Arithmetic { isa, threads, .. } = pass.arithmetic;
-        let mut first = 0;
-        let mut rows = Vec::with_capacity(slots.len());
-        for slot in slots {
-            let range = first * width..(first + slot.count) * width;
-            let position = slot.cache.len();
-            slot.cache.extend(&key[range.clone()], &value[range], *isa);
-            let queries = &query[first * queries..(first + slot.count) * queries];
-            rows.push(Rows { pages: slot.cache.pages(), first: position, queries });
-            first += slot.count;
-        }
+        let rows = |slot: usize| {
+            let first: usize = slots[..slot].iter().map(|slot| slot.count).sum();
+            let SlotRows { count, position, cache } = &slots[slot];
+            let queries = &query[first * queries..(first + count) * queries];
+            Rows { pages: cache.layers[number].pages(), first: *position, queries }
+        };
         let shape = Shape { layout: pass.layout, heads: hyper.heads, scale: self.score_scale };
         match self.window {
-            Window::Whole => attend(&rows, shape, *isa, threads),
+            Window::Whole => attend(slots.len(), rows, shape, *isa, threads),
         }
+    }
+}
+
+/// Adds the rows' keys and values, `[rows][width]` each, to the caches of a layer.
+fn extend(
+    slots: &mut [SlotRows<'_>],
+    number: usize,
+    [mut keys, mut values]: [&[f32]; 2],
+    width: usize,
+    isa: Isa,
+) {
+    for SlotRows { count, position, cache } in slots {
+        let layer = &mut cache.layers[number];
+        debug_assert_eq!(layer.len(), *position);
+        let (own_keys, own_values);
+        (own_keys, keys) = keys.split_at(*count * width);
+        (own_values, values) = values.split_at(*count * width);
+        layer.extend(own_keys, own_values, isa);
     }
 }

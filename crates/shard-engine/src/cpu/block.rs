@@ -4,7 +4,7 @@ use super::{
     attention::{self, Attention},
     feed_forward::{self, FeedForward},
     linear::Arithmetic,
-    pass::{LayerRows, Pass},
+    pass::{Pass, SlotRows},
 };
 use crate::{EngineError, hyper::HyperParameters, kernels::rows, source::TensorSource};
 
@@ -34,16 +34,18 @@ impl Block {
         self.attention.byte_count() + self.feed_forward.byte_count()
     }
 
-    /// Passes `x` `[rows][hidden]` through the layer, in place; `slots` own its rows in order.
+    /// Passes `x` `[rows][hidden]` through the layer, in place; `slots` own its rows in order, and this is their layer
+    /// of that number.
     pub(crate) fn forward(
         &self,
         x: &mut [f32],
-        slots: &mut [LayerRows<'_>],
+        slots: &mut [SlotRows<'_>],
+        number: usize,
         pass: &Pass<'_>,
     ) -> candle_core::Result<()> {
-        let isa = pass.arithmetic.isa;
-        rows::add(x, &self.attention.forward(x, slots, pass)?, isa);
-        rows::add(x, &self.feed_forward.forward(x, pass.arithmetic)?, isa);
+        let Arithmetic { isa, threads, .. } = pass.arithmetic;
+        rows::add(x, &self.attention.forward(x, slots, number, pass)?, *isa, threads);
+        rows::add(x, &self.feed_forward.forward(x, pass.arithmetic)?, *isa, threads);
         Ok(())
     }
 }

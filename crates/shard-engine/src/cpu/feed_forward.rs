@@ -8,7 +8,7 @@ use crate::{
     EngineError,
     arch::{self, Activation},
     hyper::HyperParameters,
-    kernels::{isa::Isa, rows},
+    kernels::{buffer::Buffer, rows},
     source::{MatrixShape, TensorSource},
 };
 
@@ -59,12 +59,12 @@ impl FeedForward {
     }
 
     /// What it adds to `x` `[rows][hidden]`.
-    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
-        let normed = self.norm.apply(x, arithmetic.isa);
+    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
+        let normed = self.norm.apply(x, arithmetic.isa, &arithmetic.threads);
         match &self.network {
             Network::Dense { gate, up, down } => {
                 let [mut gate, up] = forward_all([gate, up], &normed, arithmetic)?;
-                bend(self.activation, &mut gate, &up, arithmetic.isa);
+                bend(self.activation, &mut gate, &up, arithmetic);
                 down.forward(&gate, arithmetic)
             }
         }
@@ -72,8 +72,8 @@ impl FeedForward {
 }
 
 /// `activation(gate) · up`, into `gate`.
-fn bend(activation: Activation, gate: &mut [f32], up: &[f32], isa: Isa) {
+fn bend(activation: Activation, gate: &mut [f32], up: &[f32], arithmetic: &Arithmetic) {
     match activation {
-        Activation::Silu => rows::silu_gate(gate, up, isa),
+        Activation::Silu => rows::silu_gate(gate, up, arithmetic.isa, &arithmetic.threads),
     }
 }

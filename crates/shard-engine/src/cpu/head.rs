@@ -93,7 +93,7 @@ impl Head {
     ) -> Result<()> {
         let block = ROWS_AT_ONCE * self.norm.size();
         for (number, rows) in x.chunks(block).enumerate() {
-            let normed = self.norm.apply(rows, arithmetic.isa);
+            let normed = self.norm.apply(rows, arithmetic.isa, &arithmetic.threads);
             let logits = self.output.forward(&normed, arithmetic)?;
             for (row, logits) in logits.chunks_exact(self.output.outputs()).enumerate() {
                 each(number * ROWS_AT_ONCE + row, logits);

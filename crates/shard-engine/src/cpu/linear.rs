@@ -7,6 +7,7 @@ use super::foreign::Foreign;
 use crate::{
     BackendChoice, DeviceChoice, EngineError,
     kernels::{
+        buffer::Buffer,
         isa::Isa,
         packed::Packed,
         product::{Input, Rule},
@@ -104,7 +105,7 @@ impl Linear {
     }
 
     /// `x` is `[rows][inputs]`, the result `[rows][outputs]`.
-    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
+    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
         let [y] = forward_all([self], x, arithmetic)?;
         Ok(y)
     }
@@ -112,12 +113,12 @@ impl Linear {
 
 impl Linear {
     /// The product without the bias.
-    fn alone(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Vec<f32>> {
+    fn alone(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
         match &self.weights {
-            Weights::Foreign(foreign) => foreign.multiply(x),
+            Weights::Foreign(foreign) => Ok(foreign.multiply(x)?.into()),
             Weights::Packed(packed) => {
                 let input = arithmetic.input(x, self.shape.columns);
-                let mut y = vec![0.0; input.rows() * self.shape.rows];
+                let mut y = Buffer::stale(input.rows() * self.shape.rows);
                 input.multiply([packed], [&mut y], &arithmetic.threads);
                 Ok(y)
             }
@@ -130,19 +131,15 @@ pub(crate) fn forward_all<const COUNT: usize>(
     linears: [&Linear; COUNT],
     x: &[f32],
     arithmetic: &Arithmetic,
-) -> candle_core::Result<[Vec<f32>; COUNT]> {
+) -> candle_core::Result<[Buffer<f32>; COUNT]> {
     let inputs = linears.first().map_or(1, |linear| linear.shape.columns);
     let rows = x.len() / inputs;
-    let mut ys = linears.map(|_| vec![]);
+    let mut ys = linears.map(|_| Buffer::from(vec![]));
     let packed = linears.map(Linear::packed);
     if packed.iter().all(Option::is_some) {
-        ys = linears.map(|linear| vec![0.0; rows * linear.shape.rows]);
+        ys = linears.map(|linear| Buffer::stale(rows * linear.shape.rows));
         let matrices = packed.map(|packed| packed.expect("all of them are"));
-        arithmetic.input(x, inputs).multiply(
-            matrices,
-            ys.each_mut().map(Vec::as_mut_slice),
-            &arithmetic.threads,
-        );
+        arithmetic.input(x, inputs).multiply(matrices, ys.each_mut().map(|y| &mut **y), &arithmetic.threads);
     } else {
         for (linear, y) in linears.iter().zip(&mut ys) {
             *y = linear.alone(x, arithmetic)?;

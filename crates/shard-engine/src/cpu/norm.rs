@@ -3,7 +3,7 @@
 use crate::{
     EngineError, arch,
     hyper::HyperParameters,
-    kernels::{isa::Isa, rows},
+    kernels::{buffer::Buffer, isa::Isa, rows, threads::Threads},
     source::TensorSource,
 };
 
@@ -50,9 +50,11 @@ impl Norm {
     }
 
     /// `x` is any number of rows.
-    pub(crate) fn apply(&self, x: &[f32], isa: Isa) -> Vec<f32> {
+    pub(crate) fn apply(&self, x: &[f32], isa: Isa, threads: &Threads) -> Buffer<f32> {
         match self.kind {
-            arch::Norm::RootMeanSquare => rows::root_mean_square(x, &self.weights, self.epsilon, isa),
+            arch::Norm::RootMeanSquare => {
+                rows::root_mean_square(x, &self.weights, self.epsilon, isa, threads)
+            }
         }
     }
 }

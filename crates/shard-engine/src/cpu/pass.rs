@@ -1,16 +1,18 @@
 //! What layers work on in one pass of a batch.
 
 use super::{
-    kv::LayerCache,
+    kv::SlotCache,
     linear::Arithmetic,
     rope::{Rope, Rotation},
 };
 use crate::{hyper::HyperParameters, kernels::page::Layout};
 
-/// Rows of one slot in a layer, and the cache that they go on.
-pub(crate) struct LayerRows<'a> {
+/// Rows of one slot, and the caches that they go on.
+pub(crate) struct SlotRows<'a> {
     pub count: usize,
-    pub cache: &'a mut LayerCache,
+    /// Position of the first.
+    pub position: usize,
+    pub cache: &'a mut SlotCache,
 }
 
 /// What all layers of a pass share.

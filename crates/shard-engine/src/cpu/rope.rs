@@ -5,9 +5,12 @@ use crate::{
     arch::RopeStyle,
     hyper::HyperParameters,
     kernels::{
+        buffer::Buffer,
         isa::Isa,
         math::double,
         rotation::{Pairs, rotate},
+        rows::ROWS,
+        threads::Threads,
     },
     source::TensorSource,
 };
@@ -23,8 +26,8 @@ pub(crate) struct Rope {
 #[derive(Debug)]
 pub(crate) struct Rotation {
     /// `[rows][pairs]`.
-    cosines: Vec<f32>,
-    sines: Vec<f32>,
+    cosines: Buffer<f32>,
+    sines: Buffer<f32>,
 }
 
 impl Rope {
@@ -56,29 +59,40 @@ impl Rope {
     /// The rotation of rows at these positions.
     pub(crate) fn at(&self, positions: &[u32]) -> Rotation {
         let count = positions.len() * self.frequencies.len();
-        let (mut cosines, mut sines) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for position in positions {
-            for frequency in &self.frequencies {
-                let (sine, cosine) = double::sin_cos(f64::from(*position) * frequency);
-                cosines.push(cosine as f32);
-                sines.push(sine as f32);
-            }
+        let (mut cosines, mut sines) = (Buffer::stale(count), Buffer::stale(count));
+        let angles = positions.iter().flat_map(|position| {
+            self.frequencies.iter().map(move |frequency| f64::from(*position) * frequency)
+        });
+        for ((cosine, sine), angle) in cosines.iter_mut().zip(sines.iter_mut()).zip(angles) {
+            let exact = double::sin_cos(angle);
+            (*sine, *cosine) = (exact.0 as f32, exact.1 as f32);
         }
         Rotation { cosines, sines }
     }
 
     /// Rotates `[rows][heads][head]` in place.
-    pub(crate) fn rotate(&self, rows: &mut [f32], head: usize, rotation: &Rotation, isa: Isa) {
+    pub(crate) fn rotate(
+        &self,
+        rows: &mut [f32],
+        head: usize,
+        rotation: &Rotation,
+        isa: Isa,
+        threads: &Threads,
+    ) {
         let pairs = self.frequencies.len();
         let style = match self.style {
             RopeStyle::Adjacent => Pairs::Adjacent,
             RopeStyle::Halves => Pairs::Halves,
         };
         let row_length = rows.len() / (rotation.cosines.len() / pairs);
-        let angles = rotation.cosines.chunks_exact(pairs).zip(rotation.sines.chunks_exact(pairs));
-        for (row, (cosines, sines)) in rows.chunks_exact_mut(row_length).zip(angles) {
-            rotate(row, head, cosines, sines, style, isa);
-        }
+        threads.for_chunks(rows, ROWS * row_length, |number, rows| {
+            let from = number * ROWS * pairs;
+            let (cosines, sines) = (&rotation.cosines[from..], &rotation.sines[from..]);
+            let angles = cosines.chunks_exact(pairs).zip(sines.chunks_exact(pairs));
+            for (row, (cosines, sines)) in rows.chunks_exact_mut(row_length).zip(angles) {
+                rotate(row, head, cosines, sines, style, isa);
+            }
+        });
     }
 }
 
@@ -125,7 +139,8 @@ mod tests {
         for (architecture, rope_factors) in [("llama", true), ("llama", false), ("qwen3", false)] {
             let rope = rope(&TinyModel { architecture, rope_factors, ..TinyModel::default() });
             let mut rotated = rows.clone();
-            rope.rotate(&mut rotated, HEAD, &rope.at(&positions), Isa::best());
+            let one = Threads::new(1).expect("no thread is started");
+            rope.rotate(&mut rotated, HEAD, &rope.at(&positions), Isa::best(), &one);
             // As the tiny model writes them.
             let factor = |pair: usize| if rope_factors { 1.0 + pair as f64 } else { 1.0 };
             for (row, position) in positions.into_iter().enumerate() {

@@ -8,10 +8,11 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-use std::array;
+use std::{array, ops::Range};
 
-use self::step::{MOST, State, Step};
+use self::step::{MOST, NOTHING, State, Step};
 use super::{
+    buffer::Buffer,
     isa::Isa,
     page::{Element, Half, Layout, POSITIONS, Page, Single},
     simd::{Kernel, LANES, Simd},
@@ -44,60 +45,110 @@ pub(crate) struct Shape {
     pub scale: f32,
 }
 
-/// Weighs what each row looks at, which is all positions up to its own: `[rows][heads][head]`, slot after slot.
-pub(crate) fn attend(slots: &[Rows<'_>], shape: Shape, isa: Isa, threads: &Threads) -> Vec<f32> {
-    let row = shape.heads * shape.layout.head;
-    let total: usize = slots.iter().map(|rows| rows.queries.len() / row).sum();
-    let mut memory = vec![0.0; total * shape.heads * shape.layout.padded()];
-    let mut works = works(slots, shape, &mut memory);
-    threads.for_chunks(&mut works, 1, |_, works| works.iter_mut().for_each(|work| isa.run(work)));
-    let mut out = vec![0.0; total * row];
-    let mut first = 0;
-    for heads in works.chunks_exact(shape.layout.kv_heads) {
-        for work in heads {
-            work.give(&mut out[first * row..]);
-        }
-        first += heads[0].rows.queries.len() / row;
+/// Weighs what each row of some slots looks at, which is all positions up to its own: `[rows][heads][head]`, slot after
+/// slot. `rows_of` gives the rows of the slot of a number.
+pub(crate) fn attend<'a>(
+    slots: usize,
+    rows_of: impl Fn(usize) -> Rows<'a> + Sync,
+    shape: Shape,
+    isa: Isa,
+    threads: &Threads,
+) -> Buffer<f32> {
+    let works = Works { slots, rows_of, shape };
+    let starts = works.starts();
+    let mut memory = Buffer::zeros(starts.last().copied().unwrap_or(0));
+    threads.for_parts(&mut memory, &starts, |number, memory| isa.run(&mut works.work(number, memory)));
+    let row = shape.row();
+    let total: usize = (0..slots).map(|slot| works.rows(slot)).sum();
+    let mut out = Buffer::stale(total * row);
+    for (number, part) in starts.windows(2).enumerate() {
+        let (slot, first) = works.place(number);
+        let before: usize = (0..slot).map(|slot| works.rows(slot)).sum();
+        works.work(number, &mut memory[part[0]..part[1]]).give(&mut out[(before + first) * row..]);
     }
     out
 }
 
-/// Some rows of one slot and one of the kv heads.
-struct Work<'a> {
+/// What threads share: some rows of a slot and one of the kv heads each; all kv heads of some rows, then of the next.
+struct Works<F> {
+    slots: usize,
+    rows_of: F,
+    shape: Shape,
+}
+
+impl<'a, F: Fn(usize) -> Rows<'a>> Works<F> {
+    /// Rows of a slot.
+    fn rows(&self, slot: usize) -> usize {
+        (self.rows_of)(slot).queries.len() / self.shape.row()
+    }
+
+    /// Where the memory of each begins, and where that of the last ends.
+    fn starts(&self) -> Buffer<usize> {
+        let pieces = (0..self.slots).map(|slot| self.rows(slot).div_ceil(ROWS_AT_ONCE)).sum::<usize>();
+        let mut starts = Buffer::zeros(pieces * self.shape.layout.kv_heads + 1);
+        for number in 0..starts.len() - 1 {
+            let (slot, first) = self.place(number);
+            let rows = (self.rows(slot) - first).min(ROWS_AT_ONCE);
+            let query = 2 * self.shape.layout.padded() + NOTHING.len();
+            let size = (rows * self.shape.group() * query).next_multiple_of(LANES);
+            starts[number + 1] = starts[number] + size;
+        }
+        starts
+    }
+
+    /// The slot of the piece of work of this number, and the first of its rows there.
+    fn place(&self, number: usize) -> (usize, usize) {
+        let mut piece = number / self.shape.layout.kv_heads;
+        for slot in 0..self.slots {
+            let pieces = self.rows(slot).div_ceil(ROWS_AT_ONCE);
+            if piece < pieces {
+                return (slot, piece * ROWS_AT_ONCE);
+            }
+            piece -= pieces;
+        }
+        unreachable!("there are no more pieces than all slots have")
+    }
+
+    fn work<'m>(&self, number: usize, memory: &'m mut [f32]) -> Work<'a, 'm> {
+        let (slot, first) = self.place(number);
+        let (rows, row) = ((self.rows_of)(slot), self.shape.row());
+        let queries = rows.queries[first * row..].chunks(ROWS_AT_ONCE * row).next().unwrap_or_default();
+        let rows = Rows { first: rows.first + first, queries, ..rows };
+        let count = queries.len() / row * self.shape.group();
+        let (out, rest) = memory.split_at_mut(count * self.shape.layout.padded());
+        let (scaled, rest) = rest.split_at_mut(out.len());
+        let states = &mut rest.as_chunks_mut().0[..count];
+        let kv_head = number % self.shape.layout.kv_heads;
+        Work { rows, shape: self.shape, kv_head, out, scaled, states }
+    }
+}
+
+/// Some rows of one slot and one of the kv heads. Queries are those of the kv head, row after row.
+struct Work<'a, 'm> {
     rows: Rows<'a>,
     shape: Shape,
     kv_head: usize,
-    /// `[rows][queries of the kv head][head filled up]`.
-    out: &'a mut [f32],
-}
-
-/// What threads share; all kv heads of some rows, then of the next.
-fn works<'a>(slots: &[Rows<'a>], shape: Shape, mut memory: &'a mut [f32]) -> Vec<Work<'a>> {
-    let Shape { layout, heads, .. } = shape;
-    let row = heads * layout.head;
-    let mut works = Vec::new();
-    for slot in slots {
-        for (number, queries) in slot.queries.chunks(ROWS_AT_ONCE * row).enumerate() {
-            let rows = Rows { first: slot.first + number * ROWS_AT_ONCE, queries, ..*slot };
-            let size = queries.len() / row * shape.group() * layout.padded();
-            for kv_head in 0..layout.kv_heads {
-                let (out, rest) = memory.split_at_mut(size);
-                memory = rest;
-                works.push(Work { rows, shape, kv_head, out });
-            }
-        }
-    }
-    works
+    /// `[queries][head filled up]`, zeros at first.
+    out: &'m mut [f32],
+    /// The scaled queries, likewise.
+    scaled: &'m mut [f32],
+    /// `[queries]`.
+    states: &'m mut [State],
 }
 
 impl Shape {
+    /// Numbers of a row's queries.
+    fn row(self) -> usize {
+        self.heads * self.layout.head
+    }
+
     /// Queries that share a kv head.
     fn group(self) -> usize {
         self.heads / self.layout.kv_heads
     }
 }
 
-impl Kernel for &mut Work<'_> {
+impl Kernel for &mut Work<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -109,13 +160,13 @@ impl Kernel for &mut Work<'_> {
     }
 }
 
-impl Work<'_> {
+impl Work<'_, '_> {
     #[inline(always)]
     fn run_as<S: Simd, E: Element>(&mut self, simd: S) {
         let (padded, group, first) = (self.shape.layout.padded(), self.shape.group(), self.rows.first);
-        let queries = self.scaled_queries();
-        let count = queries.len() / padded;
-        let mut states = vec![State::NONE; count];
+        self.scale_queries();
+        let count = self.states.len();
+        self.states.fill(NOTHING);
         let end = first + count / group;
         for (number, page) in self.rows.pages[..end.div_ceil(POSITIONS)].iter().enumerate() {
             let start = number * POSITIONS;
@@ -130,9 +181,9 @@ impl Work<'_> {
                     block,
                     // Once is enough.
                     ahead: ahead.take(),
-                    queries: &queries[query * padded..(query + piece) * padded],
+                    queries: &self.scaled[query * padded..(query + piece) * padded],
                     seen: array::from_fn(|place| seen(query + place)),
-                    states: &mut states[query..query + piece],
+                    states: &mut self.states[query..query + piece],
                     out: &mut self.out[query * padded..(query + piece) * padded],
                     padded,
                 };
@@ -140,33 +191,35 @@ impl Work<'_> {
                 query += piece;
             }
         }
-        for (out, state) in self.out.chunks_exact_mut(padded).zip(states) {
-            let sum = simd.splat(state.sum);
+        for (out, [_, sum]) in self.out.chunks_exact_mut(padded).zip(&*self.states) {
+            let sum = simd.splat(*sum);
             for out in out.as_chunks_mut::<LANES>().0 {
                 simd.store(simd.div(simd.load(out), sum), out);
             }
         }
     }
 
-    /// As `out`.
     #[inline(always)]
-    fn scaled_queries(&self) -> Vec<f32> {
-        let (layout, group) = (self.shape.layout, self.shape.group());
-        let mut scaled = vec![0.0; self.out.len()];
-        let own = self.kv_head * group * layout.head..(self.kv_head + 1) * group * layout.head;
-        let rows = self.rows.queries.chunks_exact(self.shape.heads * layout.head);
+    fn scale_queries(&mut self) {
+        let layout = self.shape.layout;
+        let own = self.own();
+        let rows = self.rows.queries.chunks_exact(self.shape.row());
         let queries = rows.flat_map(|row| row[own.clone()].chunks_exact(layout.head));
-        for (query, scaled) in queries.zip(scaled.chunks_exact_mut(layout.padded())) {
+        for (query, scaled) in queries.zip(self.scaled.chunks_exact_mut(layout.padded())) {
             scaled.iter_mut().zip(query).for_each(|(scaled, number)| *scaled = number * self.shape.scale);
         }
-        scaled
+    }
+
+    /// Where the kv head's queries are in a row.
+    fn own(&self) -> Range<usize> {
+        let size = self.shape.group() * self.shape.layout.head;
+        self.kv_head * size..(self.kv_head + 1) * size
     }
 
     /// Copies to where it belongs in `[rows][heads][head]`.
     fn give(&self, out: &mut [f32]) {
-        let (layout, group) = (self.shape.layout, self.shape.group());
-        let own = self.kv_head * group * layout.head..(self.kv_head + 1) * group * layout.head;
-        let rows = out.chunks_exact_mut(self.shape.heads * layout.head);
+        let (layout, group, own) = (self.shape.layout, self.shape.group(), self.own());
+        let rows = out.chunks_exact_mut(self.shape.row());
         for (row, from) in rows.zip(self.out.chunks_exact(group * layout.padded())) {
             let heads = row[own.clone()].chunks_exact_mut(layout.head);
             heads.zip(from.chunks_exact(layout.padded())).for_each(|(to, from)| {

@@ -63,19 +63,21 @@ impl<'a> Input<'a> {
         self.x.len() / self.inputs
     }
 
-    fn rounded(&self) -> &Rounded {
-        self.rounded.get_or_init(|| Rounded::new(self.x, self.inputs, self.isa))
+    fn rounded(&self, threads: &Threads) -> &Rounded {
+        self.rounded.get_or_init(|| Rounded::new(self.x, self.inputs, self.isa, threads))
     }
 
-    fn rounded_tiles(&self) -> &Tiles<i32> {
+    fn rounded_tiles(&self, threads: &Threads) -> &Tiles<i32> {
         self.rounded_tiles.get_or_init(|| {
-            Tiles::new(&self.rounded().words, self.inputs / 2, self.inputs / 2, tiled::most_rows(self.isa))
+            let (words, pairs) = (&self.rounded(threads).words, self.inputs / 2);
+            Tiles::new(words, pairs, pairs, tiled::most_rows(self.isa), threads)
         })
     }
 
-    fn exact_tiles(&self) -> &Tiles<f32> {
+    fn exact_tiles(&self, threads: &Threads) -> &Tiles<f32> {
         self.exact_tiles.get_or_init(|| {
-            Tiles::new(self.x, self.inputs, self.inputs.next_multiple_of(PART), exact::most_rows(self.isa))
+            let padded = self.inputs.next_multiple_of(PART);
+            Tiles::new(self.x, self.inputs, padded, exact::most_rows(self.isa), threads)
         })
     }
 
@@ -96,7 +98,12 @@ impl<'a> Input<'a> {
                 "sizes that fit"
             );
             let columns = Columns::new(out, matrix.outputs());
-            Share { matrix, columns, operand: self.operand(matrix), pieces: matrix.panels().div_ceil(share) }
+            Share {
+                matrix,
+                columns,
+                operand: self.operand(matrix, threads),
+                pieces: matrix.panels().div_ceil(share),
+            }
         });
         let isa = self.isa;
         threads.for_each(shares.iter().map(|share| share.pieces).sum(), |mut piece| {
@@ -113,13 +120,13 @@ impl<'a> Input<'a> {
     }
 
     /// The rows in the form in which a matrix takes them.
-    fn operand(&self, matrix: &Packed) -> Operand<'_> {
+    fn operand(&self, matrix: &Packed, threads: &Threads) -> Operand<'_> {
         if self.rule == Rule::Exact || !matrix.is_quantised() {
-            return Operand::Exact(self.exact_tiles());
+            return Operand::Exact(self.exact_tiles(threads));
         }
         match self.rows() {
-            ..=DIRECT_ROWS => Operand::Direct(self.rounded()),
-            _ => Operand::Tiled(self.rounded(), self.rounded_tiles()),
+            ..=DIRECT_ROWS => Operand::Direct(self.rounded(threads)),
+            _ => Operand::Tiled(self.rounded(threads), self.rounded_tiles(threads)),
         }
     }
 }

@@ -4,10 +4,15 @@
 //! nearest whole numbers to `x · (32767 / M)`, halves to even. A part whose M is below 2^-100 becomes zero (its scale
 //! would be none), one with a number that is not finite makes the row's every product not a number.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{
+    buffer::{Buffer, element},
     formats::PART,
     isa::Isa,
+    rows::ROWS,
     simd::{Kernel, LANES, Simd, lanes},
+    threads::Threads,
 };
 
 /// Pairs in a part.
@@ -23,9 +28,9 @@ const LEAST: f32 = f32::from_bits((127 - 100) << 23);
 #[derive(Debug)]
 pub(crate) struct Rounded {
     /// `[rows][inputs / 2]`: pairs as `Simd::pair` makes them.
-    pub words: Vec<i32>,
+    pub words: Buffer<i32>,
     /// `[rows][parts]`.
-    pub scales: Vec<PartScale>,
+    pub scales: Buffer<PartScale>,
     /// In a row.
     pub parts: usize,
 }
@@ -40,6 +45,8 @@ pub(crate) struct PartScale {
     pub sums: [i32; 2],
 }
 
+element!(PartScale);
+
 impl PartScale {
     /// The scaled sum of one half.
     #[inline(always)]
@@ -50,15 +57,25 @@ impl PartScale {
 
 impl Rounded {
     /// Of `x` `[rows][inputs]`; inputs are whole parts.
-    pub(crate) fn new(x: &[f32], inputs: usize, isa: Isa) -> Self {
+    pub(crate) fn new(x: &[f32], inputs: usize, isa: Isa, threads: &Threads) -> Self {
         debug_assert!(inputs.is_multiple_of(PART) && x.len().is_multiple_of(inputs));
-        let mut rounded = Self {
-            words: vec![0; x.len() / 2],
-            scales: vec![PartScale::default(); x.len() / PART],
-            parts: inputs / PART,
-        };
-        isa.run(Round { x, words: &mut rounded.words, scales: &mut rounded.scales });
-        rounded
+        let parts = inputs / PART;
+        let mut words = Buffer::stale(x.len() / 2);
+        let mut scales = Buffer::stale(x.len() / PART);
+        if x.len() <= ROWS * inputs {
+            isa.run(Round { x, words: &mut words, scales: &mut scales });
+            return Self { words, scales, parts };
+        }
+        let pieces = words.chunks_mut(ROWS * inputs / 2).zip(scales.chunks_mut(ROWS * parts));
+        let pieces: Vec<_> = pieces.map(|piece| Mutex::new(Some(piece))).collect();
+        threads.for_each(pieces.len(), |number| {
+            let piece = pieces[number].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let (words, scales) = piece.expect("each is taken once");
+            let x = &x[number * ROWS * inputs..][..2 * words.len()];
+            isa.run(Round { x, words, scales });
+        });
+        drop(pieces);
+        Self { words, scales, parts }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -104,10 +121,27 @@ impl Kernel for Round<'_> {
 mod tests {
     use super::*;
 
+    fn one() -> Threads {
+        Threads::new(1).expect("no thread is started")
+    }
+
+    #[test]
+    fn many_rows_are_rounded_on_several_threads_as_alone() {
+        let x = crate::bench::numbers(3 * ROWS * 64 + 64);
+        let three = Threads::exactly(3).expect("started");
+        let together = Rounded::new(&x, 64, Isa::best(), &three);
+        for (number, row) in x.chunks(64).enumerate() {
+            let alone = Rounded::new(row, 64, Isa::best(), &one());
+            assert_eq!(together.words[number * 32..][..32], alone.words[..]);
+            let scales = &together.scales[number * 2..][..2];
+            assert!(scales.iter().zip(&*alone.scales).all(|(a, b)| (a.scale, a.sums) == (b.scale, b.sums)));
+        }
+    }
+
     #[test]
     fn numbers_are_rounded_to_the_nearest_step_of_their_part_and_bits_are_those_of_every_set() {
         let x: Vec<f32> = crate::bench::numbers(3 * 64).iter().map(|x| x * x * 50.0).collect();
-        let expected = Rounded::new(&x, 64, Isa::Portable);
+        let expected = Rounded::new(&x, 64, Isa::Portable, &one());
         assert_eq!((expected.rows(), expected.parts), (3, 2));
         for (part, x) in x.chunks(PART).enumerate() {
             let scale = expected.scales[part];
@@ -123,8 +157,8 @@ mod tests {
             assert_eq!(scale.sums, sums);
         }
         for isa in Isa::all() {
-            let got = Rounded::new(&x, 64, isa);
-            assert_eq!(got.words, expected.words, "{isa:?}");
+            let got = Rounded::new(&x, 64, isa, &one());
+            assert_eq!(got.words[..], expected.words[..], "{isa:?}");
             let bits = |r: &Rounded| r.scales.iter().map(|s| (s.scale.to_bits(), s.sums)).collect::<Vec<_>>();
             assert_eq!(bits(&got), bits(&expected), "{isa:?}");
         }
@@ -133,13 +167,13 @@ mod tests {
     #[test]
     fn a_part_that_is_all_but_zero_is_zero_and_one_that_is_not_finite_is_no_number() {
         for isa in Isa::all() {
-            let tiny = Rounded::new(&[1e-35; PART], PART, isa);
+            let tiny = Rounded::new(&[1e-35; PART], PART, isa, &one());
             assert_eq!((tiny.scales[0].scale, &tiny.words[..]), (0.0, &[0; PAIRS][..]), "{isa:?}");
             for wrong in [f32::NAN, f32::INFINITY, -f32::INFINITY] {
                 let mut x = [1.0; PART];
                 x[17] = wrong;
-                let rounded = Rounded::new(&x, PART, isa);
-                assert!(rounded.scales[0].scale.is_nan() && rounded.words == [0; PAIRS], "{isa:?}");
+                let rounded = Rounded::new(&x, PART, isa, &one());
+                assert!(rounded.scales[0].scale.is_nan() && rounded.words[..] == [0; PAIRS], "{isa:?}");
             }
         }
     }

@@ -1,29 +1,54 @@
 //! What is done to the numbers of rows one by one: norms, gates, sums.
 
 use super::{
+    buffer::Buffer,
     isa::Isa,
     math,
     simd::{Kernel, LANES, Simd, padded},
+    threads::Threads,
 };
+
+/// Rows of a piece of work: what is handed to another thread must be worth it.
+pub(crate) const ROWS: usize = 32;
+
+/// Numbers of a piece of work where rows do not matter: whole vectors.
+const NUMBERS: usize = 1 << 14;
 
 /// Root-mean-square normalisation (Zhang and Sennrich, 2019) of rows as long as `weights`. A row whose squares overflow
 /// comes out as NaN: it would be all zeros otherwise, which nobody could tell from an answer.
 ///
 /// Squares are summed in sixteen lanes; what a row has beyond whole lanes counts as if zeros followed.
-pub(crate) fn root_mean_square(x: &[f32], weights: &[f32], epsilon: f32, isa: Isa) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    isa.run(RootMeanSquare { x, weights, epsilon, out: &mut out });
+pub(crate) fn root_mean_square(
+    x: &[f32],
+    weights: &[f32],
+    epsilon: f32,
+    isa: Isa,
+    threads: &Threads,
+) -> Buffer<f32> {
+    let mut out = Buffer::stale(x.len());
+    let piece = ROWS * weights.len();
+    threads.for_chunks(&mut out, piece, |number, out| {
+        let x = &x[number * piece..][..out.len()];
+        isa.run(RootMeanSquare { x, weights, epsilon, out });
+    });
     out
 }
 
 /// `silu(gate) · up`, into `gate`.
-pub(crate) fn silu_gate(gate: &mut [f32], up: &[f32], isa: Isa) {
-    isa.run(Pairs { of: Pair::SiluGate, x: gate, y: up });
+pub(crate) fn silu_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Threads) {
+    pairs(Pair::SiluGate, gate, up, isa, threads);
 }
 
 /// `x + y`, into `x`.
-pub(crate) fn add(x: &mut [f32], y: &[f32], isa: Isa) {
-    isa.run(Pairs { of: Pair::Sum, x, y });
+pub(crate) fn add(x: &mut [f32], y: &[f32], isa: Isa, threads: &Threads) {
+    pairs(Pair::Sum, x, y, isa, threads);
+}
+
+fn pairs(of: Pair, x: &mut [f32], y: &[f32], isa: Isa, threads: &Threads) {
+    threads.for_chunks(x, NUMBERS, |number, x| {
+        let y = &y[number * NUMBERS..][..x.len()];
+        isa.run(Pairs { of, x, y });
+    });
 }
 
 struct RootMeanSquare<'a> {
@@ -116,6 +141,10 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn one() -> Threads {
+        Threads::new(1).expect("no thread is started")
+    }
     use crate::bench::numbers;
 
     const SIZES: [usize; 8] = [1, 2, 15, 16, 17, 40, 64, 577];
@@ -139,7 +168,7 @@ mod tests {
             SIZES.into_iter().flat_map(|size| Isa::all().into_iter().map(move |isa| (size, isa)))
         {
             let (x, weights) = (numbers(3 * size), numbers(size));
-            let got = root_mean_square(&x, &weights, 1e-5, isa);
+            let got = root_mean_square(&x, &weights, 1e-5, isa, &one());
             for (row, got) in x.chunks(size).zip(got.chunks(size)) {
                 let squares: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
                 let root = (squares / size as f64 + 1e-5).sqrt();
@@ -155,7 +184,7 @@ mod tests {
     fn a_row_whose_squares_overflow_is_no_number_and_touches_no_other() {
         for isa in Isa::all() {
             let x = [1.0, -1.0, 3e38, 1.0, 2.0, 2.0];
-            let y = root_mean_square(&x, &[1.0, 1.0], 0.0, isa);
+            let y = root_mean_square(&x, &[1.0, 1.0], 0.0, isa, &one());
             assert!(y[2].is_nan() && y[3].is_nan(), "{isa:?}");
             assert_eq!((&y[..2], &y[4..]), (&[1.0, -1.0][..], &[1.0, 1.0][..]), "{isa:?}");
         }
@@ -167,14 +196,14 @@ mod tests {
             let (mut gate, up) = (numbers(100), numbers(200).split_off(100));
             gate.iter_mut().for_each(|gate| *gate *= 8.0);
             let mut got = gate.clone();
-            silu_gate(&mut got, &up, isa);
+            silu_gate(&mut got, &up, isa, &one());
             for ((gate, up), got) in gate.iter().zip(&up).zip(&got) {
                 let gate = f64::from(*gate);
                 let expected = gate / (1.0 + (-gate).exp()) * f64::from(*up);
                 assert!((f64::from(*got) - expected).abs() < 4e-6, "{isa:?} {gate}: {got} for {expected}");
             }
             let mut got = gate.clone();
-            add(&mut got, &up, isa);
+            add(&mut got, &up, isa, &one());
             assert!(got.iter().zip(&gate).zip(&up).all(|((got, x), y)| *got == x + y), "{isa:?}");
         }
     }
@@ -184,10 +213,10 @@ mod tests {
         for size in SIZES {
             let (x, weights) = (strange(5 * size), numbers(size));
             let all = |isa| {
-                let normed = root_mean_square(&x, &weights, 1e-6, isa);
+                let normed = root_mean_square(&x, &weights, 1e-6, isa, &one());
                 let (mut gated, mut sum) = (x.clone(), x.clone());
-                silu_gate(&mut gated, &normed, isa);
-                add(&mut sum, &normed, isa);
+                silu_gate(&mut gated, &normed, isa, &one());
+                add(&mut sum, &normed, isa, &one());
                 [bits(&normed), bits(&gated), bits(&sum)]
             };
             let expected = all(Isa::Portable);

@@ -48,6 +48,27 @@ impl Threads {
         }
     }
 
+    /// Runs `each` for every part of `out`, with the part's number; which thread takes which is of no consequence. The
+    /// part of a number is from its start to the next.
+    ///
+    /// # Panics
+    /// When starts do not rise, or are not within `out`.
+    pub(crate) fn for_parts<T: Send>(
+        &self,
+        out: &mut [T],
+        starts: &[usize],
+        each: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        match &self.0 {
+            Some(pool) if starts.len() > 2 => pool.for_parts(out, starts, each),
+            _ => {
+                for (number, part) in starts.windows(2).enumerate() {
+                    each(number, &mut out[part[0]..part[1]]);
+                }
+            }
+        }
+    }
+
     /// How many they are.
     pub(crate) fn count(&self) -> usize {
         self.0.as_ref().map_or(1, |pool| pool.helpers() + 1)

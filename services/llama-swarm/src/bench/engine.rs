@@ -50,8 +50,10 @@ pub(crate) struct Report {
     model: String,
     precision: String,
     device: String,
-    /// What the processor has; which of it kernels use is the engine's choice.
+    /// What the processor has.
     processor: Vec<&'static str>,
+    /// Which of it kernels use.
+    instructions: &'static str,
     threads: usize,
     prompt_tokens: u32,
     context: u32,
@@ -130,6 +132,7 @@ impl Measurement {
             precision: info.precision.to_string(),
             device: info.device.clone(),
             processor: processor::features(),
+            instructions: info.instructions,
             threads: self.engine.threads,
             prompt_tokens: self.prompt_tokens,
             context: self.context,
@@ -272,10 +275,10 @@ impl std::fmt::Display for Report {
         let (threads, mib) = (self.threads, self.weight_bytes >> 20);
         writeln!(
             f,
-            "{} ({}, {}), threads: {threads}, weights: {mib} MiB",
-            self.model, self.precision, self.device
+            "{} ({}, {}), threads: {threads}, weights: {mib} MiB, loaded in {:.2} s",
+            self.model, self.precision, self.device, self.load_seconds
         )?;
-        writeln!(f, "processor: {}", self.processor.join(", "))?;
+        writeln!(f, "processor: {}; kernels: {}", self.processor.join(", "), self.instructions)?;
         write!(f, "{}", self.floor)?;
         writeln!(
             f,

@@ -14,19 +14,11 @@ use crate::kernels::{
 /// Most queries in a step, on any instruction set.
 pub(super) const MOST: usize = 8;
 
-/// What is known of a query's weights.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct State {
-    /// The largest score.
-    largest: f32,
-    /// Of the weights, each relative to the largest score.
-    pub sum: f32,
-}
+/// What is known of a query's weights: the largest score, and the sum of the weights, each relative to that.
+pub(super) type State = [f32; 2];
 
-impl State {
-    /// Before the first block.
-    pub(super) const NONE: Self = Self { largest: f32::NEG_INFINITY, sum: 0.0 };
-}
+/// Before the first block.
+pub(super) const NOTHING: State = [f32::NEG_INFINITY, 0.0];
 
 /// Some queries at one block.
 pub(super) struct Step<'a> {
@@ -98,12 +90,12 @@ impl<'a> Step<'a> {
         self.scores::<S, E, Q, W>(simd, &mut weights);
         let (mut kept, mut sums) = ([0.0; LANES], [0.0; Q]);
         for (query, (state, weights)) in self.states.iter_mut().zip(&mut weights).enumerate() {
-            (kept[query], sums[query]) = weigh(simd, weights, self.seen[query], &mut state.largest);
+            (kept[query], sums[query]) = weigh(simd, weights, self.seen[query], &mut state[0]);
         }
         let before = simd.load(&kept);
         simd.store(math::exp(simd, before), &mut kept);
-        for ((state, kept), sum) in self.states.iter_mut().zip(kept).zip(sums) {
-            state.sum = state.sum * kept + sum;
+        for (([_, state], kept), sum) in self.states.iter_mut().zip(kept).zip(sums) {
+            *state = *state * kept + sum;
         }
         let width = self.padded / LANES;
         let whole = width / W * W;

@@ -51,7 +51,7 @@ impl Scene {
         let rows =
             |(number, queries)| Rows { pages: &self.pages, first: self.first() + number * chunk, queries };
         let one = one();
-        chunks.flat_map(|part| attend(&[rows(part)], self.shape, isa, &one)).collect()
+        chunks.flat_map(|part| attend(1, |_| rows(part), self.shape, isa, &one).to_vec()).collect()
     }
 
     /// The definition.
@@ -181,7 +181,7 @@ fn company_and_threads_change_no_bit() {
         .collect();
     for threads in [1, 2, 3] {
         let threads = Threads::exactly(threads).expect("started");
-        let together = attend(&slots, scenes[0].shape, Isa::best(), &threads);
+        let together = attend(slots.len(), |slot| slots[slot], scenes[0].shape, Isa::best(), &threads);
         assert!(bits(&together) == bits(&alone), "{threads:?}");
     }
 }

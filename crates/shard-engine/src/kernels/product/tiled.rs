@@ -16,8 +16,9 @@ use crate::kernels::{
 /// Parts that are unpacked together: 16 KiB for two panels, half of the smallest nearest cache.
 const PARTS: usize = 8;
 
-/// Rows whose sums are kept near: 12 KiB for two panels.
-const ROWS: usize = 96;
+/// Rows that unpacked weights meet before others are unpacked: sums of 32 KiB for two panels, which each tile fetches
+/// once for all these parts.
+const ROWS: usize = 256;
 
 /// Panels that are unpacked together, where registers are many.
 const PANELS: usize = 2;

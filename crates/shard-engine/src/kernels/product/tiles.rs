@@ -1,9 +1,15 @@
 //! Rows laid side by side, so that a tile of them is read in one stream.
 
+use crate::kernels::{
+    buffer::{Buffer, Element},
+    rows::ROWS,
+    threads::Threads,
+};
+
 /// `[tiles][numbers][rows of a tile]`.
 #[derive(Debug)]
-pub(super) struct Tiles<T> {
-    values: Vec<T>,
+pub(super) struct Tiles<T: Element> {
+    values: Buffer<T>,
     /// Numbers in a row.
     length: usize,
     rows: usize,
@@ -11,16 +17,23 @@ pub(super) struct Tiles<T> {
     height: usize,
 }
 
-impl<T: Copy + Default> Tiles<T> {
+impl<T: Element + Sync + Send> Tiles<T> {
     /// Of `rows` `[rows][from]`, each padded to `length`, in tiles as even as can be of at most `most` rows.
-    pub(super) fn new(values: &[T], from: usize, length: usize, most: usize) -> Self {
+    pub(super) fn new(values: &[T], from: usize, length: usize, most: usize, threads: &Threads) -> Self {
         let rows = values.len() / from;
         let height = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
-        let mut tiles = vec![T::default(); rows.div_ceil(height) * height * length];
-        for (number, row) in values.chunks_exact(from).enumerate() {
-            let start = number / height * height * length + number % height;
-            tiles[start..].iter_mut().step_by(height).zip(row).for_each(|(place, value)| *place = *value);
-        }
+        let size = rows.div_ceil(height) * height * length;
+        // Nobody reads what a last tile has beyond its rows.
+        let mut tiles = if from == length { Buffer::stale(size) } else { Buffer::zeros(size) };
+        let at_once = (ROWS / height).max(1);
+        threads.for_chunks(&mut tiles, at_once * height * length, |number, tiles| {
+            let first = number * at_once * height;
+            let rows = values[first * from..].chunks_exact(from).take(at_once * height);
+            for (number, row) in rows.enumerate() {
+                let start = number / height * height * length + number % height;
+                tiles[start..].iter_mut().step_by(height).zip(row).for_each(|(place, value)| *place = *value);
+            }
+        });
         Self { values: tiles, length, rows, height }
     }
 

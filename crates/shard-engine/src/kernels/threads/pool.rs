@@ -132,6 +132,25 @@ impl Pool {
             each(number, part);
         });
     }
+
+    /// See [`super::Threads::for_parts`].
+    pub(super) fn for_parts<T: Send>(
+        &self,
+        out: &mut [T],
+        starts: &[usize],
+        each: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        let within = starts.last().is_none_or(|end| *end <= out.len());
+        assert!(within && starts.is_sorted(), "parts follow each other within what they are of");
+        let chunks = Chunks { first: out.as_mut_ptr(), of: PhantomData };
+        self.for_each(starts.len().saturating_sub(1), &|number| {
+            let (start, end) = (starts[number], starts[number + 1]);
+            // SAFETY: starts rise, so parts do not overlap and lie within `out`; each number is taken once, and `out`
+            // is borrowed until all are done.
+            let part = unsafe { chunks.part(start, end - start) };
+            each(number, part);
+        });
+    }
 }
 
 /// A slice that several threads write, each other chunks of it.
@@ -268,6 +287,10 @@ mod tests {
             let mut numbers = vec![0; 1001];
             pool.for_chunks(&mut numbers, 10, |chunk, part| part.fill(chunk + 1));
             assert!(numbers.iter().enumerate().all(|(place, number)| *number == place / 10 + 1), "{helpers}");
+            let starts = [0, 1, 1, 500, 999];
+            pool.for_parts(&mut numbers, &starts, |part, numbers| numbers.fill(part));
+            let part_of = |place: usize| starts.partition_point(|start| *start <= place) - 1;
+            assert!(numbers[..999].iter().enumerate().all(|(place, number)| *number == part_of(place)));
         }
     }
 
