@@ -22,12 +22,18 @@ pub enum RefusalCause {
     ProtocolVersion,
     /// The other end has another model file or precision.
     Model,
+    /// No such model is served.
+    UnknownModel,
+    /// Prompt and answer do not fit into the model's context.
+    ContextLength,
     /// The worker does not serve these shards, or cuts the model differently.
     Shards,
     /// The session is not, or no longer, known.
     UnknownSession,
     /// From an older route of the session.
     StaleAttempt,
+    /// The caller has not said who it is.
+    Unauthenticated,
     /// The caller may not do this, or not with this session.
     PermissionDenied,
     /// A step from the hop above is not what it must be: either that hop or the one that says so is broken.
@@ -46,13 +52,16 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// Every cause there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidArgument,
         Self::ProtocolVersion,
         Self::Model,
+        Self::UnknownModel,
+        Self::ContextLength,
         Self::Shards,
         Self::UnknownSession,
         Self::StaleAttempt,
+        Self::Unauthenticated,
         Self::PermissionDenied,
         Self::WrongStep,
         Self::Full,
@@ -69,9 +78,12 @@ impl RefusalCause {
             Self::InvalidArgument => "invalid_argument",
             Self::ProtocolVersion => "protocol_version",
             Self::Model => "model",
+            Self::UnknownModel => "unknown_model",
+            Self::ContextLength => "context_length",
             Self::Shards => "shards",
             Self::UnknownSession => "unknown_session",
             Self::StaleAttempt => "stale_attempt",
+            Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::WrongStep => "wrong_step",
             Self::Full => "full",
@@ -86,10 +98,11 @@ impl RefusalCause {
     #[must_use]
     pub fn code(self) -> Code {
         match self {
-            Self::InvalidArgument => Code::InvalidArgument,
+            Self::InvalidArgument | Self::ContextLength => Code::InvalidArgument,
             Self::ProtocolVersion | Self::Model | Self::Shards => Code::FailedPrecondition,
-            Self::UnknownSession => Code::NotFound,
+            Self::UnknownSession | Self::UnknownModel => Code::NotFound,
             Self::StaleAttempt => Code::Aborted,
+            Self::Unauthenticated => Code::Unauthenticated,
             Self::PermissionDenied => Code::PermissionDenied,
             Self::WrongStep => Code::DataLoss,
             Self::Full => Code::ResourceExhausted,
@@ -111,7 +124,8 @@ impl RefusalCause {
             Code::FailedPrecondition => Self::Model,
             Code::NotFound => Self::UnknownSession,
             Code::Aborted => Self::StaleAttempt,
-            Code::PermissionDenied | Code::Unauthenticated => Self::PermissionDenied,
+            Code::Unauthenticated => Self::Unauthenticated,
+            Code::PermissionDenied => Self::PermissionDenied,
             Code::DataLoss => Self::WrongStep,
             Code::ResourceExhausted => Self::Full,
             Code::Unavailable | Code::Cancelled | Code::Unknown => Self::HopFailed,

@@ -21,7 +21,7 @@ use crate::{
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Asked by whoever watches over the process.
-const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
+const HEALTH: [&str; 3] = ["/healthz", "/readyz", "/health"];
 const GRPC_HEALTH: &str = "/grpc.health.v1.Health/";
 /// A browser asks for it before anybody can type a key.
 const PAGE: &str = "/";

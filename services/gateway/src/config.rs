@@ -10,7 +10,7 @@ use swarm_process::{
 };
 use swarm_types::ShardWeights;
 
-use crate::{clients::ClientsConfig, generation::GenerationConfig};
+use crate::{clients::ClientsConfig, generation::GenerationConfig, http::ApiConfig};
 
 /// How a gateway runs.
 #[derive(Args, Clone, Debug)]
@@ -47,6 +47,10 @@ pub struct Config {
     /// Whom to tell its addresses.
     #[command(flatten)]
     pub address_file: AddressFile,
+
+    /// How requests are taken.
+    #[command(flatten)]
+    pub api: ApiConfig,
 
     /// Who may ask.
     #[command(flatten)]

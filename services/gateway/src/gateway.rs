@@ -172,9 +172,10 @@ impl Gateway {
             GenerationMetrics::new(&registry),
         );
         let completer = Completer::new(model, Arc::new(generator.clone()));
-        let api = Api::new(completer.clone(), generator.clone(), &registry, &config.generations);
+        let completer = completer.with_strict_context(config.api.strict_context);
+        let api = Api::new(completer.clone(), generator.clone(), &registry, &config.generations, &config.api);
         let status = SwarmStatusService::server(net.status());
-        let inference = InferenceService::server(completer, generator.clone());
+        let inference = InferenceService::server(completer, generator.clone(), config.api.allow_any_model);
 
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
@@ -255,7 +256,7 @@ async fn load(path: PathBuf, config: &Config) -> Result<(Arc<ServedModel>, Arc<C
     let (model, layers, head) = read.map_err(|source| GatewayError::Model { path: shown, source })?;
     let costs = CutCosts { layers: &layers, head };
     let cut = Cut::new(costs, config.net.total_shards, config.shard_weights.as_ref())?;
-    Ok((Arc::new(model), Arc::new(cut)))
+    Ok((Arc::new(model.named(config.api.served_model_name.clone())), Arc::new(cut)))
 }
 
 fn swarm(net: &SwarmNet, model: &ServedModel, cut: Arc<Cut>) -> Swarm {

@@ -10,6 +10,7 @@ mod driver;
 mod generator;
 mod metrics;
 mod outlet;
+mod patience;
 mod pipeline;
 mod recovery;
 #[cfg(test)]

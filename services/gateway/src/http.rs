@@ -7,9 +7,11 @@ mod busy;
 mod chat;
 mod choices;
 mod completions;
+mod config;
 mod cors;
 mod error;
 mod fields;
+mod ignored;
 mod kept;
 mod logprobs;
 mod metrics;
@@ -17,6 +19,7 @@ mod models;
 mod page;
 mod params;
 mod path_times;
+mod paths;
 mod requests;
 mod sse;
 mod status;
@@ -32,6 +35,7 @@ use axum::{
 };
 
 pub use api::Api;
+pub use config::ApiConfig;
 pub(crate) use error::ApiError;
 
 use fields::Fields;
@@ -59,8 +63,11 @@ impl Api {
             .route("/v1/models", get(models::list))
             .route("/v1/models/{*id}", get(models::one))
             .route("/v1/swarm", get(status::swarm))
+            .route("/version", get(status::version))
             .route("/healthz", get(status::healthy))
             .route("/readyz", get(status::ready))
+            // As other servers have it, and those who measure them expect it.
+            .route("/health", get(status::ready))
             .fallback(error::unknown_path)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self.clone())
@@ -71,7 +78,7 @@ impl Api {
             Some(cors) => routes.layer(cors),
             None => routes,
         };
-        routes.layer(middleware::from_fn_with_state(self.clone(), requests::identify))
+        paths::forgiving(routes.layer(middleware::from_fn_with_state(self.clone(), requests::identify)))
     }
 }
 
@@ -83,6 +90,9 @@ async fn limit(
     next: middleware::Next,
 ) -> Result<Response, ApiError> {
     // Another body is not read at all.
+    if let Some(encoding) = encoding(request.headers()) {
+        return Err(ApiError::content_encoding(&encoding));
+    }
     if !is_json(request.headers()) {
         return Ok(next.run(request).await);
     }
@@ -99,6 +109,13 @@ fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default();
     kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// How the body is compressed, if it is.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    let encoding = headers.get(header::CONTENT_ENCODING)?;
+    let encoding = String::from_utf8_lossy(encoding.as_bytes()).trim().to_ascii_lowercase();
+    (!encoding.is_empty() && encoding != "identity").then_some(encoding)
 }
 
 /// The fields of a JSON body.

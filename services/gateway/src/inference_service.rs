@@ -20,7 +20,7 @@ use crate::{
     clients::Principal,
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
     generation::{FinishReason, GenerationError, Generator, Operation},
-    text::Message,
+    text::{Chat, Message},
 };
 
 /// The service's name, for health and reflection.
@@ -33,13 +33,19 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 pub struct InferenceService {
     completer: Completer,
     generator: Generator,
+    /// Whatever model is asked for, the served one answers.
+    any_model: bool,
 }
 
 impl InferenceService {
     /// The service, ready to be added to a server.
     #[must_use]
-    pub fn server(completer: Completer, generator: Generator) -> InferenceServiceServer<Self> {
-        InferenceServiceServer::new(Self { completer, generator })
+    pub fn server(
+        completer: Completer,
+        generator: Generator,
+        any_model: bool,
+    ) -> InferenceServiceServer<Self> {
+        InferenceServiceServer::new(Self { completer, generator, any_model })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
@@ -48,11 +54,12 @@ impl InferenceService {
         wire: wire::GenerateRequest,
         principal: Principal,
     ) -> Result<CompletionRequest, Status> {
-        if !wire.model.is_empty() && wire.model != self.completer.model().id() {
-            let message = format!("model: {:?} is not served here, see ListModels", wire.model);
-            return Err(Status::not_found(message));
+        let model = self.completer.model();
+        if !(wire.model.is_empty() || self.any_model || model.is_called(&wire.model)) {
+            let what = format!("{:?} is not served here, see ListModels", wire.model);
+            return Err(Refusal::of_field(RefusalCause::UnknownModel, "model", what).into());
         }
-        principal.may_use(self.completer.model().id())?;
+        principal.may_use(model.names())?;
         let sampling = SamplingParams::try_from(wire.sampling.unwrap_or_default()).map_err(Refusal::from)?;
         let operation = match wire.input {
             Some(Input::Chat(_)) => Operation::Chat,
@@ -60,7 +67,10 @@ impl InferenceService {
         };
         let encoded = match wire.input {
             Some(Input::Prompt(text)) => self.completer.encode(text).await,
-            Some(Input::Chat(chat)) => self.completer.encode_chat(messages(chat)?).await,
+            Some(Input::Chat(chat)) => {
+                let chat = Chat { messages: messages(chat)?, ..Chat::default() };
+                self.completer.encode_chat(chat).await
+            }
             Some(Input::PromptTokens(tokens)) => Ok(tokens.ids.into_iter().map(TokenId).collect()),
             None => return Err(Refusal::invalid("input", "give prompt, chat or prompt_tokens").into()),
         };
@@ -71,6 +81,7 @@ impl InferenceService {
             sampling,
             max_tokens: wire.max_tokens,
             stop: wire.stop,
+            stop_tokens: vec![],
             ignore_eos: wire.ignore_eos,
             score_prompt: None,
         })
@@ -87,7 +98,7 @@ fn messages(chat: wire::Chat) -> Result<Vec<Message>, Status> {
             let what = format!("must be system, user or assistant, got {role:?}");
             return Err(Refusal::invalid("chat.messages.role", what).into());
         }
-        messages.push(Message { role, content });
+        messages.push(Message { role, content, name: None });
     }
     Ok(messages)
 }
@@ -97,19 +108,21 @@ fn status(error: GenerationError) -> Status {
     let cause = match &error {
         GenerationError::NotReady { .. } => RefusalCause::NotReady,
         GenerationError::Full { .. } => RefusalCause::Full,
-        GenerationError::ContextLength { .. } | GenerationError::Invalid { .. } => {
-            RefusalCause::InvalidArgument
-        }
+        GenerationError::ContextLength { .. } => RefusalCause::ContextLength,
+        GenerationError::Invalid { .. } => RefusalCause::InvalidArgument,
         GenerationError::HopFailed { .. } => RefusalCause::HopFailed,
         GenerationError::Timeout { .. } => RefusalCause::Timeout,
         GenerationError::Internal { .. } => RefusalCause::Internal,
     };
     let message = error.to_string();
-    let field = match error {
-        GenerationError::Invalid { field, .. } => Some(field),
-        _ => None,
-    };
-    Refusal { cause, field, message }.into()
+    match error {
+        GenerationError::Invalid { field, .. } => Refusal { cause, field: Some(field), message }.into(),
+        GenerationError::ContextLength { field, .. } => {
+            let field = if field == "messages" { "chat.messages" } else { field };
+            Refusal::of_field(cause, field, message).into()
+        }
+        _ => Refusal::new(cause, message).into(),
+    }
 }
 
 fn chunk_token(placed: PlacedToken) -> wire::ChunkToken {
@@ -126,7 +139,7 @@ fn chunk_token(placed: PlacedToken) -> wire::ChunkToken {
 /// Who asks, as the gate of the port has found out.
 fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
     let known = request.extensions().get::<Principal>().cloned();
-    known.ok_or_else(|| Status::internal("nobody was let in, and somebody asks"))
+    known.ok_or_else(|| Refusal::new(RefusalCause::Internal, "nobody was let in, and somebody asks").into())
 }
 
 /// Prompt scores are not part of this service and are never asked for.
@@ -224,7 +237,7 @@ impl Service for InferenceService {
         request: Request<wire::ListModelsRequest>,
     ) -> Result<Response<wire::ListModelsResponse>, Status> {
         let model = self.completer.model();
-        if principal(&request)?.may_use(model.id()).is_err() {
+        if principal(&request)?.may_use(model.names()).is_err() {
             return Ok(Response::new(wire::ListModelsResponse::default()));
         }
         let model = wire::Model {

@@ -11,7 +11,7 @@ mod tokenizer;
 pub use detokenizer::Detokenizer;
 pub use model::ServedModel;
 pub use stop::StopMatcher;
-pub use template::{ChatTemplate, Message, TemplateError};
+pub use template::{Chat, ChatTemplate, Message, Next, TemplateError};
 pub use tokenizer::Tokenizer;
 
 use gguf::GgufError;

@@ -161,11 +161,15 @@ impl Client {
         Denied::TooMany { client: self.name.clone(), limit, retry_after }
     }
 
-    pub(super) fn may_use(&self, model: &str) -> Result<(), Denied> {
+    /// Whether it may use the model that has these names.
+    pub(super) fn may_use(&self, names: &[String]) -> Result<(), Denied> {
         let models = &self.limits.models;
-        match models.is_empty() || models.iter().any(|allowed| allowed == model) {
+        match models.is_empty() || models.iter().any(|allowed| names.contains(allowed)) {
             true => Ok(()),
-            false => Err(Denied::Model { client: self.name.clone(), model: model.into() }),
+            false => {
+                let model = names.first().cloned().unwrap_or_default();
+                Err(Denied::Model { client: self.name.clone(), model })
+            }
         }
     }
 
@@ -264,7 +268,9 @@ mod tests {
     #[test]
     fn only_models_that_are_named_may_be_used() {
         let alice = client("models=a,b");
-        assert!(alice.may_use("a").is_ok() && alice.may_use("b").is_ok() && client("").may_use("c").is_ok());
-        assert!(matches!(alice.may_use("c"), Err(Denied::Model { model, .. }) if model == "c"));
+        let may = |client: &Client, name: &str| client.may_use(&["other".into(), name.into()]);
+        assert!(may(&alice, "a").is_ok() && may(&alice, "b").is_ok() && may(&client(""), "c").is_ok());
+        let denied = alice.may_use(&["c".into(), "d".into()]);
+        assert!(matches!(denied, Err(Denied::Model { model, .. }) if model == "c"));
     }
 }

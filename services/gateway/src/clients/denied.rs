@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use swarm_proto::{Refusal, RefusalCause};
 use tonic::{Status, metadata::MetadataValue};
 
 /// A limit that a client has come to.
@@ -68,15 +69,16 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
         let message = denied.to_string();
-        match denied {
-            Denied::NoKey | Denied::UnknownKey => Self::unauthenticated(message),
-            Denied::Model { .. } | Denied::Host { .. } => Self::permission_denied(message),
-            Denied::TooMany { retry_after, .. } => {
-                let mut status = Self::resource_exhausted(message);
-                let seconds = MetadataValue::from(whole_seconds(retry_after));
-                status.metadata_mut().insert("retry-after", seconds);
-                status
-            }
+        let cause = match &denied {
+            Denied::NoKey | Denied::UnknownKey => RefusalCause::Unauthenticated,
+            Denied::Model { .. } | Denied::Host { .. } => RefusalCause::PermissionDenied,
+            Denied::TooMany { .. } => RefusalCause::Full,
+        };
+        let mut status = Self::from(Refusal::new(cause, message));
+        if let Denied::TooMany { retry_after, .. } = denied {
+            let seconds = MetadataValue::from(whole_seconds(retry_after));
+            status.metadata_mut().insert("retry-after", seconds);
         }
+        status
     }
 }

@@ -38,12 +38,12 @@ impl Principal {
         self.client().map(|client| client.begin()).transpose()
     }
 
-    /// Whether the model may be used.
+    /// Whether the model that has these names may be used.
     ///
     /// # Errors
     /// When the key is for others.
-    pub fn may_use(&self, model: &str) -> Result<(), Denied> {
-        self.client().map_or(Ok(()), |client| client.may_use(model))
+    pub fn may_use(&self, names: &[String]) -> Result<(), Denied> {
+        self.client().map_or(Ok(()), |client| client.may_use(names))
     }
 
     /// Takes the tokens of prompts from what the minute allows, before anything is made of them.

@@ -79,17 +79,12 @@ impl Assembler {
         (TextChunk { path: Some(path), ..self.show(text) }, stopped)
     }
 
-    /// What was held back, at the end.
-    pub(super) fn finish(&mut self) -> (TextChunk, bool) {
-        let rest = self.detokenizer.finish();
-        self.made += rest.chars().count();
+    /// What was held back, at the end. A character whose end did not come is no text; its tokens come out.
+    pub(super) fn finish(&mut self) -> TextChunk {
+        self.detokenizer.finish();
         self.complete_waiting();
-        let (text, stopped) = self.stops.push(&rest);
-        if stopped {
-            return (self.show(text), true);
-        }
-        let text = text + &self.stops.finish();
-        (self.show(text), false)
+        let text = self.stops.finish();
+        self.show(text)
     }
 
     /// The characters that these tokens began are complete.

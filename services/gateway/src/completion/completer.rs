@@ -12,13 +12,11 @@ use crate::{
         FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
         Operation,
     },
-    text::{Message, ServedModel},
+    text::{Chat, ServedModel},
 };
 
-/// As many as OpenAI's API takes.
-const MAX_STOPS: usize = 4;
-/// Stop strings are compared with the end of the text at every token.
-const MAX_STOP_BYTES: usize = 1024;
+/// Of all stop strings together: they are compared with the end of the text at every token.
+const MAX_STOP_BYTES: usize = 8 << 10;
 
 /// What a client wants to have continued.
 #[derive(Clone, PartialEq, Debug)]
@@ -31,10 +29,12 @@ pub struct CompletionRequest {
     pub prompt: Vec<TokenId>,
     /// How each token is picked.
     pub sampling: SamplingParams,
-    /// Absent: as many as the context holds.
+    /// Absent: as many as the context holds; that is the most there can be.
     pub max_tokens: Option<u32>,
     /// The text ends before the one of these that is complete first.
     pub stop: Vec<String>,
+    /// Tokens that end it besides the model's end tokens.
+    pub stop_tokens: Vec<TokenId>,
     /// Do not end at the model's end tokens.
     pub ignore_eos: bool,
     /// Score the prompt's own tokens and report this many of the likeliest at each place.
@@ -65,13 +65,21 @@ pub type CompletionStream = Pin<Box<dyn Stream<Item = Result<CompletionEvent, Ge
 pub struct Completer {
     model: Arc<ServedModel>,
     generator: Arc<dyn Generate>,
+    strict_context: bool,
 }
 
 impl Completer {
-    /// Uses `model` for text and `generator` for tokens.
+    /// Uses `model` for text and `generator` for tokens. Who asks for more tokens than the context holds gets as many
+    /// as it holds.
     #[must_use]
     pub fn new(model: Arc<ServedModel>, generator: Arc<dyn Generate>) -> Self {
-        Self { model, generator }
+        Self { model, generator, strict_context: false }
+    }
+
+    /// The same; with `strict`, who asks for more tokens than the context holds is refused.
+    #[must_use]
+    pub fn with_strict_context(self, strict: bool) -> Self {
+        Self { strict_context: strict, ..self }
     }
 
     /// The model.
@@ -85,7 +93,7 @@ impl Completer {
     /// # Errors
     /// `prompt` when it cannot be tokenized; its length when it cannot fit into the context.
     pub async fn encode(&self, text: String) -> Result<Vec<TokenId>, GenerationError> {
-        self.check_length(text.len())?;
+        self.check_length("prompt", text.len())?;
         let encoded = self.blocking(move |model| model.tokenizer().encode(&text)).await?;
         encoded.map_err(|error| GenerationError::invalid("prompt", error))
     }
@@ -94,9 +102,9 @@ impl Completer {
     ///
     /// # Errors
     /// `messages` when the template refuses them; their length when they cannot fit into the context.
-    pub async fn encode_chat(&self, messages: Vec<Message>) -> Result<Vec<TokenId>, GenerationError> {
-        self.check_length(messages.iter().map(|message| message.content.len()).sum())?;
-        let encoded = self.blocking(move |model| model.encode_chat(&messages)).await?;
+    pub async fn encode_chat(&self, chat: Chat) -> Result<Vec<TokenId>, GenerationError> {
+        self.check_length("messages", chat.messages.iter().map(|message| message.content.len()).sum())?;
+        let encoded = self.blocking(move |model| model.encode_chat(&chat)).await?;
         encoded.map_err(|error| GenerationError::invalid("messages", error))
     }
 
@@ -107,14 +115,15 @@ impl Completer {
     pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
         self.check(&request)?;
         let room = self.model.context_length().saturating_sub(count(request.prompt.len()));
-        let end_tokens = self.model.tokenizer().end_tokens();
+        let own_end_tokens = self.model.tokenizer().end_tokens();
+        let own_end_tokens = if request.ignore_eos { &[] } else { own_end_tokens };
         let tokens = self.generator.start(GenerationRequest {
             principal: request.principal,
             operation: request.operation,
             prompt: request.prompt,
             sampling: request.sampling,
-            max_tokens: request.max_tokens.unwrap_or(room),
-            end_tokens: if request.ignore_eos { vec![] } else { end_tokens.to_vec() },
+            max_tokens: request.max_tokens.map_or(room, |asked| asked.min(room)),
+            end_tokens: [own_end_tokens, &request.stop_tokens].concat(),
             score_prompt: request.score_prompt,
         });
         Ok(text(tokens.await?, Assembler::new(&request.stop), self.model.clone()))
@@ -130,10 +139,12 @@ impl Completer {
         if request.prompt.is_empty() {
             return Err(GenerationError::invalid("prompt", "must have at least one token"));
         }
-        let ids = [("prompt", request.prompt.iter().find(unknown))];
-        for (field, id) in
-            ids.into_iter().chain([("logit_bias", request.sampling.logit_bias.keys().find(unknown))])
-        {
+        let ids = [
+            ("prompt", request.prompt.iter().find(unknown)),
+            ("logit_bias", request.sampling.logit_bias.keys().find(unknown)),
+            ("stop_token_ids", request.stop_tokens.iter().find(unknown)),
+        ];
+        for (field, id) in ids {
             if let Some(id) = id {
                 return Err(GenerationError::invalid(
                     field,
@@ -143,22 +154,32 @@ impl Completer {
         }
         check_stops(&request.stop)?;
         let prompt_tokens = count(request.prompt.len());
-        // Without a limit of its own, a generation needs room for one token at least.
-        let max_tokens = request.max_tokens.unwrap_or(1);
+        // What is cut needs room for one token at least.
+        let needed = match request.max_tokens {
+            Some(asked) if self.strict_context => asked,
+            Some(asked) => asked.min(1),
+            None => 1,
+        };
         let context_length = self.model.context_length();
-        match prompt_tokens.checked_add(max_tokens) {
+        match prompt_tokens.checked_add(needed) {
             Some(positions) if positions <= context_length => Ok(()),
-            _ => Err(GenerationError::ContextLength { prompt_tokens, max_tokens, context_length }),
+            _ => {
+                let field = request.operation.input();
+                let max_tokens = request.max_tokens.unwrap_or(needed);
+                Err(GenerationError::ContextLength { field, prompt_tokens, max_tokens, context_length })
+            }
         }
     }
 
     /// A text so long that it cannot fit is refused before its tokens are counted, which takes time.
-    fn check_length(&self, bytes: usize) -> Result<(), GenerationError> {
+    fn check_length(&self, field: &'static str, bytes: usize) -> Result<(), GenerationError> {
         let prompt_tokens = count(bytes / self.model.tokenizer().longest_token());
         let context_length = self.model.context_length();
         match prompt_tokens <= context_length {
             true => Ok(()),
-            false => Err(GenerationError::ContextLength { prompt_tokens, max_tokens: 1, context_length }),
+            false => {
+                Err(GenerationError::ContextLength { field, prompt_tokens, max_tokens: 1, context_length })
+            }
         }
     }
 
@@ -174,19 +195,17 @@ impl Completer {
 }
 
 fn check_stops(stops: &[String]) -> Result<(), GenerationError> {
-    if stops.len() > MAX_STOPS {
-        return Err(GenerationError::invalid(
-            "stop",
-            format!("at most {MAX_STOPS} strings, got {}", stops.len()),
-        ));
+    let bytes: usize = stops.iter().map(String::len).sum();
+    if stops.iter().any(String::is_empty) {
+        return Err(GenerationError::invalid("stop", "no string may be empty"));
     }
-    match stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
-        Some(stop) => {
+    match bytes <= MAX_STOP_BYTES {
+        true => Ok(()),
+        false => {
             let message =
-                format!("each string must have 1 to {MAX_STOP_BYTES} bytes, one has {}", stop.len());
+                format!("the strings must have at most {MAX_STOP_BYTES} bytes together, got {bytes}");
             Err(GenerationError::invalid("stop", message))
         }
-        None => Ok(()),
     }
 }
 
@@ -212,9 +231,7 @@ fn text(mut tokens: GenerationStream, mut assembler: Assembler, model: Arc<Serve
                     }
                 }
                 Ok(GenerationEvent::Finished(reason)) => {
-                    let (chunk, stopped) = assembler.finish();
-                    yield Ok(CompletionEvent::Chunk(chunk));
-                    let reason = if stopped { FinishReason::End } else { reason };
+                    yield Ok(CompletionEvent::Chunk(assembler.finish()));
                     yield Ok(CompletionEvent::Finished { reason, completion_tokens });
                     return;
                 }
@@ -269,6 +286,7 @@ mod tests {
             sampling: SamplingParams::greedy(),
             max_tokens: Some(64),
             stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+            stop_tokens: vec![],
             ignore_eos: false,
             score_prompt: None,
         }
@@ -333,9 +351,27 @@ mod tests {
         assert_eq!(field(|r| r.prompt = vec![TokenId(u32::MAX)]), "prompt");
         assert_eq!(field(|r| r.sampling.logit_bias = [(TokenId(u32::MAX), 1.0)].into()), "logit_bias");
         assert_eq!(field(|r| r.stop = vec![String::new()]), "stop");
-        assert_eq!(field(|r| r.stop = vec!["x".into(); 5]), "stop");
-        assert_eq!(field(|r| r.max_tokens = Some(u32::MAX)), "context_length");
+        assert_eq!(field(|r| r.stop = vec!["x".repeat(1000); 9]), "stop");
+        assert_eq!(field(|r| r.stop_tokens = vec![TokenId(u32::MAX)]), "stop_token_ids");
+        assert_eq!(field(|r| r.prompt = vec![TokenId(10); 100_000]), "context_length");
         let long = completer.encode("word ".repeat(100_000)).await.expect_err("too long");
         assert_eq!(long.cause(), "context_length");
+    }
+
+    #[test]
+    fn more_tokens_than_fit_are_cut_to_what_fits_or_refused_where_that_is_wanted() {
+        let completer = Completer::new(model(), Arc::new(Script(vec![])));
+        let context = completer.model().context_length();
+        let asks = |max_tokens: u32| CompletionRequest { max_tokens: Some(max_tokens), ..request(&[]) };
+        for asked in [0, 1, context, u32::MAX] {
+            assert_eq!(completer.check(&asks(asked)), Ok(()), "{asked}");
+        }
+        let full = CompletionRequest { prompt: vec![TokenId(10); context as usize], ..asks(u32::MAX) };
+        assert!(matches!(completer.check(&full), Err(GenerationError::ContextLength { .. })));
+        assert_eq!(completer.check(&CompletionRequest { max_tokens: Some(0), ..full }), Ok(()));
+        let strict = completer.with_strict_context(true);
+        assert_eq!(strict.check(&asks(context - 1)), Ok(()));
+        let refused = strict.check(&asks(context)).expect_err("refused").to_string();
+        assert!(refused.starts_with("This model's maximum context length is"), "{refused}");
     }
 }

@@ -16,10 +16,10 @@ use std::{
 
 use tokio::{
     sync::{oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
-use super::{GenerationConfig, GenerationError, metrics::GenerationMetrics, recovery::RETRY_AFTER};
+use super::{GenerationConfig, GenerationError, metrics::GenerationMetrics, patience::Patience};
 use crate::clients::Principal;
 
 /// One in so many places is kept for principals that run nothing yet.
@@ -53,6 +53,8 @@ struct Taken {
     round: u64,
     /// In the order in which they came. None of them may run yet.
     waiting: Vec<Waiting>,
+    /// When to come again, for those who are sent away.
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,13 @@ struct Waiting {
 }
 
 /// A generation's place among those that run, until it is dropped.
-pub(super) struct Place(Option<(Arc<Places>, Principal)>);
+pub(super) struct Place(Option<Held>);
+
+struct Held {
+    places: Arc<Places>,
+    principal: Principal,
+    since: Instant,
+}
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +114,7 @@ impl Admission {
     /// `Full` when too many wait already, its turn does not come in time, or it has to give way to a principal of whom
     /// fewer wait.
     pub(super) async fn enter(&self, principal: Principal) -> Result<Place, GenerationError> {
-        let full = || GenerationError::Full { retry_after: RETRY_AFTER };
+        let full = || GenerationError::Full { retry_after: self.places.come_again() };
         let (_in_line, turn) = match self.places.take(principal) {
             Entry::Runs(place) => return Ok(place),
             Entry::Waits(in_line, turn) => (in_line, turn),
@@ -163,11 +171,18 @@ impl Places {
         taken.all_running < self.most_running - kept
     }
 
+    /// When somebody who is sent away now would find a place.
+    fn come_again(&self) -> Duration {
+        let mut taken = self.taken();
+        let ahead = taken.waiting.len();
+        taken.patience.come_again(ahead, self.most_running, Instant::now())
+    }
+
     fn begin(self: &Arc<Self>, taken: &mut Taken, principal: Principal) -> Place {
         *taken.running.entry(principal.clone()).or_default() += 1;
         taken.all_running += 1;
         self.running.send_replace(taken.all_running);
-        Place(Some((self.clone(), principal)))
+        Place(Some(Held { places: self.clone(), principal, since: Instant::now() }))
     }
 
     fn end(&self, taken: &mut Taken, principal: &Principal) {
@@ -235,8 +250,9 @@ impl Taken {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some((places, principal)) = self.0.take() else { return };
+        let Some(Held { places, principal, since }) = self.0.take() else { return };
         let mut taken = places.taken();
+        taken.patience.ended(since.elapsed());
         places.end(&mut taken, &principal);
         places.go_on(&mut taken);
     }

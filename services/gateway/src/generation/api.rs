@@ -29,6 +29,15 @@ impl Operation {
             Self::TextCompletion => "text_completion",
         }
     }
+
+    /// The field that holds what is to be continued.
+    #[must_use]
+    pub fn input(self) -> &'static str {
+        match self {
+            Self::Chat => "messages",
+            Self::TextCompletion => "prompt",
+        }
+    }
 }
 
 /// One generation, in tokens.
@@ -117,11 +126,16 @@ pub enum GenerationError {
         retry_after: Duration,
     },
     /// Prompt and continuation do not fit.
+    // Client libraries know it by OpenAI's beginning.
     #[error(
-        "the model's context holds {context_length} tokens, but {prompt_tokens} in the prompt and {max_tokens} to \
-         generate were asked for"
+        "This model's maximum context length is {context_length} tokens. However, you requested {} tokens \
+         ({prompt_tokens} in the {field}, {max_tokens} in the completion). Please reduce the length of the {field} or \
+         completion.",
+        u64::from(*prompt_tokens) + u64::from(*max_tokens)
     )]
     ContextLength {
+        /// Where the prompt came from.
+        field: &'static str,
         /// Tokens of the prompt.
         prompt_tokens: u32,
         /// Tokens asked for.

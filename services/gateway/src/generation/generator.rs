@@ -130,6 +130,7 @@ impl Generator {
         match prompt_tokens.checked_add(request.max_tokens) {
             Some(positions) if positions <= context_length => Ok(()),
             _ => Err(GenerationError::ContextLength {
+                field: request.operation.input(),
                 prompt_tokens,
                 max_tokens: request.max_tokens,
                 context_length,

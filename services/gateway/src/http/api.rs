@@ -8,7 +8,7 @@ use swarm_process::{
     shares::{self, Terms},
 };
 
-use super::metrics::HttpMetrics;
+use super::{config::ApiConfig, ignored::UnknownFields, metrics::HttpMetrics};
 use crate::{
     clients::Shares,
     completion::Completer,
@@ -29,6 +29,9 @@ pub struct Api {
     pub(super) completer: Completer,
     pub(super) generator: Generator,
     pub(super) metrics: HttpMetrics,
+    pub(super) unknown_fields: UnknownFields,
+    /// Whatever model is asked for, the served one answers.
+    pub(super) any_model: bool,
     /// Requests at once whose body is there.
     pub(super) requests: Shares,
     pub(super) bodies: Bodies,
@@ -45,13 +48,17 @@ impl Api {
         generator: Generator,
         registry: &Registry,
         config: &GenerationConfig,
+        tolerance: &ApiConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
         let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: WATCHES_FOR, at_once: true };
+        let metrics = HttpMetrics::new(registry);
         Self {
             completer,
             generator,
-            metrics: HttpMetrics::new(registry),
+            unknown_fields: UnknownFields::new(tolerance.strict_fields, metrics.clone()),
+            any_model: tolerance.allow_any_model,
+            metrics,
             requests: Shares::new(requests),
             bodies: Bodies::default(),
             watchers: shares::Shares::new(watchers),

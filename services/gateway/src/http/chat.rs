@@ -8,14 +8,16 @@ use axum::{
 use futures::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use swarm_types::MAX_TOP_LOGPROBS;
 
 use super::{
     Api,
     choices::{self, ChoiceEvent, ChoiceStream, Finished, Usage},
     error::ApiError,
     fields::Fields,
+    ignored::Ignored,
     logprobs,
-    params::{Params, is_empty},
+    params::{Limit, Params, StreamUsage, is_empty},
     path_times,
     sse::{self, Envelope},
 };
@@ -23,7 +25,7 @@ use crate::{
     clients::Principal,
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
     generation::Operation,
-    text::Message,
+    text::{Chat, ChatTemplate, Message, Next},
 };
 
 /// A conversation of more messages does not fit any context.
@@ -31,7 +33,7 @@ const MAX_MESSAGES: usize = 10_000;
 
 /// What was asked.
 struct ChatRequest {
-    messages: Vec<Message>,
+    chat: Chat,
     params: Params,
     max_tokens: Option<u32>,
     /// Likeliest tokens to report at each place, when log-probabilities are wanted.
@@ -60,10 +62,11 @@ pub(super) async fn complete(
     Extension(principal): Extension<Principal>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let ChatRequest { messages, params, max_tokens, logprobs, path_times } =
-        ChatRequest::read(fields, &api.completer)?;
-    principal.may_use(api.completer.model().id())?;
-    let prompt = api.completer.encode_chat(messages).await?;
+    let (asked, ignored) = ChatRequest::read(fields, &api)?;
+    let noted = api.unknown_fields.note(ignored)?;
+    let ChatRequest { chat, params, max_tokens, logprobs, path_times } = asked;
+    principal.may_use(api.completer.model().names())?;
+    let prompt = api.completer.encode_chat(chat).await?;
     let usage = Usage { prompt_tokens: prompt.len() as u64, completion_tokens: 0 };
     let request = |index| {
         let mut sampling = params.sampling_of(index);
@@ -75,6 +78,7 @@ pub(super) async fn complete(
             sampling,
             max_tokens,
             stop: params.stop.clone(),
+            stop_tokens: params.stop_tokens.clone(),
             ignore_eos: params.ignore_eos,
             score_prompt: None,
         }
@@ -84,27 +88,28 @@ pub(super) async fn complete(
     let answer = Answer { completer: api.completer.clone(), logprobs, path_times };
     if params.stream {
         let envelope = Envelope::new("chatcmpl", "chat.completion.chunk", api.completer.model());
-        let include_usage = params.include_usage;
-        return Ok(sse::respond(answer.stream(events, count, envelope, usage, include_usage)));
+        return Ok(noted.tell(sse::respond(answer.stream(events, count, envelope, usage, params.usage))));
     }
     let envelope = Envelope::new("chatcmpl", "chat.completion", api.completer.model());
     let finished = choices::collect(events, count).await?;
-    Ok(Json(answer.whole(finished, &envelope, usage)).into_response())
+    Ok(noted.tell(Json(answer.whole(finished, &envelope, usage)).into_response()))
 }
 
 impl ChatRequest {
-    fn read(mut fields: Fields, completer: &Completer) -> Result<Self, ApiError> {
-        let params = Params::take(&mut fields, completer.model())?;
+    fn read(mut fields: Fields, api: &Api) -> Result<(Self, Ignored), ApiError> {
+        let params = Params::take(&mut fields, api)?;
+        let (messages, unknown) = messages(&mut fields)?;
         let request = Self {
-            messages: messages(&mut fields)?,
+            chat: Chat { messages, variables: variables(&mut fields)?, next: next(&mut fields)? },
             path_times: path_times(&mut fields, &params)?,
+            max_tokens: max_tokens(params.limit)?,
             params,
-            max_tokens: max_tokens(&mut fields)?,
             logprobs: top_logprobs(&mut fields)?,
         };
         refuse_unsupported(&mut fields)?;
-        fields.finish()?;
-        Ok(request)
+        let mut ignored = fields.finish();
+        ignored.0.extend(unknown);
+        Ok((request, ignored))
     }
 }
 
@@ -119,23 +124,51 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     }
     fields.refuse_unless("response_format", |value| *value == json!({"type": "text"}))?;
     fields.refuse_unless("modalities", |value| *value == json!(["text"]))?;
-    for name in ["audio", "prediction", "web_search_options", "reasoning_effort", "verbosity", "moderation"] {
+    for name in ["audio", "web_search_options", "moderation"] {
         fields.refuse_unless(name, |_| false)?;
     }
     Ok(())
 }
 
-/// The newer name counts where both are given alike.
-fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
-    let old: Option<u32> = fields.take("max_tokens")?;
-    let new: Option<u32> = fields.take("max_completion_tokens")?;
-    match (old, new) {
-        (Some(0), _) => Err(ApiError::invalid("max_tokens", "must be at least 1")),
-        (_, Some(0)) => Err(ApiError::invalid("max_completion_tokens", "must be at least 1")),
-        (Some(old), Some(new)) if old != new => {
-            Err(ApiError::invalid("max_tokens", "differs from max_completion_tokens: give one of them"))
+fn max_tokens(limit: Option<Limit>) -> Result<Option<u32>, ApiError> {
+    match limit {
+        Some(Limit::Tokens(0)) => Err(ApiError::invalid("max_tokens", "must be at least 1")),
+        Some(Limit::Tokens(tokens)) => Ok(Some(tokens)),
+        Some(Limit::Room) | None => Ok(None),
+    }
+}
+
+/// What the template is given besides: as it is, and how much the model is to think, which templates know by two names.
+fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+    let given = fields.take::<Map<String, Value>>("chat_template_kwargs")?.unwrap_or_default();
+    if let Some(own) = given.keys().find(|name| ChatTemplate::owns(name)) {
+        return Err(ApiError::invalid("chat_template_kwargs", format!("{own} is the server's own")));
+    }
+    let mut variables = Map::new();
+    if let Some(effort) = fields.take::<String>("reasoning_effort")? {
+        variables.insert("enable_thinking".into(), (effort != "none").into());
+        variables.insert("reasoning_effort".into(), effort.into());
+    }
+    if let Some(thinks) = fields.take::<bool>("enable_thinking")? {
+        variables.insert("enable_thinking".into(), thinks.into());
+    }
+    variables.extend(given);
+    Ok(variables)
+}
+
+fn next(fields: &mut Fields) -> Result<Next, ApiError> {
+    let more: Option<bool> = fields.take("continue_final_message")?;
+    let speaks: Option<bool> = fields.take("add_generation_prompt")?;
+    match (more, speaks) {
+        (Some(true), Some(true)) => {
+            let message =
+                "not together with add_generation_prompt: the last message goes on, or a new one begins";
+            Err(ApiError::invalid("continue_final_message", message))
         }
-        (old, new) => Ok(new.or(old)),
+        (Some(true), _) => Ok(Next::MoreOfTheLast),
+        (Some(false), None) | (_, Some(true)) => Ok(Next::NewMessage),
+        (None | Some(false), Some(false)) => Ok(Next::Anything),
+        (None, None) => Ok(Next::Natural),
     }
 }
 
@@ -148,11 +181,10 @@ fn path_times(fields: &mut Fields, params: &Params) -> Result<bool, ApiError> {
 
 fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     let wanted = fields.take("logprobs")?.unwrap_or(false);
-    let top: Option<u32> = fields.take("top_logprobs")?;
+    let top = fields.take_count("top_logprobs")?;
     match (wanted, top) {
-        (_, Some(top)) if top > swarm_types::MAX_TOP_LOGPROBS => {
-            let most = swarm_types::MAX_TOP_LOGPROBS;
-            Err(ApiError::invalid("top_logprobs", format!("must be 0 to {most}, got {top}")))
+        (_, Some(top)) if top > MAX_TOP_LOGPROBS => {
+            Err(ApiError::invalid("top_logprobs", format!("must be 0 to {MAX_TOP_LOGPROBS}, got {top}")))
         }
         (false, Some(1..)) => Err(ApiError::invalid("top_logprobs", "only together with logprobs: true")),
         (true, top) => Ok(Some(top.unwrap_or(0))),
@@ -160,7 +192,8 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
     }
 }
 
-fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
+/// The messages, and the names of what in them nobody knows.
+fn messages(fields: &mut Fields) -> Result<(Vec<Message>, Vec<String>), ApiError> {
     let given: Vec<Map<String, Value>> = fields
         .take("messages")?
         .ok_or_else(|| ApiError::invalid("messages", "missing: give at least one message"))?;
@@ -171,10 +204,24 @@ fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
             format!("must have 1 to {MAX_MESSAGES} messages, got {count}"),
         ));
     }
-    given.into_iter().enumerate().map(|(place, message)| read_message(place, message)).collect()
+    let (mut messages, mut unknown) = (vec![], vec![]);
+    for (place, message) in given.into_iter().enumerate() {
+        messages.push(read_message(place, message, &mut unknown)?);
+    }
+    Ok((messages, unknown))
 }
 
-fn read_message(place: usize, mut message: Map<String, Value>) -> Result<Message, ApiError> {
+/// What clients send back of an answer, or say beside a text, and no template looks at.
+const BESIDE_TEXT: [&str; 6] =
+    ["id", "annotations", "refusal", "reasoning_content", "reasoning", "reasoning_details"];
+/// What is part of what a message says.
+const PARTS_OF_IT: [&str; 4] = ["tool_calls", "function_call", "tool_call_id", "audio"];
+
+fn read_message(
+    place: usize,
+    mut message: Map<String, Value>,
+    unknown: &mut Vec<String>,
+) -> Result<Message, ApiError> {
     let wrong = |name: &str, what: String| ApiError::invalid(&format!("messages[{place}].{name}"), what);
     let role = message.remove("role").unwrap_or_default();
     let role = match role.as_str() {
@@ -189,11 +236,22 @@ fn read_message(place: usize, mut message: Map<String, Value>) -> Result<Message
         Ok(Content::Parts(parts)) => join(parts).map_err(|what| wrong("content", what))?,
         Err(_) => return Err(wrong("content", "must be a text, or a list of text parts".into())),
     };
-    // Clients send back what an answer held; what was empty there says nothing.
-    match message.into_iter().find(|(_, value)| !value.is_null() && !is_empty(value)) {
-        Some((name, _)) => Err(wrong(&name, "not supported here, leave it out".into())),
-        None => Ok(Message { role: role.into(), content }),
+    let name = match message.remove("name").unwrap_or_default() {
+        Value::Null => None,
+        Value::String(name) => Some(name),
+        other => return Err(wrong("name", format!("must be a text, got {other}"))),
+    };
+    // What is empty says nothing.
+    let said = message.into_iter().filter(|(_, value)| !value.is_null() && !is_empty(value));
+    for (field, _) in said {
+        if PARTS_OF_IT.contains(&field.as_str()) {
+            return Err(wrong(&field, "not supported here, leave it out".into()));
+        }
+        if !BESIDE_TEXT.contains(&field.as_str()) {
+            unknown.push(format!("messages[].{field}"));
+        }
     }
+    Ok(Message { role: role.into(), content, name })
 }
 
 fn join(parts: Vec<Part>) -> Result<String, String> {
@@ -237,35 +295,37 @@ impl Answer {
         count: usize,
         envelope: Envelope,
         mut usage: Usage,
-        include_usage: bool,
+        told: StreamUsage,
     ) -> impl Stream<Item = Value> + Send {
         async_stream::stream! {
-            let chunk = |index: usize, delta: Value, logprobs: Value, reason: Option<&str>| {
+            let chunk = |index: usize, delta: Value, logprobs: Value, reason: Option<&str>, so_far: Usage| {
                 let choice = json!({
                     "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason,
                 });
-                envelope.chunk(vec![choice], include_usage)
+                envelope.chunk(vec![choice], told, so_far)
             };
             for index in 0..count {
-                yield chunk(index, json!({"role": "assistant", "content": ""}), Value::Null, None);
+                let begins = json!({"role": "assistant", "content": ""});
+                yield chunk(index, begins, Value::Null, None, usage);
             }
             while let Some(event) = events.next().await {
                 match event {
                     Ok(ChoiceEvent { index, event: CompletionEvent::Chunk(text) }) => {
+                        usage.completion_tokens += u64::from(text.path.is_some());
                         let scores = self.scores(&text.tokens);
                         let has_scores = self.logprobs.is_some() && !text.tokens.is_empty();
                         let path = text.path.filter(|_| self.path_times);
                         if has_scores || path.is_some() || !text.text.is_empty() {
-                            let mut chunk = chunk(index, json!({"content": text.text}), scores, None);
+                            let delta = json!({"content": text.text});
+                            let mut chunk = chunk(index, delta, scores, None, usage);
                             if let Some(path) = path {
                                 chunk["path_times"] = path_times::json(&[path]);
                             }
                             yield chunk;
                         }
                     }
-                    Ok(ChoiceEvent { index, event: CompletionEvent::Finished { reason, completion_tokens } }) => {
-                        usage.completion_tokens += u64::from(completion_tokens);
-                        yield chunk(index, json!({}), Value::Null, Some(reason.as_str()));
+                    Ok(ChoiceEvent { index, event: CompletionEvent::Finished { reason, .. } }) => {
+                        yield chunk(index, json!({}), Value::Null, Some(reason.as_str()), usage);
                     }
                     Ok(ChoiceEvent { event: CompletionEvent::PromptScores(_), .. }) => {}
                     Err(error) => {
@@ -274,7 +334,7 @@ impl Answer {
                     }
                 }
             }
-            if include_usage {
+            if told != StreamUsage::Nothing {
                 yield envelope.last(usage);
             }
         }
@@ -290,7 +350,7 @@ impl Answer {
 mod tests {
     use super::*;
 
-    fn read(messages: Value) -> Result<Vec<Message>, ApiError> {
+    fn read(messages: Value) -> Result<(Vec<Message>, Vec<String>), ApiError> {
         super::messages(&mut Fields::parse(json!({"messages": messages}).to_string().as_bytes())?)
     }
 
@@ -298,12 +358,15 @@ mod tests {
     fn messages_are_taken_in_all_the_forms_that_clients_send() {
         let sent = json!([
             {"role": "developer", "content": "be brief"},
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-            {"role": "assistant", "content": "c", "refusal": null, "tool_calls": [], "annotations": []},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Ann"},
+            {"role": "assistant", "content": "c", "refusal": null, "tool_calls": [], "annotations": [{"a": 1}],
+             "id": "msg_1", "reasoning_content": "hm", "audio": null, "odd": 1, "even": null},
         ]);
-        let read = read(sent).expect("taken");
+        let (read, unknown) = read(sent).expect("taken");
         let pairs: Vec<_> = read.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
         assert_eq!(pairs, [("system", "be brief"), ("user", "ab"), ("assistant", "c")]);
+        assert_eq!(read[1].name.as_deref(), Some("Ann"));
+        assert_eq!(unknown, ["messages[].odd"]);
     }
 
     #[test]
@@ -315,10 +378,44 @@ mod tests {
             (json!([{"role": "tool", "content": "x"}]), "messages[0].role"),
             (json!([{"role": "user", "content": "x"}, {"role": "user"}]), "messages[1].content"),
             (json!([{"role": "user", "content": [{"type": "image_url"}]}]), "messages[0].content"),
-            (json!([{"role": "user", "content": "x", "name": "Ann"}]), "messages[0].name"),
+            (json!([{"role": "user", "content": "x", "name": 1}]), "messages[0].name"),
+            (json!([{"role": "assistant", "content": "x", "audio": {"id": "a"}}]), "messages[0].audio"),
+            (json!([{"role": "assistant", "content": "x", "tool_calls": [{}]}]), "messages[0].tool_calls"),
         ] {
             let error = read(sent).expect_err(param).body_json();
             assert_eq!(error["error"]["param"], param);
         }
+    }
+
+    fn fields(body: Value) -> Fields {
+        Fields::parse(body.to_string().as_bytes()).expect("an object")
+    }
+
+    #[test]
+    fn how_a_chat_goes_on_is_taken_as_other_servers_have_it() {
+        let next = |body: Value| super::next(&mut fields(body));
+        assert_eq!(next(json!({})), Ok(Next::Natural));
+        assert_eq!(next(json!({"continue_final_message": true})), Ok(Next::MoreOfTheLast));
+        let more = json!({"continue_final_message": true, "add_generation_prompt": false});
+        assert_eq!(next(more), Ok(Next::MoreOfTheLast));
+        assert_eq!(next(json!({"continue_final_message": false})), Ok(Next::NewMessage));
+        assert_eq!(next(json!({"add_generation_prompt": true})), Ok(Next::NewMessage));
+        assert_eq!(next(json!({"add_generation_prompt": false})), Ok(Next::Anything));
+        assert!(next(json!({"continue_final_message": true, "add_generation_prompt": true})).is_err());
+    }
+
+    #[test]
+    fn templates_are_told_how_much_to_think_and_what_else_is_given() {
+        let variables = |body: Value| super::variables(&mut fields(body)).map(Value::Object);
+        assert_eq!(variables(json!({})), Ok(json!({})));
+        let none = json!({"reasoning_effort": "none", "enable_thinking": false});
+        assert_eq!(variables(json!({"reasoning_effort": "none"})), Ok(none));
+        let given =
+            json!({"chat_template_kwargs": {"enable_thinking": true, "x": [1]}, "reasoning_effort": "none"});
+        let expected = json!({"enable_thinking": true, "x": [1], "reasoning_effort": "none"});
+        assert_eq!(variables(given), Ok(expected));
+        let own =
+            variables(json!({"chat_template_kwargs": {"messages": []}})).expect_err("its own").body_json();
+        assert_eq!(own["error"]["param"], "chat_template_kwargs");
     }
 }

@@ -15,8 +15,9 @@ use super::{
     choices::{self, ChoiceEvent, ChoiceStream, Finished, Usage},
     error::ApiError,
     fields::Fields,
+    ignored::Ignored,
     logprobs::Lists,
-    params::Params,
+    params::{Limit, Params, StreamUsage},
     sse::{self, Envelope},
 };
 use crate::{
@@ -50,7 +51,7 @@ enum Given {
 struct Asked {
     prompts: Vec<Given>,
     params: Params,
-    max_tokens: u32,
+    max_tokens: Option<u32>,
     how: How,
 }
 
@@ -74,8 +75,10 @@ pub(super) async fn complete(
     Extension(principal): Extension<Principal>,
     fields: Fields,
 ) -> Result<Response, ApiError> {
-    let Asked { prompts, params, max_tokens, how } = Asked::read(fields, &api.completer)?;
-    principal.may_use(api.completer.model().id())?;
+    let (asked, ignored) = Asked::read(fields, &api)?;
+    let noted = api.unknown_fields.note(ignored)?;
+    let Asked { prompts, params, max_tokens, how } = asked;
+    principal.may_use(api.completer.model().names())?;
     let mut encoded = vec![];
     for prompt in prompts {
         encoded.push(encode(&api.completer, prompt).await?);
@@ -92,8 +95,9 @@ pub(super) async fn complete(
             operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,
-            max_tokens: Some(max_tokens),
+            max_tokens,
             stop: params.stop.clone(),
+            stop_tokens: params.stop_tokens.clone(),
             ignore_eos: params.ignore_eos,
             score_prompt: how.logprobs.filter(|_| how.echo),
         }
@@ -103,36 +107,45 @@ pub(super) async fn complete(
     let envelope = Envelope::new("cmpl", "text_completion", api.completer.model());
     let answer = Answer { completer: api.completer.clone(), how, prompts };
     if params.stream {
-        return Ok(sse::respond(answer.stream(events, envelope, usage, params.include_usage)));
+        return Ok(noted.tell(sse::respond(answer.stream(events, envelope, usage, params.usage))));
     }
     let finished = choices::collect(events, answer.prompts.len()).await?;
-    Ok(Json(answer.whole(finished, &envelope, usage)).into_response())
+    Ok(noted.tell(Json(answer.whole(finished, &envelope, usage)).into_response()))
 }
 
 impl Asked {
-    fn read(mut fields: Fields, completer: &Completer) -> Result<Self, ApiError> {
-        let params = Params::take(&mut fields, completer.model())?;
+    fn read(mut fields: Fields, api: &Api) -> Result<(Self, Ignored), ApiError> {
+        let params = Params::take(&mut fields, api)?;
         let prompts = prompts(&mut fields)?;
         let count = prompts.len() * params.n as usize;
         if count > MAX_CHOICES {
             let message = format!("at most {MAX_CHOICES} prompts times n, got {count}");
             return Err(ApiError::invalid("prompt", message));
         }
-        let logprobs: Option<u32> = fields.take("logprobs")?;
+        let logprobs = logprobs(&mut fields)?;
         if let Some(top) = logprobs.filter(|top| *top > MAX_TOP_LOGPROBS) {
             return Err(ApiError::invalid("logprobs", format!("must be 0 to {MAX_TOP_LOGPROBS}, got {top}")));
         }
         let asked = Self {
             prompts,
-            max_tokens: fields.take("max_tokens")?.unwrap_or(DEFAULT_MAX_TOKENS),
+            max_tokens: match params.limit {
+                None => Some(DEFAULT_MAX_TOKENS),
+                Some(Limit::Tokens(tokens)) => Some(tokens),
+                Some(Limit::Room) => None,
+            },
             how: How { echo: fields.take("echo")?.unwrap_or(false), logprobs },
             params,
         };
-        let n = asked.params.n;
-        fields.refuse_unless("best_of", |value| value.as_u64() == Some(n.into()))?;
         fields.refuse_unless("suffix", |value| value == "")?;
-        fields.finish()?;
-        Ok(asked)
+        Ok((asked, fields.finish()))
+    }
+}
+
+/// A number; some clients have it off as `false`.
+fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    match fields.take_value("logprobs") {
+        None | Some(Value::Bool(false)) => Ok(None),
+        Some(value) => Fields::of("logprobs", value).take_count("logprobs"),
     }
 }
 
@@ -214,16 +227,16 @@ impl Answer {
         mut events: ChoiceStream,
         envelope: Envelope,
         mut usage: Usage,
-        include_usage: bool,
+        told: StreamUsage,
     ) -> impl Stream<Item = Value> + Send {
         async_stream::stream! {
             let (tokenizer, top) = (self.completer.model().tokenizer(), self.how.logprobs);
-            let chunk = |index: usize, text: &str, logprobs: Option<Lists>, reason: Option<&str>| {
+            let chunk = |index: usize, text: &str, logprobs: Option<Lists>, reason: Option<&str>, so_far: Usage| {
                 let logprobs = logprobs.map(|lists| lists.json());
                 let choice = json!({
                     "index": index, "text": text, "logprobs": logprobs, "finish_reason": reason,
                 });
-                envelope.chunk(vec![choice], include_usage)
+                envelope.chunk(vec![choice], told, so_far)
             };
             // The prompt's scores come before the first text; with them, so does the echo.
             let mut scores = vec![vec![]; self.prompts.len()];
@@ -244,27 +257,27 @@ impl Answer {
                 if !std::mem::replace(&mut echoed[index], true) {
                     let scores = std::mem::take(&mut scores[index]);
                     let lists = top.map(|top| Lists::prompt(&prompt.tokens, &scores, top as usize, tokenizer));
-                    yield chunk(index, &prompt.text, lists, None);
+                    yield chunk(index, &prompt.text, lists, None, usage);
                 }
                 match event {
                     CompletionEvent::Chunk(text) => {
+                        usage.completion_tokens += u64::from(text.path.is_some());
                         let lists = top.filter(|_| !text.tokens.is_empty()).map(|top| {
                             let mut lists = Lists::default();
                             lists.extend(&text.tokens, self.echoed_chars(prompt), top as usize, tokenizer);
                             lists
                         });
                         if lists.is_some() || !text.text.is_empty() {
-                            yield chunk(index, &text.text, lists, None);
+                            yield chunk(index, &text.text, lists, None, usage);
                         }
                     }
-                    CompletionEvent::Finished { reason, completion_tokens } => {
-                        usage.completion_tokens += u64::from(completion_tokens);
-                        yield chunk(index, "", None, Some(reason.as_str()));
+                    CompletionEvent::Finished { reason, .. } => {
+                        yield chunk(index, "", None, Some(reason.as_str()), usage);
                     }
                     CompletionEvent::PromptScores(_) => {}
                 }
             }
-            if include_usage {
+            if told != StreamUsage::Nothing {
                 yield envelope.last(usage);
             }
         }

@@ -3,10 +3,12 @@
 use axum::http::{HeaderName, Method, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::ignored;
 use crate::clients::Origin;
 
 /// What a page may read of an answer besides its body.
-const SHOWN: [HeaderName; 2] = [HeaderName::from_static("x-request-id"), header::RETRY_AFTER];
+const SHOWN: [HeaderName; 3] =
+    [HeaderName::from_static("x-request-id"), header::RETRY_AFTER, ignored::HEADER];
 
 /// The headers for pages of these origins; nothing when there are none, and browsers then let no page ask. A key is
 /// sent by the page itself, never by the browser on its own.

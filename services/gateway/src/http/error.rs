@@ -48,6 +48,11 @@ impl ApiError {
         Self { param: Some(param.into()), ..error }.with_code("invalid_value")
     }
 
+    /// The same for a message that names the field by itself.
+    pub(super) fn invalid_as_said(param: &str, message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), ..Self::invalid(param, "") }
+    }
+
     /// A field that is not served and would change the result.
     pub(super) fn unsupported(param: &str, message: impl std::fmt::Display) -> Self {
         Self::invalid(param, message).with_code("unsupported_parameter")
@@ -71,9 +76,16 @@ impl ApiError {
         Self { param: Some("model".into()), ..error }.with_code("model_not_found")
     }
 
+    /// A body that is compressed.
+    pub(super) fn content_encoding(encoding: &str) -> Self {
+        let encoding: String = encoding.chars().take(32).collect();
+        let message = format!("content-encoding {encoding:?} is not understood: send the body as it is");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message).with_code("unsupported_encoding")
+    }
+
     pub(super) fn content_type() -> Self {
         let message = "the body must be JSON: send the header content-type: application/json";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message)
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, message).with_code("unsupported_media_type")
     }
 
     /// A body that did not come whole.
@@ -82,9 +94,9 @@ impl ApiError {
         match error {
             BodyError::TooLarge { limit } => {
                 let message = format!("the body is larger than {} MiB: no prompt that fits is", limit >> 20);
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message)
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message).with_code("body_too_large")
             }
-            BodyError::TooSlow => refused(StatusCode::REQUEST_TIMEOUT),
+            BodyError::TooSlow => refused(StatusCode::REQUEST_TIMEOUT).with_code("body_too_slow"),
             BodyError::Crowded(_) => Self::too_many_requests(),
             BodyError::Broken(_) => refused(StatusCode::BAD_REQUEST),
         }
@@ -117,12 +129,13 @@ impl From<GenerationError> for ApiError {
                 let error = Self::new(StatusCode::BAD_REQUEST, INVALID, message);
                 Self { param: Some(field), ..error }.with_code("invalid_value")
             }
-            GenerationError::ContextLength { .. } => {
-                Self::new(StatusCode::BAD_REQUEST, INVALID, message).with_code("context_length_exceeded")
+            GenerationError::ContextLength { field, .. } => {
+                let error = Self::new(StatusCode::BAD_REQUEST, INVALID, message);
+                Self { param: Some(field.into()), ..error }.with_code("context_length_exceeded")
             }
             GenerationError::Full { retry_after } => {
                 let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message);
-                Self { retry_after: Some(retry_after.as_secs().max(1)), ..error }
+                Self { retry_after: Some(whole_seconds(retry_after)), ..error }
                     .with_code("rate_limit_exceeded")
             }
             GenerationError::NotReady { .. } => {
@@ -179,9 +192,14 @@ pub(super) async fn unknown_path(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, INVALID, message).with_code("unknown_url")
 }
 
-pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+/// Who only asks which methods there are is told; the router adds them as `Allow`.
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let message = format!("{} does not take {method}", uri.path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, message).with_code("method_not_allowed")
+    let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, message);
+    error.with_code("method_not_allowed").into_response()
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 use swarm_types::{TargetScore, TokenId, TokenLogprob};
 
-use crate::{completion::PlacedToken, text::Tokenizer};
+use crate::{
+    completion::PlacedToken,
+    text::{Detokenizer, Tokenizer},
+};
 
 /// Likeliest tokens that a chat completion reports at each place.
 pub(super) fn chat(tokens: &[PlacedToken], top: usize, tokenizer: &Tokenizer) -> Value {
@@ -38,14 +41,15 @@ impl Lists {
         tokenizer: &Tokenizer,
     ) -> Self {
         let mut lists = Self::default();
-        let mut offset = 0;
+        // Of a character over several tokens, each of these begins where it does.
+        let (mut offset, mut characters) = (0, Detokenizer::default());
         let unscored = prompt.first().map(|token| (*token, None));
         let scored = scores.iter().map(|score| (score.target.token, Some(score)));
         for (token, score) in unscored.into_iter().chain(scored) {
             let logprob = score.map(|score| score.target.logprob);
             let likeliest = score.map(|score| score.top.as_slice());
             lists.push(token, logprob, likeliest, offset, top, tokenizer);
-            offset += String::from_utf8_lossy(tokenizer.bytes(token)).chars().count();
+            offset += characters.push(tokenizer.bytes(token)).chars().count();
         }
         lists
     }

@@ -10,6 +10,7 @@ use swarm_process::metrics::Registry;
 #[derive(Clone, Debug, Default)]
 pub(super) struct HttpMetrics {
     requests: Family<Answered, Counter>,
+    ignored: Counter,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -28,6 +29,11 @@ impl HttpMetrics {
                 "HTTP requests by route and status; a stream counts when it begins",
                 metrics.requests.clone(),
             );
+            registry.register(
+                "http_ignored_fields",
+                "Fields of requests that are not known here and were ignored",
+                metrics.ignored.clone(),
+            );
         });
         metrics
     }
@@ -35,5 +41,10 @@ impl HttpMetrics {
     /// `route` is a pattern, not what the client wrote, so that labels stay few.
     pub(super) fn answered(&self, route: &str, code: u16) {
         self.requests.get_or_create(&Answered { route: route.into(), code }).inc();
+    }
+
+    /// So many fields of a request were not known.
+    pub(super) fn ignored(&self, fields: u64) {
+        self.ignored.inc_by(fields);
     }
 }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::{Api, error::ApiError};
 use crate::{clients::Principal, text::ServedModel};
 
-/// Those that the client may use.
+/// Those that the client may use, each under its first name.
 pub(super) async fn list(State(api): State<Api>, Extension(principal): Extension<Principal>) -> Json<Value> {
-    let model = Some(api.completer.model()).filter(|model| principal.may_use(model.id()).is_ok());
-    let models: Vec<Value> = model.into_iter().map(object).collect();
+    let model = Some(api.completer.model()).filter(|model| principal.may_use(model.names()).is_ok());
+    let models: Vec<Value> = model.into_iter().map(|model| object(model, model.id())).collect();
     Json(json!({"object": "list", "data": models}))
 }
 
@@ -22,16 +22,17 @@ pub(super) async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let model = api.completer.model();
-    if id != model.id() {
+    if !model.is_called(&id) {
         return Err(ApiError::model_not_found(&id, model.id()));
     }
-    principal.may_use(&id)?;
-    Ok(Json(object(model)))
+    principal.may_use(model.names())?;
+    Ok(Json(object(model, &id)))
 }
 
-fn object(model: &ServedModel) -> Value {
+/// Under one of its names.
+fn object(model: &ServedModel, id: &str) -> Value {
     json!({
-        "id": model.id(),
+        "id": id,
         "object": "model",
         "created": model.created(),
         "owned_by": "llama-swarm",

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use swarm_types::{SamplingParams, TokenId};
 use uuid::Uuid;
 
-use super::{error::ApiError, fields::Fields};
-use crate::text::ServedModel;
+use super::{
+    Api,
+    error::ApiError,
+    fields::{Fields, whole},
+};
 
 /// As OpenAI's API has it.
 const MAX_N: u32 = 128;
+/// Of one request.
+const MAX_STOP_TOKENS: usize = 1024;
 /// Fields that change nothing in what this gateway answers.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 9] = [
     "user",
     "metadata",
     "store",
@@ -22,6 +27,7 @@ const IGNORED: [&str; 8] = [
     "prompt_cache_key",
     "prompt_cache_retention",
     "parallel_tool_calls",
+    "prediction",
 ];
 
 /// One string or several.
@@ -33,13 +39,30 @@ enum OneOrMany {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: Option<bool>,
-    /// Pads events against traffic analysis; changes no result.
-    #[serde(default, rename = "include_obfuscation")]
-    _include_obfuscation: Option<bool>,
+    /// Not OpenAI's.
+    #[serde(default)]
+    continuous_usage_stats: Option<bool>,
+}
+
+/// What a stream says of usage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StreamUsage {
+    Nothing,
+    /// In a last event.
+    AtTheEnd,
+    /// There, and in every event what it is so far.
+    Always,
+}
+
+/// Most tokens of an answer, as they were asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Limit {
+    /// As many as there is room for.
+    Room,
+    Tokens(u32),
 }
 
 /// The common parameters of one request, checked.
@@ -48,38 +71,41 @@ pub(super) struct Params {
     /// Its seed is the first choice's.
     pub(super) sampling: SamplingParams,
     pub(super) stop: Vec<String>,
+    /// Tokens that end an answer besides the model's own.
+    pub(super) stop_tokens: Vec<TokenId>,
     pub(super) ignore_eos: bool,
     /// Choices for each prompt, at least one.
     pub(super) n: u32,
     pub(super) stream: bool,
-    pub(super) include_usage: bool,
+    pub(super) usage: StreamUsage,
+    /// Nothing was said of it: none.
+    pub(super) limit: Option<Limit>,
 }
 
 impl Params {
-    /// Takes the common fields. The model must be the served one.
-    pub(super) fn take(fields: &mut Fields, model: &ServedModel) -> Result<Self, ApiError> {
+    /// Takes the common fields. The model must be one that is served.
+    pub(super) fn take(fields: &mut Fields, api: &Api) -> Result<Self, ApiError> {
+        let model = api.completer.model();
         if let Some(asked) = fields.take::<String>("model")?
-            && asked != model.id()
+            && !(api.any_model || model.is_called(&asked))
         {
             return Err(ApiError::model_not_found(&asked, model.id()));
         }
-        let n = fields.take("n")?.unwrap_or(1);
+        let n = fields.take_count("n")?.unwrap_or(1);
         if !(1..=MAX_N).contains(&n) {
             return Err(ApiError::invalid("n", format!("must be 1 to {MAX_N}, got {n}")));
-        }
-        let stream = fields.take("stream")?.unwrap_or(false);
-        let options = fields.take::<StreamOptions>("stream_options")?;
-        if options.is_some() && !stream {
-            return Err(ApiError::invalid("stream_options", "only together with stream: true"));
         }
         let params = Self {
             sampling: sampling(fields)?,
             stop: stop(fields)?,
+            stop_tokens: stop_tokens(fields)?,
             ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
             n,
-            stream,
-            include_usage: options.unwrap_or_default().include_usage.unwrap_or(false),
+            stream: fields.take("stream")?.unwrap_or(false),
+            usage: stream_usage(fields)?,
+            limit: limit(fields)?,
         };
+        refuse_unserved(fields, n)?;
         IGNORED.iter().for_each(|name| fields.ignore(name));
         Ok(params)
     }
@@ -90,26 +116,90 @@ impl Params {
     }
 }
 
+/// What other servers have, would change the answer, and is not to be had here.
+fn refuse_unserved(fields: &mut Fields, n: u32) -> Result<(), ApiError> {
+    fields.refuse_unless("best_of", |value| value.as_f64() == Some(n.into()))?;
+    for typical in ["typical_p", "typical"] {
+        fields.refuse_unless(typical, |value| value.as_f64() == Some(1.0))?;
+    }
+    for zero in ["mirostat", "min_tokens"] {
+        fields.refuse_unless(zero, |value| value.as_f64() == Some(0.0))?;
+    }
+    fields.refuse_unless("skip_special_tokens", |value| *value == json!(true))
+}
+
+/// Without `stream` it says nothing.
+fn stream_usage(fields: &mut Fields) -> Result<StreamUsage, ApiError> {
+    let options = fields.take::<StreamOptions>("stream_options")?.unwrap_or_default();
+    Ok(match (options.include_usage, options.continuous_usage_stats) {
+        (Some(true), Some(true)) => StreamUsage::Always,
+        (Some(true), _) => StreamUsage::AtTheEnd,
+        _ => StreamUsage::Nothing,
+    })
+}
+
+/// By any of the names that servers have for it; -1 is no limit.
+fn limit(fields: &mut Fields) -> Result<Option<Limit>, ApiError> {
+    let names = ["max_completion_tokens", "max_tokens", "n_predict", "num_predict"];
+    fields.take_either(&names, |fields, name| match fields.take_whole(name)? {
+        None => Ok(None),
+        Some(-1) => Ok(Some(Limit::Room)),
+        Some(tokens @ 0..) => Ok(Some(Limit::Tokens(u32::try_from(tokens).unwrap_or(u32::MAX)))),
+        Some(tokens) => {
+            Err(ApiError::invalid(name, format!("must be at least 0, or -1 for no limit, got {tokens}")))
+        }
+    })
+}
+
 fn sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
     let default = SamplingParams::default();
-    let params = SamplingParams {
+    let repetition = ["repetition_penalty", "repeat_penalty"];
+    let repetition = fields.take_either(&repetition, |fields, name| fields.take(name))?;
+    let mut params = SamplingParams {
         logit_bias: logit_bias(fields)?,
-        repetition_penalty: fields.take("repetition_penalty")?.unwrap_or(default.repetition_penalty),
+        repetition_penalty: repetition.unwrap_or(default.repetition_penalty),
         frequency_penalty: fields.take("frequency_penalty")?.unwrap_or(default.frequency_penalty),
         presence_penalty: fields.take("presence_penalty")?.unwrap_or(default.presence_penalty),
         temperature: fields.take("temperature")?.unwrap_or(default.temperature),
-        top_k: fields.take("top_k")?.unwrap_or(default.top_k),
+        top_k: top_k(fields)?.unwrap_or(default.top_k),
         top_p: fields.take("top_p")?.unwrap_or(default.top_p),
         min_p: fields.take("min_p")?.unwrap_or(default.min_p),
         seed: seed(fields)?,
         top_logprobs: None,
     };
-    params.validated().map_err(|error| ApiError::invalid(error.field(), error))
+    // The smallest set there is: the likeliest token.
+    if params.top_p == 0.0 {
+        (params.top_p, params.top_k) = (1.0, 1);
+    }
+    params.validated().map_err(|error| ApiError::invalid_as_said(error.field(), error))
+}
+
+/// 0 and, as other servers have it, -1 are off.
+fn top_k(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    match fields.take_whole("top_k")? {
+        None => Ok(None),
+        Some(-1) => Ok(Some(0)),
+        Some(number) => match u32::try_from(number) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => {
+                Err(ApiError::invalid("top_k", format!("must be 0 or more, or -1 for all, got {number}")))
+            }
+        },
+    }
+}
+
+fn stop_tokens(fields: &mut Fields) -> Result<Vec<TokenId>, ApiError> {
+    let ids: Vec<u32> = fields.take("stop_token_ids")?.unwrap_or_default();
+    if ids.len() > MAX_STOP_TOKENS {
+        let message = format!("at most {MAX_STOP_TOKENS} tokens, got {}", ids.len());
+        return Err(ApiError::invalid("stop_token_ids", message));
+    }
+    Ok(ids.into_iter().map(TokenId).collect())
 }
 
 /// Any integer of 64 bits, as clients write them; without one, randomness that nobody can repeat.
 fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
-    let Some(value) = fields.take_value("seed") else { return Ok(Uuid::new_v4().as_u64_pair().0) };
+    let Some(value) = fields.take_value("seed").map(whole) else { return Ok(Uuid::new_v4().as_u64_pair().0) };
     let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
     number.ok_or_else(|| ApiError::invalid("seed", format!("must be an integer of 64 bits, got {value}")))
 }
@@ -124,11 +214,15 @@ fn logit_bias(fields: &mut Fields) -> Result<BTreeMap<TokenId, f32>, ApiError> {
 }
 
 fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    Ok(match fields.take("stop")? {
-        None => vec![],
-        Some(OneOrMany::One(stop)) => vec![stop],
-        Some(OneOrMany::Many(stops)) => stops,
-    })
+    let Some(value) = fields.take_value("stop") else { return Ok(vec![]) };
+    let mut stops = match OneOrMany::deserialize(value) {
+        Ok(OneOrMany::One(stop)) => vec![stop],
+        Ok(OneOrMany::Many(stops)) => stops,
+        Err(_) => return Err(ApiError::invalid("stop", "must be a text or a list of texts")),
+    };
+    // An empty one is none, as for other servers.
+    stops.retain(|stop| !stop.is_empty());
+    Ok(stops)
 }
 
 /// An array with nothing in it.

@@ -25,7 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_ID: usize = 128;
 
 /// Paths that machines ask every few seconds; as traces they would only bury the others.
-const NOT_TRACED: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+const NOT_TRACED: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/health"];
 
 /// Takes the client's `x-request-id` or makes one, returns it, and puts the request into the client's trace.
 pub(super) async fn identify(State(api): State<Api>, request: Request, next: Next) -> Response {

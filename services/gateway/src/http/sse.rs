@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::choices::Usage;
+use super::{choices::Usage, params::StreamUsage};
 use crate::text::ServedModel;
 
 /// A comment this often keeps connections open while a long prompt is read.
@@ -43,11 +43,14 @@ impl Envelope {
         object
     }
 
-    /// An object of a stream. Where usage comes at the end, all others say that it is not there yet.
-    pub(super) fn chunk(&self, choices: Vec<Value>, usage_follows: bool) -> Value {
+    /// An object of a stream, with the usage so far where it is wanted in all of them. Where it comes at the end, all
+    /// others say that it is not there yet.
+    pub(super) fn chunk(&self, choices: Vec<Value>, told: StreamUsage, so_far: Usage) -> Value {
         let mut object = self.with_choices(choices);
-        if usage_follows {
-            object["usage"] = Value::Null;
+        match told {
+            StreamUsage::Nothing => {}
+            StreamUsage::AtTheEnd => object["usage"] = Value::Null,
+            StreamUsage::Always => object["usage"] = so_far.json(),
         }
         object
     }

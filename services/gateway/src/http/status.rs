@@ -51,6 +51,11 @@ fn event(name: &str, content: &impl Serialize) -> Event {
     Event::default().event(name).data(serde_json::to_string(content).unwrap_or_default())
 }
 
+/// Which version answers.
+pub(super) async fn version() -> Json<serde_json::Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
 /// The process answers.
 pub(super) async fn healthy() -> &'static str {
     "ok\n"

@@ -5,11 +5,16 @@ use std::{path::Path, time::SystemTime};
 use gguf::{Header, Value};
 use swarm_types::{ModelDigest, TokenId, visible};
 
-use super::{ChatTemplate, Message, TemplateError, TextError, Tokenizer};
+use super::{Chat, ChatTemplate, TemplateError, TextError, Tokenizer};
 
-/// Name, tokenizer and template of a model file.
+/// What people call models whose files call themselves otherwise, by digest.
+const KNOWN: [(&str, &str); 1] =
+    [("5b23ed29748cd5131287cba7cba73a5cbeab2db0a38e72b5edd8ba391d1d04e4", "SmolLM2-135M-Instruct")];
+
+/// Names, tokenizer and template of a model file.
 pub struct ServedModel {
-    id: String,
+    /// At least one; the first is shown.
+    names: Vec<String>,
     digest: ModelDigest,
     context_length: u32,
     created: u64,
@@ -35,9 +40,13 @@ impl ServedModel {
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let created = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let context = header.u32(&format!("{}.context_length", header.architecture()?))?;
+        let own = visible::cleaned(&header.name(&file).replace(char::is_whitespace, "-")).into_owned();
+        let digest = ModelDigest(header.digest);
+        let known = KNOWN.iter().find(|(known, _)| *known == digest.to_string());
+        let names = known.map(|(_, name)| (*name).to_owned()).into_iter().chain([own]).collect();
         Ok(Self {
-            id: visible::cleaned(&header.name(&file).replace(char::is_whitespace, "-")).into_owned(),
-            digest: ModelDigest(header.digest),
+            names,
+            digest,
             context_length: context,
             created: created.map_or(0, |age| age.as_secs()),
             tokenizer,
@@ -45,10 +54,28 @@ impl ServedModel {
         })
     }
 
+    /// The same under these names, if there are some, instead of what people and its file call it.
+    #[must_use]
+    pub fn named(self, names: Vec<String>) -> Self {
+        if names.is_empty() { self } else { Self { names, ..self } }
+    }
+
     /// Its name in the API.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.names[0]
+    }
+
+    /// All names by which it may be asked for, the shown one first.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether this is one of its names.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.names.iter().any(|own| own == name)
     }
 
     /// Which file.
@@ -79,15 +106,15 @@ impl ServedModel {
     ///
     /// # Errors
     /// When the model has no template, or it refuses the messages.
-    pub fn render(&self, messages: &[Message]) -> Result<String, TemplateError> {
-        self.template.as_ref().ok_or(TemplateError::Missing)?.render(messages)
+    pub fn render(&self, chat: &Chat) -> Result<String, TemplateError> {
+        self.template.as_ref().ok_or(TemplateError::Missing)?.render(chat)
     }
 
     /// The tokens of a conversation.
     ///
     /// # Errors
     /// As [`Self::render`].
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<TokenId>, TextError> {
-        self.tokenizer.encode(&self.render(messages)?)
+    pub fn encode_chat(&self, chat: &Chat) -> Result<Vec<TokenId>, TextError> {
+        self.tokenizer.encode(&self.render(chat)?)
     }
 }

@@ -1,0 +1,47 @@
+//! The flags that say how strictly requests are taken, and by which names.
+
+use clap::Args;
+
+/// How requests are taken.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "API")]
+pub struct ApiConfig {
+    /// Names by which clients ask for the model; the first is the one that is shown. Without it: what people call it,
+    /// where that is known, and what its file does.
+    #[arg(long, env = "LLAMA_SWARM_SERVED_MODEL_NAME", value_name = "NAME", value_delimiter = ',', value_parser = name)]
+    pub served_model_name: Vec<String>,
+
+    /// Answer also who asks for another model.
+    #[arg(long, env = "LLAMA_SWARM_ALLOW_ANY_MODEL")]
+    pub allow_any_model: bool,
+
+    /// Refuse requests with fields that are not known here, with 400, instead of ignoring and naming them.
+    #[arg(long, env = "LLAMA_SWARM_STRICT_FIELDS")]
+    pub strict_fields: bool,
+
+    /// Refuse who asks for more tokens than the context has room for, with 400, instead of answering with fewer.
+    #[arg(long, env = "LLAMA_SWARM_STRICT_CONTEXT")]
+    pub strict_context: bool,
+}
+
+/// Longer names fit no table.
+const LONGEST_NAME: usize = 256;
+
+fn name(text: &str) -> Result<String, String> {
+    let plain = text.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    match !text.is_empty() && text.len() <= LONGEST_NAME && plain {
+        true => Ok(text.into()),
+        false => Err(format!("must be a name of at most {LONGEST_NAME} bytes without blanks")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_single_words() {
+        assert_eq!(name("gpt-4o-mini"), Ok("gpt-4o-mini".into()));
+        assert!(["", "a b", "a\n", &"x".repeat(300)].into_iter().all(|wrong| name(wrong).is_err()));
+    }
+}
