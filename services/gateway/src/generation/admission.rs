@@ -72,7 +72,8 @@ pub(super) struct Place(Option<Held>);
 struct Held {
     places: Arc<Places>,
     principal: Principal,
-    since: Instant,
+    /// By which [`Patience`] knows it.
+    number: u64,
 }
 
 impl fmt::Debug for Place {
@@ -182,7 +183,8 @@ impl Places {
         *taken.running.entry(principal.clone()).or_default() += 1;
         taken.all_running += 1;
         self.running.send_replace(taken.all_running);
-        Place(Some(Held { places: self.clone(), principal, since: Instant::now() }))
+        let number = taken.patience.began(Instant::now());
+        Place(Some(Held { places: self.clone(), principal, number }))
     }
 
     fn end(&self, taken: &mut Taken, principal: &Principal) {
@@ -204,7 +206,9 @@ impl Places {
             let place = self.begin(taken, principal.clone());
             // Whoever has just given up is not there to take it.
             if let Err(mut place) = turn.send(place) {
-                place.0 = None;
+                if let Some(held) = place.0.take() {
+                    taken.patience.never_began(held.number);
+                }
                 self.end(taken, &principal);
             }
         }
@@ -250,9 +254,9 @@ impl Taken {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(Held { places, principal, since }) = self.0.take() else { return };
+        let Some(Held { places, principal, number }) = self.0.take() else { return };
         let mut taken = places.taken();
-        taken.patience.ended(since.elapsed());
+        taken.patience.ended(number, Instant::now());
         places.end(&mut taken, &principal);
         places.go_on(&mut taken);
     }
@@ -399,7 +403,10 @@ mod tests {
         drop(given_up);
         assert_eq!(admission.running(), 0);
         drop(runs(&admission, 3));
-        assert!(admission.places.taken().running.is_empty() && admission.places.taken().waiting.is_empty());
+        {
+            let taken = admission.places.taken();
+            assert!(taken.running.is_empty() && taken.waiting.is_empty() && taken.patience.holds_none());
+        }
         admission.drain(Duration::ZERO).await;
     }
 }
