@@ -79,7 +79,7 @@ pub(crate) struct Setup {
     pub(crate) identity: Identity,
     pub(crate) links: Links,
     pub(crate) metrics: Metrics,
-    /// Where the service runs: gRPC calls belong there, not on the loop's thread.
+    /// Where members are asked what they serve: checking what they answer is no work for the loop's thread.
     pub(crate) services: Handle,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) offers: watch::Receiver<Vec<ShardOffer>>,

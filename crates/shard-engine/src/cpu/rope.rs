@@ -9,7 +9,7 @@ use crate::{
         isa::Isa,
         math::double,
         rotation::{Pairs, rotate},
-        rows::ROWS,
+        rows::PIECE_ROWS,
         threads::Threads,
     },
     source::TensorSource,
@@ -85,8 +85,8 @@ impl Rope {
             RopeStyle::Halves => Pairs::Halves,
         };
         let row_length = rows.len() / (rotation.cosines.len() / pairs);
-        threads.for_chunks(rows, ROWS * row_length, |number, rows| {
-            let from = number * ROWS * pairs;
+        threads.for_chunks(rows, PIECE_ROWS * row_length, |number, rows| {
+            let from = number * PIECE_ROWS * pairs;
             let (cosines, sines) = (&rotation.cosines[from..], &rotation.sines[from..]);
             let angles = cosines.chunks_exact(pairs).zip(sines.chunks_exact(pairs));
             for (row, (cosines, sines)) in rows.chunks_exact_mut(row_length).zip(angles) {

@@ -19,15 +19,15 @@ const MOST_KEPT: usize = 24;
 pub(crate) type Kept<T> = RefCell<Vec<Vec<T>>>;
 
 /// Numbers that buffers are made of.
-pub(crate) trait Element: Copy + Default + 'static {
+pub(crate) trait Reusable: Copy + Default + 'static {
     /// What this thread has to use again.
     fn kept() -> &'static LocalKey<Kept<Self>>;
 }
 
-/// Implements [`Element`] for a type.
-macro_rules! element {
+/// Implements [`Reusable`] for a type.
+macro_rules! reusable {
     ($type:ty) => {
-        impl $crate::kernels::buffer::Element for $type {
+        impl $crate::kernels::buffer::Reusable for $type {
             fn kept() -> &'static std::thread::LocalKey<$crate::kernels::buffer::Kept<Self>> {
                 use std::cell::RefCell;
                 thread_local!(static KEPT: RefCell<Vec<Vec<$type>>> = const { RefCell::new(vec![]) });
@@ -36,21 +36,21 @@ macro_rules! element {
         }
     };
 }
-pub(crate) use element;
+pub(crate) use reusable;
 
-element!(f32);
-element!(i32);
-element!(usize);
+reusable!(f32);
+reusable!(i32);
+reusable!(usize);
 
 /// Some numbers. When it is dropped, its memory is used again.
 #[derive(Debug)]
-pub(crate) struct Buffer<T: Element> {
+pub(crate) struct Buffer<T: Reusable> {
     /// All of it is numbers, old ones behind `length`.
     memory: Vec<T>,
     length: usize,
 }
 
-impl<T: Element> Buffer<T> {
+impl<T: Reusable> Buffer<T> {
     /// So many numbers, whatever they are: for what is written as a whole.
     pub(crate) fn stale(length: usize) -> Self {
         // A thread that ends keeps nothing any more.
@@ -73,7 +73,7 @@ fn take<T>(kept: &mut Vec<Vec<T>>, length: usize) -> Option<Vec<T>> {
     Some(kept.swap_remove(place))
 }
 
-impl<T: Element> Drop for Buffer<T> {
+impl<T: Reusable> Drop for Buffer<T> {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
         if memory.is_empty() {
@@ -92,18 +92,18 @@ impl<T: Element> Drop for Buffer<T> {
 }
 
 /// A pass has ended: gives back what is large of these numbers. The allocator has it for the next, or for others.
-pub(crate) fn let_go<T: Element>() {
+pub(crate) fn let_go<T: Reusable>() {
     let small = |memory: &Vec<T>| memory.len() * size_of::<T>() <= LARGEST_KEPT;
     let _ = T::kept().try_with(|kept| kept.borrow_mut().retain(small));
 }
 
-impl<T: Element> From<Vec<T>> for Buffer<T> {
+impl<T: Reusable> From<Vec<T>> for Buffer<T> {
     fn from(numbers: Vec<T>) -> Self {
         Self { length: numbers.len(), memory: numbers }
     }
 }
 
-impl<T: Element> Deref for Buffer<T> {
+impl<T: Reusable> Deref for Buffer<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -111,7 +111,7 @@ impl<T: Element> Deref for Buffer<T> {
     }
 }
 
-impl<T: Element> DerefMut for Buffer<T> {
+impl<T: Reusable> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.memory[..self.length]
     }
@@ -124,7 +124,7 @@ mod tests {
     /// A type of this test alone.
     #[derive(Clone, Copy, Default, PartialEq, Debug)]
     struct Number(u64);
-    element!(Number);
+    reusable!(Number);
 
     fn kept() -> Vec<usize> {
         let mut sizes: Vec<usize> = Number::kept().with_borrow(|kept| kept.iter().map(Vec::len).collect());

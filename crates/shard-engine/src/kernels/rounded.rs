@@ -7,10 +7,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::{
-    buffer::{Buffer, element},
+    buffer::{Buffer, reusable},
     formats::PART,
     isa::Isa,
-    rows::ROWS,
+    rows::PIECE_ROWS,
     simd::{Kernel, LANES, Simd, lanes},
     threads::Threads,
 };
@@ -45,7 +45,7 @@ pub(crate) struct PartScale {
     pub sums: [i32; 2],
 }
 
-element!(PartScale);
+reusable!(PartScale);
 
 impl PartScale {
     /// The scaled sum of one half.
@@ -62,16 +62,17 @@ impl Rounded {
         let parts = inputs / PART;
         let mut words = Buffer::stale(x.len() / 2);
         let mut scales = Buffer::stale(x.len() / PART);
-        if x.len() <= ROWS * inputs {
+        if x.len() <= PIECE_ROWS * inputs {
             isa.run(Round { x, words: &mut words, scales: &mut scales });
             return Self { words, scales, parts };
         }
-        let pieces = words.chunks_mut(ROWS * inputs / 2).zip(scales.chunks_mut(ROWS * parts));
+        // Two slices of each piece go to one thread, so they are handed over together.
+        let pieces = words.chunks_mut(PIECE_ROWS * inputs / 2).zip(scales.chunks_mut(PIECE_ROWS * parts));
         let pieces: Vec<_> = pieces.map(|piece| Mutex::new(Some(piece))).collect();
         threads.for_each(pieces.len(), |number| {
             let piece = pieces[number].lock().unwrap_or_else(PoisonError::into_inner).take();
             let (words, scales) = piece.expect("each is taken once");
-            let x = &x[number * ROWS * inputs..][..2 * words.len()];
+            let x = &x[number * PIECE_ROWS * inputs..][..2 * words.len()];
             isa.run(Round { x, words, scales });
         });
         drop(pieces);
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn many_rows_are_rounded_on_several_threads_as_alone() {
-        let x = crate::bench::numbers(3 * ROWS * 64 + 64);
+        let x = crate::bench::numbers(3 * PIECE_ROWS * 64 + 64);
         let three = Threads::exactly(3).expect("started");
         let together = Rounded::new(&x, 64, Isa::best(), &three);
         for (number, row) in x.chunks(64).enumerate() {

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Rows of a piece of work: what is handed to another thread must be worth it.
-pub(crate) const ROWS: usize = 32;
+pub(crate) const PIECE_ROWS: usize = 32;
 
 /// Numbers of a piece of work where rows do not matter: whole vectors.
 const NUMBERS: usize = 1 << 14;
@@ -26,7 +26,7 @@ pub(crate) fn root_mean_square(
     threads: &Threads,
 ) -> Buffer<f32> {
     let mut out = Buffer::stale(x.len());
-    let piece = ROWS * weights.len();
+    let piece = PIECE_ROWS * weights.len();
     threads.for_chunks(&mut out, piece, |number, out| {
         let x = &x[number * piece..][..out.len()];
         isa.run(RootMeanSquare { x, weights, epsilon, out });

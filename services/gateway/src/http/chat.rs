@@ -17,7 +17,7 @@ use super::{
     fields::Fields,
     ignored::Ignored,
     logprobs,
-    params::{Limit, Params, StreamUsage, is_empty},
+    params::{MaxTokens, Params, StreamUsage, is_empty},
     path_times,
     sse::{self, Envelope},
 };
@@ -130,11 +130,11 @@ fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn max_tokens(limit: Option<Limit>) -> Result<Option<u32>, ApiError> {
+fn max_tokens(limit: Option<MaxTokens>) -> Result<Option<u32>, ApiError> {
     match limit {
-        Some(Limit::Tokens(0)) => Err(ApiError::invalid("max_tokens", "must be at least 1")),
-        Some(Limit::Tokens(tokens)) => Ok(Some(tokens)),
-        Some(Limit::Room) | None => Ok(None),
+        Some(MaxTokens::Tokens(0)) => Err(ApiError::invalid("max_tokens", "must be at least 1")),
+        Some(MaxTokens::Tokens(tokens)) => Ok(Some(tokens)),
+        Some(MaxTokens::Room) | None => Ok(None),
     }
 }
 

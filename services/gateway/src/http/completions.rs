@@ -17,7 +17,7 @@ use super::{
     fields::Fields,
     ignored::Ignored,
     logprobs::Lists,
-    params::{Limit, Params, StreamUsage},
+    params::{MaxTokens, Params, StreamUsage},
     sse::{self, Envelope},
 };
 use crate::{
@@ -130,8 +130,8 @@ impl Asked {
             prompts,
             max_tokens: match params.limit {
                 None => Some(DEFAULT_MAX_TOKENS),
-                Some(Limit::Tokens(tokens)) => Some(tokens),
-                Some(Limit::Room) => None,
+                Some(MaxTokens::Tokens(tokens)) => Some(tokens),
+                Some(MaxTokens::Room) => None,
             },
             how: How { echo: fields.take("echo")?.unwrap_or(false), logprobs },
             params,

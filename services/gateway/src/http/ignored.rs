@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderName, HeaderValue};
-use axum::response::Response;
+use axum::{
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
 
 use super::{error::ApiError, metrics::HttpMetrics};
 
@@ -19,7 +21,7 @@ const LONGEST_NAME: usize = 64;
 const MOST_NAMES: usize = 16;
 /// Each name is in the log so often at most.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
-/// Names that the log remembers. Clients have some; who makes up more is told of as one.
+/// Names that the log remembers: who makes up more does not fill it. The metric counts them all.
 const MOST_REMEMBERED: usize = 256;
 
 /// The names of a request's fields that nobody knows.
@@ -33,7 +35,7 @@ impl Ignored {
     }
 
     /// As the header shows them: those that are plain words, each once.
-    fn shown(&self) -> Option<HeaderValue> {
+    fn shown(&self) -> Option<String> {
         let plain = |name: &&String| {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
             !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(allowed)
@@ -42,8 +44,8 @@ impl Ignored {
         names.sort_unstable();
         names.dedup();
         names.truncate(MOST_NAMES);
-        let value = if names.is_empty() { "(unprintable)".into() } else { names.join(", ") };
-        (!self.0.is_empty()).then(|| HeaderValue::try_from(value).expect("plain words"))
+        let shown = if names.is_empty() { "(unprintable)".into() } else { names.join(", ") };
+        (!self.0.is_empty()).then_some(shown)
     }
 }
 
@@ -70,7 +72,7 @@ impl UnknownFields {
             return Err(ApiError::unknown(first));
         }
         let shown = ignored.shown();
-        if let Some(names) = shown.as_ref().and_then(|shown| shown.to_str().ok()) {
+        if let Some(names) = &shown {
             self.metrics.ignored(ignored.0.len() as u64);
             self.log(names);
         }
@@ -96,12 +98,13 @@ impl UnknownFields {
 
 /// What the answer says of fields that were ignored.
 #[derive(Debug)]
-pub(super) struct Noted(Option<HeaderValue>);
+pub(super) struct Noted(Option<String>);
 
 impl Noted {
     /// The answer with the header, if there is something to say.
     pub(super) fn tell(self, mut response: Response) -> Response {
         if let Some(names) = self.0 {
+            let names = HeaderValue::try_from(names).expect("plain words");
             response.headers_mut().insert(HEADER, names);
         }
         response
@@ -120,7 +123,7 @@ mod tests {
 
     #[test]
     fn names_are_shown_once_in_order_and_only_plain_ones() {
-        let shown = |names: &[&str]| ignored(names).shown().map(|value| value.to_str().unwrap().to_owned());
+        let shown = |names: &[&str]| ignored(names).shown();
         assert_eq!(shown(&[]), None);
         assert_eq!(shown(&["num_ctx", "keep_alive", "num_ctx"]), Some("keep_alive, num_ctx".into()));
         assert_eq!(shown(&["a\r\nset-cookie: x", "ok"]), Some("ok".into()));

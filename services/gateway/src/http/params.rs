@@ -59,7 +59,7 @@ pub(super) enum StreamUsage {
 
 /// Most tokens of an answer, as they were asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Limit {
+pub(super) enum MaxTokens {
     /// As many as there is room for.
     Room,
     Tokens(u32),
@@ -79,7 +79,7 @@ pub(super) struct Params {
     pub(super) stream: bool,
     pub(super) usage: StreamUsage,
     /// Nothing was said of it: none.
-    pub(super) limit: Option<Limit>,
+    pub(super) limit: Option<MaxTokens>,
 }
 
 impl Params {
@@ -139,12 +139,12 @@ fn stream_usage(fields: &mut Fields) -> Result<StreamUsage, ApiError> {
 }
 
 /// By any of the names that servers have for it; -1 is no limit.
-fn limit(fields: &mut Fields) -> Result<Option<Limit>, ApiError> {
+fn limit(fields: &mut Fields) -> Result<Option<MaxTokens>, ApiError> {
     let names = ["max_completion_tokens", "max_tokens", "n_predict", "num_predict"];
     fields.take_either(&names, |fields, name| match fields.take_whole(name)? {
         None => Ok(None),
-        Some(-1) => Ok(Some(Limit::Room)),
-        Some(tokens @ 0..) => Ok(Some(Limit::Tokens(u32::try_from(tokens).unwrap_or(u32::MAX)))),
+        Some(-1) => Ok(Some(MaxTokens::Room)),
+        Some(tokens @ 0..) => Ok(Some(MaxTokens::Tokens(u32::try_from(tokens).unwrap_or(u32::MAX)))),
         Some(tokens) => {
             Err(ApiError::invalid(name, format!("must be at least 0, or -1 for no limit, got {tokens}")))
         }

@@ -1,14 +1,14 @@
 //! Rows laid side by side, so that a tile of them is read in one stream.
 
 use crate::kernels::{
-    buffer::{Buffer, Element},
-    rows::ROWS,
+    buffer::{Buffer, Reusable},
+    rows::PIECE_ROWS,
     threads::Threads,
 };
 
 /// `[tiles][numbers][rows of a tile]`.
 #[derive(Debug)]
-pub(super) struct Tiles<T: Element> {
+pub(super) struct Tiles<T: Reusable> {
     values: Buffer<T>,
     /// Numbers in a row.
     length: usize,
@@ -17,7 +17,7 @@ pub(super) struct Tiles<T: Element> {
     height: usize,
 }
 
-impl<T: Element + Sync + Send> Tiles<T> {
+impl<T: Reusable + Sync + Send> Tiles<T> {
     /// Of `rows` `[rows][from]`, each padded to `length`, in tiles as even as can be of at most `most` rows.
     pub(super) fn new(values: &[T], from: usize, length: usize, most: usize, threads: &Threads) -> Self {
         let rows = values.len() / from;
@@ -25,7 +25,7 @@ impl<T: Element + Sync + Send> Tiles<T> {
         let size = rows.div_ceil(height) * height * length;
         // Nobody reads what a last tile has beyond its rows.
         let mut tiles = if from == length { Buffer::stale(size) } else { Buffer::zeros(size) };
-        let at_once = (ROWS / height).max(1);
+        let at_once = (PIECE_ROWS / height).max(1);
         threads.for_chunks(&mut tiles, at_once * height * length, |number, tiles| {
             let first = number * at_once * height;
             let rows = values[first * from..].chunks_exact(from).take(at_once * height);
