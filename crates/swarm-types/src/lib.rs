@@ -8,6 +8,7 @@ mod announcement;
 mod cut;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
+mod grammar;
 mod id;
 mod layers;
 mod route;
@@ -24,6 +25,7 @@ pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };
 pub use cut::{Cut, CutCosts, ShardWeights};
+pub use grammar::{Grammar, GrammarTooLong, MAX_GRAMMAR_BYTES};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
 pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};

@@ -5,6 +5,7 @@
 //! that [`route`] plans.
 
 mod access;
+pub mod chat;
 pub mod clients;
 pub mod completion;
 mod config;

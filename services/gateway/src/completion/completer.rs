@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use swarm_types::{SamplingParams, TargetScore, TokenId};
+use swarm_types::{Grammar, SamplingParams, TargetScore, TokenId};
 
 use super::assembler::{Assembler, TextChunk};
 use crate::{
@@ -29,6 +29,8 @@ pub struct CompletionRequest {
     pub prompt: Vec<TokenId>,
     /// How each token is picked.
     pub sampling: SamplingParams,
+    /// What the text must be like.
+    pub grammar: Option<Grammar>,
     /// Absent: as many as the context holds; that is the most there can be.
     pub max_tokens: Option<u32>,
     /// The text ends before the one of these that is complete first.
@@ -122,6 +124,7 @@ impl Completer {
             operation: request.operation,
             prompt: request.prompt,
             sampling: request.sampling,
+            grammar: request.grammar,
             max_tokens: request.max_tokens.map_or(room, |asked| asked.min(room)),
             end_tokens: [own_end_tokens, &request.stop_tokens].concat(),
             score_prompt: request.score_prompt,
@@ -284,6 +287,7 @@ mod tests {
             operation: Operation::TextCompletion,
             prompt: vec![TokenId(10)],
             sampling: SamplingParams::greedy(),
+            grammar: None,
             max_tokens: Some(64),
             stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
             stop_tokens: vec![],

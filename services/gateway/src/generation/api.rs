@@ -7,7 +7,7 @@
 use std::{fmt::Display, pin::Pin, time::Duration};
 
 use futures::{Stream, future::BoxFuture};
-use swarm_types::{HopTiming, NodeId, SamplingParams, TargetScore, TokenId, TokenLogprob};
+use swarm_types::{Grammar, HopTiming, NodeId, SamplingParams, TargetScore, TokenId, TokenLogprob};
 
 use crate::clients::Principal;
 
@@ -51,6 +51,8 @@ pub struct GenerationRequest {
     pub prompt: Vec<TokenId>,
     /// How each token is picked; with its seed it decides the whole continuation.
     pub sampling: SamplingParams,
+    /// What the continuation must be like.
+    pub grammar: Option<Grammar>,
     /// At most this many tokens are generated. 0 only scores the prompt.
     pub max_tokens: u32,
     /// Tokens that end the generation. Empty: it goes on to `max_tokens`.
