@@ -79,6 +79,7 @@ impl InferenceService {
             operation,
             prompt: encoded.map_err(status)?,
             sampling,
+            grammar: None,
             max_tokens: wire.max_tokens,
             stop: wire.stop,
             stop_tokens: vec![],

@@ -42,6 +42,7 @@ fn request(prompt_tokens: u32, max_tokens: u32) -> GenerationRequest {
         operation: Operation::TextCompletion,
         prompt: prompt(prompt_tokens),
         sampling: SamplingParams::greedy(),
+        grammar: None,
         max_tokens,
         end_tokens: vec![],
         score_prompt: None,

@@ -76,6 +76,7 @@ pub(super) async fn complete(
             operation: Operation::Chat,
             prompt: prompt.clone(),
             sampling,
+            grammar: None,
             max_tokens,
             stop: params.stop.clone(),
             stop_tokens: params.stop_tokens.clone(),

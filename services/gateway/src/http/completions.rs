@@ -95,6 +95,7 @@ pub(super) async fn complete(
             operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,
+            grammar: None,
             max_tokens,
             stop: params.stop.clone(),
             stop_tokens: params.stop_tokens.clone(),
