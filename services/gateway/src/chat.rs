@@ -2,4 +2,6 @@
 
 mod api;
 
-pub use api::{ChatChunk, ChatEvent, ChatEvents, ChatFinish, ChatRequest, ChatStream, Delta, Tool, ToolChoice};
+pub use api::{
+    ChatChunk, ChatEvent, ChatEvents, ChatFinish, ChatRequest, ChatStream, Delta, Tool, ToolChoice,
+};

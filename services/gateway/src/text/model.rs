@@ -3,6 +3,7 @@
 use std::{path::Path, time::SystemTime};
 
 use gguf::{Header, Value};
+use grammar::Grammars;
 use swarm_types::{ModelDigest, TokenId, visible};
 
 use super::{Chat, ChatTemplate, TemplateError, TextError, Tokenizer};
@@ -20,6 +21,7 @@ pub struct ServedModel {
     created: u64,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    grammars: Grammars,
 }
 
 impl ServedModel {
@@ -51,6 +53,7 @@ impl ServedModel {
             created: created.map_or(0, |age| age.as_secs()),
             tokenizer,
             template,
+            grammars: Grammars::new(path.to_owned()),
         })
     }
 
@@ -100,6 +103,12 @@ impl ServedModel {
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Grammars over its tokens.
+    #[must_use]
+    pub fn grammars(&self) -> &Grammars {
+        &self.grammars
     }
 
     /// The conversation as text.
