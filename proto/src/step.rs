@@ -37,7 +37,8 @@ impl TryFrom<wire::Step> for Step {
             return Err(WireError::new("timings", "more than there can be hops"));
         }
         let (position, samples, scores) = (wire.position, wire.samples, wire.scores);
-        Ok(Self { kind, position, input, samples, scores, timings: convert(wire.timings) })
+        let (pools, timings) = (wire.pools, convert(wire.timings));
+        Ok(Self { kind, position, input, samples, scores, pools, timings })
     }
 }
 
@@ -82,6 +83,7 @@ impl From<Step> for wire::Step {
             kind: kind.into(),
             samples: step.samples,
             scores: step.scores,
+            pools: step.pools,
         }
     }
 }
@@ -123,6 +125,7 @@ impl From<StepOutput> for wire::Output {
             position: output.position,
             tokens: convert(output.tokens),
             scores: convert(output.scores),
+            pooled: output.pooled,
             timings: convert(output.timings),
         }
     }
@@ -132,8 +135,12 @@ impl TryFrom<wire::Output> for StepOutput {
     type Error = WireError;
 
     fn try_from(wire: wire::Output) -> Result<Self, WireError> {
+        if let Some(place) = wire.pooled.iter().position(|number| !number.is_finite()) {
+            return Err(WireError::new("pooled", format!("number {place} is not finite")));
+        }
         Ok(Self {
             position: wire.position,
+            pooled: wire.pooled,
             tokens: try_convert(wire.tokens)?,
             scores: try_convert(wire.scores)?,
             timings: convert(wire.timings),

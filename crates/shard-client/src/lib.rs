@@ -274,6 +274,7 @@ mod tests {
             input: StepInput::Activations { rows: rows as u32, values: vec![0.5; rows * hidden] },
             samples: u32::MAX,
             scores: u32::MAX,
+            pools: true,
             timings: vec![
                 HopTiming { queue: Duration::MAX, compute: Duration::MAX, batch_rows: u32::MAX };
                 rows

@@ -109,6 +109,18 @@ pub(crate) trait Backend: fmt::Debug + Send {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError>;
 
+    /// Calls `each` for every one of these rows, in their order, with its numbers `[hidden]` behind the final norm. Only
+    /// for a part that ends with the head.
+    ///
+    /// # Errors
+    /// When the computation fails.
+    fn normed(
+        &self,
+        hidden: &Hidden,
+        rows: Range<usize>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), EngineError>;
+
     /// Forgets what lies in a cache from this position on.
     fn truncate(&self, cache: &mut Cache, position: u32);
 }

@@ -153,6 +153,18 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn normed(
+        &self,
+        hidden: &Hidden,
+        rows: Range<usize>,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), EngineError> {
+        let (x, width) = (hidden.get::<Vec<f32>>(), self.hyper.hidden);
+        let head = self.head.as_ref().expect("only a part that ends with the head is asked for its norm");
+        head.normed(&x[rows.start * width..rows.end * width], &self.arithmetic, each);
+        Ok(())
+    }
+
     fn truncate(&self, cache: &mut Cache, position: u32) {
         cache.get::<SlotCache>().truncate(position as usize);
     }

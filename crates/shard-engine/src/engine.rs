@@ -355,7 +355,30 @@ impl Engine {
                 }
             }
         })?;
+        self.pool(group, &hidden, &runs, &mut outputs)?;
         Ok(outputs.into_iter().map(|output| output.map(StepResult::Output)).collect())
+    }
+}
+
+impl Engine {
+    /// Sums up the rows of the steps that want it, row after row.
+    fn pool(
+        &self,
+        group: &[Member<'_>],
+        hidden: &Hidden,
+        runs: &[Range<usize>],
+        outputs: &mut [Result<StepOutput, EngineError>],
+    ) -> Result<(), EngineError> {
+        for ((member, run), output) in group.iter().zip(runs).zip(outputs) {
+            let (true, Ok(output)) = (member.step.pools, output) else { continue };
+            let mut sum = vec![0.0; self.hyper.hidden];
+            self.backend.normed(hidden, run.clone(), &mut |row| {
+                sum.iter_mut().zip(row).for_each(|(sum, number)| *sum += f64::from(*number));
+            })?;
+            check_finite("hidden states", sum.iter().all(|number| number.is_finite()))?;
+            output.pooled = sum;
+        }
+        Ok(())
     }
 }
 
@@ -389,5 +412,5 @@ fn check_finite(what: &'static str, finite: bool) -> Result<(), EngineError> {
 }
 
 fn empty_output(step: &Step) -> StepOutput {
-    StepOutput { position: step.end(), tokens: vec![], scores: vec![], timings: vec![] }
+    StepOutput { position: step.end(), tokens: vec![], scores: vec![], pooled: vec![], timings: vec![] }
 }

@@ -76,6 +76,8 @@ pub struct Step {
     pub samples: u32,
     /// Score, under each of the first so many rows, the token that follows it in the prompt.
     pub scores: u32,
+    /// Sum up its rows' hidden states.
+    pub pools: bool,
     /// One entry for each hop passed so far.
     pub timings: Vec<HopTiming>,
 }
@@ -149,6 +151,8 @@ pub struct StepOutput {
     pub tokens: Vec<SampledToken>,
     /// One for each row that was to be scored, in their order.
     pub scores: Vec<TargetScore>,
+    /// Where the step pools: `[hidden]`, the sum of its rows behind the last layer and the final norm.
+    pub pooled: Vec<f64>,
     /// One entry for each hop of the route.
     pub timings: Vec<HopTiming>,
 }

@@ -35,6 +35,7 @@ fn step() -> Step {
         input: vec![TokenId(1), TokenId(2)].into(),
         samples: 2,
         scores: 1,
+        pools: true,
         timings: vec![],
     }
 }
@@ -134,7 +135,7 @@ fn sampled() -> StepOutput {
         SampledToken { token: TokenId(7), logprob: Some(-0.5), top: vec![likely(7, -0.5), likely(3, -2.0)] };
     let second = SampledToken { token: TokenId(8), logprob: None, top: vec![] };
     let scores = vec![TargetScore { target: likely(1, -3.0), top: vec![] }];
-    StepOutput { position: 9, tokens: vec![first, second], scores, timings: vec![] }
+    StepOutput { position: 9, tokens: vec![first, second], scores, pooled: vec![0.5, -1.0], timings: vec![] }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod assembler;
 mod completer;
+mod embedder;
 
 pub use assembler::{PlacedToken, TextChunk, TokenPath};
 pub use completer::{Completer, CompletionEvent, CompletionRequest, CompletionStream};

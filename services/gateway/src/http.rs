@@ -9,6 +9,7 @@ mod choices;
 mod completions;
 mod config;
 mod cors;
+mod embeddings;
 mod error;
 mod fields;
 mod ignored;
@@ -55,6 +56,7 @@ impl Api {
         let completions = Router::new()
             .route("/v1/chat/completions", post(chat::complete))
             .route("/v1/completions", post(completions::complete))
+            .route("/v1/embeddings", post(embeddings::embed))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
             .layer(middleware::from_fn_with_state(self.clone(), limit));
         let routes = Router::new()

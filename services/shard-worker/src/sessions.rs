@@ -206,7 +206,8 @@ impl Place {
         if let Some(Cache::InUse(_, Some(held))) = self.sessions.table().cache_of(&self.session, self.attempt)
         {
             let (tokens, timings) = (output.tokens.clone(), output.timings.clone());
-            held.last = Some(StepOutput { position: output.position, tokens, scores: vec![], timings });
+            let (scores, pooled) = (vec![], vec![]);
+            held.last = Some(StepOutput { position: output.position, tokens, scores, pooled, timings });
         }
     }
 

@@ -84,6 +84,14 @@ impl Head {
         self.output.packed()
     }
 
+    /// Calls `each` with every row of `x` `[rows][hidden]` behind the norm.
+    pub(crate) fn normed(&self, x: &[f32], arithmetic: &Arithmetic, mut each: impl FnMut(&[f32])) {
+        for rows in x.chunks(ROWS_AT_ONCE * self.norm.size()) {
+            let normed = self.norm.apply(rows, arithmetic.isa, &arithmetic.threads);
+            normed.chunks_exact(self.norm.size()).for_each(&mut each);
+        }
+    }
+
     /// Calls `each` with the place and the logits of every row of `x` `[rows][hidden]`.
     pub(crate) fn logits(
         &self,

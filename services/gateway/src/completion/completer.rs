@@ -95,9 +95,22 @@ impl Completer {
     /// # Errors
     /// `prompt` when it cannot be tokenized; its length when it cannot fit into the context.
     pub async fn encode(&self, text: String) -> Result<Vec<TokenId>, GenerationError> {
-        self.check_length("prompt", text.len())?;
+        self.encode_as(Operation::TextCompletion, text).await
+    }
+
+    /// The same of the field that the operation reads.
+    ///
+    /// # Errors
+    /// As [`Self::encode`], with that field.
+    pub async fn encode_as(
+        &self,
+        operation: Operation,
+        text: String,
+    ) -> Result<Vec<TokenId>, GenerationError> {
+        let field = operation.input();
+        self.check_length(field, text.len())?;
         let encoded = self.blocking(move |model| model.tokenizer().encode(&text)).await?;
-        encoded.map_err(|error| GenerationError::invalid("prompt", error))
+        encoded.map_err(|error| GenerationError::invalid(field, error))
     }
 
     /// The tokens of a conversation, up to where the answer begins.
@@ -119,12 +132,27 @@ impl Completer {
         if let Some(grammar) = &request.grammar {
             self.check_grammar("grammar", grammar).await?;
         }
+        let assembler = Assembler::new(&request.stop);
+        let tokens = self.generator.start(self.generation(request, false)).await?;
+        Ok(text(tokens, assembler, self.model.clone()))
+    }
+
+    /// Starts to sum up the hidden states of a prompt.
+    pub(super) async fn start_pooling(
+        &self,
+        request: CompletionRequest,
+    ) -> Result<GenerationStream, GenerationError> {
+        self.check(&request)?;
+        self.generator.start(self.generation(request, true)).await
+    }
+
+    fn generation(&self, request: CompletionRequest, pools: bool) -> GenerationRequest {
         let room = self.model.context_length().saturating_sub(count(request.prompt.len()));
         let own_end_tokens = self.model.tokenizer().end_tokens();
         // Behind a text that is complete by its grammar only an end token can come.
         let goes_on = request.ignore_eos && request.grammar.is_none();
         let own_end_tokens = if goes_on { &[] } else { own_end_tokens };
-        let tokens = self.generator.start(GenerationRequest {
+        GenerationRequest {
             principal: request.principal,
             operation: request.operation,
             prompt: request.prompt,
@@ -133,8 +161,8 @@ impl Completer {
             max_tokens: request.max_tokens.map_or(room, |asked| asked.min(room)),
             end_tokens: [own_end_tokens, &request.stop_tokens].concat(),
             score_prompt: request.score_prompt,
-        });
-        Ok(text(tokens.await?, Assembler::new(&request.stop), self.model.clone()))
+            pools,
+        }
     }
 
     /// Whether texts can be held to a grammar, which came as this field.
@@ -154,10 +182,10 @@ impl Completer {
         let vocabulary = count(self.model.tokenizer().vocabulary());
         let unknown = |id: &&TokenId| id.0 >= vocabulary;
         if request.prompt.is_empty() {
-            return Err(GenerationError::invalid("prompt", "must have at least one token"));
+            return Err(GenerationError::invalid(request.operation.input(), "must have at least one token"));
         }
         let ids = [
-            ("prompt", request.prompt.iter().find(unknown)),
+            (request.operation.input(), request.prompt.iter().find(unknown)),
             ("logit_bias", request.sampling.logit_bias.keys().find(unknown)),
             ("stop_token_ids", request.stop_tokens.iter().find(unknown)),
         ];
@@ -237,6 +265,8 @@ fn text(mut tokens: GenerationStream, mut assembler: Assembler, model: Arc<Serve
         while let Some(event) = tokens.next().await {
             match event {
                 Ok(GenerationEvent::PromptScores(scores)) => yield Ok(CompletionEvent::PromptScores(scores)),
+                // Nothing here wants it.
+                Ok(GenerationEvent::Pooled(_)) => {}
                 Ok(GenerationEvent::Token(token)) => {
                     completion_tokens += 1;
                     let (chunk, stopped) = assembler.push(token, model.tokenizer());

@@ -18,6 +18,8 @@ pub enum Operation {
     Chat,
     /// How a text goes on.
     TextCompletion,
+    /// What a text is like, as numbers.
+    Embeddings,
 }
 
 impl Operation {
@@ -27,6 +29,7 @@ impl Operation {
         match self {
             Self::Chat => "chat",
             Self::TextCompletion => "text_completion",
+            Self::Embeddings => "embeddings",
         }
     }
 
@@ -36,6 +39,7 @@ impl Operation {
         match self {
             Self::Chat => "messages",
             Self::TextCompletion => "prompt",
+            Self::Embeddings => "input",
         }
     }
 }
@@ -53,12 +57,14 @@ pub struct GenerationRequest {
     pub sampling: SamplingParams,
     /// What the continuation must be like.
     pub grammar: Option<Grammar>,
-    /// At most this many tokens are generated. 0 only scores the prompt.
+    /// At most this many tokens are generated. 0 only reads the prompt, for scores or an embedding.
     pub max_tokens: u32,
     /// Tokens that end the generation. Empty: it goes on to `max_tokens`.
     pub end_tokens: Vec<TokenId>,
     /// Score the prompt's own tokens and report this many of the likeliest at each place.
     pub score_prompt: Option<u32>,
+    /// Sum up the hidden states of the prompt.
+    pub pools: bool,
 }
 
 /// What happens in a generation, in order.
@@ -67,6 +73,9 @@ pub enum GenerationEvent {
     /// Scores of the next prompt tokens, from the prompt's second token on (the first has none before it). Together
     /// these events score each of them once. All come before the first token.
     PromptScores(Vec<TargetScore>),
+    /// The sum `[hidden]` of the next positions' hidden states, behind the last layer and the final norm. Together these
+    /// events have each position of the prompt once.
+    Pooled(Vec<f64>),
     /// A token of the continuation.
     Token(GeneratedToken),
     /// Nothing comes after it.

@@ -35,8 +35,8 @@ pub(super) struct Driver {
     precision: Precision,
     /// The prompt and what was generated.
     tokens: Vec<TokenId>,
-    /// Prompt scores that were reported.
-    scored: usize,
+    /// Rows of the prompt whose scores, or share of the sum, were reported.
+    read: usize,
     /// When the token that is waited for was first asked for.
     asked_at: Option<Instant>,
     /// When the last token came.
@@ -97,7 +97,7 @@ impl Driver {
             recovery: Recovery::new(&given.config),
             tokens: given.request.prompt.clone(),
             attempt: Attempt::FIRST,
-            scored: 0,
+            read: 0,
             asked_at: None,
             last_token_at: None,
             finished: None,
@@ -135,7 +135,7 @@ impl Driver {
 
     /// `None` when nobody is interested any more.
     async fn generate(&mut self, first: Reserved) -> Option<Result<FinishReason, GenerationError>> {
-        if self.given.request.max_tokens == 0 && self.scores_wanted() == 0 {
+        if self.given.request.max_tokens == 0 && self.rows_to_read() == 0 {
             return Some(Ok(FinishReason::Length));
         }
         let mut reserved = first;
@@ -207,8 +207,8 @@ impl Driver {
         }
         let kept = pipeline.opened().await? as usize;
         debug!(kept, tokens = self.tokens.len(), "the hops have the session");
-        let scored = self.scored == self.scores_wanted();
-        if scored
+        let all_read = self.read == self.rows_to_read();
+        if all_read
             && let Some(lost) = pipeline.last_answer()
             && (lost.position as usize, lost.tokens.len()) == (self.tokens.len(), 1)
         {
@@ -221,12 +221,17 @@ impl Driver {
             }
         }
         let begin = kept.min(self.tokens.len() - 1);
-        Ok(Resume::At(if scored { begin } else { begin.min(self.scored) }))
+        Ok(Resume::At(if all_read { begin } else { begin.min(self.read) }))
     }
 
     /// Prompt tokens that are scored: all but the first, which has none before it.
     fn scores_wanted(&self) -> usize {
         self.given.request.score_prompt.map_or(0, |_| self.given.request.prompt.len() - 1)
+    }
+
+    /// Rows of the prompt of which something is told.
+    fn rows_to_read(&self) -> usize {
+        if self.given.request.pools { self.given.request.prompt.len() } else { self.scores_wanted() }
     }
 
     fn open_session(&self, reserved: &Reserved) -> OpenSession {
@@ -253,7 +258,7 @@ impl Driver {
         let mut sampling = sampling.clone();
         // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
         sampling.top_logprobs = sampling.top_logprobs.max(*score_prompt);
-        let tokens = match self.scored < self.scores_wanted() {
+        let tokens = match self.read < self.scores_wanted() {
             _ if sampling.uses_history() || grammar.is_some() => self.tokens.clone(),
             true => prompt.clone(),
             false => vec![],
@@ -283,10 +288,10 @@ impl Driver {
         self.next(pipeline).await
     }
 
-    /// A chunk's scores were reported all or not at all, so one ends where those that were reported end.
+    /// What a chunk's rows tell was reported all or not at all, so one ends where those that were read end.
     fn chunk_end(&self, start: usize) -> usize {
         let end = self.tokens.len().min(start + self.given.config.prefill_chunk as usize);
-        if start < self.scored { end.min(self.scored) } else { end }
+        if start < self.read { end.min(self.read) } else { end }
     }
 
     async fn send(
@@ -304,6 +309,7 @@ impl Driver {
             position: count(rows.start),
             input: self.tokens.get(rows.clone()).unwrap_or_default().to_vec().into(),
             samples: u32::from(sample),
+            pools: self.given.request.pools && rows.start >= self.read,
             scores: self.scores(rows),
             ..Step::default()
         };
@@ -313,13 +319,13 @@ impl Driver {
 
     /// Of these rows, how many are followed by a token of the prompt that is to be scored and was not yet.
     fn scores(&self, rows: Range<usize>) -> u32 {
-        if rows.start < self.scored {
+        if rows.start < self.read || self.given.request.pools {
             return 0;
         }
         count(rows.end.min(self.scores_wanted()).saturating_sub(rows.start))
     }
 
-    /// The next answer; its prompt scores are reported.
+    /// The next answer; what it tells of the prompt is reported.
     async fn next(&mut self, pipeline: &mut Pipeline) -> Result<StepOutput, Interruption> {
         let mut output = pipeline.next().await?;
         debug!(position = output.position, "step answered");
@@ -327,9 +333,14 @@ impl Driver {
         self.given.outlet.open();
         let scores = std::mem::take(&mut output.scores);
         if !scores.is_empty() {
-            self.scored += scores.len();
+            self.read += scores.len();
             let scores = scores.into_iter().map(|score| self.trimmed(score)).collect();
             self.given.outlet.emit(GenerationEvent::PromptScores(scores)).await?;
+        }
+        let pooled = std::mem::take(&mut output.pooled);
+        if !pooled.is_empty() {
+            self.read = output.position as usize;
+            self.given.outlet.emit(GenerationEvent::Pooled(pooled)).await?;
         }
         Ok(output)
     }

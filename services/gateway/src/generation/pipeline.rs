@@ -49,6 +49,7 @@ struct Expected {
     position: u32,
     sampled: usize,
     scores: usize,
+    pools: bool,
 }
 
 impl Pipeline {
@@ -125,8 +126,12 @@ impl Pipeline {
 
     /// Sends a step down the route.
     pub(super) async fn send(&mut self, step: Step) -> Result<(), Trouble> {
-        let expected =
-            Expected { position: step.end(), sampled: step.samples as usize, scores: step.scores as usize };
+        let expected = Expected {
+            position: step.end(),
+            sampled: step.samples as usize,
+            scores: step.scores as usize,
+            pools: step.pools,
+        };
         let Streams { hops, trouble, .. } = streams(&mut self.streams);
         let sent = tokio::select! {
             sent = hops.send(step) => sent,
@@ -162,8 +167,12 @@ impl Pipeline {
 
     fn checked(&mut self, output: StepOutput) -> Result<StepOutput, String> {
         let expected = self.under_way.pop_front().ok_or("an answer to no step")?;
-        let got =
-            Expected { position: output.position, sampled: output.tokens.len(), scores: output.scores.len() };
+        let got = Expected {
+            position: output.position,
+            sampled: output.tokens.len(),
+            scores: output.scores.len(),
+            pools: !output.pooled.is_empty(),
+        };
         if got == expected { Ok(output) } else { Err(format!("expected {expected:?}, got {got:?}")) }
     }
 

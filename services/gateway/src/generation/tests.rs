@@ -46,6 +46,7 @@ fn request(prompt_tokens: u32, max_tokens: u32) -> GenerationRequest {
         max_tokens,
         end_tokens: vec![],
         score_prompt: None,
+        pools: false,
     }
 }
 
@@ -53,6 +54,7 @@ fn request(prompt_tokens: u32, max_tokens: u32) -> GenerationRequest {
 #[derive(Default, Debug)]
 struct Outcome {
     scores: Vec<TargetScore>,
+    pooled: f64,
     tokens: Vec<GeneratedToken>,
     end: Option<Result<FinishReason, GenerationError>>,
 }
@@ -74,6 +76,7 @@ async fn finish(mut stream: GenerationStream) -> Outcome {
         assert_eq!(outcome.end, None, "nothing comes after the end");
         match event {
             Ok(GenerationEvent::PromptScores(scores)) => outcome.scores.extend(scores),
+            Ok(GenerationEvent::Pooled(sum)) => outcome.pooled += sum[0],
             Ok(GenerationEvent::Token(token)) => outcome.tokens.push(token),
             Ok(GenerationEvent::Finished(reason)) => outcome.end = Some(Ok(reason)),
             Err(error) => outcome.end = Some(Err(error)),
@@ -227,6 +230,18 @@ async fn scores_are_reported_once_whatever_the_hops_have_kept() {
         continued_to_the_end(&outcome, 13, 4);
         let targets: Vec<_> = outcome.scores.iter().map(|score| score.target.token).collect();
         assert_eq!(targets, prompt(13)[1..], "{keep} kept");
+    }
+}
+
+#[tokio::test]
+async fn each_position_is_pooled_once_whatever_the_hops_have_kept() {
+    for keep in [0, 3, 6, 11, 400] {
+        let faults = [Fault::Breaks { at: 8 }, Fault::LosesAnswer { at: 12 }, Fault::LosesAnswer { at: 12 }];
+        let fakes = FakeSwarm::start(&[&["a"]], faults).await;
+        fakes.keep(keep);
+        let outcome = run(&fakes, GenerationRequest { pools: true, ..request(13, 0) }).await;
+        assert_eq!(outcome.end, Some(Ok(FinishReason::Length)), "{keep} kept");
+        assert_eq!(outcome.pooled, f64::from(13 * 14 / 2), "{keep} kept");
     }
 }
 

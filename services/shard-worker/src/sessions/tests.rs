@@ -63,7 +63,7 @@ fn counts(sessions: &Sessions) -> (usize, usize) {
 
 fn output(token: u32) -> StepOutput {
     let sampled = SampledToken { token: TokenId(token), logprob: None, top: vec![] };
-    StepOutput { position: 3, tokens: vec![sampled], scores: vec![], timings: vec![] }
+    StepOutput { position: 3, tokens: vec![sampled], scores: vec![], pooled: vec![], timings: vec![] }
 }
 
 fn cause<T: std::fmt::Debug>(refused: Result<T, Refusal>) -> RefusalCause {

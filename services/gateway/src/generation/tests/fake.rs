@@ -140,6 +140,11 @@ fn next_token(tokens: &[TokenId]) -> TokenId {
     TokenId(1000 + (hasher.finish() % 1000) as u32)
 }
 
+/// What the rows of a step add to the sum.
+fn pooled(step: &Step) -> f64 {
+    (step.position..step.end()).map(|position| f64::from(position) + 1.0).sum()
+}
+
 pub(super) fn score(token: TokenId) -> f32 {
     -(token.0 as f32) / 10.0
 }
@@ -387,6 +392,7 @@ impl FakeSession {
                     top: alternatives(),
                 })
                 .collect(),
+            pooled: if step.pools { vec![pooled(step)] } else { vec![] },
             timings: vec![HopTiming::default(); self.open.below.len() + 1],
         }
     }
