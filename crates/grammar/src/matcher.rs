@@ -75,7 +75,12 @@ impl Matcher {
     /// # Errors
     /// When it may not come next.
     pub fn take(&mut self, token: TokenId) -> Result<(), GrammarError> {
-        self.library.consume_token(token.0).map_err(stuck)?;
+        // Behind a complete text the library takes nothing any more.
+        if !self.library.is_stopped() {
+            self.library.consume_token(token.0).map_err(stuck)?;
+        } else if !self.mask()?.allows(token) {
+            return Err(GrammarError::Stuck(format!("token {token} comes behind the end")));
+        }
         self.taken += 1;
         Ok(())
     }

@@ -71,7 +71,7 @@ impl Vocabulary {
         let work = move || {
             let mut library = Library::new(factory.create_parser(source));
             // Errors show themselves, and what the first mask needs is shared.
-            library.compute_mask().map(|_| library)
+            library.compute_mask_or_eos().map(|_| library)
         };
         let thread = thread::Builder::new().name("grammar".into()).stack_size(STACK);
         let running = thread.spawn(work).map_err(|error| GrammarError::Invalid(error.to_string()))?;
@@ -120,10 +120,13 @@ fn source(grammar: &Grammar) -> Result<TopLevelGrammar, GrammarError> {
     })
 }
 
-/// The library's reasons may contain the whole grammar.
+/// The library's reasons may contain the whole grammar, and some are names for those who know it.
 fn shortened(reason: &str) -> String {
     const MOST: usize = 500;
-    let reason = reason.trim();
+    let reason = reason.trim_end_matches("<non-verbose/>").trim();
+    if reason.starts_with("NoExtension") {
+        return "no text fits it".into();
+    }
     match reason.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.to_owned(),
