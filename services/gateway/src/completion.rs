@@ -1,7 +1,9 @@
 //! Between text and tokens: what the front sides (HTTP, gRPC) ask for, and the text they get.
 
 mod assembler;
+pub(crate) mod choices;
 mod completer;
 
 pub use assembler::{PlacedToken, TextChunk, TokenPath};
+pub use choices::StartError;
 pub use completer::{Completer, CompletionEvent, CompletionRequest, CompletionStream};

@@ -5,15 +5,16 @@
 mod api;
 mod busy;
 mod chat;
-mod choices;
 mod completions;
 mod config;
 mod cors;
 mod error;
 mod fields;
+mod grammar;
 mod ignored;
 mod kept;
 mod logprobs;
+mod members;
 mod metrics;
 mod models;
 mod page;
@@ -23,6 +24,7 @@ mod paths;
 mod requests;
 mod sse;
 mod status;
+mod usage;
 
 use axum::{
     Extension, Router,

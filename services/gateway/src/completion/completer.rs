@@ -41,6 +41,8 @@ pub struct CompletionRequest {
     pub ignore_eos: bool,
     /// Score the prompt's own tokens and report this many of the likeliest at each place.
     pub score_prompt: Option<u32>,
+    /// Tokens that steer the model, and whose names are part of the text all the same.
+    pub named_tokens: Vec<TokenId>,
 }
 
 /// What happens in a completion, in order.
@@ -129,7 +131,8 @@ impl Completer {
             end_tokens: [own_end_tokens, &request.stop_tokens].concat(),
             score_prompt: request.score_prompt,
         });
-        Ok(text(tokens.await?, Assembler::new(&request.stop), self.model.clone()))
+        let assembler = Assembler::new(&request.stop, request.named_tokens);
+        Ok(text(tokens.await?, assembler, self.model.clone()))
     }
 
     /// Whether a completion fits the model, before anything is started.
@@ -175,7 +178,7 @@ impl Completer {
     }
 
     /// A text so long that it cannot fit is refused before its tokens are counted, which takes time.
-    fn check_length(&self, field: &'static str, bytes: usize) -> Result<(), GenerationError> {
+    pub(crate) fn check_length(&self, field: &'static str, bytes: usize) -> Result<(), GenerationError> {
         let prompt_tokens = count(bytes / self.model.tokenizer().longest_token());
         let context_length = self.model.context_length();
         match prompt_tokens <= context_length {
@@ -187,7 +190,7 @@ impl Completer {
     }
 
     /// Tokenizing a long text takes a while, so it must not hold up the runtime.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ServedModel) -> T + Send + 'static,
     ) -> Result<T, GenerationError> {
@@ -293,6 +296,7 @@ mod tests {
             stop_tokens: vec![],
             ignore_eos: false,
             score_prompt: None,
+            named_tokens: vec![],
         }
     }
 
