@@ -25,10 +25,10 @@ fn refusals() -> Vec<(&'static str, Value, u16, &'static str)> {
         ("/v1/chat/completions", chat(json!({"max_tokens": -2})), 400, "max_tokens"),
         ("/v1/chat/completions", chat(json!({"stop": ["a", 1]})), 400, "stop"),
         ("/v1/chat/completions", chat(json!({"logit_bias": {"x": 1}})), 400, "logit_bias"),
-        ("/v1/chat/completions", chat(json!({"tools": [{}]})), 400, "tools"),
+        ("/v1/chat/completions", chat(json!({"tools": [{}]})), 400, "tools[0].function"),
         (
             "/v1/chat/completions",
-            chat(json!({"response_format": {"type": "json_object"}})),
+            chat(json!({"response_format": {"type": "xml"}})),
             400,
             "response_format",
         ),

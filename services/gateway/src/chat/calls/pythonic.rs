@@ -258,7 +258,8 @@ mod tests {
         let text =
             r#"a=1, b = "x\"y", c='it\'s', d=[1, -2.5, 1e3,], e={"k": (True, None), 2: {}}, f=.5, g=1_000"#;
         let expected = json!({
-            "a": 1, "b": "x\"y", "c": "it's", "d": [1, -2.5, 1e3], "e": {"k": [true, null], "2": {}}, "f": 0.5, "g": 1000,
+            "a": 1, "b": "x\"y", "c": "it's", "d": [1, -2.5, 1e3], "e": {"k": [true, null], "2": {}}, "f": 0.5,
+            "g": 1000,
         });
         assert_eq!(read(text), Some(expected));
         assert_eq!(read(""), Some(json!({})));

@@ -155,8 +155,9 @@ fn a_call_is_told_as_soon_as_it_is_certain_and_text_is_not_held_for_long() {
 }
 
 /// Pieces that calls and what looks like them are made of.
-const WORDS: &str = "(<tool_call>|</tool_call>|<\\|python_tag\\|>|\\[TOOL_CALLS\\]|\\{\"name\": \"f\", |\"arguments\": |\
-    \\{\"a\": \\[1\\]\\}|\\}|\\]|\\[|f\\(|a=1|\\)|, |;|\n| |\"|\\\\|null|<|é|\\{\"name\": \"g\", \"parameters\": \\{\\}\\})";
+const WORDS: &str = "(<tool_call>|</tool_call>|<\\|python_tag\\|>|\\[TOOL_CALLS\\]|\
+    \\{\"name\": \"f\", |\"arguments\": |\\{\"a\": \\[1\\]\\}|\\{\"name\": \"g\", \"parameters\": \\{\\}\\}|\
+    \\}|\\]|\\[|f\\(|a=1|\\)|, |;|\n| |\"|\\\\|null|<|é)";
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]

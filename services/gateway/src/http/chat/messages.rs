@@ -165,8 +165,9 @@ mod tests {
     #[test]
     fn calls_and_what_came_of_them_are_part_of_the_conversation() {
         let function = json!({"name": "f", "arguments": "{}"});
+        let call = json!({"id": "c1", "type": "function", "function": function});
         let (read, unknown) = read(json!([
-            {"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+            {"role": "assistant", "content": null, "tool_calls": [call]},
             {"role": "tool", "content": "1", "tool_call_id": "c1", "name": "f"},
             {"role": "assistant", "function_call": function},
             {"role": "function", "content": [{"type": "text", "text": "2"}], "name": "f"},
