@@ -51,15 +51,17 @@ impl Chatter {
         let model = self.completer.model();
         request.principal.may_use(model.names())?;
         let plan = Plan::new(&mut request, model, self.tool_format)?;
-        let (plan, prompt) = self.encode(plan).await?;
-        let reader = Reader::new(prompt.thinking, plan.calls);
+        let (plan, Prompt { text, thinking }) = self.render(plan).await?;
+        self.completer.check_length("messages", text.len())?;
+        let prompt = self.completer.encode(text).await?;
+        let reader = Reader::new(thinking, plan.calls);
         let completion = |index| {
             let mut sampling = request.sampling.clone();
             sampling.seed = sampling.seed.wrapping_add(u64::from(index));
             CompletionRequest {
                 principal: request.principal.clone(),
                 operation: Operation::Chat,
-                prompt: prompt.tokens.clone(),
+                prompt: prompt.clone(),
                 sampling,
                 grammar: plan.grammar.clone(),
                 max_tokens: request.max_tokens,
@@ -73,14 +75,14 @@ impl Chatter {
         let requests = (0..request.choices).map(completion).collect();
         let choices = choices::start(&self.completer, requests).await?;
         let readers = vec![reader; request.choices as usize];
-        Ok(ChatStream { prompt_tokens: prompt.tokens.len() as u64, events: events(choices, readers) })
+        Ok(ChatStream { prompt_tokens: prompt.len() as u64, events: events(choices, readers) })
     }
 
-    async fn encode(&self, plan: Plan) -> Result<(Plan, Prompt), GenerationError> {
+    async fn render(&self, plan: Plan) -> Result<(Plan, Prompt), GenerationError> {
         self.completer.check_length("messages", plan.length())?;
-        let encode = move |model: &ServedModel| plan.encode(model).map(|prompt| (plan, prompt));
-        let encoded = self.completer.blocking(encode).await?;
-        encoded.map_err(|error| GenerationError::invalid("messages", error))
+        let render = move |model: &ServedModel| plan.prompt(model).map(|prompt| (plan, prompt));
+        let rendered = self.completer.blocking(render).await?;
+        rendered.map_err(|error| GenerationError::invalid("messages", error))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     generation::GenerationError,
-    text::{Chat, ChatTemplate, ServedModel, TemplateError, TextError},
+    text::{Chat, ChatTemplate, ServedModel, TemplateError},
 };
 
 /// The variable by which templates are told whether the model is to think.
@@ -36,7 +36,7 @@ pub(super) struct Plan {
 
 /// A prompt, and how the answer to it begins.
 pub(super) struct Prompt {
-    pub(super) tokens: Vec<TokenId>,
+    pub(super) text: String,
     pub(super) thinking: Thinking,
 }
 
@@ -76,24 +76,27 @@ impl Plan {
         })
     }
 
-    /// Bytes that the prompt has at least.
+    /// Bytes that the prompt has at least: what is longer than all that fits need not be rendered.
     pub(super) fn length(&self) -> usize {
         let first = self.chats.iter().take(1).flat_map(|chat| &chat.messages);
         first.map(|message| message.content.len()).sum()
     }
 
-    /// The prompt. This takes a while.
-    pub(super) fn encode(&self, model: &ServedModel) -> Result<Prompt, TextError> {
-        let mut text = self.render(model)?;
-        let mut thinking = self.thinking.clone();
+    /// The prompt. Some templates take a while.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation.
+    pub(super) fn prompt(&self, model: &ServedModel) -> Result<Prompt, TemplateError> {
+        let text = self.render(model)?;
         // Some templates have every message begin with thinking.
-        if text.trim_end().ends_with(thinking::OPEN) {
-            match self.grammar {
-                Some(_) => text = format!("{}\n\n{}\n\n", text.trim_end(), thinking::CLOSE),
-                None => thinking = Thinking::begun(),
+        Ok(match text.trim_end() {
+            begun if !begun.ends_with(thinking::OPEN) => Prompt { thinking: self.thinking.clone(), text },
+            _ if self.grammar.is_none() => Prompt { thinking: Thinking::begun(), text },
+            begun => {
+                let text = format!("{begun}\n\n{}\n\n", thinking::CLOSE);
+                Prompt { text, thinking: self.thinking.clone() }
             }
-        }
-        Ok(Prompt { tokens: model.tokenizer().encode(&text)?, thinking })
+        })
     }
 
     fn render(&self, model: &ServedModel) -> Result<String, TemplateError> {
