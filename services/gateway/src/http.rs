@@ -5,16 +5,17 @@
 mod api;
 mod busy;
 mod chat;
-mod choices;
 mod completions;
 mod config;
 mod cors;
 mod embeddings;
 mod error;
 mod fields;
+mod grammar;
 mod ignored;
 mod kept;
 mod logprobs;
+mod members;
 mod metrics;
 mod models;
 mod page;
@@ -24,6 +25,7 @@ mod paths;
 mod requests;
 mod sse;
 mod status;
+mod usage;
 
 use axum::{
     Extension, Router,

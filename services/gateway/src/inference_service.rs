@@ -85,6 +85,7 @@ impl InferenceService {
             stop_tokens: vec![],
             ignore_eos: wire.ignore_eos,
             score_prompt: None,
+            named_tokens: vec![],
         })
     }
 }
@@ -99,7 +100,7 @@ fn messages(chat: wire::Chat) -> Result<Vec<Message>, Status> {
             let what = format!("must be system, user or assistant, got {role:?}");
             return Err(Refusal::invalid("chat.messages.role", what).into());
         }
-        messages.push(Message { role, content, name: None });
+        messages.push(Message { role, content, ..Message::default() });
     }
     Ok(messages)
 }

@@ -1,16 +1,21 @@
 //! From text to tokens and back, by what the model's file says: tokenizer, chat template, end tokens.
 
 mod detokenizer;
+mod message;
 mod model;
+mod python;
 mod sentence_piece;
 mod stop;
 mod template;
 mod tokenizer;
 
 pub use detokenizer::Detokenizer;
+pub use message::{Message, ToolCall};
 pub use model::ServedModel;
+pub(crate) use python::spaced;
 pub use stop::StopMatcher;
-pub use template::{Chat, ChatTemplate, Message, Next, TemplateError};
+pub(crate) use template::TOOLS;
+pub use template::{Chat, ChatTemplate, Next, TemplateError};
 pub use tokenizer::Tokenizer;
 
 use gguf::GgufError;

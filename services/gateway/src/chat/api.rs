@@ -51,7 +51,7 @@ pub struct Tool {
     pub description: Option<String>,
     /// The JSON Schema of its arguments: an object.
     pub parameters: Value,
-    /// Arguments are held to the schema also where no call must be.
+    /// Arguments are held to the schema also where no call must be. Not served: they are where one must be.
     pub strict: bool,
 }
 
@@ -133,6 +133,18 @@ pub enum ChatFinish {
     Length,
     /// It calls functions, and all calls are complete.
     ToolCalls,
+}
+
+impl ChatFinish {
+    /// As OpenAI's API names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+        }
+    }
 }
 
 /// The events of all choices, each with the choice it is of; of each choice in order. Nothing comes after the first

@@ -1,7 +1,7 @@
 //! Makes text of tokens as they come: whole characters, no part of a stop string, and each token only when all of its
 //! text is out.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, time::Duration};
 
 use swarm_types::{HopTiming, TokenId};
 
@@ -45,6 +45,8 @@ pub struct TextChunk {
 pub(super) struct Assembler {
     detokenizer: Detokenizer,
     stops: StopMatcher,
+    /// Tokens that steer, and whose names are text here.
+    named: Vec<TokenId>,
     /// Characters that the tokens so far make.
     made: usize,
     /// Characters that were shown.
@@ -54,10 +56,11 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub(super) fn new(stops: &[String]) -> Self {
+    pub(super) fn new(stops: &[String], named: Vec<TokenId>) -> Self {
         Self {
             detokenizer: Detokenizer::default(),
             stops: StopMatcher::new(stops),
+            named,
             made: 0,
             shown: 0,
             waiting: VecDeque::new(),
@@ -67,7 +70,11 @@ impl Assembler {
     /// What the token brings out, and whether a stop string was found behind it: then nothing may be pushed any more.
     pub(super) fn push(&mut self, token: GeneratedToken, tokenizer: &Tokenizer) -> (TextChunk, bool) {
         let path = TokenPath { token: token.token, round_trip: token.round_trip, hops: token.hops.clone() };
-        let text = self.detokenizer.push(tokenizer.bytes(token.token));
+        let bytes = match self.named.contains(&token.token) {
+            true => Cow::from(tokenizer.name(token.token).into_bytes()),
+            false => Cow::from(tokenizer.bytes(token.token)),
+        };
+        let text = self.detokenizer.push(&bytes);
         let offset = self.made;
         self.made += text.chars().count();
         if !text.is_empty() {

@@ -41,6 +41,8 @@ pub struct CompletionRequest {
     pub ignore_eos: bool,
     /// Score the prompt's own tokens and report this many of the likeliest at each place.
     pub score_prompt: Option<u32>,
+    /// Tokens that steer the model, and whose names are part of the text all the same.
+    pub named_tokens: Vec<TokenId>,
 }
 
 /// What happens in a completion, in order.
@@ -132,7 +134,7 @@ impl Completer {
         if let Some(grammar) = &request.grammar {
             self.check_grammar("grammar", grammar).await?;
         }
-        let assembler = Assembler::new(&request.stop);
+        let assembler = Assembler::new(&request.stop, request.named_tokens.clone());
         let tokens = self.generator.start(self.generation(request, false)).await?;
         Ok(text(tokens, assembler, self.model.clone()))
     }
@@ -217,7 +219,7 @@ impl Completer {
     }
 
     /// A text so long that it cannot fit is refused before its tokens are counted, which takes time.
-    fn check_length(&self, field: &'static str, bytes: usize) -> Result<(), GenerationError> {
+    pub(crate) fn check_length(&self, field: &'static str, bytes: usize) -> Result<(), GenerationError> {
         let prompt_tokens = count(bytes / self.model.tokenizer().longest_token());
         let context_length = self.model.context_length();
         match prompt_tokens <= context_length {
@@ -229,7 +231,7 @@ impl Completer {
     }
 
     /// Tokenizing a long text takes a while, so it must not hold up the runtime.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ServedModel) -> T + Send + 'static,
     ) -> Result<T, GenerationError> {
@@ -337,6 +339,7 @@ mod tests {
             stop_tokens: vec![],
             ignore_eos: false,
             score_prompt: None,
+            named_tokens: vec![],
         }
     }
 

@@ -58,6 +58,7 @@ fn reading(principal: Principal, prompt: Vec<TokenId>) -> CompletionRequest {
         stop: vec![],
         stop_tokens: vec![],
         ignore_eos: false,
+        named_tokens: vec![],
         score_prompt: None,
     }
 }

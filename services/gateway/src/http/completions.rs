@@ -8,21 +8,25 @@ use axum::{
 use futures::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use swarm_types::{MAX_TOP_LOGPROBS, TokenId};
+use swarm_types::{Grammar, MAX_TOP_LOGPROBS, TokenId};
 
 use super::{
     Api,
-    choices::{self, ChoiceEvent, ChoiceStream, Finished, Usage},
     error::ApiError,
     fields::Fields,
+    grammar,
     ignored::Ignored,
     logprobs::Lists,
     params::{MaxTokens, Params, StreamUsage},
     sse::{self, Envelope},
+    usage::Usage,
 };
 use crate::{
     clients::Principal,
-    completion::{Completer, CompletionEvent, CompletionRequest},
+    completion::{
+        Completer, CompletionEvent, CompletionRequest,
+        choices::{self, ChoiceEvent, ChoiceStream, Finished},
+    },
     generation::Operation,
 };
 
@@ -52,6 +56,7 @@ struct Asked {
     prompts: Vec<Given>,
     params: Params,
     max_tokens: Option<u32>,
+    grammar: Option<Grammar>,
     how: How,
 }
 
@@ -77,14 +82,14 @@ pub(super) async fn complete(
 ) -> Result<Response, ApiError> {
     let (asked, ignored) = Asked::read(fields, &api)?;
     let noted = api.unknown_fields.note(ignored)?;
-    let Asked { prompts, params, max_tokens, how } = asked;
+    let Asked { prompts, params, max_tokens, grammar, how } = asked;
     principal.may_use(api.completer.model().names())?;
     let mut encoded = vec![];
     for prompt in prompts {
         encoded.push(encode(&api.completer, prompt).await?);
     }
     let prompt_tokens = encoded.iter().map(|prompt| prompt.tokens.len() as u64).sum();
-    let usage = Usage { prompt_tokens, completion_tokens: 0 };
+    let usage = Usage::of_prompts(prompt_tokens);
     let each = params.n as usize;
     let prompts: Vec<Prompt> = encoded.into_iter().flat_map(|prompt| vec![prompt; each]).collect();
     let request = |(index, prompt): (usize, &Prompt)| {
@@ -95,12 +100,13 @@ pub(super) async fn complete(
             operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,
-            grammar: None,
+            grammar: grammar.clone(),
             max_tokens,
             stop: params.stop.clone(),
             stop_tokens: params.stop_tokens.clone(),
             ignore_eos: params.ignore_eos,
             score_prompt: how.logprobs.filter(|_| how.echo),
+            named_tokens: vec![],
         }
     };
     let requests = prompts.iter().enumerate().map(request).collect();
@@ -134,9 +140,11 @@ impl Asked {
                 Some(MaxTokens::Tokens(tokens)) => Some(tokens),
                 Some(MaxTokens::Room) => None,
             },
+            grammar: grammar::take(&mut fields)?,
             how: How { echo: fields.take("echo")?.unwrap_or(false), logprobs },
             params,
         };
+        fields.ignore("parallel_tool_calls");
         fields.refuse_unless("suffix", |value| value == "")?;
         Ok((asked, fields.finish()))
     }

@@ -1,6 +1,8 @@
-//! The flags that say how strictly requests are taken, and by which names.
+//! The flags that say how strictly requests are taken, by which names, and how calls of functions are read.
 
 use clap::Args;
+
+use crate::chat::ToolFormat;
 
 /// How requests are taken.
 #[derive(Args, Clone, Debug, Default)]
@@ -22,6 +24,10 @@ pub struct ApiConfig {
     /// Refuse who asks for more tokens than the context has room for, with 400, instead of answering with fewer.
     #[arg(long, env = "LLAMA_SWARM_STRICT_CONTEXT")]
     pub strict_context: bool,
+
+    /// The form in which the model writes calls of functions. Without it: the one that its chat template shows.
+    #[arg(long, env = "LLAMA_SWARM_TOOL_FORMAT", value_name = "FORMAT")]
+    pub tool_format: Option<ToolFormat>,
 }
 
 /// Longer names fit no table.

@@ -10,6 +10,7 @@ use swarm_process::bodies::BodyError;
 
 use crate::{
     clients::{Denied, whole_seconds},
+    completion::StartError,
     generation::GenerationError,
 };
 
@@ -173,6 +174,15 @@ impl From<Denied> for ApiError {
                 Self { retry_after: Some(whole_seconds(retry_after)), ..error }
                     .with_code("rate_limit_exceeded")
             }
+        }
+    }
+}
+
+impl From<StartError> for ApiError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Denied(denied) => denied.into(),
+            StartError::Generation(error) => error.into(),
         }
     }
 }

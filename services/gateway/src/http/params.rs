@@ -18,7 +18,7 @@ const MAX_N: u32 = 128;
 /// Of one request.
 const MAX_STOP_TOKENS: usize = 1024;
 /// Fields that change nothing in what this gateway answers.
-const IGNORED: [&str; 9] = [
+const IGNORED: [&str; 8] = [
     "user",
     "metadata",
     "store",
@@ -26,7 +26,6 @@ const IGNORED: [&str; 9] = [
     "safety_identifier",
     "prompt_cache_key",
     "prompt_cache_retention",
-    "parallel_tool_calls",
     "prediction",
 ];
 

@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{choices::Usage, params::StreamUsage};
+use super::{params::StreamUsage, usage::Usage};
 use crate::text::ServedModel;
 
 /// A comment this often keeps connections open while a long prompt is read.

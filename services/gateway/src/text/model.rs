@@ -2,11 +2,15 @@
 
 use std::{path::Path, time::SystemTime};
 
-use gguf::{Header, Value};
+use gguf::Header;
 use grammar::Grammars;
 use swarm_types::{ModelDigest, TokenId, visible};
 
-use super::{Chat, ChatTemplate, TemplateError, TextError, Tokenizer};
+use super::{
+    TextError,
+    template::{Chat, ChatTemplate, TOOLS, TemplateError},
+    tokenizer::Tokenizer,
+};
 
 /// What people call models whose files call themselves otherwise, by digest.
 const KNOWN: [(&str, &str); 1] =
@@ -22,6 +26,8 @@ pub struct ServedModel {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     grammars: Grammars,
+    /// For conversations with tools, where that is another.
+    tool_template: Option<ChatTemplate>,
 }
 
 impl ServedModel {
@@ -32,12 +38,13 @@ impl ServedModel {
     pub fn load(path: &Path) -> Result<Self, TextError> {
         let header = Header::read(path)?;
         let tokenizer = Tokenizer::from_header(&header)?;
-        let template = match header.metadata.get("tokenizer.chat_template") {
-            Some(Value::String(source)) => {
-                Some(ChatTemplate::new(source, tokenizer.begin_text(), tokenizer.end_text())?)
-            }
-            _ => None,
-        };
+        let template = template(&header, &tokenizer, "tokenizer.chat_template")?;
+        // Who does not ask for tools is served without.
+        let tool_template = self::template(&header, &tokenizer, "tokenizer.chat_template.tool_use");
+        let tool_template = tool_template.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the model's chat template for tools is not used");
+            None
+        });
         let file = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let created = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
@@ -54,6 +61,7 @@ impl ServedModel {
             tokenizer,
             template,
             grammars: Grammars::new(path.to_owned()),
+            tool_template,
         })
     }
 
@@ -116,7 +124,14 @@ impl ServedModel {
     /// # Errors
     /// When the model has no template, or it refuses the messages.
     pub fn render(&self, chat: &Chat) -> Result<String, TemplateError> {
-        self.template.as_ref().ok_or(TemplateError::Missing)?.render(chat)
+        let has_tools = chat.variables.get(TOOLS).is_some_and(|tools| !tools.is_null());
+        self.template(has_tools).ok_or(TemplateError::Missing)?.render(chat)
+    }
+
+    /// The template of conversations with or without tools.
+    #[must_use]
+    pub fn template(&self, has_tools: bool) -> Option<&ChatTemplate> {
+        self.tool_template.as_ref().filter(|_| has_tools).or(self.template.as_ref())
     }
 
     /// The tokens of a conversation.
@@ -126,4 +141,11 @@ impl ServedModel {
     pub fn encode_chat(&self, chat: &Chat) -> Result<Vec<TokenId>, TextError> {
         self.tokenizer.encode(&self.render(chat)?)
     }
+}
+
+fn template(header: &Header, tokenizer: &Tokenizer, key: &str) -> Result<Option<ChatTemplate>, TextError> {
+    let source = header.opt_str(key)?;
+    let template =
+        source.map(|source| ChatTemplate::new(source, tokenizer.begin_text(), tokenizer.end_text()));
+    Ok(template.transpose()?)
 }

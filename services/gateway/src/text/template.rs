@@ -1,8 +1,9 @@
 //! The chat template that comes with a model: Jinja, as the models' makers write it.
 
-use minijinja::{Environment, Error, ErrorKind, Value, syntax::SyntaxConfig, value::Serde};
-use serde::Serialize;
+use minijinja::{Environment, Value, syntax::SyntaxConfig, value::Serde};
 use serde_json::Map;
+
+use super::{message::Message, python};
 
 /// A template may take this many steps; real ones take some thousands for a long conversation.
 const FUEL: u64 = 2_000_000;
@@ -15,17 +16,12 @@ const MARK: &str = "\u{f8ff}goes on here\u{f8ff} ";
 /// What a template is always given; nobody else may say otherwise.
 const OWN: [&str; 4] = ["messages", "add_generation_prompt", "bos_token", "eos_token"];
 
-/// One message of a conversation.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// Plain text.
-    pub content: String,
-    /// Who of several says it; templates may make use of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-}
+/// The variable with what the model may call, in OpenAI's form.
+pub(crate) const TOOLS: &str = "tools";
+
+/// What the templates of some models ask the ids of calls to be like: they refuse others.
+const SHORT_IDS: &str = "length != 9";
+const SHORT_ID: usize = 9;
 
 /// A conversation, and how it goes on.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -55,7 +51,8 @@ pub enum Next {
 impl Next {
     /// Whether the last message goes on.
     fn continues(self, last: &Message) -> bool {
-        let has_text = !last.content.trim().is_empty();
+        // Behind its calls a message has ended.
+        let has_text = !last.content.trim().is_empty() && last.tool_calls.is_empty();
         match self {
             Self::Natural => has_text && last.role == "assistant",
             Self::MoreOfTheLast => has_text,
@@ -82,6 +79,7 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     begin: String,
     end: String,
 }
@@ -96,15 +94,41 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| TemplateError::Invalid(error.to_string()))?);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
-        environment.add_function("strftime_now", strftime_now);
+        python::add_to(&mut environment);
         environment
             .add_template_owned(NAME, source.to_owned())
             .map_err(|error| TemplateError::Invalid(error.to_string()))?;
-        Ok(Self { environment, begin: begin.into(), end: end.into() })
+        Ok(Self { environment, source: source.into(), begin: begin.into(), end: end.into() })
+    }
+
+    /// As its makers wrote it.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it shows the model what it may call.
+    #[must_use]
+    pub fn knows_tools(&self) -> bool {
+        self.source.contains("tools")
+    }
+
+    /// Whether it shows what the model has called, and what came of it.
+    #[must_use]
+    pub fn knows_calls(&self) -> bool {
+        self.source.contains("tool_calls")
+    }
+
+    /// Whether its model thinks before it speaks.
+    #[must_use]
+    pub fn thinks(&self) -> bool {
+        self.source.contains("<think>") || self.source.contains("</think>") || self.can_think_or_not()
+    }
+
+    /// Whether it can be told not to have the model think.
+    #[must_use]
+    pub fn can_think_or_not(&self) -> bool {
+        self.source.contains("enable_thinking")
     }
 
     /// The conversation as the model was trained to see it, up to where it goes on.
@@ -138,25 +162,38 @@ impl ChatTemplate {
     ) -> Result<String, TemplateError> {
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| TemplateError::Invalid(error.to_string()))?;
+        let short = self.source.contains(SHORT_IDS).then(|| with_short_ids(messages));
+        let messages = short.as_deref().unwrap_or(messages);
         let own: [Value; OWN.len()] =
             [Serde(messages).into(), speaks.into(), self.begin.as_str().into(), self.end.as_str().into()];
         let others = chat.variables.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
+        // Templates were tried out where it is always there, if only as nothing.
+        let no_tools = [(TOOLS, Value::from(()))];
         // Of two with one name the last counts.
-        let context = Value::from_pairs(others.chain(OWN.into_iter().zip(own)));
+        let context = Value::from_pairs(no_tools.into_iter().chain(others).chain(OWN.into_iter().zip(own)));
         template.render(context).map_err(|error| TemplateError::Refused(error.to_string()))
     }
 
     /// Whether a variable is the gateway's own.
     #[must_use]
     pub fn owns(name: &str) -> bool {
-        OWN.contains(&name)
+        OWN.contains(&name) || name == TOOLS
     }
 }
 
-/// Some templates tell the model the date.
-fn strftime_now(format: String) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format.as_bytes(), &jiff::Zoned::now())
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+/// The messages with ids that are as short as templates may want them.
+fn with_short_ids(messages: &[Message]) -> Vec<Message> {
+    let short = |id: &mut String| {
+        let plain: Vec<char> = id.chars().filter(char::is_ascii_alphanumeric).collect();
+        let end: String = plain[plain.len().saturating_sub(SHORT_ID)..].iter().collect();
+        *id = format!("{end:0>SHORT_ID$}");
+    };
+    let mut messages = messages.to_vec();
+    for message in &mut messages {
+        message.tool_calls.iter_mut().for_each(|call| short(&mut call.id));
+        message.tool_call_id.iter_mut().for_each(short);
+    }
+    messages
 }
 
 #[cfg(test)]
@@ -164,7 +201,7 @@ mod tests {
     use super::*;
 
     fn message(role: &str, content: &str) -> Message {
-        Message { role: role.into(), content: content.into(), name: None }
+        Message { role: role.into(), content: content.into(), ..Message::default() }
     }
 
     fn chat(messages: &[(&str, &str)], next: Next) -> Chat {
@@ -188,12 +225,6 @@ mod tests {
         let template = ChatTemplate::new(source, "", "").expect("valid");
         assert!(matches!(template.render(&Chat::default()), Err(TemplateError::Refused(_))));
         assert!(matches!(ChatTemplate::new("{% for %}", "", ""), Err(TemplateError::Invalid(_))));
-    }
-
-    #[test]
-    fn dates_are_written_as_python_does() {
-        let template = ChatTemplate::new("{{ strftime_now('%Y') }}", "", "").expect("valid");
-        assert_eq!(template.render(&Chat::default()).expect("rendered").len(), 4);
     }
 
     const CHATML: &str = "{% for m in messages %}<|{{ m.role }}{% if m.name %} {{ m.name }}{% endif %}|>{{ m.content | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
@@ -240,5 +271,24 @@ mod tests {
         chat.variables.insert("thinks".into(), false.into());
         chat.variables.insert("eos_token".into(), "no".into());
         assert_eq!(template.render(&chat).expect("rendered"), "AnnFalseE");
+    }
+
+    #[test]
+    fn templates_are_told_of_tools_always_and_of_ids_as_short_as_they_want_them() {
+        let known = "{% if tools is not none %}{{ tools | tojson }}{% endif %}";
+        let template = ChatTemplate::new(known, "", "").expect("valid");
+        assert!(template.knows_tools() && !template.knows_calls() && !template.thinks());
+        let mut chat = chat(&[("user", "x")], Next::Natural);
+        assert_eq!(template.render(&chat).expect("rendered"), "");
+        chat.variables.insert(TOOLS.into(), serde_json::json!([{"type": "function", "a": 1}]));
+        assert_eq!(template.render(&chat).expect("rendered"), r#"[{"type": "function", "a": 1}]"#);
+
+        let strict =
+            "{% set id = messages[0].tool_call_id %}{% if id|length != 9 %}no{% else %}{{ id }}{% endif %}";
+        let template = ChatTemplate::new(strict, "", "").expect("valid");
+        chat.messages[0].tool_call_id = Some("call_0123456789abcdef".into());
+        assert_eq!(template.render(&chat).expect("rendered"), "789abcdef");
+        chat.messages[0].tool_call_id = Some("a-1".into());
+        assert_eq!(template.render(&chat).expect("rendered"), "0000000a1");
     }
 }

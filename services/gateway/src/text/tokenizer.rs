@@ -121,6 +121,13 @@ impl Tokenizer {
         }
     }
 
+    /// The token that steers and has this name.
+    #[must_use]
+    pub fn control(&self, name: &str) -> Option<TokenId> {
+        let id = self.library.token_to_id(name).map(TokenId)?;
+        self.bytes(id).is_empty().then_some(id)
+    }
+
     /// The bytes a token adds to a text; none for tokens that steer, and for those that do not exist.
     #[must_use]
     pub fn bytes(&self, token: TokenId) -> &[u8] {
@@ -257,6 +264,8 @@ mod tests {
         assert_eq!(text_of(&tokenizer, &tokens[1..2]), "hello");
         assert_eq!(text_of(&tokenizer, &tokens), "hello world", "control tokens are not shown");
         assert_eq!(tokenizer.end_tokens(), [TokenId(0), TokenId(2)]);
+        assert_eq!(tokenizer.control("<|im_start|>"), Some(TokenId(1)));
+        assert_eq!((tokenizer.control("hello"), tokenizer.control("<tool_call>")), (None, None));
     }
 
     #[test]

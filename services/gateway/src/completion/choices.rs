@@ -3,12 +3,14 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
-use serde_json::{Value, json};
 use swarm_types::TargetScore;
 
-use super::error::ApiError;
+use super::{
+    assembler::{PlacedToken, TextChunk},
+    completer::{Completer, CompletionEvent, CompletionRequest},
+};
 use crate::{
-    completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken, TextChunk},
+    clients::Denied,
     generation::{FinishReason, GenerationError},
 };
 
@@ -16,22 +18,33 @@ use crate::{
 /// the whole swarm.
 const AT_ONCE: usize = 16;
 
+/// Why nothing of a request begins.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum StartError {
+    /// The client may not, or not now.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The swarm cannot, or not this.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+}
+
 /// What happens in one choice.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct ChoiceEvent {
-    pub(super) index: usize,
-    pub(super) event: CompletionEvent,
+pub(crate) struct ChoiceEvent {
+    pub(crate) index: usize,
+    pub(crate) event: CompletionEvent,
 }
 
 /// The events of all choices, of each in order. Nothing comes after the first error. Dropping it cancels all.
-pub(super) type ChoiceStream = Pin<Box<dyn Stream<Item = Result<ChoiceEvent, GenerationError>> + Send>>;
+pub(crate) type ChoiceStream = Pin<Box<dyn Stream<Item = Result<ChoiceEvent, GenerationError>> + Send>>;
 
 /// Starts the choices. The first is started before this returns, so that what refuses it is the answer's status. All
 /// prompts are drawn from what the client may have in a minute, as often as they are computed.
-pub(super) async fn start(
+pub(crate) async fn start(
     completer: &Completer,
     requests: Vec<CompletionRequest>,
-) -> Result<ChoiceStream, ApiError> {
+) -> Result<ChoiceStream, StartError> {
     for request in &requests {
         completer.check(request)?;
     }
@@ -72,16 +85,16 @@ fn numbered(
 
 /// A choice that came to its end.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Finished {
-    pub(super) text: String,
-    pub(super) tokens: Vec<PlacedToken>,
-    pub(super) prompt_scores: Vec<TargetScore>,
-    pub(super) reason: FinishReason,
-    pub(super) completion_tokens: u32,
+pub(crate) struct Finished {
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<PlacedToken>,
+    pub(crate) prompt_scores: Vec<TargetScore>,
+    pub(crate) reason: FinishReason,
+    pub(crate) completion_tokens: u32,
 }
 
 /// All choices, when the last has come to its end.
-pub(super) async fn collect(
+pub(crate) async fn collect(
     mut events: ChoiceStream,
     count: usize,
 ) -> Result<Vec<Finished>, GenerationError> {
@@ -111,22 +124,4 @@ pub(super) async fn collect(
         }
     }
     Ok(choices)
-}
-
-/// Tokens that a request took and gave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Usage {
-    /// Of each prompt once, however many choices it has.
-    pub(super) prompt_tokens: u64,
-    pub(super) completion_tokens: u64,
-}
-
-impl Usage {
-    pub(super) fn json(self) -> Value {
-        json!({
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        })
-    }
 }

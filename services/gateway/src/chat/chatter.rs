@@ -1,0 +1,107 @@
+//! Goes on with conversations.
+
+use futures::StreamExt;
+
+use super::{
+    api::{ChatEvents, ChatRequest, ChatStream},
+    format::ToolFormat,
+    plan::{Plan, Prompt},
+    reader::Reader,
+};
+use crate::{
+    completion::{
+        Completer, CompletionRequest, StartError,
+        choices::{self, ChoiceEvent, ChoiceStream},
+    },
+    generation::{GenerationError, Operation},
+    text::ServedModel,
+};
+
+/// Goes on with conversations, by the model that the swarm serves. Cheap to clone.
+#[derive(Clone)]
+pub struct Chatter {
+    completer: Completer,
+    tool_format: Option<ToolFormat>,
+}
+
+impl Chatter {
+    /// Calls are read in the form that the model's template shows.
+    #[must_use]
+    pub fn new(completer: Completer) -> Self {
+        Self { completer, tool_format: None }
+    }
+
+    /// The same; calls are read in this form, if one is given.
+    #[must_use]
+    pub fn with_tool_format(self, tool_format: Option<ToolFormat>) -> Self {
+        Self { tool_format, ..self }
+    }
+
+    /// What it goes on by.
+    #[must_use]
+    pub fn completer(&self) -> &Completer {
+        &self.completer
+    }
+
+    /// Starts all choices. Resolves when every hop has accepted the first.
+    ///
+    /// # Errors
+    /// When the client may not, or what is refused, by field.
+    pub async fn start(&self, mut request: ChatRequest) -> Result<ChatStream, StartError> {
+        let model = self.completer.model();
+        request.principal.may_use(model.names())?;
+        let plan = Plan::new(&mut request, model, self.tool_format)?;
+        let (plan, Prompt { text, thinking }) = self.render(plan).await?;
+        self.completer.check_length("messages", text.len())?;
+        let prompt = self.completer.encode(text).await?;
+        let reader = Reader::new(thinking, plan.calls);
+        let completion = |index| {
+            let mut sampling = request.sampling.clone();
+            sampling.seed = sampling.seed.wrapping_add(u64::from(index));
+            CompletionRequest {
+                principal: request.principal.clone(),
+                operation: Operation::Chat,
+                prompt: prompt.clone(),
+                sampling,
+                grammar: plan.grammar.clone(),
+                max_tokens: request.max_tokens,
+                stop: request.stop.clone(),
+                stop_tokens: request.stop_tokens.clone(),
+                ignore_eos: request.ignore_eos,
+                score_prompt: None,
+                named_tokens: plan.named_tokens.clone(),
+            }
+        };
+        let requests = (0..request.choices).map(completion).collect();
+        let choices = choices::start(&self.completer, requests).await?;
+        let readers = vec![reader; request.choices as usize];
+        Ok(ChatStream { prompt_tokens: prompt.len() as u64, events: events(choices, readers) })
+    }
+
+    async fn render(&self, plan: Plan) -> Result<(Plan, Prompt), GenerationError> {
+        self.completer.check_length("messages", plan.length())?;
+        let render = move |model: &ServedModel| plan.prompt(model).map(|prompt| (plan, prompt));
+        let rendered = self.completer.blocking(render).await?;
+        rendered.map_err(|error| GenerationError::invalid("messages", error))
+    }
+}
+
+/// What each choice's reader makes of its events.
+fn events(mut choices: ChoiceStream, mut readers: Vec<Reader>) -> ChatEvents {
+    let events = async_stream::stream! {
+        while let Some(event) = choices.next().await {
+            match event {
+                Ok(ChoiceEvent { index, event }) => {
+                    for event in readers[index].read(event) {
+                        yield Ok((index, event));
+                    }
+                }
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            }
+        }
+    };
+    events.boxed()
+}
