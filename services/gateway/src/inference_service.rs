@@ -99,7 +99,7 @@ fn messages(chat: wire::Chat) -> Result<Vec<Message>, Status> {
             let what = format!("must be system, user or assistant, got {role:?}");
             return Err(Refusal::invalid("chat.messages.role", what).into());
         }
-        messages.push(Message { role, content, name: None });
+        messages.push(Message { role, content, ..Message::default() });
     }
     Ok(messages)
 }

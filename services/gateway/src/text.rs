@@ -9,9 +9,9 @@ mod template;
 mod tokenizer;
 
 pub use detokenizer::Detokenizer;
-pub use model::ServedModel;
+pub use model::{ModelFacts, ServedModel};
 pub use stop::StopMatcher;
-pub use template::{Chat, ChatTemplate, Message, Next, TemplateError};
+pub use template::{Chat, ChatTemplate, Message, Next, TemplateError, ToolCall};
 pub use tokenizer::Tokenizer;
 
 use gguf::GgufError;

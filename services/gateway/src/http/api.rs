@@ -10,6 +10,7 @@ use swarm_process::{
 
 use super::{config::ApiConfig, ignored::UnknownFields, metrics::HttpMetrics};
 use crate::{
+    chat::Chatter,
     clients::Shares,
     completion::Completer,
     generation::{GenerationConfig, Generator},
@@ -27,6 +28,7 @@ const WATCHES_FOR: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Api {
     pub(super) completer: Completer,
+    pub(super) chatter: Chatter,
     pub(super) generator: Generator,
     pub(super) metrics: HttpMetrics,
     pub(super) unknown_fields: UnknownFields,
@@ -54,6 +56,7 @@ impl Api {
         let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: WATCHES_FOR, at_once: true };
         let metrics = HttpMetrics::new(registry);
         Self {
+            chatter: Chatter::new(completer.clone()),
             completer,
             generator,
             unknown_fields: UnknownFields::new(tolerance.strict_fields, metrics.clone()),
@@ -64,6 +67,11 @@ impl Api {
             watchers: shares::Shares::new(watchers),
             scheme: "http",
         }
+    }
+
+    /// Whether the model is to be had by this name.
+    pub(super) fn serves(&self, name: &str) -> bool {
+        self.any_model || self.completer.model().is_called(name)
     }
 
     /// The same over `http` or `https`.

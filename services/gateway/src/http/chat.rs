@@ -140,7 +140,7 @@ fn max_tokens(limit: Option<MaxTokens>) -> Result<Option<u32>, ApiError> {
 }
 
 /// What the template is given besides: as it is, and how much the model is to think, which templates know by two names.
-fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+pub(super) fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = fields.take::<Map<String, Value>>("chat_template_kwargs")?.unwrap_or_default();
     if let Some(own) = given.keys().find(|name| ChatTemplate::owns(name)) {
         return Err(ApiError::invalid("chat_template_kwargs", format!("{own} is the server's own")));
@@ -157,7 +157,7 @@ fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     Ok(variables)
 }
 
-fn next(fields: &mut Fields) -> Result<Next, ApiError> {
+pub(super) fn next(fields: &mut Fields) -> Result<Next, ApiError> {
     let more: Option<bool> = fields.take("continue_final_message")?;
     let speaks: Option<bool> = fields.take("add_generation_prompt")?;
     match (more, speaks) {
@@ -194,7 +194,7 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 }
 
 /// The messages, and the names of what in them nobody knows.
-fn messages(fields: &mut Fields) -> Result<(Vec<Message>, Vec<String>), ApiError> {
+pub(super) fn messages(fields: &mut Fields) -> Result<(Vec<Message>, Vec<String>), ApiError> {
     let given: Vec<Map<String, Value>> = fields
         .take("messages")?
         .ok_or_else(|| ApiError::invalid("messages", "missing: give at least one message"))?;
@@ -252,7 +252,7 @@ fn read_message(
             unknown.push(format!("messages[].{field}"));
         }
     }
-    Ok(Message { role: role.into(), content, name })
+    Ok(Message { role: role.into(), content, name, ..Message::default() })
 }
 
 fn join(parts: Vec<Part>) -> Result<String, String> {

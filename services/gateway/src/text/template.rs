@@ -25,6 +25,26 @@ pub struct Message {
     /// Who of several says it; templates may make use of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// What it calls.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call whose result it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// What was thought before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+}
+
+/// A function that a message calls.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ToolCall {
+    /// By which its result is told.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments: a JSON object.
+    pub arguments: String,
 }
 
 /// A conversation, and how it goes on.
@@ -164,7 +184,7 @@ mod tests {
     use super::*;
 
     fn message(role: &str, content: &str) -> Message {
-        Message { role: role.into(), content: content.into(), name: None }
+        Message { role: role.into(), content: content.into(), ..Message::default() }
     }
 
     fn chat(messages: &[(&str, &str)], next: Next) -> Chat {
