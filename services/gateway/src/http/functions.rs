@@ -43,14 +43,17 @@ pub(super) fn tool(
 
 /// The functions of a request that has them as `{"type": "function", "function": {…}}`.
 pub(super) fn nested(given: Vec<Map<String, Value>>) -> Result<Vec<Tool>, ApiError> {
-    let one = |place: &str, mut tool: Map<String, Value>| match (tool.get("type"), tool.remove("function")) {
-        (None, Some(Value::Object(function))) => {
-            self::tool(&format!("{place}.function"), function, "parameters")
+    let one = |place: &str, mut tool: Map<String, Value>| {
+        let is_function = tool.get("type").is_none_or(|kind| kind == "function");
+        match tool.remove("function") {
+            Some(Value::Object(function)) if is_function => {
+                self::tool(&format!("{place}.function"), function, "parameters")
+            }
+            _ => {
+                let what = "must be {\"type\": \"function\", \"function\": {…}}";
+                Err(ApiError::unsupported(place, what))
+            }
         }
-        (Some(kind), Some(Value::Object(function))) if kind == "function" => {
-            self::tool(&format!("{place}.function"), function, "parameters")
-        }
-        _ => Err(ApiError::unsupported(place, "must be {\"type\": \"function\", \"function\": {…}}")),
     };
     each(given, one)
 }

@@ -48,7 +48,6 @@ struct ResponsesRequest {
 enum ResponsesInput {
     Text(String),
     /// Messages, `function_call`, `function_call_output`; `reasoning` is read over.
-    #[schema(min_items = 1, max_items = 10000)]
     Items(Vec<BTreeMap<String, Value>>),
 }
 
