@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_types::{HopTiming, SamplingParams, TokenId, TokenLogprob};
+use swarm_types::{Grammar, HopTiming, SamplingParams, TokenId, TokenLogprob};
 
 use crate::{WireError, wire};
 
@@ -42,6 +42,33 @@ impl From<SamplingParams> for wire::SamplingParams {
             seed: params.seed,
             top_logprobs: params.top_logprobs,
         }
+    }
+}
+
+impl TryFrom<wire::Grammar> for Grammar {
+    type Error = WireError;
+
+    fn try_from(wire: wire::Grammar) -> Result<Self, WireError> {
+        use wire::grammar::Kind;
+        let grammar = match wire.kind {
+            Some(Kind::JsonSchema(text)) => Self::JsonSchema(text.into()),
+            Some(Kind::Regex(text)) => Self::Regex(text.into()),
+            Some(Kind::Lark(text)) => Self::Lark(text.into()),
+            None => return Err(WireError::new("grammar", "must be json_schema, regex or lark")),
+        };
+        grammar.validated().map_err(|error| WireError::new("grammar", error))
+    }
+}
+
+impl From<Grammar> for wire::Grammar {
+    fn from(grammar: Grammar) -> Self {
+        use wire::grammar::Kind;
+        let kind = match grammar {
+            Grammar::JsonSchema(text) => Kind::JsonSchema(text.to_string()),
+            Grammar::Regex(text) => Kind::Regex(text.to_string()),
+            Grammar::Lark(text) => Kind::Lark(text.to_string()),
+        };
+        Self { kind: Some(kind) }
     }
 }
 

@@ -38,6 +38,8 @@ pub enum RefusalCause {
     PermissionDenied,
     /// A step from the hop above is not what it must be: either that hop or the one that says so is broken.
     WrongStep,
+    /// The session's text cannot go on by its grammar, on no worker.
+    Grammar,
     /// No room for another session.
     Full,
     /// Not loaded yet, or on the way out.
@@ -52,7 +54,7 @@ pub enum RefusalCause {
 
 impl RefusalCause {
     /// Every cause there is.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidArgument,
         Self::ProtocolVersion,
         Self::Model,
@@ -64,6 +66,7 @@ impl RefusalCause {
         Self::Unauthenticated,
         Self::PermissionDenied,
         Self::WrongStep,
+        Self::Grammar,
         Self::Full,
         Self::NotReady,
         Self::HopFailed,
@@ -86,6 +89,7 @@ impl RefusalCause {
             Self::Unauthenticated => "unauthenticated",
             Self::PermissionDenied => "permission_denied",
             Self::WrongStep => "wrong_step",
+            Self::Grammar => "grammar",
             Self::Full => "full",
             Self::NotReady => "not_ready",
             Self::HopFailed => "hop_failed",
@@ -98,7 +102,7 @@ impl RefusalCause {
     #[must_use]
     pub fn code(self) -> Code {
         match self {
-            Self::InvalidArgument | Self::ContextLength => Code::InvalidArgument,
+            Self::InvalidArgument | Self::ContextLength | Self::Grammar => Code::InvalidArgument,
             Self::ProtocolVersion | Self::Model | Self::Shards => Code::FailedPrecondition,
             Self::UnknownSession | Self::UnknownModel => Code::NotFound,
             Self::StaleAttempt => Code::Aborted,

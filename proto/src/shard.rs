@@ -1,7 +1,7 @@
 //! `shard.proto`: what goes up and down a route.
 
 use swarm_types::{
-    Attempt, Cut, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId,
+    Attempt, Cut, Grammar, Hop, ModelDigest, NodeId, PROTOCOL_VERSION, Precision, SamplingParams, SessionId,
     ShardRange, Step, StepOutput, TokenId,
 };
 
@@ -74,7 +74,9 @@ pub struct CollectSession {
     pub attempt: Attempt,
     /// How tokens are picked.
     pub sampling: SamplingParams,
-    /// The session's tokens so far, from position 0; empty where neither sampling nor scores look at them.
+    /// What is generated is held to it.
+    pub grammar: Option<Grammar>,
+    /// The session's tokens so far, from position 0; empty where nothing looks at them.
     pub tokens: Vec<TokenId>,
 }
 
@@ -258,6 +260,7 @@ impl TryFrom<wire::CollectRequest> for CollectSession {
             session: parse("session_id", &wire.session_id)?,
             attempt: attempt(wire.attempt)?,
             sampling: sampling.try_into()?,
+            grammar: wire.grammar.map(Grammar::try_from).transpose()?,
             tokens: wire.tokens.into_iter().map(TokenId).collect(),
         })
     }
@@ -270,6 +273,7 @@ impl From<CollectSession> for wire::CollectRequest {
             session_id: collect.session.to_string(),
             attempt: collect.attempt.0,
             sampling: Some(collect.sampling.into()),
+            grammar: collect.grammar.map(Into::into),
             tokens: ids(collect.tokens),
         }
     }

@@ -48,6 +48,7 @@ fn open(engine: &mut Engine) -> Slot {
         prompt_tokens: 0,
         max_positions: 2000,
         sampling: Some(SamplingParams { top_logprobs: Some(5), ..SamplingParams::greedy() }),
+        grammar: None,
     };
     engine.open(options).expect("opened")
 }

@@ -45,7 +45,8 @@ async fn what_is_never_whole_takes_little_memory_and_ends() -> anyhow::Result<()
     for number in 0..CALLS {
         let open = opening(number, &peer, &replica);
         let (session, attempt) = (open.session.clone(), open.attempt);
-        let collect = CollectSession { session, attempt, sampling: SamplingParams::greedy(), tokens: vec![] };
+        let sampling = SamplingParams::greedy();
+        let collect = CollectSession { session, attempt, sampling, grammar: None, tokens: vec![] };
         collecting.push(shard_client::collect(channel.clone(), collect).await?);
         calls.push(call(channel.clone(), "Collect", vec![head(WISH).into(), zeros.slice(..WISH - 1)]));
         let open = wire::forward_request::Message::Open(open.into());

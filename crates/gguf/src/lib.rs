@@ -11,6 +11,7 @@ mod reader;
 #[cfg(feature = "test-support")]
 pub mod tiny;
 mod value;
+mod vocabulary;
 #[cfg(feature = "test-support")]
 pub mod write;
 
@@ -18,6 +19,7 @@ pub use dtype::Dtype;
 pub use header::{Header, TensorInfo};
 pub use parts::Parts;
 pub use value::{Array, Value};
+pub use vocabulary::{SPACE, TokenKind, Vocabulary};
 
 /// A file that is not a GGUF this software reads.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use crate::{
     cpu::chosen_isa,
     cut::cut_of,
     devices,
+    guide::Guide,
     hyper::HyperParameters,
     part::Part,
     slot::{Slot, SlotOptions, SlotState},
@@ -248,6 +249,7 @@ impl Engine {
         let part = self.part(options.shards)?;
         Ok(SlotState {
             cache: self.backend.new_cache(part.layers, options.max_positions),
+            guide: options.grammar.as_ref().map(|grammar| Guide::new(grammar, options.prompt_tokens)),
             options,
             part,
             position: 0,
@@ -344,9 +346,12 @@ impl Engine {
             let (number, row) = owners[place];
             let Member { state, step, .. } = &mut group[number];
             if let Ok(output) = &mut outputs[number] {
-                match check_finite("logits", logits.iter().all(|logit| logit.is_finite())) {
+                let read = match check_finite("logits", logits.iter().all(|logit| logit.is_finite())) {
                     Ok(()) => state.read_logits(step, row, logits, output),
-                    Err(error) => outputs[number] = Err(error),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = read {
+                    outputs[number] = Err(error);
                 }
             }
         })?;

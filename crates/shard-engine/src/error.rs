@@ -43,6 +43,9 @@ pub enum EngineError {
     /// A step came out as numbers that say nothing: some overflowed, or the weights are damaged.
     #[error("the {0} of the step are not finite numbers")]
     NotFinite(&'static str),
+    /// The session's text cannot go on by its grammar, on no worker.
+    #[error("grammar: {0}")]
+    Grammar(String),
     /// The computation itself failed.
     #[error("computation failed: {0}")]
     Compute(String),

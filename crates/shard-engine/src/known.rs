@@ -19,6 +19,11 @@ impl Known {
         Self { told: tokens.len(), tokens }
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
     /// The token at a position.
     pub(crate) fn at(&self, position: u32) -> Option<TokenId> {
         self.tokens.get(position as usize).copied()

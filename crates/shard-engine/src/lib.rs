@@ -19,6 +19,7 @@ mod devices;
 mod engine;
 mod error;
 mod footprint;
+mod guide;
 mod hyper;
 mod kernels;
 mod known;

@@ -47,22 +47,46 @@ impl History {
 ///
 /// In f64, where no bias, penalty or temperature that is allowed makes anything of a finite f32 overflow.
 pub(crate) fn sample(logits: &[f32], params: &SamplingParams, history: &History, position: u32) -> TokenId {
+    let all = |_| true;
+    pick(logits, params, history, uniform(params.seed, position), &all).unwrap_or(TokenId(0))
+}
+
+/// The same among the tokens that are allowed, with other randomness. None when there is none.
+pub(crate) fn sample_among(
+    logits: &[f32],
+    params: &SamplingParams,
+    history: &History,
+    position: u32,
+    allowed: &dyn Fn(TokenId) -> bool,
+) -> Option<TokenId> {
+    pick(logits, params, history, uniform(mix(params.seed), position), allowed)
+}
+
+/// `share` is uniform in [0, 1).
+fn pick(
+    logits: &[f32],
+    params: &SamplingParams,
+    history: &History,
+    share: f64,
+    allowed: &dyn Fn(TokenId) -> bool,
+) -> Option<TokenId> {
     let mut logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
     adjust(&mut logits, params, history);
+    let numbered = (0u32..).map(TokenId).zip(logits).filter(|(token, _)| allowed(*token));
     if params.temperature == 0.0 {
-        return likeliest(&logits);
+        return likeliest(numbered);
     }
-    let candidates = candidates(&logits, params);
+    let candidates = candidates(numbered.collect(), params);
     let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-    let mut left = uniform(params.seed, position) * total;
+    let mut left = share * total;
     for (token, weight) in &candidates {
         left -= weight;
         if left < 0.0 {
-            return *token;
+            return Some(*token);
         }
     }
     // Rounding may leave a little over.
-    candidates.last().map_or(TokenId(0), |(token, _)| *token)
+    candidates.last().map(|(token, _)| *token)
 }
 
 fn adjust(logits: &mut [f64], params: &SamplingParams, history: &History) {
@@ -86,16 +110,18 @@ fn adjust(logits: &mut [f64], params: &SamplingParams, history: &History) {
 }
 
 /// The largest logit's token; of equals the first.
-fn likeliest(logits: &[f64]) -> TokenId {
-    let better =
-        |best: (usize, f64), (id, logit): (usize, &f64)| if *logit > best.1 { (id, *logit) } else { best };
-    TokenId(logits.iter().enumerate().fold((0, f64::NEG_INFINITY), better).0 as u32)
+fn likeliest(logits: impl Iterator<Item = (TokenId, f64)>) -> Option<TokenId> {
+    let mut best: Option<(TokenId, f64)> = None;
+    for (token, logit) in logits {
+        if best.is_none_or(|(_, most)| logit > most) {
+            best = Some((token, logit));
+        }
+    }
+    best.map(|(token, _)| token)
 }
 
 /// The tokens that may be picked with their weights; by falling weight when any filter is on.
-fn candidates(logits: &[f64], params: &SamplingParams) -> Vec<(TokenId, f64)> {
-    let numbered = logits.iter().enumerate();
-    let mut list: Vec<(TokenId, f64)> = numbered.map(|(id, logit)| (TokenId(id as u32), *logit)).collect();
+fn candidates(mut list: Vec<(TokenId, f64)>, params: &SamplingParams) -> Vec<(TokenId, f64)> {
     let falling = |a: &(TokenId, f64), b: &(TokenId, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let keep = params.top_k as usize;
     if keep > 0 && keep < list.len() {

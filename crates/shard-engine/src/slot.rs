@@ -1,6 +1,7 @@
 //! What the engine keeps for one sequence of tokens: its caches and what sampling has seen; and the checks of what is
 //! sent to it.
 
+use grammar::Ready;
 use swarm_types::{
     SampledToken, SamplingParams, ShardRange, Step, StepInput, StepOutput, TargetScore, TokenId, TokenLogprob,
 };
@@ -8,6 +9,7 @@ use swarm_types::{
 use crate::{
     EngineError,
     backend::{Backend, Cache, Input, Rows},
+    guide::Guide,
     hyper::HyperParameters,
     known::Known,
     part::Part,
@@ -29,6 +31,8 @@ pub struct SlotOptions {
     pub max_positions: u32,
     /// Needed where its shards end with the last.
     pub sampling: Option<SamplingParams>,
+    /// What is generated is held to this grammar.
+    pub grammar: Option<Ready>,
 }
 
 /// What lies behind a slot.
@@ -45,6 +49,8 @@ pub(crate) struct SlotState {
     pub known: Known,
     /// Of these, what penalties have counted; up to the slot's position, or less.
     pub history: History,
+    /// Holds what is sampled to the session's grammar.
+    pub guide: Option<Guide>,
     /// Bytes of cache that are set aside for it.
     pub reserved: u64,
 }
@@ -98,7 +104,9 @@ impl SlotState {
         };
         // Each row that is sampled makes the token of the next one known.
         let first_sampled = step.rows() - step.samples as usize + step.position as usize;
-        if params.uses_history() && self.known.len_at(step.position) <= first_sampled {
+        if (params.uses_history() || self.guide.is_some())
+            && self.known.len_at(step.position) <= first_sampled
+        {
             return Err(EngineError::invalid("samples", missing("told or sampled", first_sampled)));
         }
         Ok(())
@@ -137,6 +145,9 @@ impl SlotState {
         check_tokens(&tokens, hyper)?;
         self.known = Known::told(tokens);
         self.history = History::default();
+        if let Some(guide) = &mut self.guide {
+            guide.go_to(0);
+        }
         Ok(())
     }
 
@@ -146,6 +157,9 @@ impl SlotState {
         backend.truncate(&mut self.cache, position);
         self.known.go_to(position);
         self.history.truncate(position);
+        if let Some(guide) = &mut self.guide {
+            guide.go_to(self.known.len());
+        }
         self.position = position;
     }
 
@@ -178,7 +192,13 @@ impl SlotState {
     }
 
     /// Adds what the logits of one row say to the step's output. Rows come in their order.
-    pub(crate) fn read_logits(&mut self, step: &Step, row: usize, logits: &[f32], output: &mut StepOutput) {
+    pub(crate) fn read_logits(
+        &mut self,
+        step: &Step,
+        row: usize,
+        logits: &[f32],
+        output: &mut StepOutput,
+    ) -> Result<(), EngineError> {
         // The place behind the row.
         let next = step.position + row as u32 + 1;
         let wanted = self.options.sampling.as_ref().and_then(|params| params.top_logprobs);
@@ -191,22 +211,35 @@ impl SlotState {
             output.scores.push(TargetScore { target, top: top(&logprobs) });
         }
         if !step.samples_row(row) {
-            return;
+            return Ok(());
         }
-        let counts = self.options.sampling.as_ref().is_some_and(SamplingParams::uses_history);
-        if counts {
-            self.count_below(next);
-        }
-        let Some(params) = &self.options.sampling else { return };
-        let token = sample(logits, params, &self.history, next);
-        if counts {
-            self.known.sampled(next, token);
-        }
+        let Some(token) = self.sample(logits, next)? else { return Ok(()) };
         let logprobs = wanted.map(|_| Logprobs::new(logits));
         output.tokens.push(SampledToken {
             token,
             logprob: logprobs.as_ref().map(|logprobs| logprobs.of(token)),
             top: logprobs.as_ref().map(top).unwrap_or_default(),
         });
+        Ok(())
+    }
+
+    /// The token for a position, by what was there before.
+    fn sample(&mut self, logits: &[f32], position: u32) -> Result<Option<TokenId>, EngineError> {
+        let counts = self.options.sampling.as_ref().is_some_and(SamplingParams::uses_history);
+        if counts {
+            self.count_below(position);
+        }
+        let Some(params) = &self.options.sampling else { return Ok(None) };
+        let token = match &mut self.guide {
+            None => sample(logits, params, &self.history, position),
+            Some(guide) => {
+                guide.follow(&self.known, position)?;
+                guide.pick(logits, params, &self.history, position)?
+            }
+        };
+        if counts || self.guide.is_some() {
+            self.known.sampled(position, token);
+        }
+        Ok(Some(token))
     }
 }

@@ -48,6 +48,7 @@ fn allocations(layers: u32, sessions: usize, precision: Precision, kv_type: KvTy
         prompt_tokens: PROMPT.len() as u32,
         max_positions: 60,
         sampling: Some(SamplingParams::greedy()),
+        grammar: None,
     };
     let slots: Vec<Slot> = (0..sessions).map(|_| engine.open(options.clone()).expect("opened")).collect();
     let mut run = |position: u32, tokens: &[u32]| {

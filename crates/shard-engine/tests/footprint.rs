@@ -22,7 +22,8 @@ fn weights_and_caches_are_as_large_as_the_header_tells() {
             let engine = Engine::load(EngineConfig { precision, kv_type, ..model.config(shards, 3) }, |_| ())
                 .expect("loaded");
             assert_eq!(engine.info().layers, told.layers);
-            let options = SlotOptions { shards, prompt_tokens: 0, max_positions: 100, sampling: None };
+            let options =
+                SlotOptions { shards, prompt_tokens: 0, max_positions: 100, sampling: None, grammar: None };
             assert_eq!(engine.cache_bytes(&options).expect("it fits"), told.cache_bytes(100));
             // Matrices are filled up to whole panels.
             let (held, weights) = (engine.info().weight_bytes, told.weight_bytes);

@@ -128,6 +128,7 @@ fn a_step_that_comes_out_as_nothing_fails_alone_and_can_be_sent_again() {
             prompt_tokens: 1,
             max_positions: 100,
             sampling: Some(params()),
+            grammar: None,
         };
         let slots: Vec<_> = (0..3).map(|_| engine.open(options(engine)).expect("opened")).collect();
         slots.iter().for_each(|slot| engine.tell(*slot, ids(&PROMPT)).expect("told"));

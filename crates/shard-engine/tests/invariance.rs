@@ -164,8 +164,13 @@ fn the_cache_is_bounded_and_given_back() {
     let config = model.config(ShardRange::new(0, 1).expect("valid"), 8);
     // One layer, two key and value heads of 16: 256 bytes a position, in pages of 64.
     let mut engine = Engine::load(EngineConfig { kv_bytes: 256 * 192, ..config }, |_| ()).expect("loaded");
-    let options =
-        SlotOptions { shards: engine.info().shards, prompt_tokens: 1, max_positions: 100, sampling: None };
+    let options = SlotOptions {
+        shards: engine.info().shards,
+        prompt_tokens: 1,
+        max_positions: 100,
+        sampling: None,
+        grammar: None,
+    };
     let slot = engine.open(options.clone()).expect("there is room");
     let refused = engine.open(options.clone());
     assert!(matches!(refused, Err(EngineError::Full { needed: 32_768, free: 16_384, .. })), "{refused:?}");
@@ -269,7 +274,8 @@ fn who_has_the_old_key_of_a_slot_can_do_nothing_any_more() {
     let model = Model::new(&TinyModel::default());
     let mut engine = Engine::load(model.whole(), |_| ()).expect("loaded");
     let shards = engine.info().shards;
-    let options = SlotOptions { shards, prompt_tokens: 2, max_positions: 9, sampling: Some(params()) };
+    let options =
+        SlotOptions { shards, prompt_tokens: 2, max_positions: 9, sampling: Some(params()), grammar: None };
     let old = engine.open(options).expect("opened");
     engine.tell(old, ids(&[1, 2])).expect("told");
     engine.run(&[(old, step(0, &[1, 2]))]).pop().expect("one").expect("computed");

@@ -36,4 +36,4 @@ pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, T
 pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;

@@ -70,12 +70,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
         cause: "hop_failed".into(),
         ..Default::default()
     };
+    let kind = wire::grammar::Kind::JsonSchema(r#"{"type": "object"}"#.into());
+    let grammar = wire::Grammar { kind: Some(kind) };
     let collect = wire::CollectRequest {
         protocol_version: swarm_types::PROTOCOL_VERSION,
         session_id,
         attempt: 2,
         sampling: Some(sampling.clone()),
         tokens: vec![1, 2, 300],
+        grammar: Some(grammar),
     };
     let forward = |message| wire::ForwardRequest { message: Some(message) }.encode_to_vec();
     let back = |message| wire::ForwardResponse { message: Some(message) }.encode_to_vec();

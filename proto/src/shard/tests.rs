@@ -50,6 +50,7 @@ fn collect(session: SessionId, attempt: u32) -> CollectSession {
         session,
         attempt: Attempt(attempt),
         sampling: SamplingParams { seed: 7, ..SamplingParams::greedy() },
+        grammar: Some(Grammar::JsonSchema(r#"{"type": "object"}"#.into())),
         tokens: vec![TokenId(5), TokenId(u32::MAX)],
     }
 }

@@ -12,7 +12,7 @@ use swarm_proto::{
         inference_service_server::InferenceServiceServer,
     },
 };
-use swarm_types::{SamplingParams, TokenId};
+use swarm_types::{Grammar, SamplingParams, TokenId};
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -79,7 +79,7 @@ impl InferenceService {
             operation,
             prompt: encoded.map_err(status)?,
             sampling,
-            grammar: None,
+            grammar: wire.grammar.map(Grammar::try_from).transpose().map_err(Refusal::from)?,
             max_tokens: wire.max_tokens,
             stop: wire.stop,
             stop_tokens: vec![],

@@ -1,6 +1,5 @@
 //! From text to tokens and back, by what the model's file says: tokenizer, chat template, end tokens.
 
-mod byte_level;
 mod detokenizer;
 mod model;
 mod sentence_piece;

@@ -197,6 +197,7 @@ impl EngineThread {
 fn refusal(error: EngineError) -> Refusal {
     let cause = match &error {
         EngineError::Invalid { field, reason } => return Refusal::invalid(field, reason),
+        EngineError::Grammar(reason) => return Refusal::of_field(RefusalCause::Grammar, "grammar", reason),
         EngineError::UnknownSlot => RefusalCause::UnknownSession,
         EngineError::Full { .. } => RefusalCause::Full,
         EngineError::Model { .. }

@@ -27,5 +27,5 @@ pub(crate) fn slots(count: usize) -> Vec<Slot> {
 
 pub(crate) fn options() -> SlotOptions {
     let shards = ShardRange::new(0, 1).expect("valid");
-    SlotOptions { shards, prompt_tokens: 0, max_positions: 1, sampling: None }
+    SlotOptions { shards, prompt_tokens: 0, max_positions: 1, sampling: None, grammar: None }
 }

@@ -1,11 +1,12 @@
 //! What all sessions of a worker stand on: who it is, what it serves, its engine, and its way to other hops.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use grammar::{GrammarError, Grammars};
 use shard_engine::SlotOptions;
 use swarm_net::SwarmNet;
 use swarm_proto::{HopFailure, OpenSession, Refusal, RefusalCause};
-use swarm_types::{Cut, ModelDigest, NodeId, Precision, ShardRange, TokenId};
+use swarm_types::{Cut, Grammar, ModelDigest, NodeId, Precision, ShardRange, TokenId};
 use tokio::{sync::watch, time::Instant};
 use tonic::transport::Channel;
 use tracing::Span;
@@ -19,6 +20,8 @@ use crate::{
 /// What sessions must fit.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
+    /// The model's file.
+    pub model: PathBuf,
     pub shards: ShardRange,
     pub cut: Cut,
     pub digest: ModelDigest,
@@ -27,7 +30,10 @@ pub(crate) struct Served {
 
 /// What a session needs of the engine.
 pub(crate) struct WantedSlot {
+    /// All but the grammar.
     pub options: SlotOptions,
+    /// What is generated is held to it.
+    pub grammar: Option<Grammar>,
     /// The session's tokens so far, where the slot has to know them.
     pub tokens: Vec<TokenId>,
 }
@@ -42,6 +48,7 @@ struct Inner {
     /// There once the layers are loaded.
     engine: watch::Receiver<Option<EngineHandle>>,
     sessions: Sessions,
+    grammars: Grammars,
     metrics: Metrics,
 }
 
@@ -53,7 +60,8 @@ impl Host {
         sessions: Sessions,
         metrics: Metrics,
     ) -> Self {
-        Self(Arc::new(Inner { net, served, engine, sessions, metrics }))
+        let grammars = Grammars::new(served.model.clone());
+        Self(Arc::new(Inner { net, served, engine, sessions, grammars, metrics }))
     }
 
     pub(crate) fn id(&self) -> &NodeId {
@@ -91,7 +99,7 @@ impl Host {
 
     /// The engine, if the session fits what is served here.
     pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
-        let Served { shards, cut, digest, precision } = &self.0.served;
+        let Served { shards, cut, digest, precision, .. } = &self.0.served;
         if open.hop.worker != *self.id() {
             let what = format!("this is worker {}, not {}", self.id(), open.hop.worker);
             return Err(Refusal::invalid("hops", what));
@@ -128,7 +136,11 @@ impl Host {
         place: &Place,
         inherited: Option<Held>,
     ) -> Result<(Held, u32), Refusal> {
-        let WantedSlot { options, tokens } = wanted;
+        let WantedSlot { mut options, grammar, tokens } = wanted;
+        if let Some(grammar) = grammar {
+            let ready = self.0.grammars.ready(grammar).await;
+            options.grammar = Some(ready.map_err(|error| unready(&error))?);
+        }
         if let Some(held) = inherited {
             if held.options == options
                 && let Ok(OpenSlot { slot, positions }) = engine.take_over(held.slot, tokens.clone()).await
@@ -183,6 +195,16 @@ impl Host {
                 () = over => {}
                 () = self.0.sessions.changed() => {}
             }
+        }
+    }
+}
+
+/// Of a grammar that no session can be held to.
+fn unready(error: &GrammarError) -> Refusal {
+    match error {
+        GrammarError::Vocabulary(_) => Refusal::new(RefusalCause::Internal, error.to_string()),
+        GrammarError::Invalid(_) | GrammarError::Stuck(_) => {
+            Refusal::of_field(RefusalCause::Grammar, "grammar", error)
         }
     }
 }

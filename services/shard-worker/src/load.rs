@@ -87,6 +87,7 @@ fn measure_speed(engine: &mut Engine) -> Result<f32, EngineError> {
         prompt_tokens: 0,
         max_positions: STEPS.min(info.context_length),
         sampling: Some(SamplingParams::greedy()),
+        grammar: None,
     };
     let slot = engine.open(options)?;
     let embeds = info.shards.start() == 0;

@@ -142,11 +142,12 @@ async fn run(host: &Host, mut call: Call) -> End {
     };
     // Only the last hop has something to know besides its steps.
     let collector = collector.filter(|_| open.below.is_empty());
-    let (answers, sampling, tokens) = match collector {
-        Some(Collector { answers, sampling, tokens }) => (Some(answers), Some(sampling), tokens),
-        None => (None, None, vec![]),
+    let (answers, wanted) = match collector {
+        Some(Collector { answers, sampling, grammar, tokens }) => {
+            (Some(answers), WantedSlot { options: options(&open, Some(sampling)), grammar, tokens })
+        }
+        None => (None, WantedSlot { options: options(&open, None), grammar: None, tokens: vec![] }),
     };
-    let wanted = WantedSlot { options: options(&open, sampling), tokens };
     // Not to be cancelled: what the engine has opened must be held by the place, or closed.
     let (slot, positions) = match host.slot(&engine, wanted, &place, inherited).await {
         Ok((held, positions)) => (held.slot, place.hold(held).then_some(positions)),
@@ -215,6 +216,7 @@ fn options(open: &OpenSession, sampling: Option<SamplingParams>) -> SlotOptions 
         prompt_tokens: open.prompt_tokens,
         max_positions: open.max_positions,
         sampling,
+        grammar: None,
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use table::{Answers, Bounds, Collector, Held};
-use table::{Cache, Call, Entry, Table, add_answered};
+use table::{Cache, Call, Entry, Table, add_answered, tokens_worth};
 
 /// Answers that wait for the network; the gateway has only a few steps under way.
 const ANSWERS_WAITING: usize = 16;
@@ -105,11 +105,12 @@ impl Sessions {
 
     /// Notes a gateway; forgotten when its session does not come in time.
     pub(crate) fn collect(&self, wish: CollectSession, gateway: &NodeId) -> Result<Collecting, Refusal> {
-        let CollectSession { session, attempt, sampling, mut tokens } = wish;
+        let CollectSession { session, attempt, sampling, grammar, mut tokens } = wish;
         let (sender, answers) = mpsc::channel(ANSWERS_WAITING);
         let mut table = self.table();
         table.begin(&session, attempt, gateway, Call::Collect)?;
-        table.check_waiting(&session, gateway, tokens.len() as u64)?;
+        let held = tokens.len() as u64 + tokens_worth(grammar.as_ref());
+        table.check_waiting(&session, gateway, held)?;
         let entry = table.entries.entry(session).or_insert_with(|| Entry::new(attempt, gateway));
         let last = match &entry.cache {
             Cache::Leased(held, _) => held.last.clone(),
@@ -118,7 +119,7 @@ impl Sessions {
         if let Some(last) = &last {
             add_answered(&mut tokens, last);
         }
-        let collector = Collector { answers: sender, sampling, tokens };
+        let collector = Collector { answers: sender, sampling, grammar, tokens };
         entry.collected = true;
         entry.collector = Some((collector, Instant::now() + FORWARD_WITHIN));
         self.told(table);

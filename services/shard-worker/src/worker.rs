@@ -183,6 +183,7 @@ impl Worker {
 
     fn served(&self) -> Served {
         Served {
+            model: self.model.clone(),
             shards: self.fixed.shards,
             cut: self.fixed.cut.clone(),
             digest: self.fixed.model.digest,

@@ -116,6 +116,7 @@ impl Route {
                 prompt_tokens: PROMPT.len() as u32,
                 max_positions: 100,
                 sampling: Some(params.clone()),
+                grammar: None,
             };
             engine.open(options).expect("opened")
         };

@@ -128,9 +128,14 @@ impl Completer {
     /// What is refused, by field.
     pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
         self.check(&request)?;
+        if let Some(grammar) = &request.grammar {
+            self.check_grammar("grammar", grammar).await?;
+        }
         let room = self.model.context_length().saturating_sub(count(request.prompt.len()));
         let own_end_tokens = self.model.tokenizer().end_tokens();
-        let own_end_tokens = if request.ignore_eos { &[] } else { own_end_tokens };
+        // Behind a text that is complete by its grammar only an end token can come.
+        let goes_on = request.ignore_eos && request.grammar.is_none();
+        let own_end_tokens = if goes_on { &[] } else { own_end_tokens };
         let tokens = self.generator.start(GenerationRequest {
             principal: request.principal,
             operation: request.operation,
@@ -142,6 +147,15 @@ impl Completer {
             score_prompt: request.score_prompt,
         });
         Ok(text(tokens.await?, Assembler::new(&request.stop), self.model.clone()))
+    }
+
+    /// Whether texts can be held to a grammar, which came as this field.
+    ///
+    /// # Errors
+    /// Names the field and why not.
+    pub async fn check_grammar(&self, field: &str, grammar: &Grammar) -> Result<(), GenerationError> {
+        let ready = self.model.grammars().ready(grammar.clone()).await;
+        ready.map(|_| ()).map_err(|error| GenerationError::invalid(field, error))
     }
 
     /// Whether a completion fits the model, before anything is started.

@@ -246,19 +246,20 @@ impl Driver {
         }
     }
 
-    /// What the last hop has to know. Tokens only where it looks at them: for penalties all, for scores the prompt's.
+    /// What the last hop has to know. Tokens only where it looks at them: for penalties and a grammar all, for scores the
+    /// prompt's.
     fn collect_session(&self) -> CollectSession {
-        let GenerationRequest { prompt, sampling, score_prompt, .. } = &self.given.request;
+        let GenerationRequest { prompt, sampling, grammar, score_prompt, .. } = &self.given.request;
         let mut sampling = sampling.clone();
         // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
         sampling.top_logprobs = sampling.top_logprobs.max(*score_prompt);
         let tokens = match self.scored < self.scores_wanted() {
-            _ if sampling.uses_history() => self.tokens.clone(),
+            _ if sampling.uses_history() || grammar.is_some() => self.tokens.clone(),
             true => prompt.clone(),
             false => vec![],
         };
         let session = self.given.session.clone();
-        CollectSession { session, attempt: self.attempt, sampling, tokens }
+        CollectSession { session, attempt: self.attempt, sampling, grammar: grammar.clone(), tokens }
     }
 
     /// Sends the tokens from `begin` on in chunks; gives the answer to the last.

@@ -100,7 +100,7 @@ impl Recovery {
     pub(super) fn record(&mut self, trouble: &Trouble, route: &Route) -> Result<(), GenerationError> {
         let now = Instant::now();
         let cause = trouble.refusal.cause;
-        if cause == RefusalCause::InvalidArgument && !self.answered {
+        if cause == RefusalCause::Grammar || (cause == RefusalCause::InvalidArgument && !self.answered) {
             return Err(invalid(&trouble.refusal));
         }
         match &trouble.worker {

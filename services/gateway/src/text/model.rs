@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use gguf::{Header, Value};
+use grammar::Grammars;
 use swarm_types::{ModelDigest, TokenId, visible};
 
 use super::{Chat, ChatTemplate, TemplateError, TextError, Tokenizer};
@@ -36,6 +37,7 @@ pub struct ServedModel {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     facts: ModelFacts,
+    grammars: Grammars,
 }
 
 impl ServedModel {
@@ -68,6 +70,7 @@ impl ServedModel {
             tokenizer,
             template,
             facts: facts(&header)?,
+            grammars: Grammars::new(path.to_owned()),
         })
     }
 
@@ -123,6 +126,12 @@ impl ServedModel {
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Grammars over its tokens.
+    #[must_use]
+    pub fn grammars(&self) -> &Grammars {
+        &self.grammars
     }
 
     /// The conversation as text.

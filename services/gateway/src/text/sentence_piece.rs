@@ -2,9 +2,6 @@
 
 use std::collections::HashMap;
 
-/// What stands for a space.
-pub(super) const SPACE: char = '▁';
-
 /// SentencePiece joins the neighbouring pieces whose union has the best score; byte-pair encoding joins those whose
 /// merge comes first. So every way to split a piece into two is a merge, and the pieces' scores give the order.
 pub(super) fn merges(pieces: &[(&str, f64)]) -> Vec<(String, String)> {
@@ -20,13 +17,4 @@ pub(super) fn merges(pieces: &[(&str, f64)]) -> Vec<(String, String)> {
     }
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
     found.into_iter().map(|(.., left, right)| (left.to_owned(), right.to_owned())).collect()
-}
-
-/// The bytes that a piece stands for.
-pub(super) fn bytes(piece: &str) -> Vec<u8> {
-    let byte = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-    match byte.filter(|digits| digits.len() == 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-        Some(byte) => vec![byte],
-        None => piece.replace(SPACE, " ").into_bytes(),
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ahash::AHashMap;
-use gguf::{GgufError, Header};
+use gguf::{GgufError, Header, SPACE, TokenKind, Vocabulary};
 use swarm_types::TokenId;
 use tokenizers::{
     AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer as Library,
@@ -17,18 +17,7 @@ use tokenizers::{
     },
 };
 
-use super::{TextError, byte_level::ByteCharacters, sentence_piece};
-
-/// `token_type` of a token that steers the model and is never shown.
-const CONTROL: i64 = 3;
-/// `token_type` of a token that is text, but matched whole.
-const USER_DEFINED: i64 = 4;
-/// `token_type` of an ordinary token.
-const NORMAL: i64 = 1;
-
-/// Names of tokens that end an answer, of the model families that are supported.
-const END_NAMES: [&str; 7] =
-    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "</s>"];
+use super::{TextError, sentence_piece};
 
 /// How Llama 3 and Qwen 2 cut text before merging; `{}` is how many digits may stand together.
 const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -53,41 +42,29 @@ impl Tokenizer {
     /// When the file has none, or one of a kind that is not supported.
     pub fn from_header(header: &Header) -> Result<Self, TextError> {
         let tokens = header.strings("tokenizer.ggml.tokens")?;
-        let types = token_types(header, tokens.len())?;
-        let (mut library, bytes) = match header.str("tokenizer.ggml.model")? {
+        let kind = header.str("tokenizer.ggml.model")?;
+        if !matches!(kind, "gpt2" | "llama") {
+            return Err(TextError::Unsupported(format!("tokenizer {kind} (supported: gpt2, llama)")));
+        }
+        let vocabulary = Vocabulary::from_header(header)?;
+        let mut library = match kind {
             "gpt2" => byte_level(header, tokens)?,
-            "llama" => pieces(header, tokens, &types)?,
-            other => {
-                return Err(TextError::Unsupported(format!("tokenizer {other} (supported: gpt2, llama)")));
-            }
+            _ => pieces(header, tokens, &vocabulary.kinds)?,
         };
-        add_whole_tokens(&mut library, tokens, &types)?;
-        let bytes = bytes.into_iter().zip(tokens).zip(&types).map(|((bytes, token), kind)| match *kind {
-            CONTROL => vec![],
-            USER_DEFINED => token.clone().into_bytes(),
-            _ => bytes,
-        });
+        add_whole_tokens(&mut library, tokens, &vocabulary.kinds)?;
         let id = |key: &str| -> Result<Option<TokenId>, GgufError> {
             let id = header.opt_u32(&format!("tokenizer.ggml.{key}_token_id"))?;
             Ok(id.filter(|id| (*id as usize) < tokens.len()).map(TokenId))
         };
         let begin = id("bos")?;
-        let named = tokens.iter().enumerate().filter(|(_, token)| END_NAMES.contains(&token.as_str()));
-        let end: BTreeSet<TokenId> = named
-            .map(|(id, _)| TokenId(id as u32))
-            .chain(id("eos")?)
-            .chain(id("eot")?)
-            .chain(id("eom")?)
-            .collect();
         let text =
             |id: Option<TokenId>| id.and_then(|id| tokens.get(id.0 as usize)).cloned().unwrap_or_default();
-        let bytes: Vec<Vec<u8>> = bytes.collect();
         Ok(Self {
             library,
             longest: tokens.iter().map(String::len).max().unwrap_or(1).max(1),
-            bytes,
+            bytes: vocabulary.bytes,
             begin: begin.filter(|_| adds_begin(header).unwrap_or(false)),
-            end: end.into_iter().collect(),
+            end: vocabulary.end.into_iter().map(TokenId).collect(),
             begin_text: text(begin),
             end_text: text(id("eos")?),
             padding_text: text(id("padding")?),
@@ -174,14 +151,6 @@ impl Tokenizer {
     }
 }
 
-fn token_types(header: &Header, count: usize) -> Result<Vec<i64>, TextError> {
-    let types = header.opt_integers("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; count]);
-    match types.len() == count {
-        true => Ok(types),
-        false => Err(TextError::Damaged(format!("{count} tokens have {} types", types.len()))),
-    }
-}
-
 /// SentencePiece models begin every sequence with a token of its own, unless the file says otherwise.
 fn adds_begin(header: &Header) -> Result<bool, GgufError> {
     let given = header.opt_bool("tokenizer.ggml.add_bos_token")?;
@@ -196,7 +165,7 @@ fn damaged(error: impl ToString) -> TextError {
     TextError::Damaged(error.to_string())
 }
 
-fn byte_level(header: &Header, tokens: &[String]) -> Result<(Library, Vec<Vec<u8>>), TextError> {
+fn byte_level(header: &Header, tokens: &[String]) -> Result<Library, TextError> {
     let known: BTreeSet<&str> = tokens.iter().map(String::as_str).collect();
     let mut merges = vec![];
     for merge in header.strings("tokenizer.ggml.merges")? {
@@ -219,8 +188,7 @@ fn byte_level(header: &Header, tokens: &[String]) -> Result<(Library, Vec<Vec<u8
     if kind == "qwen2" {
         library.with_normalizer(Some(NFC)).map_err(damaged)?;
     }
-    let characters = ByteCharacters::new();
-    Ok((library, tokens.iter().map(|token| characters.bytes(token)).collect()))
+    Ok(library)
 }
 
 /// How text is cut before merging, by the name that llama.cpp gives the way.
@@ -244,11 +212,11 @@ fn pre_tokenizer(kind: &str) -> Result<PreTokenizerWrapper, TextError> {
     }
 }
 
-fn pieces(header: &Header, tokens: &[String], types: &[i64]) -> Result<(Library, Vec<Vec<u8>>), TextError> {
+fn pieces(header: &Header, tokens: &[String], kinds: &[TokenKind]) -> Result<Library, TextError> {
     let scores = header.opt_floats("tokenizer.ggml.scores")?;
     let scores = scores.filter(|scores| scores.len() == tokens.len());
     let scores = scores.ok_or_else(|| damaged("every token needs a score"))?;
-    let scored = tokens.iter().zip(scores).zip(types).filter(|(_, kind)| **kind == NORMAL);
+    let scored = tokens.iter().zip(scores).zip(kinds).filter(|(_, kind)| **kind == TokenKind::Normal);
     let scored: Vec<(&str, f64)> = scored.map(|((token, score), _)| (token.as_str(), *score)).collect();
     let unknown = header.opt_u32("tokenizer.ggml.unknown_token_id")?.unwrap_or(0) as usize;
     let unknown = tokens.get(unknown).cloned().ok_or_else(|| damaged("the unknown token is not there"))?;
@@ -259,7 +227,7 @@ fn pieces(header: &Header, tokens: &[String], types: &[i64]) -> Result<(Library,
         .byte_fallback(true)
         .build()
         .map_err(damaged)?;
-    let space = sentence_piece::SPACE.to_string();
+    let space = SPACE.to_string();
     let mut normalizers: Vec<NormalizerWrapper> = vec![];
     if header.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true) {
         normalizers.push(Prepend::new(space.clone()).into());
@@ -267,17 +235,18 @@ fn pieces(header: &Header, tokens: &[String], types: &[i64]) -> Result<(Library,
     normalizers.push(Replace::new(" ", space).map_err(damaged)?.into());
     let mut library = Library::new(model);
     library.with_normalizer(Some(Normalizers::new(normalizers))).map_err(damaged)?;
-    Ok((library, tokens.iter().map(|token| sentence_piece::bytes(token)).collect()))
+    Ok(library)
 }
 
 /// Control and user-defined tokens are found in a text before anything else.
-fn add_whole_tokens(library: &mut Library, tokens: &[String], types: &[i64]) -> Result<(), TextError> {
-    let of = |kind: i64| {
-        tokens.iter().zip(types).filter(move |(_, k)| **k == kind).map(|(token, _)| token.clone())
+fn add_whole_tokens(library: &mut Library, tokens: &[String], kinds: &[TokenKind]) -> Result<(), TextError> {
+    let of = |kind: TokenKind| {
+        tokens.iter().zip(kinds).filter(move |(_, k)| **k == kind).map(|(token, _)| token.clone())
     };
-    let special = of(CONTROL).filter(|token| !token.is_empty()).map(|token| AddedToken::from(token, true));
+    let special =
+        of(TokenKind::Control).filter(|token| !token.is_empty()).map(|token| AddedToken::from(token, true));
     library.add_special_tokens(special).map_err(damaged)?;
-    let whole = of(USER_DEFINED).filter(|token| !token.is_empty());
+    let whole = of(TokenKind::UserDefined).filter(|token| !token.is_empty());
     library
         .add_tokens(whole.map(|token| AddedToken::from(token, false).normalized(false)))
         .map_err(damaged)?;

@@ -251,6 +251,7 @@ fn slot_options(prompt_tokens: u32, max_tokens: u32) -> Result<SlotOptions> {
         prompt_tokens,
         max_positions: prompt_tokens.saturating_add(max_tokens),
         sampling: Some(SamplingParams::greedy()),
+        grammar: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use shard_engine::{Slot, SlotOptions};
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Attempt, NodeId, SamplingParams, SessionId, StepOutput, TokenId};
+use swarm_types::{Attempt, Grammar, NodeId, SamplingParams, SessionId, StepOutput, TokenId};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ pub(crate) type Answers = mpsc::Sender<StepOutput>;
 pub(crate) struct Collector {
     pub answers: Answers,
     pub sampling: SamplingParams,
+    pub grammar: Option<Grammar>,
     /// From position 0 on, as far as the last hop has to know them.
     pub tokens: Vec<TokenId>,
 }
@@ -36,6 +37,18 @@ pub(crate) struct Bounds {
     pub kv_bytes: u64,
     /// How long a cache outlives a broken stream.
     pub lease: Duration,
+}
+
+impl Collector {
+    /// What it holds while it waits, as so many tokens.
+    fn tokens_worth(&self) -> u64 {
+        self.tokens.len() as u64 + tokens_worth(self.grammar.as_ref())
+    }
+}
+
+/// As many tokens take as much memory as the grammar does.
+pub(super) fn tokens_worth(grammar: Option<&Grammar>) -> u64 {
+    grammar.map_or(0, |grammar| grammar.text().len().div_ceil(size_of::<TokenId>()) as u64)
 }
 
 #[derive(Debug)]
@@ -164,8 +177,7 @@ impl Table {
         if is_new && !self.pools.waiting.grants(&Wish::new(gateway, 1, waiting)) {
             return full("too many sessions wait for their first step");
         }
-        let told =
-            self.held(|entry| entry.collector.as_ref().map_or(0, |(told, _)| told.tokens.len() as u64));
+        let told = self.held(|entry| entry.collector.as_ref().map_or(0, |(told, _)| told.tokens_worth()));
         if !self.pools.tokens_waiting.grants(&Wish::new(gateway, tokens, told)) {
             return full("too many tokens wait for their sessions");
         }

@@ -41,7 +41,13 @@ fn open(number: u32, attempt: u32) -> OpenSession {
 
 fn wish(number: u32, attempt: u32) -> CollectSession {
     let sampling = SamplingParams::greedy();
-    CollectSession { session: session(number), attempt: Attempt(attempt), sampling, tokens: vec![] }
+    CollectSession {
+        session: session(number),
+        attempt: Attempt(attempt),
+        sampling,
+        grammar: None,
+        tokens: vec![],
+    }
 }
 
 /// A stream that runs with this slot.

@@ -166,6 +166,7 @@ impl Scene {
             session: session_id(session),
             attempt: Attempt(attempt),
             sampling: SamplingParams::greedy(),
+            grammar: None,
             tokens: vec![],
         }
         .into()

@@ -1,0 +1,84 @@
+//! Grammars made ready for the model's tokens, and kept for the sessions that come next.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use swarm_types::Grammar;
+use tokio::sync::Semaphore;
+
+use crate::{GrammarError, Ready, Vocabulary};
+
+/// Grammars that are kept. Each takes some hundred KiB, seldom more than some MiB.
+const KEPT: usize = 32;
+/// Grammars that are made ready at the same time; the others wait for the tens of milliseconds that it takes.
+const AT_ONCE: usize = 2;
+
+/// All grammars of one model. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Grammars(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    model: PathBuf,
+    /// There once a session has needed it.
+    vocabulary: OnceLock<Result<Vocabulary, GrammarError>>,
+    /// The last that was used is the last here.
+    kept: Mutex<Vec<Ready>>,
+    turns: Semaphore,
+}
+
+impl Grammars {
+    /// For the tokens of a model file, which is read when the first grammar comes.
+    #[must_use]
+    pub fn new(model: PathBuf) -> Self {
+        let turns = Semaphore::new(AT_ONCE);
+        Self(Arc::new(Inner { model, vocabulary: OnceLock::new(), kept: Mutex::default(), turns }))
+    }
+
+    /// A grammar, ready for a session. Work goes to the runtime's threads for what blocks.
+    ///
+    /// # Errors
+    /// When it is not valid, or too much.
+    pub async fn ready(&self, grammar: Grammar) -> Result<Ready, GrammarError> {
+        if let Some(ready) = self.kept(&grammar) {
+            return Ok(ready);
+        }
+        let _turn = self.0.turns.acquire().await.map_err(|error| broken(&error))?;
+        // Whoever had the turn before may have made it.
+        if let Some(ready) = self.kept(&grammar) {
+            return Ok(ready);
+        }
+        let grammars = self.clone();
+        let ready = tokio::task::spawn_blocking(move || grammars.make(&grammar)).await;
+        ready.map_err(|error| broken(&error))?
+    }
+
+    fn make(&self, grammar: &Grammar) -> Result<Ready, GrammarError> {
+        let vocabulary = self.0.vocabulary.get_or_init(|| Vocabulary::read(&self.0.model));
+        let ready = vocabulary.as_ref().map_err(Clone::clone)?.ready(grammar)?;
+        let mut kept = self.list();
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push(ready.clone());
+        Ok(ready)
+    }
+
+    fn kept(&self, grammar: &Grammar) -> Option<Ready> {
+        let mut kept = self.list();
+        let place = kept.iter().position(|ready| ready.grammar() == grammar)?;
+        let ready = kept.remove(place);
+        kept.push(ready.clone());
+        Some(ready)
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Ready>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn broken(error: &dyn std::error::Error) -> GrammarError {
+    GrammarError::Vocabulary(error.to_string())
+}
