@@ -123,6 +123,14 @@ impl ApiError {
         Self { retry_after: Some(RETRY_AFTER_FAILURE), ..error }.with_code("rate_limit_exceeded")
     }
 
+    /// The same, where the request has another name for the field.
+    pub(super) fn about(self, field: &str, named: &str) -> Self {
+        match self.param.as_deref() == Some(field) {
+            true => Self { param: Some(named.into()), ..self },
+            false => self,
+        }
+    }
+
     /// OpenAI's form: `{"error": {…}}`.
     pub(super) fn body_json(&self) -> Value {
         self.body_in(Dialect::OpenAi)

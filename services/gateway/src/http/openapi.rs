@@ -56,3 +56,6 @@ fn document() -> OpenApi {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) use tests::misfits;

@@ -29,7 +29,9 @@ pub(super) async fn create(
     principal.may_use(api.completer.model().names())?;
     let Asked { request, stream, echo } = asked;
     let envelope = Envelope::new(api.completer.model().id(), echo);
-    let ChatStream { prompt_tokens, events } = api.chatter.start(request).await?;
+    let started = api.chatter.start(request).await;
+    let ChatStream { prompt_tokens, events } =
+        started.map_err(|error| ApiError::from(error).about("messages", "input"))?;
     if stream {
         return Ok(noted.tell(sse::named(stream::events(events, envelope, prompt_tokens))));
     }

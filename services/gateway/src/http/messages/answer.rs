@@ -69,7 +69,7 @@ pub(super) fn stop_reason(reason: ChatFinish) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::ToolCall;
+    use crate::{chat::ToolCall, http::openapi::misfits};
 
     #[test]
     fn a_whole_message_has_its_blocks_in_order() {
@@ -95,6 +95,7 @@ mod tests {
             {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}},
         ]);
         assert_eq!(told["content"], expected);
+        assert!(misfits("/v1/messages", Some("200"), &told).is_empty());
         assert_eq!((&told["stop_reason"], &told["usage"]["output_tokens"]), (&json!("tool_use"), &json!(3)));
     }
 }

@@ -231,6 +231,7 @@ mod tests {
     use crate::{
         chat::{ChatChunk, Delta},
         generation::GenerationError,
+        http::openapi::misfits,
     };
 
     fn started(script: Vec<Result<ChatEvent, GenerationError>>) -> ChatStream {
@@ -278,7 +279,12 @@ mod tests {
         let whole = answer.whole(started(script())).await.expect("an answer");
         assert_eq!((&whole["response"], &whole["thinking"]), (&json!("a"), &json!("hm")));
         assert_eq!((&whole["done"], &whole["eval_count"]), (&json!(true), &json!(5)));
-        assert_eq!(answer.loaded(false)["done_reason"], "load");
+        assert!(misfits("/api/generate", Some("200"), &whole).is_empty(), "{whole}");
+        let loaded = answer.loaded(false);
+        assert_eq!(loaded["done_reason"], "load");
+        assert!(misfits("/api/generate", Some("200"), &loaded).is_empty(), "{loaded}");
+        let whole = Answer::new(Form::Chat, "m".into()).whole(started(script())).await.expect("an answer");
+        assert!(misfits("/api/chat", Some("200"), &whole).is_empty(), "{whole}");
     }
 
     #[tokio::test]

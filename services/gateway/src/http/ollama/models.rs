@@ -146,6 +146,7 @@ mod tests {
     use gguf::tiny::TinyModel;
 
     use super::*;
+    use crate::http::openapi::misfits;
 
     #[test]
     fn weights_are_counted_as_people_do() {
@@ -162,9 +163,12 @@ mod tests {
         TinyModel::default().write(&path).expect("written");
         let model = ServedModel::load(&path).expect("a model").named(vec!["small".into()]);
         let entry = entry(&model);
+        let list = json!({"models": [entry]});
+        assert!(misfits("/api/tags", Some("200"), &list).is_empty(), "{list}");
         assert_eq!(entry["name"], "small:latest");
         assert_eq!(entry["size"], std::fs::metadata(&path).expect("there").len());
         let told = told(&model);
+        assert!(misfits("/api/show", Some("200"), &told).is_empty(), "{told}");
         assert_eq!(told["model_info"]["llama.context_length"], model.context_length());
         assert_eq!(told["capabilities"][0], "completion");
     }

@@ -52,6 +52,12 @@ fn schema_of<'a>(document: &'a Value, path: &str, status: Option<&str>) -> &'a V
     &carrier["content"]["application/json"]["schema"]
 }
 
+/// What does not fit the document: of a request, or of an answer with this status.
+pub(in crate::http) fn misfits(path: &str, status: Option<&str>, value: &Value) -> Vec<String> {
+    let document = told();
+    errors(&document, schema_of(&document, path, status), value)
+}
+
 fn requests() -> Vec<(&'static str, Value)> {
     let user = json!([{"role": "user", "content": "hi"}]);
     vec![
@@ -75,16 +81,14 @@ fn requests() -> Vec<(&'static str, Value)> {
 
 #[test]
 fn requests_that_are_taken_fit_the_document() {
-    let document = told();
     for (path, body) in requests() {
-        let found = errors(&document, schema_of(&document, path, None), &body);
+        let found = misfits(path, None, &body);
         assert!(found.is_empty(), "{path} {body}: {found:?}");
     }
 }
 
 #[test]
 fn requests_that_are_refused_do_not_fit_the_document() {
-    let document = told();
     let user = json!([{"role": "user", "content": "hi"}]);
     for (path, body) in [
         ("/v1/chat/completions", json!({"messages": []})),
@@ -97,18 +101,17 @@ fn requests_that_are_refused_do_not_fit_the_document() {
         ("/api/chat", json!({"messages": [{"role": "x"}]})),
         ("/api/generate", json!({"prompt": 1})),
     ] {
-        let found = errors(&document, schema_of(&document, path, None), &body);
+        let found = misfits(path, None, &body);
         assert!(!found.is_empty(), "{path} {body}");
     }
 }
 
 #[test]
 fn errors_fit_the_document_in_each_dialect() {
-    let document = told();
     for path in ["/v1/responses", "/v1/messages", "/api/chat", "/tokenize"] {
         let body = http::ApiError::invalid("input", "x").body_in(http::dialect::Dialect::of(path));
         for status in ["400", "401", "429", "503"] {
-            let found = errors(&document, schema_of(&document, path, Some(status)), &body);
+            let found = misfits(path, Some(status), &body);
             assert!(found.is_empty(), "{path} {status}: {found:?}");
         }
     }

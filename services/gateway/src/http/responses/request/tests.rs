@@ -2,7 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use super::*;
+use super::{
+    super::answer::{self, Envelope, State, Usage},
+    *,
+};
+use crate::{
+    chat::{ChatFinish, ChatMessage},
+    http::openapi::misfits,
+};
 
 fn read(body: &Value) -> Result<(Asked, Ignored), ApiError> {
     let fields = Fields::parse(body.to_string().as_bytes())?;
@@ -109,4 +116,24 @@ fn what_cannot_be_served_is_refused_by_field() {
         assert_eq!(error["error"]["param"], param, "{body}");
     }
     assert_eq!(read(&with(json!({"odd": 1}))).expect("taken").1.names(), ["odd"]);
+}
+
+#[test]
+fn an_answer_fits_the_document() {
+    let message = ChatMessage {
+        content: "a".into(),
+        reasoning: "b".into(),
+        tool_calls: vec![ToolCall { id: "call_1".into(), name: "f".into(), arguments: "{}".into() }],
+        tokens: vec![],
+        reason: ChatFinish::Length,
+        completion_tokens: 3,
+        reasoning_tokens: 1,
+    };
+    let asked = asked(&json!({"input": "hi", "tools": [{"type": "function", "name": "f"}]}));
+    let envelope = Envelope::new("m", asked.echo);
+    let told = answer::whole(message, &envelope, Usage::of(2, 3, 1));
+    let found = misfits("/v1/responses", Some("200"), &told);
+    assert!(found.is_empty(), "{found:?}");
+    let failed = envelope.response(State::Failed { code: "server_error", message: "x" }, vec![], None);
+    assert!(misfits("/v1/responses", Some("200"), &failed).is_empty());
 }
