@@ -24,3 +24,5 @@ pub use format::ToolFormat;
 
 /// Why a chat does not begin.
 pub use crate::completion::StartError as ChatError;
+
+pub use crate::text::ToolCall;

@@ -1,30 +1,40 @@
-//! OpenAI's HTTP API, the live page, the swarm's status, health and metrics.
+//! The HTTP API in the dialects that clients speak, the live page, the swarm's status, health and metrics.
 //!
-//! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`.
+//! What of OpenAI's API is served and what is refused is written in `docs/openai-api.md`, of the others' in
+//! `docs/dialects.md`.
 
 mod api;
+mod blocks;
 mod busy;
 mod chat;
 mod completions;
 mod config;
 mod cors;
+mod dialect;
 mod embeddings;
 mod error;
 mod fields;
+mod functions;
 mod grammar;
 mod ignored;
 mod kept;
 mod logprobs;
 mod members;
+mod messages;
 mod metrics;
 mod models;
+mod ollama;
+mod openapi;
 mod page;
 mod params;
 mod path_times;
 mod paths;
 mod requests;
+mod responses;
+mod routes;
 mod sse;
 mod status;
+mod tokens;
 mod usage;
 
 use axum::{
@@ -34,7 +44,6 @@ use axum::{
     http::{HeaderMap, header},
     middleware,
     response::Response,
-    routing::{get, post},
 };
 
 pub use api::Api;
@@ -43,6 +52,7 @@ pub(crate) use error::ApiError;
 
 use fields::Fields;
 use kept::Kept;
+use routes::Routes;
 
 use crate::{
     access::Access,
@@ -55,23 +65,13 @@ const MAX_BODY_BYTES: usize = 4 << 20;
 impl Api {
     /// All paths, with those of `others`, for whoever `access` lets in; web pages of `origins` may ask as well.
     pub(crate) fn routes(&self, others: Router, access: &Access, origins: &[Origin]) -> Router {
-        let completions = Router::new()
-            .route("/v1/chat/completions", post(chat::complete))
-            .route("/v1/completions", post(completions::complete))
-            .route("/v1/embeddings", post(embeddings::embed))
-            .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .layer(middleware::from_fn_with_state(self.clone(), limit));
-        let routes = Router::new()
-            .merge(completions)
-            .route("/", get(page::show))
-            .route("/v1/models", get(models::list))
-            .route("/v1/models/{*id}", get(models::one))
-            .route("/v1/swarm", get(status::swarm))
-            .route("/version", get(status::version))
-            .route("/healthz", get(status::healthy))
-            .route("/readyz", get(status::ready))
-            // As other servers have it, and those who measure them expect it.
-            .route("/health", get(status::ready))
+        let asked = asked().map(|routes| {
+            let routes = routes.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+            routes.layer(middleware::from_fn_with_state(self.clone(), limit))
+        });
+        let routes = asked
+            .merge(shown())
+            .router()
             .fallback(error::unknown_path)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self.clone())
@@ -82,8 +82,44 @@ impl Api {
             Some(cors) => routes.layer(cors),
             None => routes,
         };
+        let routes = routes.layer(middleware::from_fn(error::in_dialect));
         paths::forgiving(routes.layer(middleware::from_fn_with_state(self.clone(), requests::identify)))
     }
+}
+
+/// What takes a body.
+fn asked() -> Routes {
+    Routes::default()
+        .post("/v1/chat/completions", chat::complete)
+        .post("/v1/completions", completions::complete)
+        .post("/v1/embeddings", embeddings::embed)
+        .post("/v1/responses", responses::create)
+        .post("/v1/messages", messages::create)
+        .post("/v1/messages/count_tokens", messages::count)
+        .post("/tokenize", tokens::tokenize)
+        .post("/detokenize", tokens::detokenize)
+        .post("/api/chat", ollama::chat)
+        .post("/api/generate", ollama::generate)
+        .post("/api/show", ollama::show)
+}
+
+/// What only tells.
+fn shown() -> Routes {
+    Routes::default()
+        .get("/", page::show)
+        .get("/openapi.json", openapi::show)
+        .get("/v1/models", models::list)
+        .get("/v1/models/{*id}", models::one)
+        .get("/v1/swarm", status::swarm)
+        .get("/tokenizer_info", tokens::info)
+        .get("/api/tags", ollama::list)
+        .get("/api/ps", ollama::running)
+        .get("/api/version", ollama::version)
+        .get("/version", status::version)
+        .get("/healthz", status::healthy)
+        .get("/readyz", status::ready)
+        // As other servers have it, and those who measure them expect it.
+        .get("/health", status::ready)
 }
 
 /// Takes the body in, and refuses at once what would be too much to do, and what is more than the client may ask.

@@ -11,7 +11,7 @@ mod tokenizer;
 
 pub use detokenizer::Detokenizer;
 pub use message::{Message, ToolCall};
-pub use model::ServedModel;
+pub use model::{ModelFacts, ServedModel};
 pub(crate) use python::spaced;
 pub use stop::StopMatcher;
 pub(crate) use template::TOOLS;

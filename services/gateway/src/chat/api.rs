@@ -42,6 +42,27 @@ pub struct ChatRequest {
     pub choices: u32,
 }
 
+impl ChatRequest {
+    /// One answer as the model gives it.
+    #[must_use]
+    pub fn new(principal: Principal, chat: Chat) -> Self {
+        Self {
+            principal,
+            chat,
+            tools: vec![],
+            tool_choice: ToolChoice::Auto,
+            parallel_tool_calls: true,
+            grammar: None,
+            sampling: SamplingParams::default(),
+            max_tokens: None,
+            stop: vec![],
+            stop_tokens: vec![],
+            ignore_eos: false,
+            choices: 1,
+        }
+    }
+}
+
 /// A function that the model may call.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Tool {

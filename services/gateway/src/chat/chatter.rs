@@ -1,12 +1,14 @@
 //! Goes on with conversations.
 
 use futures::StreamExt;
+use swarm_types::TokenId;
 
 use super::{
     api::{ChatEvents, ChatRequest, ChatStream},
     format::ToolFormat,
     plan::{Plan, Prompt},
     reader::Reader,
+    thinking::Thinking,
 };
 use crate::{
     completion::{
@@ -48,12 +50,7 @@ impl Chatter {
     /// # Errors
     /// When the client may not, or what is refused, by field.
     pub async fn start(&self, mut request: ChatRequest) -> Result<ChatStream, StartError> {
-        let model = self.completer.model();
-        request.principal.may_use(model.names())?;
-        let plan = Plan::new(&mut request, model, self.tool_format)?;
-        let (plan, Prompt { text, thinking }) = self.render(plan).await?;
-        self.completer.check_length("messages", text.len())?;
-        let prompt = self.completer.encode(text).await?;
+        let (plan, thinking, prompt) = self.prepare(&mut request).await?;
         let reader = Reader::new(thinking, plan.calls);
         let completion = |index| {
             let mut sampling = request.sampling.clone();
@@ -76,6 +73,25 @@ impl Chatter {
         let choices = choices::start(&self.completer, requests).await?;
         let readers = vec![reader; request.choices as usize];
         Ok(ChatStream { prompt_tokens: prompt.len() as u64, events: events(choices, readers) })
+    }
+
+    /// The tokens of the prompt that the request would have.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn prompt(&self, mut request: ChatRequest) -> Result<Vec<TokenId>, StartError> {
+        let (_, _, prompt) = self.prepare(&mut request).await?;
+        Ok(prompt)
+    }
+
+    async fn prepare(&self, request: &mut ChatRequest) -> Result<(Plan, Thinking, Vec<TokenId>), StartError> {
+        let model = self.completer.model();
+        request.principal.may_use(model.names())?;
+        let plan = Plan::new(request, model, self.tool_format)?;
+        let (plan, Prompt { text, thinking }) = self.render(plan).await?;
+        self.completer.check_length("messages", text.len())?;
+        let prompt = self.completer.encode_as(Operation::Chat, text).await?;
+        Ok((plan, thinking, prompt))
     }
 
     async fn render(&self, plan: Plan) -> Result<(Plan, Prompt), GenerationError> {

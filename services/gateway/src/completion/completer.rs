@@ -115,6 +115,18 @@ impl Completer {
         encoded.map_err(|error| GenerationError::invalid(field, error))
     }
 
+    /// The tokens of a text of any length; with `begin` as [`Self::encode`] has them, without it the text's alone.
+    ///
+    /// # Errors
+    /// `prompt` when it cannot be tokenized.
+    pub async fn tokenize(&self, text: String, begin: bool) -> Result<Vec<TokenId>, GenerationError> {
+        let encoded = self.blocking(move |model| match begin {
+            true => model.tokenizer().encode(&text),
+            false => model.tokenizer().encode_as_it_is(&text),
+        });
+        encoded.await?.map_err(|error| GenerationError::invalid("prompt", error))
+    }
+
     /// The tokens of a conversation, up to where the answer begins.
     ///
     /// # Errors

@@ -69,6 +69,11 @@ impl Api {
         }
     }
 
+    /// Whether the model is to be had by this name.
+    pub(super) fn serves(&self, name: &str) -> bool {
+        self.any_model || self.completer.model().is_called(name)
+    }
+
     /// The same over `http` or `https`.
     pub(crate) fn over(self, scheme: &'static str) -> Self {
         Self { scheme, ..self }

@@ -1,8 +1,8 @@
 //! `POST /v1/chat/completions`.
 
 mod answer;
-mod messages;
-mod request;
+pub(super) mod messages;
+pub(super) mod request;
 mod tools;
 
 use axum::{

@@ -1,13 +1,17 @@
-//! OpenAI's error bodies: the one mapping of failed generations to HTTP.
+//! The one mapping of what fails to HTTP, and how each dialect writes it.
 
 use axum::{
     Json,
+    body::Body,
+    extract::Request,
     http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 use swarm_process::bodies::BodyError;
 
+use super::dialect::Dialect;
 use crate::{
     clients::{Denied, whole_seconds},
     completion::StartError,
@@ -103,6 +107,12 @@ impl ApiError {
         }
     }
 
+    /// A generation that ended without saying so.
+    pub(super) fn no_answer() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "the generation ended before its end")
+            .with_code("internal_error")
+    }
+
     pub(super) fn unread(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, INVALID, message)
     }
@@ -113,11 +123,50 @@ impl ApiError {
         Self { retry_after: Some(RETRY_AFTER_FAILURE), ..error }.with_code("rate_limit_exceeded")
     }
 
+    /// The same, where the request has another name for the field.
+    pub(super) fn about(self, field: &str, named: &str) -> Self {
+        match self.param.as_deref() == Some(field) {
+            true => Self { param: Some(named.into()), ..self },
+            false => self,
+        }
+    }
+
     /// OpenAI's form: `{"error": {…}}`.
     pub(super) fn body_json(&self) -> Value {
-        json!({"error": {
-            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
-        }})
+        self.body_in(Dialect::OpenAi)
+    }
+
+    /// As the clients of this dialect read it. All have OpenAI's code and field, which others read over.
+    pub(super) fn body_in(&self, dialect: Dialect) -> Value {
+        match dialect {
+            Dialect::OpenAi => json!({"error": {
+                "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
+            }}),
+            Dialect::Anthropic => json!({"type": "error", "error": {
+                "type": self.anthropic_kind(), "message": self.message,
+            }}),
+            Dialect::Ollama => json!({"error": self.message}),
+        }
+    }
+
+    /// <https://docs.claude.com/en/api/errors>; the names of those that it does not have are of the same class.
+    fn anthropic_kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 => "overloaded_error",
+            504 => "timeout_error",
+            500.. => "api_error",
+            _ => INVALID,
+        }
+    }
+
+    /// The status and what is wrong in a few words, where a stream that has begun tells of it.
+    pub(super) fn said(&self) -> (StatusCode, &str) {
+        (self.status, &self.message)
     }
 }
 
@@ -193,8 +242,22 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For `in_dialect`.
+        response.extensions_mut().insert(self);
         response
     }
+}
+
+/// Writes errors as the clients of the path read them, wherever they come from.
+pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
+    let dialect = Dialect::of(request.uri().path());
+    let mut response = next.run(request).await;
+    let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    if dialect == Dialect::OpenAi {
+        return response;
+    }
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.map(|_| Body::from(error.body_in(dialect).to_string()))
 }
 
 pub(super) async fn unknown_path(uri: Uri) -> ApiError {

@@ -25,6 +25,11 @@ impl Fields {
         Self([(name.to_owned(), value)].into_iter().collect())
     }
 
+    /// The fields of an object inside of another.
+    pub(super) fn inside(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
     /// A field's value, if it is given.
     pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         match self.0.remove(name) {

@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
 };
 use serde_json::{Value, json};
 
@@ -19,9 +19,11 @@ pub(super) async fn list(State(api): State<Api>, Extension(principal): Extension
 pub(super) async fn one(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
-    Path(id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let model = api.completer.model();
+    // What is no text is no name.
+    let id = path.map(|Path(id)| id).unwrap_or_default();
     if !model.is_called(&id) {
         return Err(ApiError::model_not_found(&id, model.id()));
     }
@@ -39,4 +41,24 @@ fn object(model: &ServedModel, id: &str) -> Value {
         "context_length": model.context_length(),
         "digest": model.digest(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use gguf::tiny::TinyModel;
+
+    use super::*;
+    use crate::http::openapi::misfits;
+
+    #[test]
+    fn a_model_is_shown_as_the_document_says() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("tiny.gguf");
+        TinyModel::default().write(&path).expect("written");
+        let model = ServedModel::load(&path).expect("a model");
+        let shown = object(&model, "m");
+        assert!(misfits("/v1/models/{id}", Some("200"), &shown).is_empty(), "{shown}");
+        let list = json!({"object": "list", "data": [shown]});
+        assert!(misfits("/v1/models", Some("200"), &list).is_empty(), "{list}");
+    }
 }

@@ -84,12 +84,7 @@ pub(super) struct Params {
 impl Params {
     /// Takes the common fields. The model must be one that is served.
     pub(super) fn take(fields: &mut Fields, api: &Api) -> Result<Self, ApiError> {
-        let model = api.completer.model();
-        if let Some(asked) = fields.take::<String>("model")?
-            && !(api.any_model || model.is_called(&asked))
-        {
-            return Err(ApiError::model_not_found(&asked, model.id()));
-        }
+        take_model(fields, api)?;
         let n = fields.take_count("n")?.unwrap_or(1);
         if !(1..=MAX_N).contains(&n) {
             return Err(ApiError::invalid("n", format!("must be 1 to {MAX_N}, got {n}")));
@@ -112,6 +107,15 @@ impl Params {
     /// The sampling parameters of the choice with this index: each has randomness of its own.
     pub(super) fn sampling_of(&self, index: usize) -> SamplingParams {
         SamplingParams { seed: self.sampling.seed.wrapping_add(index as u64), ..self.sampling.clone() }
+    }
+}
+
+/// The name that was asked for, if one was. It must be one of a model that is served.
+pub(super) fn take_model(fields: &mut Fields, api: &Api) -> Result<Option<String>, ApiError> {
+    let asked = fields.take::<String>("model")?;
+    match &asked {
+        Some(name) if !api.serves(name) => Err(ApiError::model_not_found(name, api.completer.model().id())),
+        _ => Ok(asked),
     }
 }
 
@@ -150,7 +154,7 @@ fn limit(fields: &mut Fields) -> Result<Option<MaxTokens>, ApiError> {
     })
 }
 
-fn sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
+pub(super) fn sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
     let default = SamplingParams::default();
     let repetition = ["repetition_penalty", "repeat_penalty"];
     let repetition = fields.take_either(&repetition, |fields, name| fields.take(name))?;
@@ -212,7 +216,7 @@ fn logit_bias(fields: &mut Fields) -> Result<BTreeMap<TokenId, f32>, ApiError> {
     given.into_iter().map(bias).collect()
 }
 
-fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+pub(super) fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let Some(value) = fields.take_value("stop") else { return Ok(vec![]) };
     let mut stops = match OneOrMany::deserialize(value) {
         Ok(OneOrMany::One(stop)) => vec![stop],

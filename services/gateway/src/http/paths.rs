@@ -13,7 +13,7 @@ use axum::{
 use tower::{ServiceExt, service_fn};
 
 /// What OpenAI's API has under `/v1` and others have without it.
-const WITHOUT_VERSION: [&str; 3] = ["/chat/completions", "/completions", "/models"];
+const WITHOUT_VERSION: [&str; 4] = ["/chat/completions", "/completions", "/models", "/responses"];
 
 /// The same, for paths as clients write them.
 pub(super) fn forgiving(routes: Router) -> Router {
@@ -69,6 +69,8 @@ mod tests {
             ("/models/a/b", Some("/v1/models/a/b")),
             ("/chat/completions", Some("/v1/chat/completions")),
             ("/modelsx", None),
+            ("/responses", Some("/v1/responses")),
+            ("/api/chat/", Some("/api/chat")),
             ("//", Some("/")),
             ("http://host:1//metrics/", Some("http://host:1/metrics")),
         ] {

@@ -79,6 +79,11 @@ pub(super) fn respond(objects: impl Stream<Item = Value> + Send + 'static) -> Re
     with_keep_alive(events)
 }
 
+/// Streams the objects, each as an event with a name.
+pub(super) fn named(events: impl Stream<Item = (&'static str, Value)> + Send + 'static) -> Response {
+    with_keep_alive(events.map(|(name, object)| Ok(Event::default().event(name).data(object.to_string()))))
+}
+
 /// Streams events for as long as there are some.
 pub(super) fn with_keep_alive(
     events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static,

@@ -1,6 +1,6 @@
 //! The model that a gateway serves, as far as text goes.
 
-use std::{path::Path, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use gguf::Header;
 use grammar::Grammars;
@@ -16,6 +16,21 @@ use super::{
 const KNOWN: [(&str, &str); 1] =
     [("5b23ed29748cd5131287cba7cba73a5cbeab2db0a38e72b5edd8ba391d1d04e4", "SmolLM2-135M-Instruct")];
 
+/// What a model file is, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelFacts {
+    /// As the file names it: `llama`.
+    pub architecture: String,
+    /// Of the whole file.
+    pub bytes: u64,
+    /// Weights.
+    pub parameters: u64,
+    /// How most of its bytes are stored: `Q4_K`.
+    pub stored_as: String,
+    /// The chat template's source.
+    pub template: Option<String>,
+}
+
 /// Names, tokenizer and template of a model file.
 pub struct ServedModel {
     /// At least one; the first is shown.
@@ -25,6 +40,7 @@ pub struct ServedModel {
     created: u64,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    facts: ModelFacts,
     grammars: Grammars,
     /// For conversations with tools, where that is another.
     tool_template: Option<ChatTemplate>,
@@ -60,6 +76,7 @@ impl ServedModel {
             created: created.map_or(0, |age| age.as_secs()),
             tokenizer,
             template,
+            facts: facts(&header)?,
             grammars: Grammars::new(path.to_owned()),
             tool_template,
         })
@@ -107,6 +124,12 @@ impl ServedModel {
         self.created
     }
 
+    /// What the file is, for people.
+    #[must_use]
+    pub fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
     /// Text to tokens and back.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -148,4 +171,26 @@ fn template(header: &Header, tokenizer: &Tokenizer, key: &str) -> Result<Option<
     let template =
         source.map(|source| ChatTemplate::new(source, tokenizer.begin_text(), tokenizer.end_text()));
     Ok(template.transpose()?)
+}
+
+fn facts(header: &Header) -> Result<ModelFacts, TextError> {
+    let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+    for tensor in header.tensors.values() {
+        *stored.entry(format!("{:?}", tensor.dtype)).or_default() += tensor.bytes;
+    }
+    let most = stored.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype);
+    let template = header.metadata.get("tokenizer.chat_template");
+    let weights = |shape: &[u64]| shape.iter().fold(1u64, |weights, side| weights.saturating_mul(*side));
+    let shapes = header.tensors.values().map(|tensor| weights(&tensor.shape));
+    let parameters = shapes.fold(0u64, u64::saturating_add);
+    Ok(ModelFacts {
+        architecture: header.architecture()?.into(),
+        bytes: header.file_len,
+        parameters,
+        stored_as: most.unwrap_or_default().to_uppercase(),
+        template: template.and_then(|value| match value {
+            gguf::Value::String(source) => Some(source.clone()),
+            _ => None,
+        }),
+    })
 }

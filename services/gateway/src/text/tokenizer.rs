@@ -32,6 +32,7 @@ pub struct Tokenizer {
     end: Vec<TokenId>,
     begin_text: String,
     end_text: String,
+    padding_text: String,
 }
 
 impl Tokenizer {
@@ -66,6 +67,7 @@ impl Tokenizer {
             end: vocabulary.end.into_iter().map(TokenId).collect(),
             begin_text: text(begin),
             end_text: text(id("eos")?),
+            padding_text: text(id("padding")?),
         })
     }
 
@@ -93,17 +95,38 @@ impl Tokenizer {
         &self.end_text
     }
 
+    /// The text of the token that fills up what is too short, empty when there is none.
+    #[must_use]
+    pub fn padding_text(&self) -> &str {
+        &self.padding_text
+    }
+
     /// The tokens of a text. Control tokens in it are taken as such, and the token that begins a sequence is put
     /// before it if the model wants that and it is not there.
     ///
     /// # Errors
     /// When the library cannot, which no text is known to cause.
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
-        let encoding = self.library.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| TextError::Damaged(error.to_string()))?;
-        let ids: Vec<TokenId> = encoding.get_ids().iter().map(|id| TokenId(*id)).collect();
+        let ids = self.encode_as_it_is(text)?;
         let begin = self.begin.filter(|begin| ids.first() != Some(begin));
         Ok(begin.into_iter().chain(ids).collect())
+    }
+
+    /// The same without a token that begins a sequence.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_as_it_is(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
+        let encoding = self.library.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| TextError::Damaged(error.to_string()))?;
+        Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+    }
+
+    /// The bytes by which a token is written in a text, also of one that steers. None when there is no such token.
+    #[must_use]
+    pub fn spelling(&self, token: TokenId) -> Option<Vec<u8>> {
+        let bytes = self.bytes.get(token.0 as usize)?;
+        Some(if bytes.is_empty() { self.name(token).into_bytes() } else { bytes.clone() })
     }
 
     /// Bytes of the longest token: a longer text cannot have fewer tokens than its length divided by this.
@@ -266,6 +289,16 @@ mod tests {
         assert_eq!(tokenizer.end_tokens(), [TokenId(0), TokenId(2)]);
         assert_eq!(tokenizer.control("<|im_start|>"), Some(TokenId(1)));
         assert_eq!((tokenizer.control("hello"), tokenizer.control("<tool_call>")), (None, None));
+    }
+
+    #[test]
+    fn tokens_that_steer_are_spelled_by_name() {
+        let tokenizer = tokenizer(false);
+        let text = "<|im_start|>hello";
+        let tokens = tokenizer.encode_as_it_is(text).expect("encoded");
+        let spelled: Option<Vec<Vec<u8>>> = tokens.iter().map(|token| tokenizer.spelling(*token)).collect();
+        assert_eq!(spelled.expect("tokens").concat(), text.as_bytes());
+        assert_eq!(tokenizer.spelling(TokenId(u32::MAX)), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ struct Part {
 }
 
 /// The messages, and the names of what in them nobody knows.
-pub(super) fn take(fields: &mut Fields) -> Result<(Vec<Message>, Vec<String>), ApiError> {
+pub(in crate::http) fn take(fields: &mut Fields) -> Result<(Vec<Message>, Vec<String>), ApiError> {
     let given: Vec<Map<String, Value>> = fields
         .take("messages")?
         .ok_or_else(|| ApiError::invalid("messages", "missing: give at least one message"))?;

@@ -80,7 +80,7 @@ fn max_tokens(limit: Option<MaxTokens>) -> Result<Option<u32>, ApiError> {
 }
 
 /// What the template is given besides: as it is, and how much the model is to think, which templates know by two names.
-fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
+pub(in crate::http) fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let given = fields.take::<Map<String, Value>>("chat_template_kwargs")?.unwrap_or_default();
     if let Some(own) = given.keys().find(|name| ChatTemplate::owns(name)) {
         return Err(ApiError::invalid("chat_template_kwargs", format!("{own} is the server's own")));
@@ -97,7 +97,7 @@ fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     Ok(variables)
 }
 
-fn next(fields: &mut Fields) -> Result<Next, ApiError> {
+pub(in crate::http) fn next(fields: &mut Fields) -> Result<Next, ApiError> {
     let more: Option<bool> = fields.take("continue_final_message")?;
     let speaks: Option<bool> = fields.take("add_generation_prompt")?;
     match (more, speaks) {

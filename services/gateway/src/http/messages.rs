@@ -1,0 +1,53 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's API.
+
+mod answer;
+mod request;
+mod stream;
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::{Api, error::ApiError, fields::Fields, params, sse};
+use crate::{
+    chat::{self, ChatStream},
+    clients::Principal,
+};
+use answer::Envelope;
+use request::{Asked, Purpose};
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    params::take_model(&mut fields, &api)?;
+    let (Asked { request, stream }, ignored) = Asked::read(fields, &principal, Purpose::Answer)?;
+    let noted = api.unknown_fields.note(ignored)?;
+    principal.may_use(api.completer.model().names())?;
+    let ChatStream { prompt_tokens, events } = api.chatter.start(request).await?;
+    let envelope = Envelope::new(api.completer.model().id(), prompt_tokens);
+    if stream {
+        return Ok(noted.tell(sse::named(stream::events(events, envelope))));
+    }
+    let mut messages = chat::collect(events, 1).await?;
+    let message = messages.pop().ok_or_else(ApiError::no_answer)?;
+    Ok(noted.tell(Json(envelope.whole(message)).into_response()))
+}
+
+/// How many tokens the same would have as a prompt.
+pub(super) async fn count(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    params::take_model(&mut fields, &api)?;
+    let (Asked { request, .. }, ignored) = Asked::read(fields, &principal, Purpose::Count)?;
+    let noted = api.unknown_fields.note(ignored)?;
+    principal.may_use(api.completer.model().names())?;
+    let prompt = api.chatter.prompt(request).await?;
+    Ok(noted.tell(Json(json!({"input_tokens": prompt.len()})).into_response()))
+}

@@ -1,0 +1,42 @@
+//! `POST /v1/responses`: OpenAI's newer API, as far as it goes without keeping anything between requests.
+
+mod answer;
+mod request;
+mod stream;
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+
+use super::{Api, error::ApiError, fields::Fields, params, sse};
+use crate::{
+    chat::{self, ChatStream},
+    clients::Principal,
+};
+use answer::{Envelope, Usage};
+use request::Asked;
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    mut fields: Fields,
+) -> Result<Response, ApiError> {
+    params::take_model(&mut fields, &api)?;
+    let (asked, ignored) = Asked::read(fields, &principal)?;
+    let noted = api.unknown_fields.note(ignored)?;
+    principal.may_use(api.completer.model().names())?;
+    let Asked { request, stream, echo } = asked;
+    let envelope = Envelope::new(api.completer.model().id(), echo);
+    let started = api.chatter.start(request).await;
+    let ChatStream { prompt_tokens, events } =
+        started.map_err(|error| ApiError::from(error).about("messages", "input"))?;
+    if stream {
+        return Ok(noted.tell(sse::named(stream::events(events, envelope, prompt_tokens))));
+    }
+    let mut messages = chat::collect(events, 1).await?;
+    let message = messages.pop().ok_or_else(ApiError::no_answer)?;
+    let usage = Usage::of(prompt_tokens, message.completion_tokens, message.reasoning_tokens);
+    Ok(noted.tell(Json(answer::whole(message, &envelope, usage)).into_response()))
+}
