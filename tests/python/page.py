@@ -59,6 +59,7 @@ def a_killed_worker_is_offline_in_time_and_back_again(page: Page):
     page.goto(URL)
     all_loaded(page)
     expect(page.locator("#ready")).to_have_text("✓ yes")
+    expect(page.locator("#model-name")).not_to_be_empty()
     note_state_changes(page, 3)
     say("ready")
     killed_at = int(told("killed")[0])
@@ -255,9 +256,11 @@ def a_lost_gateway_is_said_and_nothing_old_is_shown(page: Page, fake: FakeGatewa
         expect(page.locator(".shard-state").get_by_text("UNKNOWN", exact=True)).to_have_count(SHARDS)
         expect(page.locator(".replica")).to_have_count(0)
         expect(page.locator("#ready")).to_have_text("–")
+        expect(page.locator("#api-model")).to_be_hidden()
         expect_announced(page, "Not connected to the gateway.")
         find()
         expect(page.locator("#connection")).to_have_text("Connected")
+        expect(page.locator("#model-name")).to_have_text(MODEL)
         expect(shard_state(page, 0)).to_have_text("LOADED")
 
 

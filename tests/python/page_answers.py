@@ -55,7 +55,8 @@ HOSTILE = [
 ]
 
 # What nests, repeats or never closes must not keep the page busy.
-ENDLESS = [mark * 20_000 for mark in ("[", "*a ", "**a *b ", "`", "` `` ", "> ", "- ", "_a", "<", "|-", "[a](", "~~a ", " ", "\\")]
+MARKS = ("[", "*a ", "**a *b ", "`", "` `` ", "> ", "- ", "_a", "<", "|-", "[a](", "~~a ", " ", "\\")
+ENDLESS = [mark * 20_000 for mark in MARKS]
 
 # What a message is like, whatever tokens it came in.
 STRUCTURE = """() => {
@@ -136,7 +137,8 @@ def nothing_in_an_answer_becomes_markup_or_script(page: Page, script: Script):
     before = page.locator("#conversation a").count()
     answer = answered(page, script, "\n\n".join(HOSTILE))
     expect(answer.locator("p")).to_have_text(HOSTILE)
-    within_code = answered(page, script, f"`{HOSTILE[0]}`\n```\n{HOSTILE[0]}\n```\n| a | b |\n|-|-|\n| {HOSTILE[0]} | b |")
+    fenced, table = f"```\n{HOSTILE[0]}\n```", f"| a | b |\n|-|-|\n| {HOSTILE[0]} | b |"
+    within_code = answered(page, script, f"`{HOSTILE[0]}`\n{fenced}\n{table}")
     expect(within_code.locator("code")).to_have_text([HOSTILE[0], HOSTILE[0]])
     expect(within_code.locator("td").first).to_have_text(HOSTILE[0])
     link = answered(page, script, f"[{HOSTILE[0]}](https://example.com)").get_by_role("link")
@@ -147,7 +149,8 @@ def nothing_in_an_answer_becomes_markup_or_script(page: Page, script: Script):
 
 
 def an_answer_that_comes_in_pieces_looks_as_one_that_came_at_once(page: Page, script: Script):
-    for text in (ANSWER, "a\n| b | c |\n|---|---| d", "- a\n\n-\n- b\n\n1. c\n2. d\n\ne\n===\n```\nf", "**a\nb** *c **d***\n\n\n"):
+    lists = "- a\n\n-\n- b\n\n1. c\n2. d\n\ne\n===\n```\nf"
+    for text in (ANSWER, lists, "a\n| b | c |\n|---|---| d", "**a\nb** *c **d***\n\n\n"):
         answered(page, script, text)
         at_once = page.evaluate(STRUCTURE)
         answered(page, script, *text)
@@ -197,7 +200,8 @@ def settings_are_asked_for(page: Page, script: Script):
     page.get_by_label("Max tokens").fill("")
     answered(page, script, "Ho.")
     said = [{"role": "system", "content": "Be short."}, question, {"role": "assistant", "content": "Hi."}, question]
-    assert script.asked[-1] == {"messages": said, "temperature": 0.7, "stop": ["END", "\n\nUser:"], **always}, script.asked[-1]
+    settings = {"temperature": 0.7, "stop": ["END", "\n\nUser:"]}
+    assert script.asked[-1] == {"messages": said, **settings, **always}, script.asked[-1]
 
 
 def code_is_code_before_its_end(page: Page):
@@ -226,7 +230,8 @@ def the_models_name_can_be_copied(page: Page):
 
 
 def on_a_telephone_the_chat_comes_first_and_nothing_is_too_wide(page: Page, script: Script):
-    wide = f"{'word' * 60}\n\n```\n{'code ' * 60}\n```\n| {' | '.join(['cell'] * 12)} |\n{'|-' * 12}|\n\n{'> - ' * 9}deep `{'c' * 90}`"
+    table = f"| {' | '.join(['cell'] * 12)} |\n{'|-' * 12}|"
+    wide = f"{'word' * 60}\n\n```\n{'code ' * 60}\n```\n{table}\n\n{'> - ' * 9}deep `{'c' * 90}`"
     tops = "() => ['#chat', '#shards'].map((id) => document.querySelector(id).getBoundingClientRect().top)"
     answered(page, script, wide)
     page.get_by_label("Message").focus()
