@@ -14,16 +14,14 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from page_fake import FakeGateway, replica, status
+import page_answers
+from page_fake import MODEL, FakeGateway, replica, status
+from page_steps import NOTE_TEXTS, TIMEOUT_S, ask, expect_announced, finished, open_settings, tab_to
 
 URL = sys.argv[1]
 SHARDS = 8
 # What the page promises: a killed worker is shown OFFLINE so soon.
 OFFLINE_WITHIN_MS = 2000
-
-TIMEOUT_S = 60
-
-expect.set_options(timeout=1000 * TIMEOUT_S)
 
 
 def say(line):
@@ -57,32 +55,11 @@ def note_state_changes(page: Page, shard: int):
     )
 
 
-# What is shown or told to screen readers for a moment only, because the next text may replace it at once.
-NOTE_TEXTS = """addEventListener('DOMContentLoaded', () => {
-    const note = (node, texts) => new MutationObserver(() => texts.push(node.textContent)).observe(node, { childList: true });
-    [window.announced, window.rates] = [[], []];
-    note(document.querySelector('[role=status]'), window.announced);
-    note(document.getElementById('rate'), window.rates);
-})"""
-
-
-def expect_announced(page: Page, text: str):
-    """Waits until this was announced; forgets it and what came before."""
-    until = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < until:
-        announced = page.evaluate("() => window.announced")
-        for place, said in enumerate(announced):
-            if text in said:
-                page.evaluate("(count) => window.announced.splice(0, count)", place + 1)
-                return
-        page.wait_for_timeout(20)
-    raise AssertionError(f"{text!r} was not announced, but {announced}")
-
-
 def a_killed_worker_is_offline_in_time_and_back_again(page: Page):
     page.goto(URL)
     all_loaded(page)
     expect(page.locator("#ready")).to_have_text("✓ yes")
+    expect(page.locator("#model-name")).not_to_be_empty()
     note_state_changes(page, 3)
     say("ready")
     killed_at = int(told("killed")[0])
@@ -102,28 +79,6 @@ def a_killed_worker_is_offline_in_time_and_back_again(page: Page):
     say("back")
 
 
-def ask(page: Page, text: str):
-    page.get_by_label("Message").fill(text)
-    page.get_by_label("Message").press("Enter")
-
-
-def finished(page: Page):
-    expect_announced(page, "Answer finished")
-    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
-
-
-def tab_to(page: Page, name: str):
-    """Presses Tab until the element with this accessible name has the focus, which must be visible."""
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        focused = page.locator(":focus")
-        label = focused.evaluate("node => node.ariaLabel ?? node.labels?.[0]?.textContent ?? node.textContent")
-        if re.search(name, label):
-            assert focused.evaluate("node => getComputedStyle(node).outlineStyle") != "none", f"{name}: no outline"
-            return focused
-    raise AssertionError(f"Tab never came to {name!r}")
-
-
 def everything_can_be_done_by_keyboard(page: Page):
     page.goto(URL)
     all_loaded(page)
@@ -135,11 +90,12 @@ def everything_can_be_done_by_keyboard(page: Page):
     page.keyboard.type("hello")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("there")
+    tab_to(page, "^Settings")
+    page.keyboard.press("Enter")
     tab_to(page, "^Max tokens")
     page.keyboard.press("Control+A")
     page.keyboard.type("24")
-    page.keyboard.press("Shift+Tab")
-    page.keyboard.press("Shift+Tab")
+    tab_to(page, "^Message", key="Shift+Tab")
     page.keyboard.press("Enter")
     finished(page)
     expect(page.locator("#conversation .user")).to_have_text("hello\nthere")
@@ -186,6 +142,7 @@ MUST_HAVE_NAMES = {"button", "link", "textbox", "spinbutton", "listbox", "option
 
 
 def the_page_has_landmarks_and_names(page: Page, empty=False):
+    open_settings(page)
     told_to_readers = page.locator("body").aria_snapshot()
     for part in (
         "- banner:",
@@ -197,6 +154,8 @@ def the_page_has_landmarks_and_names(page: Page, empty=False):
         '- list "Shards in order"' + ("" if empty else ":"),
         '- log "Conversation"',
         '- textbox "Message"',
+        '- textbox "System prompt"',
+        '- textbox "Stop strings"',
         '- spinbutton "Temperature"',
         '- spinbutton "Max tokens"',
         "- status",
@@ -297,9 +256,11 @@ def a_lost_gateway_is_said_and_nothing_old_is_shown(page: Page, fake: FakeGatewa
         expect(page.locator(".shard-state").get_by_text("UNKNOWN", exact=True)).to_have_count(SHARDS)
         expect(page.locator(".replica")).to_have_count(0)
         expect(page.locator("#ready")).to_have_text("–")
+        expect(page.locator("#api-model")).to_be_hidden()
         expect_announced(page, "Not connected to the gateway.")
         find()
         expect(page.locator("#connection")).to_have_text("Connected")
+        expect(page.locator("#model-name")).to_have_text(MODEL)
         expect(shard_state(page, 0)).to_have_text("LOADED")
 
 
@@ -321,6 +282,7 @@ def a_key_is_asked_for_and_kept_in_the_tab_alone(page: Page, fake: FakeGateway, 
     expect(page.locator("#connection")).to_have_text("Connected")
     all_loaded(page)
     expect(key).to_be_hidden()
+    expect(page.locator("#model-name")).to_have_text(MODEL)
     ask(page, "breaks off")
     expect(page.get_by_role("alert")).to_have_text("worker gone (hop_failed)")
     page.reload()
@@ -379,6 +341,7 @@ def main():
             an_answer_can_be_stopped(page)
             a_lost_gateway_is_said_and_nothing_old_is_shown(page, fake)
             no_sideways_scrolling_on_a_telephone(page)
+            page_answers.check(open_page, fake, contrast_is_enough)
             page = open_page("light")
             a_key_is_asked_for_and_kept_in_the_tab_alone(page, fake, open_page)
             no_sideways_scrolling_on_a_telephone(page)

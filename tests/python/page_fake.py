@@ -7,6 +7,10 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+# The name of its model in the API.
+MODEL = "fake-model"
+
+
 def replica(worker, shard):
     """A loaded replica, as `/v1/swarm` tells it."""
     model = {"name": "fake", "digest": "00" * 32, "precision": "exact"}
@@ -71,7 +75,11 @@ class FakeGateway:
                 if self.path != "/" and self.refuses():
                     return
                 self.send_response(200)
-                if self.path == "/":
+                if self.path == "/v1/models":
+                    self.send_header("content-type", "application/json")
+                    self.end_headers()
+                    self.wfile.write(json.dumps({"object": "list", "data": [{"id": MODEL}]}).encode())
+                elif self.path == "/":
                     for name, value in fake.headers.items():
                         self.send_header(name, value)
                     self.end_headers()
@@ -135,7 +143,7 @@ class FakeGateway:
             out.flush()
 
         try:
-            for text in ("token ", ""):
+            for text in ("Code:\n```\n", "a < b") if question == "code that goes on" else ("token ", ""):
                 event({"choices": [{"delta": {"content": text}}], "path_times": [PATH]})
             if question == "breaks off":
                 event({"error": {"message": "worker gone", "code": "hop_failed"}})

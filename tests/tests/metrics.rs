@@ -50,10 +50,15 @@ fn families(scraped: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
+/// Whether a name is of the swarm's own metrics, or of OpenTelemetry's for generative AI.
+fn is_metric(name: &str) -> bool {
+    name.starts_with("llama_swarm_") || name.starts_with("gen_ai_")
+}
+
 /// The metrics that a text names.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("llama_swarm_")).map(str::to_owned).collect()
+    words.filter(|word| is_metric(word)).map(str::to_owned).collect()
 }
 
 /// The name of a family's samples: a histogram has three.
@@ -105,7 +110,7 @@ async fn the_page_lists_exactly_what_each_service_shows() -> anyhow::Result<()> 
 
     let page = std::fs::read_to_string(repository("docs/observability.md"))?;
     let mut listed = Families::new();
-    for line in page.lines().filter(|line| line.starts_with("| `llama_swarm_")) {
+    for line in page.lines().filter(|line| line.strip_prefix("| `").is_some_and(is_metric)) {
         let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let [_, name, kind, _, on, ..] = cells[..] else { bail!("a line without its cells: {line}") };
         let on = services.iter().map(|(service, _)| *service).filter(|service| on == "all" || on == *service);

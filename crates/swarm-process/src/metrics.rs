@@ -21,6 +21,9 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// The older form, for whoever does not ask for the other: `curl`, `promtool`, many agents.
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What the names of our own counters begin with.
+const PREFIX: &str = "llama_swarm";
+
 /// All counters of one process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry(Arc<Mutex<registry::Registry>>);
@@ -28,8 +31,8 @@ pub struct Registry(Arc<Mutex<registry::Registry>>);
 impl Default for Registry {
     /// Holds what telemetry counts.
     fn default() -> Self {
-        let mut registry = registry::Registry::with_prefix("llama_swarm");
-        telemetry::register(&mut registry);
+        let mut registry = registry::Registry::default();
+        telemetry::register(registry.sub_registry_with_prefix(PREFIX));
         Self(Arc::new(Mutex::new(registry)))
     }
 }
@@ -37,6 +40,11 @@ impl Default for Registry {
 impl Registry {
     /// Lets a component add its counters.
     pub fn register(&self, add: impl FnOnce(&mut registry::Registry)) {
+        self.register_by_convention(|registry| add(registry.sub_registry_with_prefix(PREFIX)));
+    }
+
+    /// Lets a component add counters whose whole names a convention gives.
+    pub fn register_by_convention(&self, add: impl FnOnce(&mut registry::Registry)) {
         add(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -169,7 +169,7 @@ impl Gateway {
         let generator = Generator::new(
             swarm(&net, &model, cut.clone()),
             config.generations.clone(),
-            GenerationMetrics::new(&registry),
+            GenerationMetrics::new(&registry, model.id()),
         );
         let completer = Completer::new(model, Arc::new(generator.clone()));
         let completer = completer.with_strict_context(config.api.strict_context);

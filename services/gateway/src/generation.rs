@@ -7,6 +7,7 @@ mod admission;
 mod api;
 mod config;
 mod driver;
+mod gen_ai;
 mod generator;
 mod metrics;
 mod outlet;

@@ -8,7 +8,7 @@ use swarm_types::{Attempt, Route, SessionId, StepKind};
 use tracing::{Span, field::Empty, info_span};
 
 // The layer that makes traces takes numbers without a sign for texts, so all here have one.
-use super::{FinishReason, GeneratedToken, GenerationError, GenerationRequest};
+use super::{FinishReason, GeneratedToken, GenerationError, GenerationRequest, gen_ai::PROVIDER};
 
 /// The span of a generation that was asked for. Sessions on hops are its children, retries its events.
 pub(super) fn span(model: &str, request: &GenerationRequest) -> Span {
@@ -20,7 +20,7 @@ pub(super) fn span(model: &str, request: &GenerationRequest) -> Span {
         otel.status_description = Empty,
         error.type = Empty,
         gen_ai.operation.name = request.operation.as_str(),
-        gen_ai.provider.name = "llama_swarm",
+        gen_ai.provider.name = PROVIDER,
         gen_ai.request.model = model,
         gen_ai.request.max_tokens = i64::from(request.max_tokens),
         gen_ai.request.temperature = decimal(sampling.temperature),

@@ -295,7 +295,7 @@ mod tests {
     fn admission(running: u32, waiting: u32) -> Admission {
         let mut config = Flags::parse_from(["gateway"]).config;
         (config.max_generations, config.max_queued) = (running, waiting);
-        Admission::new(&config, GenerationMetrics::new(&Registry::default()))
+        Admission::new(&config, GenerationMetrics::new(&Registry::default(), "model"))
     }
 
     fn who(last: u8) -> Principal {

@@ -17,6 +17,7 @@ use super::{
     FinishReason, GeneratedToken, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest,
     account::Account,
     admission::Place,
+    gen_ai::Measured,
     metrics::{Counted, GenerationMetrics},
     outlet::{ClientGone, Outlet},
     pipeline::{Opening, Pipeline},
@@ -63,6 +64,8 @@ pub(super) struct Assignment {
     pub(super) _running: Counted,
     /// Tells its trace.
     pub(super) account: Account,
+    /// Counts it when it ends.
+    pub(super) measured: Measured,
 }
 
 /// How an attempt begins.
@@ -115,15 +118,23 @@ impl Driver {
         match &end {
             Some(Ok(reason)) => {
                 self.given.account.ended(&Ok(*reason));
+                drop(self.given.measured);
                 debug!(?reason, generated, "generation finished");
             }
             Some(Err(error)) if self.given.outlet.is_open() => {
                 self.given.account.ended(&Err(error.clone()));
                 self.given.metrics.failed(error);
+                self.given.measured.failed(error);
                 warn!(%error, generated, "generation failed");
             }
-            Some(Err(error)) => debug!(%error, "generation refused"),
-            None => debug!(generated, "client gone"),
+            Some(Err(error)) => {
+                self.given.measured.refused();
+                debug!(%error, "generation refused");
+            }
+            None => {
+                drop(self.given.measured);
+                debug!(generated, "client gone");
+            }
         }
         if let Some(pipeline) = self.finished.take() {
             pipeline.end(self.given.place);
@@ -361,6 +372,7 @@ impl Driver {
         self.tokens.push(token);
         self.recovery.advanced();
         self.given.metrics.generated();
+        self.given.measured.token();
         self.given.request.principal.generated();
         if self.tokens.len() == self.given.request.prompt.len() + 1 {
             self.given.metrics.first_token(self.given.started_at.elapsed());

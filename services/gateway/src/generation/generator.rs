@@ -72,8 +72,11 @@ impl Generator {
         self.admission.drain(patience).await;
     }
 
-    async fn begin(&self, request: GenerationRequest) -> Result<GenerationStream, GenerationError> {
-        let started_at = Instant::now();
+    async fn begin(
+        &self,
+        request: GenerationRequest,
+        started_at: Instant,
+    ) -> Result<GenerationStream, GenerationError> {
         self.check(&request)?;
         self.ready()?;
         let place = self.admission.enter(request.principal.clone()).await?;
@@ -84,6 +87,7 @@ impl Generator {
         request.principal.prompted(request.prompt.len() as u64);
         let session = new_session();
         let account = Account::new(Span::current(), &session, started_at.elapsed());
+        let measured = self.metrics.gen_ai().begun(&request, started_at);
         let (outlet, inlet) = outlet();
         let assignment = Assignment {
             swarm: self.swarm.clone(),
@@ -96,6 +100,7 @@ impl Generator {
             place,
             _running: running,
             account,
+            measured,
         };
         let driver = Driver::new(assignment, reserved.precision()).run(reserved).in_current_span();
         let task = AbortOnDropHandle::new(tokio::spawn(driver));
@@ -144,9 +149,11 @@ impl Generate for Generator {
     fn start(&self, request: GenerationRequest) -> BoxFuture<'_, Result<GenerationStream, GenerationError>> {
         let span = account::span(&self.swarm.model().name, &request);
         async move {
-            let begun = self.begin(request).await;
+            let (operation, started_at) = (request.operation, Instant::now());
+            let begun = self.begin(request, started_at).await;
             if let Err(error) = &begun {
                 self.metrics.refused(error);
+                self.metrics.gen_ai().refused(operation, error, started_at.elapsed());
                 account::failed(&Span::current(), error);
             }
             begun

@@ -15,7 +15,7 @@ use prometheus_client::{
 use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
 
-use super::{GeneratedToken, GenerationError};
+use super::{GeneratedToken, GenerationError, gen_ai::GenAiMetrics};
 
 /// Counters of generations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub struct GenerationMetrics {
     hop_compute: Histogram,
     hop_queue: Histogram,
     hop_network: Histogram,
+    gen_ai: GenAiMetrics,
 }
 
 /// The label of a counter by cause.
@@ -43,9 +44,9 @@ struct Cause {
 }
 
 impl GenerationMetrics {
-    /// Counters at zero, shown with the others of the process.
+    /// Counters at zero, shown with the others of the process. `model` is the name under which it is served.
     #[must_use]
-    pub fn new(registry: &Registry) -> Self {
+    pub fn new(registry: &Registry, model: &str) -> Self {
         let metrics = Self {
             started: Counter::default(),
             refused: Family::default(),
@@ -61,9 +62,11 @@ impl GenerationMetrics {
             hop_compute: seconds_from(0.000_05),
             hop_queue: seconds_from(0.000_05),
             hop_network: seconds_from(0.000_05),
+            gen_ai: GenAiMetrics::new(model),
         };
         metrics.begin_at_zero();
         registry.register(|registry| metrics.show(registry.sub_registry_with_prefix("gateway")));
+        registry.register_by_convention(|registry| metrics.gen_ai.show(registry));
         metrics
     }
 
@@ -104,6 +107,11 @@ impl GenerationMetrics {
             "Time of a decode step on one of its ways between nodes: what no hop accounts for, spread evenly",
             &self.hop_network,
         );
+    }
+
+    /// Those by OpenTelemetry's conventions.
+    pub(super) fn gen_ai(&self) -> &GenAiMetrics {
+        &self.gen_ai
     }
 
     /// A generation begins; it runs until what this gives is dropped.

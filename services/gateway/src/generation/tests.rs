@@ -29,7 +29,7 @@ fn config() -> GenerationConfig {
 }
 
 fn generator(fakes: &FakeSwarm, config: GenerationConfig) -> Generator {
-    Generator::new(fakes.swarm(), config, GenerationMetrics::new(&Registry::default()))
+    Generator::new(fakes.swarm(), config, GenerationMetrics::new(&Registry::default(), "model"))
 }
 
 fn prompt(length: u32) -> Vec<TokenId> {
@@ -371,6 +371,43 @@ async fn what_a_retry_cannot_cure_is_not_retried() {
     let error = run(&fakes, request(6, 3)).await.error();
     assert_eq!(error, GenerationError::invalid("prompt_tokens", "as the test has it"));
     assert_eq!(fakes.opened().len(), 1);
+}
+
+#[tokio::test]
+async fn generations_are_measured_by_opentelemetrys_conventions_however_they_end() {
+    let invalid = Fault::HopFails { worker: worker("a"), cause: RefusalCause::InvalidArgument, at: 7 };
+    let fakes = FakeSwarm::start(&[&["a"]], [invalid]).await;
+    let registry = Registry::default();
+    let generator = Generator::new(fakes.swarm(), config(), GenerationMetrics::new(&registry, "model"));
+    let shown = |what: &str, label: &str, value: &str| {
+        let labels = "gen_ai_operation_name=\"text_completion\",gen_ai_provider_name=\"llama-swarm\",\
+                      gen_ai_request_model=\"model\"";
+        let (line, all) = (format!("gen_ai_{what}{{{labels}{label}}} {value}\n"), registry.encode());
+        assert!(all.contains(&line), "no {line} in:\n{all}");
+    };
+    let start = |tokens| timeout(BOUND, generator.start(request(6, tokens)));
+
+    shown("server_request_duration_seconds_count", ",error_type=\"\"", "0");
+    finish(start(3).await.expect("in time").expect("begins")).await.error();
+    shown("server_request_duration_seconds_count", ",error_type=\"invalid\"", "1");
+    shown("client_token_usage_sum", ",gen_ai_token_type=\"output\"", "1.0");
+    shown("server_time_to_first_token_seconds_count", "", "0");
+
+    start(1000).await.expect("in time").err().expect("refused");
+    shown("server_request_duration_seconds_count", ",error_type=\"context_length\"", "1");
+    shown("client_token_usage_count", ",gen_ai_token_type=\"input\"", "1");
+
+    continued_to_the_end(&finish(start(3).await.expect("in time").expect("begins")).await, 6, 3);
+    shown("server_request_duration_seconds_count", ",error_type=\"\"", "1");
+    shown("server_time_to_first_token_seconds_count", "", "1");
+    shown("server_time_per_output_token_seconds_count", "", "1");
+    shown("client_token_usage_sum", ",gen_ai_token_type=\"input\"", "12.0");
+    shown("client_token_usage_bucket", ",gen_ai_token_type=\"output\",le=\"4.0\"", "2");
+
+    // As at a stop string: nobody wants more of it.
+    drop(start(300).await.expect("in time").expect("begins"));
+    generator.drain(BOUND).await;
+    shown("server_request_duration_seconds_count", ",error_type=\"\"", "2");
 }
 
 #[tokio::test]
