@@ -7,4 +7,5 @@ mod embedder;
 
 pub use assembler::{PlacedToken, TextChunk, TokenPath};
 pub use choices::StartError;
+pub(crate) use completer::GRAMMAR;
 pub use completer::{Completer, CompletionEvent, CompletionRequest, CompletionStream};

@@ -9,6 +9,7 @@ mod gateway;
 mod load;
 mod processor;
 mod progress;
+mod structured;
 pub(crate) mod table;
 mod tracing_cost;
 
@@ -48,6 +49,9 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     if config.other.against.is_some() {
         return beside_another(&config).await;
     }
+    if config.structured {
+        return structured(&config).await;
+    }
     if !config.up {
         let channel = node::connect_with(&config.addr, &config.credentials).await?;
         return show(&config, &measurement(&config).run(&channel).await?);
@@ -57,6 +61,19 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
         measurement(&config).run(&channel).await
     });
     show(&config, &report.await?)
+}
+
+/// Measures what it costs to hold answers to a schema.
+async fn structured(config: &Config) -> Result<ExitCode> {
+    if !config.up {
+        let channel = node::connect_with(&config.addr, &config.credentials).await?;
+        return show(config, &structured::measure(&measurement(config), &channel).await?);
+    }
+    let report = with_own_swarm(config, async |gateway| {
+        let channel = node::connect(&gateway.grpc.to_string()).await?;
+        structured::measure(&measurement(config), &channel).await
+    });
+    show(config, &report.await?)
 }
 
 /// Measures our gateway beside another server.

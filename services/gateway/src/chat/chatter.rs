@@ -88,6 +88,9 @@ impl Chatter {
         let model = self.completer.model();
         request.principal.may_use(model.names())?;
         let plan = Plan::new(request, model, self.tool_format)?;
+        if let Some(grammar) = &plan.grammar {
+            self.completer.check_grammar(plan.grammar_field, grammar).await?;
+        }
         let (plan, Prompt { text, thinking }) = self.render(plan).await?;
         self.completer.check_length("messages", text.len())?;
         let prompt = self.completer.encode_as(Operation::Chat, text).await?;

@@ -13,6 +13,7 @@ use super::{
     tools,
 };
 use crate::{
+    completion::GRAMMAR,
     generation::GenerationError,
     text::{Chat, ChatTemplate, ServedModel, TemplateError},
 };
@@ -27,6 +28,8 @@ pub(super) struct Plan {
     chats: Vec<Chat>,
     /// What the text must be like. The model cannot think then.
     pub(super) grammar: Option<Grammar>,
+    /// The field that says so.
+    pub(super) grammar_field: &'static str,
     thinking: Thinking,
     /// Where functions may be called.
     pub(super) calls: Option<Calls>,
@@ -59,6 +62,7 @@ impl Plan {
             let names = shown.iter().map(|tool| tool.name.clone()).collect();
             Calls::new(format, names, !request.parallel_tool_calls)
         });
+        let grammar_field = if forced.is_some() { "tools" } else { GRAMMAR };
         let grammar = forced.or(request.grammar.take());
         let mut chat = std::mem::take(&mut request.chat);
         let thinking = thinking(&mut chat, template, grammar.is_some());
@@ -70,6 +74,7 @@ impl Plan {
         Ok(Self {
             chats: prompt::conversations(chat, shown, template),
             grammar,
+            grammar_field,
             thinking,
             calls,
             named_tokens: marks.into_iter().flatten().flatten().collect(),
@@ -133,7 +138,7 @@ fn forced(
     if request.grammar.is_some() {
         let what =
             "not together with a tool_choice that wants a call: the text is either a call or of this form";
-        return Err(GenerationError::invalid("response_format", what));
+        return Err(GenerationError::invalid(GRAMMAR, what));
     }
     // Who wants a certain function wants it once.
     let several = request.parallel_tool_calls && request.tool_choice == ToolChoice::Required;

@@ -140,7 +140,7 @@ async fn what_cannot_be_is_refused_by_field() {
     for (request, expected) in [
         (ChatRequest { tool_choice: ToolChoice::Required, tools: vec![], ..request() }, "tool_choice"),
         (ChatRequest { tool_choice: ToolChoice::Function("g".into()), ..request() }, "tool_choice"),
-        (ChatRequest { tool_choice: ToolChoice::Required, grammar, ..request() }, "response_format"),
+        (ChatRequest { tool_choice: ToolChoice::Required, grammar, ..request() }, "grammar"),
         (ChatRequest { tools: [request().tools, request().tools].concat(), ..request() }, "tools[1].name"),
     ] {
         match chatter.start(request).await.err() {

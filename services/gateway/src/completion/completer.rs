@@ -18,6 +18,9 @@ use crate::{
 /// Of all stop strings together: they are compared with the end of the text at every token.
 const MAX_STOP_BYTES: usize = 8 << 10;
 
+/// The field that says what a text must be like, where whoever asks has no name of its own for it.
+pub(crate) const GRAMMAR: &str = "grammar";
+
 /// What a client wants to have continued.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CompletionRequest {
@@ -144,7 +147,7 @@ impl Completer {
     pub async fn start(&self, request: CompletionRequest) -> Result<CompletionStream, GenerationError> {
         self.check(&request)?;
         if let Some(grammar) = &request.grammar {
-            self.check_grammar("grammar", grammar).await?;
+            self.check_grammar(GRAMMAR, grammar).await?;
         }
         let assembler = Assembler::new(&request.stop, request.named_tokens.clone());
         let tokens = self.generator.start(self.generation(request, false)).await?;

@@ -21,7 +21,7 @@ use super::{
     sse::{self, Envelope},
     usage::Usage,
 };
-use crate::{chat, clients::Principal};
+use crate::{chat, clients::Principal, completion::GRAMMAR};
 
 pub(super) async fn complete(
     State(api): State<Api>,
@@ -31,7 +31,8 @@ pub(super) async fn complete(
     let (asked, ignored) = Asked::read(fields, principal, &api)?;
     let noted = api.unknown_fields.note(ignored)?;
     let count = asked.chat.choices as usize;
-    let chat = api.chatter.start(asked.chat).await?;
+    let started = api.chatter.start(asked.chat).await;
+    let chat = started.map_err(|error| ApiError::from(error).about(GRAMMAR, asked.grammar_field))?;
     let usage = Usage::of_prompts(chat.prompt_tokens);
     let completer = api.completer;
     let answer = Answer { completer, logprobs: asked.logprobs, path_times: asked.path_times };

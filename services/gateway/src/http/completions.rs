@@ -8,13 +8,13 @@ use axum::{
 use futures::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use swarm_types::{Grammar, MAX_TOP_LOGPROBS, TokenId};
+use swarm_types::{MAX_TOP_LOGPROBS, TokenId};
 
 use super::{
     Api,
     error::ApiError,
     fields::Fields,
-    grammar,
+    grammar::{self, Held},
     ignored::Ignored,
     logprobs::Lists,
     params::{MaxTokens, Params, StreamUsage},
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clients::Principal,
     completion::{
-        Completer, CompletionEvent, CompletionRequest,
+        Completer, CompletionEvent, CompletionRequest, GRAMMAR,
         choices::{self, ChoiceEvent, ChoiceStream, Finished},
     },
     generation::Operation,
@@ -56,7 +56,7 @@ struct Asked {
     prompts: Vec<Given>,
     params: Params,
     max_tokens: Option<u32>,
-    grammar: Option<Grammar>,
+    held: Held,
     how: How,
 }
 
@@ -82,7 +82,7 @@ pub(super) async fn complete(
 ) -> Result<Response, ApiError> {
     let (asked, ignored) = Asked::read(fields, &api)?;
     let noted = api.unknown_fields.note(ignored)?;
-    let Asked { prompts, params, max_tokens, grammar, how } = asked;
+    let Asked { prompts, params, max_tokens, held, how } = asked;
     principal.may_use(api.completer.model().names())?;
     let mut encoded = vec![];
     for prompt in prompts {
@@ -100,7 +100,7 @@ pub(super) async fn complete(
             operation: Operation::TextCompletion,
             prompt: prompt.tokens.clone(),
             sampling,
-            grammar: grammar.clone(),
+            grammar: held.grammar.clone(),
             max_tokens,
             stop: params.stop.clone(),
             stop_tokens: params.stop_tokens.clone(),
@@ -110,7 +110,8 @@ pub(super) async fn complete(
         }
     };
     let requests = prompts.iter().enumerate().map(request).collect();
-    let events = choices::start(&api.completer, requests).await?;
+    let started = choices::start(&api.completer, requests).await;
+    let events = started.map_err(|error| ApiError::from(error).about(GRAMMAR, held.field))?;
     let envelope = Envelope::new("cmpl", "text_completion", api.completer.model());
     let answer = Answer { completer: api.completer.clone(), how, prompts };
     if params.stream {
@@ -140,7 +141,7 @@ impl Asked {
                 Some(MaxTokens::Tokens(tokens)) => Some(tokens),
                 Some(MaxTokens::Room) => None,
             },
-            grammar: grammar::take(&mut fields)?,
+            held: grammar::take(&mut fields)?,
             how: How { echo: fields.take("echo")?.unwrap_or(false), logprobs },
             params,
         };

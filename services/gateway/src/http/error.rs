@@ -125,10 +125,15 @@ impl ApiError {
 
     /// The same, where the request has another name for the field.
     pub(super) fn about(self, field: &str, named: &str) -> Self {
-        match self.param.as_deref() == Some(field) {
-            true => Self { param: Some(named.into()), ..self },
-            false => self,
+        if self.param.as_deref() != Some(field) {
+            return self;
         }
+        // Most messages begin with it.
+        let message = match self.message.strip_prefix(field) {
+            Some(rest) if rest.starts_with(':') => format!("{named}{rest}"),
+            _ => self.message,
+        };
+        Self { param: Some(named.into()), message, ..self }
     }
 
     /// OpenAI's form: `{"error": {…}}`.

@@ -6,8 +6,8 @@ use swarm_types::Grammar;
 use super::{error::ApiError, fields::Fields};
 
 /// Takes what the text must be like, if anything. Only one of the fields may say something.
-pub(super) fn take(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
-    let mut found: Option<(&str, Grammar)> = None;
+pub(super) fn take(fields: &mut Fields) -> Result<Held, ApiError> {
+    let mut found: Option<(&'static str, Grammar)> = None;
     for (name, read) in FIELDS {
         let Some(value) = fields.take_value(name) else { continue };
         let Some(grammar) = read(name, value)? else { continue };
@@ -17,7 +17,15 @@ pub(super) fn take(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
         let grammar = grammar.validated().map_err(|error| ApiError::invalid(name, error))?;
         found = Some((name, grammar));
     }
-    Ok(found.map(|(_, grammar)| grammar))
+    let field = found.as_ref().map_or(FIELDS[0].0, |(name, _)| *name);
+    Ok(Held { field, grammar: found.map(|(_, grammar)| grammar) })
+}
+
+/// What the text must be like, if anything, and which field says so.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Held {
+    pub(super) field: &'static str,
+    pub(super) grammar: Option<Grammar>,
 }
 
 type Read = fn(&str, Value) -> Result<Option<Grammar>, ApiError>;
@@ -165,7 +173,7 @@ mod tests {
     use super::*;
 
     fn read(body: Value) -> Result<Option<Grammar>, ApiError> {
-        take(&mut Fields::parse(body.to_string().as_bytes()).expect("an object"))
+        take(&mut Fields::parse(body.to_string().as_bytes()).expect("an object")).map(|held| held.grammar)
     }
 
     #[test]

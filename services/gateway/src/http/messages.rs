@@ -15,6 +15,7 @@ use super::{Api, error::ApiError, fields::Fields, params, sse};
 use crate::{
     chat::{self, ChatStream},
     clients::Principal,
+    completion::GRAMMAR,
 };
 use answer::Envelope;
 use request::{Asked, Purpose};
@@ -28,7 +29,8 @@ pub(super) async fn create(
     let (Asked { request, stream }, ignored) = Asked::read(fields, &principal, Purpose::Answer)?;
     let noted = api.unknown_fields.note(ignored)?;
     principal.may_use(api.completer.model().names())?;
-    let ChatStream { prompt_tokens, events } = api.chatter.start(request).await?;
+    let started = api.chatter.start(request).await;
+    let ChatStream { prompt_tokens, events } = started.map_err(|error| from_format(error.into()))?;
     let envelope = Envelope::new(api.completer.model().id(), prompt_tokens);
     if stream {
         return Ok(noted.tell(sse::named(stream::events(events, envelope))));
@@ -36,6 +38,11 @@ pub(super) async fn create(
     let mut messages = chat::collect(events, 1).await?;
     let message = messages.pop().ok_or_else(ApiError::no_answer)?;
     Ok(noted.tell(Json(envelope.whole(message)).into_response()))
+}
+
+/// What is wrong with the grammar is said of the field that it came as.
+fn from_format(error: ApiError) -> ApiError {
+    error.about(GRAMMAR, "output_config.format.schema")
 }
 
 /// How many tokens the same would have as a prompt.
@@ -48,6 +55,6 @@ pub(super) async fn count(
     let (Asked { request, .. }, ignored) = Asked::read(fields, &principal, Purpose::Count)?;
     let noted = api.unknown_fields.note(ignored)?;
     principal.may_use(api.completer.model().names())?;
-    let prompt = api.chatter.prompt(request).await?;
+    let prompt = api.chatter.prompt(request).await.map_err(|error| from_format(error.into()))?;
     Ok(noted.tell(Json(json!({"input_tokens": prompt.len()})).into_response()))
 }

@@ -15,7 +15,7 @@ use super::{Api, error::ApiError, fields::Fields};
 use crate::{
     chat::{ChatChunk, ChatEvent, ChatEvents, ChatFinish, ChatRequest, ChatStream, Delta},
     clients::Principal,
-    completion::{CompletionEvent, CompletionRequest, choices},
+    completion::{CompletionEvent, CompletionRequest, GRAMMAR, StartError, choices},
     generation::{FinishReason, Operation},
 };
 use answer::{Answer, Form};
@@ -51,7 +51,7 @@ async fn answer(
     let answer = Answer::new(form, name);
     let started = match asked.wish {
         Wish::Load { unload } => return Ok(noted.tell(Json(answer.loaded(unload)).into_response())),
-        Wish::Chat(request) => api.chatter.start(request).await?,
+        Wish::Chat(request) => api.chatter.start(request).await.map_err(from_format)?,
         Wish::Raw { prompt, request } => raw(api, prompt, request).await?,
     };
     if asked.stream {
@@ -77,9 +77,14 @@ async fn raw(api: &Api, prompt: String, request: ChatRequest) -> Result<ChatStre
         named_tokens: vec![],
         score_prompt: None,
     };
-    let events = choices::start(&api.completer, vec![request]).await?;
+    let events = choices::start(&api.completer, vec![request]).await.map_err(from_format)?;
     let events: ChatEvents = events.filter_map(|event| std::future::ready(told(event).transpose())).boxed();
     Ok(ChatStream { prompt_tokens, events })
+}
+
+/// What is wrong with the grammar is said of the field that it came as.
+fn from_format(error: StartError) -> ApiError {
+    ApiError::from(error).about(GRAMMAR, "format")
 }
 
 /// What happens in a completion, as a chat tells it.

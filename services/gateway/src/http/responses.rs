@@ -14,6 +14,7 @@ use super::{Api, error::ApiError, fields::Fields, params, sse};
 use crate::{
     chat::{self, ChatStream},
     clients::Principal,
+    completion::GRAMMAR,
 };
 use answer::{Envelope, Usage};
 use request::Asked;
@@ -31,7 +32,7 @@ pub(super) async fn create(
     let envelope = Envelope::new(api.completer.model().id(), echo);
     let started = api.chatter.start(request).await;
     let ChatStream { prompt_tokens, events } =
-        started.map_err(|error| ApiError::from(error).about("messages", "input"))?;
+        started.map_err(|error| ApiError::from(error).about("messages", "input").about(GRAMMAR, "text.format.schema"))?;
     if stream {
         return Ok(noted.tell(sse::named(stream::events(events, envelope, prompt_tokens))));
     }

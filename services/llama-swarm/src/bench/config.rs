@@ -24,6 +24,10 @@ pub(crate) struct Config {
     #[arg(long, conflicts_with_all = ["up", "engine"])]
     pub(super) tracing_overhead: bool,
 
+    /// Measure what it costs to hold answers to a JSON Schema, decode with and without it in turns.
+    #[arg(long, conflicts_with_all = ["engine", "tracing_overhead", "against"])]
+    pub(super) structured: bool,
+
     /// Requests at once, a line of the table each.
     #[arg(long, value_delimiter = ',', default_value = "1,4,8,16")]
     pub(super) concurrency: Vec<usize>,

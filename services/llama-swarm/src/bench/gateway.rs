@@ -98,7 +98,7 @@ impl Measurement {
 }
 
 /// The name of the model that the gateway serves.
-async fn model(channel: &Channel) -> Result<String> {
+pub(super) async fn model(channel: &Channel) -> Result<String> {
     let answer = InferenceServiceClient::new(channel.clone()).list_models(ListModelsRequest {}).await?;
     let model = answer.into_inner().models.into_iter().next().context("the gateway serves no model yet")?;
     Ok(model.id)
@@ -152,7 +152,7 @@ fn timelines(answers: Vec<Answered>) -> Vec<Timeline> {
     answers.into_iter().map(|answer| answer.timeline).collect()
 }
 
-fn first_token_ms(timeline: &Timeline) -> Option<f64> {
+pub(super) fn first_token_ms(timeline: &Timeline) -> Option<f64> {
     let first = *timeline.tokens.first()?;
     Some((first - timeline.sent).as_secs_f64() * 1e3)
 }

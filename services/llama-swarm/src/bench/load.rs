@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use swarm_proto::wire::{
-    ChunkToken, GenerateRequest, SamplingParams, TokenIds, generate_request::Input, generate_response::Event,
-    inference_service_client::InferenceServiceClient,
+    ChunkToken, GenerateRequest, Grammar, SamplingParams, TokenIds, generate_request::Input,
+    generate_response::Event, inference_service_client::InferenceServiceClient,
 };
 
 use super::figures::{Timeline, hop_overhead_us};
@@ -49,17 +49,32 @@ impl Load {
     /// # Errors
     /// When one is refused, is broken off, or is not complete in time.
     pub(crate) async fn run(self, channel: &Channel) -> Result<Vec<Answered>> {
+        self.run_held_to(channel, None).await
+    }
+
+    /// The same; each answer is held to a grammar, if one is given.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub(crate) async fn run_held_to(
+        self,
+        channel: &Channel,
+        grammar: Option<Grammar>,
+    ) -> Result<Vec<Answered>> {
         let start = Instant::now();
-        let requests = (0..self.requests).map(|place| self.one(channel.clone(), place, start));
+        let requests = (0..self.requests).map(|place| {
+            let request = GenerateRequest { grammar: grammar.clone(), ..self.request(place) };
+            self.one(channel.clone(), request, start)
+        });
         let all = tokio::time::timeout(self.timeout, try_join_all(requests)).await;
         all.with_context(|| format!("not answered within {} s (--timeout)", self.timeout.as_secs()))?
     }
 
-    async fn one(self, channel: Channel, place: usize, start: Instant) -> Result<Answered> {
+    async fn one(self, channel: Channel, request: GenerateRequest, start: Instant) -> Result<Answered> {
         let mut client = InferenceServiceClient::new(channel);
         let mut answered = Answered::default();
         answered.timeline.sent = start.elapsed();
-        let mut events = client.generate(self.request(place)).await?.into_inner();
+        let mut events = client.generate(request).await?.into_inner();
         while let Some(event) = events.message().await? {
             let Some(Event::Chunk(chunk)) = event.event else { continue };
             let at = start.elapsed();

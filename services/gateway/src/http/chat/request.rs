@@ -27,6 +27,8 @@ pub(super) struct Asked {
     pub(super) logprobs: Option<u32>,
     /// Tell how long each token's way through the swarm took.
     pub(super) path_times: bool,
+    /// Says what the text must be like.
+    pub(super) grammar_field: &'static str,
 }
 
 impl Asked {
@@ -40,13 +42,14 @@ impl Asked {
         let path_times = path_times(&mut fields, &params)?;
         let logprobs = top_logprobs(&mut fields)?;
         let calling = Calling::take(&mut fields)?;
+        let held = grammar::take(&mut fields)?;
         let chat = ChatRequest {
             principal,
             chat: Chat { messages, variables: variables(&mut fields)?, next: next(&mut fields)? },
             tools: calling.tools,
             tool_choice: calling.choice,
             parallel_tool_calls: calling.parallel,
-            grammar: grammar::take(&mut fields)?,
+            grammar: held.grammar,
             sampling: params.sampling,
             max_tokens: max_tokens(params.limit)?,
             stop: params.stop,
@@ -54,7 +57,14 @@ impl Asked {
             ignore_eos: params.ignore_eos,
             choices: params.n,
         };
-        let mut asked = Self { chat, stream: params.stream, usage: params.usage, logprobs, path_times };
+        let mut asked = Self {
+            chat,
+            stream: params.stream,
+            usage: params.usage,
+            logprobs,
+            path_times,
+            grammar_field: held.field,
+        };
         asked.chat.sampling.top_logprobs = logprobs;
         refuse_unsupported(&mut fields)?;
         let mut ignored = fields.finish();
