@@ -13,7 +13,8 @@ use axum::{
 use tower::{ServiceExt, service_fn};
 
 /// What OpenAI's API has under `/v1` and others have without it.
-const WITHOUT_VERSION: [&str; 4] = ["/chat/completions", "/completions", "/models", "/responses"];
+const WITHOUT_VERSION: [&str; 5] =
+    ["/chat/completions", "/completions", "/embeddings", "/models", "/responses"];
 
 /// The same, for paths as clients write them.
 pub(super) fn forgiving(routes: Router) -> Router {

@@ -1,4 +1,4 @@
-//! `POST /v1/completions` and the models.
+//! `POST /v1/completions`, `POST /v1/embeddings` and the models.
 
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -59,6 +59,62 @@ struct CompletionChoice {
     finish_reason: String,
 }
 
+/// Texts to place among each other.
+#[derive(ToSchema)]
+struct EmbeddingsRequest {
+    /// A name of the served model; absent, that model.
+    model: Option<String>,
+    input: Prompt,
+    encoding_format: Option<EmbeddingEncoding>,
+    /// Only as many as the model has.
+    #[schema(minimum = 0)]
+    dimensions: Option<u32>,
+    user: Option<String>,
+}
+
+/// How numbers are told.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum EmbeddingEncoding {
+    Float,
+    /// Of `f32`, little endian.
+    Base64,
+}
+
+/// A vector for each text, in order.
+#[derive(ToSchema)]
+struct Embeddings {
+    #[schema(pattern = "^list$")]
+    object: String,
+    data: Vec<Embedding>,
+    model: String,
+    usage: EmbeddingsUsage,
+}
+
+/// The vector of one text.
+#[derive(ToSchema)]
+struct Embedding {
+    #[schema(pattern = "^embedding$")]
+    object: String,
+    index: u32,
+    embedding: EmbeddingVector,
+}
+
+/// Of length 1.
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum EmbeddingVector {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+/// Tokens of all texts.
+#[derive(ToSchema)]
+struct EmbeddingsUsage {
+    prompt_tokens: u64,
+    total_tokens: u64,
+}
+
 /// The models there are: one, where the key is for it.
 #[derive(ToSchema)]
 struct ModelList {
@@ -88,6 +144,9 @@ pub(super) fn operations() -> Vec<Described> {
         Described::post::<CompletionRequest>("/v1/completions", TAG, "goes on with a text")
             .answers::<Completion>()
             .tells("text/event-stream", streamed)
+            .fails::<Failure>(&ASKED),
+        Described::post::<EmbeddingsRequest>("/v1/embeddings", TAG, "places texts among each other")
+            .answers::<Embeddings>()
             .fails::<Failure>(&ASKED),
         Described::get("/v1/models", TAG, "the models there are")
             .answers::<ModelList>()

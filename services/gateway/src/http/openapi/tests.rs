@@ -93,6 +93,7 @@ fn requests_that_are_refused_do_not_fit_the_document() {
     for (path, body) in [
         ("/v1/chat/completions", json!({"messages": []})),
         ("/v1/chat/completions", json!({"messages": user, "temperature": 3})),
+        ("/v1/embeddings", json!({"input": "a", "encoding_format": "hex"})),
         ("/v1/responses", json!({"input": 1})),
         ("/v1/responses", json!({"input": "a", "max_output_tokens": 0})),
         ("/v1/messages", json!({"messages": user})),
