@@ -1,8 +1,8 @@
 //! The gateway: text and JSON in front, tokens and routes behind.
 //!
 //! From outside inwards: [`clients`] knows who may ask, [`http`] and [`inference_service`] speak OpenAI's HTTP API and
-//! gRPC, [`completion`] turns text into tokens and back, [`generation`] drives tokens through the swarm on the routes
-//! that [`route`] plans.
+//! gRPC, [`chat`] tells thinking and calls of functions from what is said, [`completion`] turns text into tokens and
+//! back, [`generation`] drives tokens through the swarm on the routes that [`route`] plans.
 
 mod access;
 pub mod chat;

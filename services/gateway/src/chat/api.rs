@@ -72,7 +72,7 @@ pub struct Tool {
     pub description: Option<String>,
     /// The JSON Schema of its arguments: an object.
     pub parameters: Value,
-    /// Arguments are held to the schema also where no call must be. Not served: they are where one must be.
+    /// The client wants arguments by the schema also where no call must be. They are held to it where one must be.
     pub strict: bool,
 }
 

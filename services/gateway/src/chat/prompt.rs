@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_template_that_knows_tools_gets_them_and_the_history_as_it_is() {
-        let source = "{{ tools[0].function.name }} {{ messages[1].tool_calls[1].function.arguments.a }} \
+        let source = "{% if tools %}{{ tools[0].function.name }}{% endif %} \
+                      {{ messages[1].tool_calls[1].function.arguments.a }} \
                       {{ messages[2].role }}";
         assert_eq!(rendered(source, history(), &[tool()]), "f 1 tool");
         assert_eq!(rendered(source, history(), &[]), " 1 tool");
