@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::GrammarError;
+use crate::error::GrammarError;
 
 /// Objects, arrays and groups within each other. The library's parsers have room for ten times as many.
 const MAX_DEPTH: usize = 64;

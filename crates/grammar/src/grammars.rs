@@ -8,7 +8,10 @@ use std::{
 use swarm_types::Grammar;
 use tokio::sync::Semaphore;
 
-use crate::{GrammarError, Ready, Vocabulary};
+use crate::{
+    error::GrammarError,
+    vocabulary::{Ready, Vocabulary},
+};
 
 /// Grammars that are kept. Each takes some hundred KiB, seldom more than some MiB.
 const KEPT: usize = 32;

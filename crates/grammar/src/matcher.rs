@@ -5,7 +5,7 @@ use std::fmt;
 use llguidance::{Matcher as Library, toktrie::SimpleVob};
 use swarm_types::TokenId;
 
-use crate::GrammarError;
+use crate::error::GrammarError;
 
 /// Where one text stands in its grammar.
 pub struct Matcher {

@@ -11,7 +11,7 @@ use llguidance::{
 };
 use swarm_types::Grammar;
 
-use crate::{GrammarError, Matcher, checks};
+use crate::{checks, error::GrammarError, matcher::Matcher};
 
 /// The library's parsers call themselves for what is nested. Only what is used of it takes memory.
 const STACK: usize = 64 << 20;

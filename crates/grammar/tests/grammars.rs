@@ -98,15 +98,15 @@ fn behind_a_complete_text_only_its_end_may_come() {
 }
 
 #[test]
-fn a_matcher_built_anew_from_the_tokens_says_the_same_from_there_on() {
+fn a_matcher_built_again_from_the_tokens_says_the_same_from_there_on() {
     let model = model();
     let ready = model.vocabulary.ready(&schema(PERSON)).expect("ready");
     let tokens = model.tokens(r#"{"name": "Ann and her friends", "age": 1234}"#);
     let mut first = ready.matcher();
     for taken in 0..tokens.len() {
-        let mut anew = ready.matcher();
-        tokens[..taken].iter().for_each(|token| anew.take(*token).expect("allowed"));
-        let (mask, other) = (first.mask().expect("a mask"), anew.mask().expect("a mask"));
+        let mut again = ready.matcher();
+        tokens[..taken].iter().for_each(|token| again.take(*token).expect("allowed"));
+        let (mask, other) = (first.mask().expect("a mask"), again.mask().expect("a mask"));
         let same = |id| mask.allows(TokenId(id)) == other.allows(TokenId(id));
         assert!((0..model.bytes.len() as u32).all(same), "behind {taken} tokens");
         first.take(tokens[taken]).expect("allowed");

@@ -109,8 +109,8 @@ pub(crate) trait Backend: fmt::Debug + Send {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError>;
 
-    /// Calls `each` for every one of these rows, in their order, with its numbers `[hidden]` behind the final norm. Only
-    /// for a part that ends with the head.
+    /// Calls `each` for every one of these rows, in their order, with its numbers `[hidden]` behind the final norm.
+    /// Only for a part that ends with the head.
     ///
     /// # Errors
     /// When the computation fails.

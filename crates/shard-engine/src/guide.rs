@@ -24,7 +24,7 @@ impl Guide {
         Self { ready: ready.clone(), begin, matcher: ready.matcher() }
     }
 
-    /// Tokens from this place of the session on have not been taken, or are to be taken anew.
+    /// Tokens from this place of the session on have not been taken, or are to be taken again.
     pub(crate) fn go_to(&mut self, position: u32) {
         if self.begin + self.matcher.taken() > position {
             self.matcher = self.ready.matcher();
@@ -43,8 +43,8 @@ impl Guide {
         Ok(())
     }
 
-    /// Picks the token for `position`, where the text stands. What the model likes is mostly what the grammar allows, so
-    /// that is tried first and a mask made only where it is not; the second draw has randomness of its own, so that
+    /// Picks the token for `position`, where the text stands. What the model likes is mostly what the grammar allows,
+    /// so that is tried first and a mask made only where it is not; the second draw has randomness of its own, so that
     /// each token comes as often as if the mask had been there from the beginning.
     pub(crate) fn pick(
         &mut self,

@@ -1,4 +1,4 @@
-//! Conversations with tools, structured output and thinking: what every dialect of HTTP asks for, and what it tells of.
+//! Conversations with tools, structured output and thinking: what every dialect of HTTP asks for and tells of.
 
 mod api;
 mod calls;

@@ -73,8 +73,8 @@ pub enum GenerationEvent {
     /// Scores of the next prompt tokens, from the prompt's second token on (the first has none before it). Together
     /// these events score each of them once. All come before the first token.
     PromptScores(Vec<TargetScore>),
-    /// The sum `[hidden]` of the next positions' hidden states, behind the last layer and the final norm. Together these
-    /// events have each position of the prompt once.
+    /// The sum `[hidden]` of the next positions' hidden states, behind the last layer and the final norm. Together
+    /// these events have each position of the prompt once.
     Pooled(Vec<f64>),
     /// A token of the continuation.
     Token(GeneratedToken),

@@ -262,8 +262,8 @@ impl Driver {
         }
     }
 
-    /// What the last hop has to know. Tokens only where it looks at them: for penalties and a grammar all, for scores the
-    /// prompt's.
+    /// What the last hop has to know. Tokens only where it looks at them: for penalties and a grammar all, for scores
+    /// the prompt's.
     fn collect_session(&self) -> CollectSession {
         let GenerationRequest { prompt, sampling, grammar, score_prompt, .. } = &self.given.request;
         let mut sampling = sampling.clone();

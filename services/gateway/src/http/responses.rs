@@ -31,8 +31,9 @@ pub(super) async fn create(
     let Asked { request, stream, echo } = asked;
     let envelope = Envelope::new(api.completer.model().id(), echo);
     let started = api.chatter.start(request).await;
-    let ChatStream { prompt_tokens, events } =
-        started.map_err(|error| ApiError::from(error).about("messages", "input").about(GRAMMAR, "text.format.schema"))?;
+    let ChatStream { prompt_tokens, events } = started.map_err(|error| {
+        ApiError::from(error).about("messages", "input").about(GRAMMAR, "text.format.schema")
+    })?;
     if stream {
         return Ok(noted.tell(sse::named(stream::events(events, envelope, prompt_tokens))));
     }

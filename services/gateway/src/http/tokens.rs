@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use swarm_types::TokenId;
 
 use super::{
@@ -93,10 +93,10 @@ impl Asked {
 
 fn chat(fields: &mut Fields) -> Result<(Given, Vec<String>), ApiError> {
     let (messages, unknown) = messages::take(fields)?;
-    let tools: Vec<Map<String, Value>> = fields.take("tools")?.unwrap_or_default();
+    let tools = functions::nested(fields)?;
     fields.refuse_unless("chat_template", |_| false)?;
     let chat = Chat { messages, variables: request::variables(fields)?, next: request::next(fields)? };
-    Ok((Given::Chat { chat, tools: functions::nested(tools)? }, unknown))
+    Ok((Given::Chat { chat, tools }, unknown))
 }
 
 pub(super) async fn detokenize(

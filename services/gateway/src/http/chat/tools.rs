@@ -3,12 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    chat::{Tool, ToolChoice, tools},
-    http::{
-        error::ApiError,
-        fields::Fields,
-        members::{Members, objects},
-    },
+    chat::{Tool, ToolChoice},
+    http::{error::ApiError, fields::Fields, functions, members::Members},
 };
 
 /// What the model may call, and whether it must.
@@ -22,13 +18,13 @@ pub(super) struct Calling {
 
 impl Calling {
     pub(super) fn take(fields: &mut Fields) -> Result<Self, ApiError> {
-        let mut offered = tools(fields)?;
-        let functions = functions(fields)?;
-        if !functions.is_empty() {
+        let mut offered = functions::nested(fields)?;
+        let older = functions(fields)?;
+        if !older.is_empty() {
             if !offered.is_empty() {
                 return Err(ApiError::invalid("functions", "not together with tools: give one of them"));
             }
-            offered = functions;
+            offered = older;
         }
         Ok(Self {
             choice: choice(fields, &offered)?,
@@ -38,49 +34,8 @@ impl Calling {
     }
 }
 
-fn tools(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
-    let Some(given) = fields.take_value("tools") else { return Ok(vec![]) };
-    let mut offered = vec![];
-    for mut tool in objects("tools", given)? {
-        match tool.text("type")?.as_deref() {
-            None | Some("function") => offered.push(function(tool.object("function")?)?),
-            Some(kind) => {
-                return Err(tool.wrong("type", format!("only function is supported here, got {kind:?}")));
-            }
-        }
-    }
-    check(&offered, "tools", ".function.name")?;
-    Ok(offered)
-}
-
 fn functions(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
-    let Some(given) = fields.take_value("functions") else { return Ok(vec![]) };
-    let offered = objects("functions", given)?.into_iter().map(function).collect::<Result<Vec<_>, _>>()?;
-    check(&offered, "functions", ".name")?;
-    Ok(offered)
-}
-
-fn function(mut given: Members) -> Result<Tool, ApiError> {
-    let parameters = match given.value("parameters") {
-        None => tools::no_parameters(),
-        Some(schema @ Value::Object(_)) => schema,
-        Some(other) => {
-            return Err(given.wrong("parameters", format!("must be a JSON Schema, an object, got {other}")));
-        }
-    };
-    Ok(Tool {
-        name: given.needed_text("name")?,
-        description: given.text("description")?,
-        parameters,
-        strict: given.flag("strict")?,
-    })
-}
-
-fn check(offered: &[Tool], list: &str, name: &str) -> Result<(), ApiError> {
-    tools::check(offered).map_err(|(place, what)| match place {
-        tools::MAX_TOOLS.. => ApiError::invalid(list, what),
-        _ => ApiError::invalid(&format!("{list}[{place}]{name}"), what),
-    })
+    functions::each(fields, "functions", ".name", |given| functions::function(given, "parameters"))
 }
 
 /// By either of its two names.
@@ -129,6 +84,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::chat::tools;
 
     fn read(body: Value) -> Result<Calling, ApiError> {
         Calling::take(&mut Fields::parse(body.to_string().as_bytes()).expect("an object"))

@@ -107,13 +107,11 @@ fn output(fields: &mut Fields) -> Result<(Option<Grammar>, Map<String, Value>), 
 
 /// The functions, whether they must be called, and whether several may be at once.
 fn tools(fields: &mut Fields) -> Result<(Vec<Tool>, ToolChoice, bool), ApiError> {
-    let given: Vec<Map<String, Value>> = fields.take("tools")?.unwrap_or_default();
-    let tools = functions::each(given, |place, tool| match tool.get("type") {
-        None | Some(Value::Null) => functions::tool(place, tool, "input_schema"),
-        Some(kind) if kind == "custom" => functions::tool(place, tool, "input_schema"),
+    let tools = functions::each(fields, "tools", ".name", |mut tool| match tool.text("type")?.as_deref() {
+        None | Some("custom") => functions::function(tool, "input_schema"),
         Some(kind) => {
-            let what = format!("only tools with a schema of their own are served, got {kind}");
-            Err(ApiError::unsupported(&format!("{place}.type"), what))
+            let what = format!("only tools with a schema of their own are served, got {kind:?}");
+            Err(ApiError::unsupported(&tool.path("type"), what))
         }
     })?;
     let choice: Map<String, Value> = fields.take("tool_choice")?.unwrap_or_default();

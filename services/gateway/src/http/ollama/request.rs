@@ -70,7 +70,6 @@ impl Asked {
 
 /// All but what it goes on with, and the names of options that nobody knows.
 fn request(fields: &mut Fields, principal: &Principal) -> Result<(ChatRequest, Vec<String>), ApiError> {
-    let tools: Vec<Map<String, Value>> = fields.take("tools")?.unwrap_or_default();
     let mut options = fields.take::<Map<String, Value>>("options")?.unwrap_or_default();
     // As there, it is as good as none.
     options.retain(|name, value| !(name == "seed" && *value == -1));
@@ -83,7 +82,7 @@ fn request(fields: &mut Fields, principal: &Principal) -> Result<(ChatRequest, V
         principal: principal.clone(),
         // A last message of the model goes on.
         chat: Chat { messages: vec![], variables: variables(fields)?, next: Next::Natural },
-        tools: functions::nested(tools)?,
+        tools: functions::nested(fields)?,
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: true,
         grammar: format(fields)?,

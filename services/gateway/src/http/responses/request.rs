@@ -185,13 +185,12 @@ fn format(fields: &mut Fields, echo: &mut Echo) -> Result<Option<Grammar>, ApiEr
 }
 
 fn tools(fields: &mut Fields, echo: &mut Echo) -> Result<(Vec<Tool>, ToolChoice), ApiError> {
-    let given: Vec<Map<String, Value>> = fields.take("tools")?.unwrap_or_default();
-    let tools = functions::each(given, |place, tool| match tool.get("type").and_then(Value::as_str) {
-        Some("function") => functions::tool(place, tool, "parameters"),
+    let tools = functions::each(fields, "tools", ".name", |mut tool| match tool.text("type")?.as_deref() {
+        Some("function") => functions::function(tool, "parameters"),
         kind => {
             let kind = kind.unwrap_or_default();
             let what = format!("only functions are served, got {kind:?}");
-            Err(ApiError::unsupported(&format!("{place}.type"), what))
+            Err(ApiError::unsupported(&tool.path("type"), what))
         }
     })?;
     let told = |tool: &Tool| {
