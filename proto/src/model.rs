@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use swarm_types::{Grammar, HopTiming, SamplingParams, TokenId, TokenLogprob};
 
-use crate::{WireError, wire};
+use crate::{WireError, step::ids, wire};
 
 impl TryFrom<wire::SamplingParams> for SamplingParams {
     type Error = WireError;
@@ -22,6 +22,8 @@ impl TryFrom<wire::SamplingParams> for SamplingParams {
             min_p: wire.min_p.unwrap_or(default.min_p),
             seed: wire.seed,
             top_logprobs: wire.top_logprobs,
+            min_tokens: wire.min_tokens.unwrap_or(default.min_tokens),
+            end_tokens: wire.end_tokens.into_iter().map(TokenId).collect(),
         }
         .validated()
         .map_err(|error| WireError::new("sampling", error))
@@ -41,6 +43,8 @@ impl From<SamplingParams> for wire::SamplingParams {
             logit_bias: params.logit_bias.into_iter().map(|(id, bias)| (id.0, bias)).collect(),
             seed: params.seed,
             top_logprobs: params.top_logprobs,
+            min_tokens: Some(params.min_tokens).filter(|tokens| *tokens > 0),
+            end_tokens: ids(params.end_tokens),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Structured answers of the real model, judged by a validator that we did not write, also while workers are killed.
+//! Structured answers and calls of the real model, judged by a validator that we did not write, also while workers are
+//! killed.
 
 use std::process::Stdio;
 
@@ -13,12 +14,26 @@ use tokio::{
 /// Each worker is the only one of its shard, so the session needs the one that is killed.
 const SHARDS: u32 = 3;
 
+async fn swarm() -> anyhow::Result<Swarm> {
+    let gateway_args = vec!["--allow-any-model".to_owned()];
+    Swarm::ready(SwarmSpec { total_shards: SHARDS, gateway_args, ..SwarmSpec::new(real_model().await?) })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_must_be_always_parse_and_streams_say_what_plain_answers_say() -> anyhow::Result<()> {
+    let Some(python) = needed("calls of functions", python())? else { return Ok(()) };
+    let swarm = swarm().await?;
+    let script = Command::new(python).arg(python_script("tools.py")).arg(swarm.gateway.http_url()).output();
+    let output = timeout(4 * BOUND, script).await.context("the script ends")??;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_validates_and_killed_workers_change_none() -> anyhow::Result<()> {
     let Some(python) = needed("structured answers", python())? else { return Ok(()) };
-    let gateway_args = vec!["--allow-any-model".to_owned()];
-    let spec = SwarmSpec { total_shards: SHARDS, gateway_args, ..SwarmSpec::new(real_model().await?) };
-    let mut swarm = Swarm::ready(spec).await?;
+    let mut swarm = swarm().await?;
     let mut script = Command::new(python)
         .arg(python_script("structured.py"))
         .arg(swarm.gateway.http_url())

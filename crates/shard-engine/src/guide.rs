@@ -6,7 +6,7 @@ use swarm_types::{SamplingParams, TokenId};
 use crate::{
     EngineError,
     known::Known,
-    sampler::{History, sample, sample_among},
+    sampler::{History, Place, sample, sample_among},
 };
 
 /// Where a session's text stands in its grammar.
@@ -43,7 +43,7 @@ impl Guide {
         Ok(())
     }
 
-    /// Picks the token for `position`, where the text stands. What the model likes is mostly what the grammar allows,
+    /// Picks the token for a place, where the text stands. What the model likes is mostly what the grammar allows,
     /// so that is tried first and a mask made only where it is not; the second draw has randomness of its own, so that
     /// each token comes as often as if the mask had been there from the beginning.
     pub(crate) fn pick(
@@ -51,15 +51,15 @@ impl Guide {
         logits: &[f32],
         params: &SamplingParams,
         history: &History,
-        position: u32,
+        place: Place,
     ) -> Result<TokenId, EngineError> {
-        let liked = sample(logits, params, history, position);
+        let liked = sample(logits, params, history, place);
         if self.matcher.allows(liked).map_err(failed)? {
             return Ok(liked);
         }
         let mask = self.matcher.mask().map_err(failed)?;
         let allowed = |token| Mask::allows(&mask, token);
-        sample_among(logits, params, history, position, &allowed)
+        sample_among(logits, params, history, place, &allowed)
             .ok_or_else(|| EngineError::Grammar("no token is allowed".into()))
     }
 }

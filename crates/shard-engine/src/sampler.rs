@@ -43,12 +43,26 @@ impl History {
     }
 }
 
-/// Picks the token for `position`. A pure function of its arguments; the logits are finite.
+/// What a token is sampled for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Of the token.
+    pub position: u32,
+    /// Fewer tokens than `min_tokens` are before it.
+    pub is_early: bool,
+}
+
+/// Picks the token for a place. A pure function of its arguments; the logits are finite.
 ///
 /// In f64, where no bias, penalty or temperature that is allowed makes anything of a finite f32 overflow.
-pub(crate) fn sample(logits: &[f32], params: &SamplingParams, history: &History, position: u32) -> TokenId {
-    let all = |_| true;
-    pick(logits, params, history, uniform(params.seed, position), &all).unwrap_or(TokenId(0))
+pub(crate) fn sample(logits: &[f32], params: &SamplingParams, history: &History, place: Place) -> TokenId {
+    let share = uniform(params.seed, place.position);
+    let among = |allowed: &dyn Fn(TokenId) -> bool| pick(logits, params, history, share, allowed);
+    match place.is_early {
+        true => among(&|token| !params.end_tokens.contains(&token)),
+        false => among(&|_| true),
+    }
+    .unwrap_or(TokenId(0))
 }
 
 /// The same among the tokens that are allowed, with other randomness. None when there is none.
@@ -56,10 +70,15 @@ pub(crate) fn sample_among(
     logits: &[f32],
     params: &SamplingParams,
     history: &History,
-    position: u32,
+    place: Place,
     allowed: &dyn Fn(TokenId) -> bool,
 ) -> Option<TokenId> {
-    pick(logits, params, history, uniform(mix(params.seed), position), allowed)
+    let share = uniform(mix(params.seed), place.position);
+    let among = |allowed: &dyn Fn(TokenId) -> bool| pick(logits, params, history, share, allowed);
+    let late = |token| allowed(token) && !params.end_tokens.contains(&token);
+    // A text that can only end does so, however short it is.
+    let longer = if place.is_early { among(&late) } else { None };
+    longer.or_else(|| among(allowed))
 }
 
 /// `share` is uniform in [0, 1).
@@ -209,9 +228,13 @@ mod tests {
 
     const LOGITS: [f32; 4] = [1.0, 3.0, 2.0, -1.0];
 
+    fn at(position: u32) -> Place {
+        Place { position, is_early: false }
+    }
+
     fn picked(params: &SamplingParams, history: &History) -> Vec<u32> {
         let mut ids: Vec<u32> =
-            (0..2000).map(|position| sample(&LOGITS, params, history, position).0).collect();
+            (0..2000).map(|position| sample(&LOGITS, params, history, at(position)).0).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -226,7 +249,7 @@ mod tests {
         let count = 20_000;
         let mut seen = [0u32; 4];
         for position in 0..count {
-            seen[sample(&LOGITS, &params(), &History::default(), position).0 as usize] += 1;
+            seen[sample(&LOGITS, &params(), &History::default(), at(position)).0 as usize] += 1;
         }
         let logprobs = Logprobs::new(&LOGITS);
         for (id, seen) in seen.into_iter().enumerate() {
@@ -234,6 +257,35 @@ mod tests {
             let got = f64::from(seen) / f64::from(count);
             assert!((got - expected).abs() < 0.015, "token {id}: {got} for {expected}");
         }
+    }
+
+    #[test]
+    fn what_is_drawn_again_comes_as_often_as_if_nothing_else_had_been_there() {
+        let (count, none) = (20_000, History::default());
+        let allowed = |token: TokenId| token.0 % 2 == 0;
+        let mut seen = [0u32; 4];
+        for position in 0..count {
+            let liked = sample(&LOGITS, &params(), &none, at(position));
+            let drawn = || sample_among(&LOGITS, &params(), &none, at(position), &allowed);
+            let token = if allowed(liked) { Some(liked) } else { drawn() };
+            seen[token.expect("some are allowed").0 as usize] += 1;
+        }
+        let expected = 1.0 / (1.0 + (1.0_f64 - 2.0).exp());
+        let got = f64::from(seen[2]) / f64::from(count);
+        assert!((got - expected).abs() < 0.015 && seen[1] + seen[3] == 0, "{got} for {expected}: {seen:?}");
+        assert_eq!(sample_among(&LOGITS, &params(), &none, at(0), &|_| false), None);
+    }
+
+    #[test]
+    fn a_text_does_not_end_before_its_least_length_unless_it_can_only_end() {
+        let none = History::default();
+        let params = SamplingParams { end_tokens: vec![TokenId(1)], ..SamplingParams::greedy() };
+        let early = Place { position: 0, is_early: true };
+        assert_eq!(sample(&LOGITS, &params, &none, early), TokenId(2));
+        assert_eq!(sample(&LOGITS, &params, &none, at(0)), TokenId(1));
+        let among = |allowed: &dyn Fn(TokenId) -> bool| sample_among(&LOGITS, &params, &none, early, allowed);
+        assert_eq!(among(&|token| token.0 < 2), Some(TokenId(0)));
+        assert_eq!(among(&|token| token.0 == 1), Some(TokenId(1)));
     }
 
     #[test]
@@ -254,7 +306,7 @@ mod tests {
         let greedy = |change: fn(&mut SamplingParams), history: &History| {
             let mut params = SamplingParams::greedy();
             change(&mut params);
-            sample(&LOGITS, &params, history, 0).0
+            sample(&LOGITS, &params, history, at(0)).0
         };
         assert_eq!(greedy(|p| p.repetition_penalty = 2.0, &history), 2, "3 / 2 is below 2");
         assert_eq!(greedy(|p| p.presence_penalty = 1.5, &history), 1, "a prompt's token is not generated");
@@ -291,10 +343,10 @@ mod tests {
         history.add(TokenId(0), true);
         let penalty = SamplingParams { repetition_penalty: 0.01, ..SamplingParams::greedy() };
         let large = [f32::MAX / 2.0, f32::MAX, 0.0, -f32::MAX];
-        assert_eq!(sample(&LOGITS, &penalty, &history, 0), TokenId(0), "1 / 0.01 is above 3");
-        assert_eq!(sample(&large, &penalty, &history, 0), TokenId(0));
+        assert_eq!(sample(&LOGITS, &penalty, &history, at(0)), TokenId(0), "1 / 0.01 is above 3");
+        assert_eq!(sample(&large, &penalty, &history, at(0)), TokenId(0));
         let warm = SamplingParams { temperature: 1.0, ..penalty };
-        assert_eq!(sample(&large, &warm, &history, 0), TokenId(0));
+        assert_eq!(sample(&large, &warm, &history, at(0)), TokenId(0));
     }
 
     #[test]
@@ -302,7 +354,7 @@ mod tests {
         let run = |seed| {
             let params = SamplingParams { seed, ..SamplingParams::default() };
             (0..64)
-                .map(|position| sample(&LOGITS, &params, &History::default(), position).0)
+                .map(|position| sample(&LOGITS, &params, &History::default(), at(position)).0)
                 .collect::<Vec<_>>()
         };
         assert_eq!(run(5), run(5));

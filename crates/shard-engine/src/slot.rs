@@ -13,7 +13,7 @@ use crate::{
     hyper::HyperParameters,
     known::Known,
     part::Part,
-    sampler::{History, Logprobs, sample},
+    sampler::{History, Logprobs, Place, sample},
 };
 
 /// The key of a cache that [`Engine::open`](crate::Engine::open) set aside. Says nothing about whose it is.
@@ -230,11 +230,13 @@ impl SlotState {
             self.count_below(position);
         }
         let Some(params) = &self.options.sampling else { return Ok(None) };
+        let least = self.options.prompt_tokens.saturating_add(params.min_tokens);
+        let place = Place { position, is_early: position < least };
         let token = match &mut self.guide {
-            None => sample(logits, params, &self.history, position),
+            None => sample(logits, params, &self.history, place),
             Some(guide) => {
                 guide.follow(&self.known, position)?;
-                guide.pick(logits, params, &self.history, position)?
+                guide.pick(logits, params, &self.history, place)?
             }
         };
         if counts || self.guide.is_some() {

@@ -6,9 +6,10 @@
 //! give way by the rule of [`Shares`]: first those of whoever has most of it. One that comes with its head waits for
 //! nobody.
 
-use std::{net::IpAddr, pin::pin, task::Poll, time::Duration};
+use std::{io::Read, net::IpAddr, pin::pin, task::Poll, time::Duration};
 
 use axum::body::{Body, Bytes};
+use flate2::read::GzDecoder;
 use futures::poll;
 use http::Extensions;
 use http_body::Body as _;
@@ -71,6 +72,9 @@ pub enum BodyError {
     /// Too many others are unfinished.
     #[error("too many bodies are unfinished, try again later")]
     Crowded(#[from] Crowded),
+    /// It is said to be packed with gzip, and is not.
+    #[error("it cannot be unpacked: {0}")]
+    Packed(#[source] std::io::Error),
     /// The client left, or sent what is no body.
     #[error("the body cannot be read: {0}")]
     Broken(#[source] axum::Error),
@@ -124,6 +128,27 @@ impl Bodies {
             biased;
             whole = reading => whole,
             () = unfinished.dismissed() => Err(BodyError::TooSlow),
+        }
+    }
+
+    /// What a packed body of the request holds, at most `limit` bytes: room for as many is taken first.
+    ///
+    /// # Errors
+    /// When it holds more, or is not packed with gzip.
+    pub async fn unpacked(
+        &self,
+        request: &Extensions,
+        packed: &[u8],
+        limit: usize,
+    ) -> Result<Bytes, BodyError> {
+        let lane = request.get::<Lane>().cloned().unwrap_or_default();
+        let room = self.room(client_of(request), &lane, limit).await?;
+        let mut bytes = vec![];
+        let most = limit as u64 + 1;
+        GzDecoder::new(packed).take(most).read_to_end(&mut bytes).map_err(BodyError::Packed)?;
+        match bytes.len() > limit {
+            true => Err(BodyError::TooLarge { limit }),
+            false => Ok(Bytes::from_owner(Taken { bytes, room: Some(room) })),
         }
     }
 

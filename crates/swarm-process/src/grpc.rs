@@ -4,7 +4,12 @@ mod calls;
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::{Router, extract::Request, middleware, response::Response};
+use axum::{
+    Router,
+    extract::Request,
+    middleware,
+    response::{IntoResponse, Response},
+};
 use http::HeaderMap;
 use swarm_proto::DESCRIPTORS;
 use tokio::time::timeout;
@@ -123,9 +128,19 @@ impl PublicServer {
         let calls = Calls::new(self.bodies, self.large);
         let routes = routes
             .into_axum_router()
+            .fallback(nothing_there)
             .layer(middleware::from_fn_with_state(calls, calls::bound))
             .layer(middleware::from_fn(keep_deadline));
         self.listener.serve(guard(routes), shutdown).await;
+    }
+}
+
+/// Clients of gRPC are told in its own form that there is no such service.
+async fn nothing_there(request: Request) -> Response {
+    let kind = request.headers().get(http::header::CONTENT_TYPE).map(|kind| kind.as_bytes());
+    match kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        true => Status::unimplemented(format!("there is no {}", request.uri().path())).into_http(),
+        false => http::StatusCode::NOT_FOUND.into_response(),
     }
 }
 

@@ -29,7 +29,7 @@ pub use grammar::{Grammar, GrammarTooLong, MAX_GRAMMAR_BYTES};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
 pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};
 pub use route::{Hop, Route, RouteError};
-pub use sampling::{MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
+pub use sampling::{MAX_END_TOKENS, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use signed_text::SignedText;
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, TargetScore, TokenLogprob};

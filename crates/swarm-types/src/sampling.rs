@@ -9,6 +9,9 @@ pub const MAX_LOGIT_BIAS: usize = 1024;
 /// More alternatives than this are refused, as by OpenAI's API.
 pub const MAX_TOP_LOGPROBS: u32 = 20;
 
+/// More tokens that end a text are refused.
+pub const MAX_END_TOKENS: usize = 2048;
+
 /// A parameter outside its range.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SamplingError {
@@ -25,6 +28,9 @@ pub enum SamplingError {
     /// Too many biases.
     #[error("logit_bias must have at most {MAX_LOGIT_BIAS} entries, got {0}")]
     TooManyBiases(usize),
+    /// Too many tokens that end a text.
+    #[error("end_tokens must be at most {MAX_END_TOKENS}, got {0}")]
+    TooManyEndTokens(usize),
 }
 
 impl SamplingError {
@@ -34,6 +40,7 @@ impl SamplingError {
         match self {
             Self::Range { field, .. } => field,
             Self::TooManyBiases(_) => "logit_bias",
+            Self::TooManyEndTokens(_) => "end_tokens",
         }
     }
 }
@@ -61,6 +68,10 @@ pub struct SamplingParams {
     pub seed: u64,
     /// Report the chosen token's log-probability and this many of the likeliest.
     pub top_logprobs: Option<u32>,
+    /// Before so many tokens are generated, none of `end_tokens` is picked.
+    pub min_tokens: u32,
+    /// The tokens that end a text, where `min_tokens` looks at them.
+    pub end_tokens: Vec<TokenId>,
 }
 
 impl Default for SamplingParams {
@@ -77,6 +88,8 @@ impl Default for SamplingParams {
             min_p: 0.0,
             seed: 0,
             top_logprobs: None,
+            min_tokens: 0,
+            end_tokens: vec![],
         }
     }
 }
@@ -110,6 +123,9 @@ impl SamplingParams {
         }
         if self.logit_bias.len() > MAX_LOGIT_BIAS {
             return Err(SamplingError::TooManyBiases(self.logit_bias.len()));
+        }
+        if self.end_tokens.len() > MAX_END_TOKENS {
+            return Err(SamplingError::TooManyEndTokens(self.end_tokens.len()));
         }
         for bias in self.logit_bias.values() {
             check("logit_bias", *bias, within(-100.0, 100.0, *bias), "between -100 and 100")?;
@@ -151,6 +167,8 @@ mod tests {
         assert_eq!(field(SamplingParams { top_logprobs: Some(21), ..default() }), "top_logprobs");
         let biased = BTreeMap::from([(TokenId(1), 101.0)]);
         assert_eq!(field(SamplingParams { logit_bias: biased, ..default() }), "logit_bias");
+        let ends = vec![TokenId(0); MAX_END_TOKENS + 1];
+        assert_eq!(field(SamplingParams { end_tokens: ends, ..default() }), "end_tokens");
         let many = (0..=1024).map(|id| (TokenId(id), 1.0)).collect();
         assert_eq!(field(SamplingParams { logit_bias: many, ..default() }), "logit_bias");
     }

@@ -2,6 +2,7 @@
 //! bounded in number.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -10,10 +11,11 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
+    http::request::Parts,
     middleware::Next,
     response::Response,
 };
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, future::BoxFuture, stream};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
@@ -28,6 +30,8 @@ pub const SMALL_MESSAGE: usize = 4 << 10;
 
 /// gRPC's own bytes before a message.
 const PREFIX: usize = 5;
+/// How messages are packed that are.
+const ENCODING: &str = "grpc-encoding";
 /// Calls of it ask and are answered as long as the client likes.
 const REFLECTION: &str = "/grpc.reflection.";
 /// These answer for as long as the client likes, too.
@@ -52,6 +56,24 @@ impl Calls {
         Self { bodies, large, watchers: Shares::new(terms) }
     }
 
+    /// The call's message as it is, or unpacked, as whoever packed it meant it. What is packed in another way the
+    /// service refuses, as the protocol says.
+    async fn unpacked(&self, head: &mut Parts, message: Bytes, limit: usize) -> Result<Body, BodyError> {
+        if head.headers.get(ENCODING).is_none_or(|encoding| encoding != "gzip") {
+            return Ok(Body::from(message));
+        }
+        head.headers.remove(ENCODING);
+        match message.split_first_chunk::<PREFIX>() {
+            Some(([1, ..], packed)) => {
+                let held = self.bodies.unpacked(&head.extensions, packed, limit - PREFIX).await?;
+                let [a, b, c, d] = u32::try_from(held.len()).unwrap_or(u32::MAX).to_be_bytes();
+                let parts = [Bytes::from_owner([0, a, b, c, d]), held].map(Ok::<_, Infallible>);
+                Ok(Body::from_stream(stream::iter(parts)))
+            }
+            _ => Ok(Body::from(message)),
+        }
+    }
+
     /// What a message of the path's service may have, if that is a service with messages that are not small.
     fn large(&self, path: &str) -> Option<usize> {
         let service = path.strip_prefix('/')?.split('/').next()?;
@@ -68,10 +90,12 @@ pub(super) async fn bound(State(calls): State<Calls>, request: Request, next: Ne
         // Its bytes are bounded message by message.
         request
     } else {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let limit = PREFIX + large.unwrap_or(SMALL_MESSAGE);
-        match calls.bodies.take_in(&head.extensions, body, limit).await {
-            Ok(message) => Request::from_parts(head, Body::from(message)),
+        let taken = calls.bodies.take_in(&head.extensions, body, limit).await;
+        let whole = async { calls.unpacked(&mut head, taken?, limit).await };
+        match whole.await {
+            Ok(body) => Request::from_parts(head, body),
             Err(error) => return status(&error).into_http(),
         }
     };
@@ -91,6 +115,7 @@ fn status(error: &BodyError) -> Status {
         }
         BodyError::TooSlow => Status::deadline_exceeded("the message did not arrive in time"),
         BodyError::Crowded(_) => Status::unavailable(error.to_string()),
+        BodyError::Packed(_) => Status::invalid_argument(format!("the message: {error}")),
         BodyError::Broken(_) => Status::cancelled(error.to_string()),
     }
 }

@@ -38,6 +38,8 @@ pub struct ChatRequest {
     pub stop_tokens: Vec<TokenId>,
     /// Do not end at the model's end tokens.
     pub ignore_eos: bool,
+    /// The names of tokens that steer are text as well.
+    pub shows_control: bool,
     /// Answers to the same conversation, at least one.
     pub choices: u32,
 }
@@ -58,6 +60,7 @@ impl ChatRequest {
             stop: vec![],
             stop_tokens: vec![],
             ignore_eos: false,
+            shows_control: false,
             choices: 1,
         }
     }

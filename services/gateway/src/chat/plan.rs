@@ -77,7 +77,10 @@ impl Plan {
             grammar_field,
             thinking,
             calls,
-            named_tokens: marks.into_iter().flatten().flatten().collect(),
+            named_tokens: match request.shows_control {
+                true => tokenizer.controls(),
+                false => marks.into_iter().flatten().flatten().collect(),
+            },
         })
     }
 

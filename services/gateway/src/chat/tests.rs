@@ -69,6 +69,7 @@ fn request() -> ChatRequest {
         stop: vec![],
         stop_tokens: vec![],
         ignore_eos: false,
+        shows_control: false,
         choices: 1,
     }
 }

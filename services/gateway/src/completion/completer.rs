@@ -169,14 +169,19 @@ impl Completer {
         // Behind a text that is complete by its grammar only an end token can come.
         let goes_on = request.ignore_eos && request.grammar.is_none();
         let own_end_tokens = if goes_on { &[] } else { own_end_tokens };
+        let end_tokens = [own_end_tokens, &request.stop_tokens].concat();
+        let mut sampling = request.sampling;
+        if sampling.min_tokens > 0 {
+            sampling.end_tokens = end_tokens.clone();
+        }
         GenerationRequest {
             principal: request.principal,
             operation: request.operation,
             prompt: request.prompt,
-            sampling: request.sampling,
+            sampling,
             grammar: request.grammar,
             max_tokens: request.max_tokens.map_or(room, |asked| asked.min(room)),
-            end_tokens: [own_end_tokens, &request.stop_tokens].concat(),
+            end_tokens,
             score_prompt: request.score_prompt,
             pools,
         }

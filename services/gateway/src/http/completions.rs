@@ -92,6 +92,8 @@ pub(super) async fn complete(
     let usage = Usage::of_prompts(prompt_tokens);
     let each = params.n as usize;
     let prompts: Vec<Prompt> = encoded.into_iter().flat_map(|prompt| vec![prompt; each]).collect();
+    let tokenizer = api.completer.model().tokenizer();
+    let named = if params.shows_control { tokenizer.controls() } else { vec![] };
     let request = |(index, prompt): (usize, &Prompt)| {
         let mut sampling = params.sampling_of(index);
         sampling.top_logprobs = how.logprobs;
@@ -106,7 +108,7 @@ pub(super) async fn complete(
             stop_tokens: params.stop_tokens.clone(),
             ignore_eos: params.ignore_eos,
             score_prompt: how.logprobs.filter(|_| how.echo),
-            named_tokens: vec![],
+            named_tokens: named.clone(),
         }
     };
     let requests = prompts.iter().enumerate().map(request).collect();

@@ -103,7 +103,7 @@ impl ApiError {
             }
             BodyError::TooSlow => refused(StatusCode::REQUEST_TIMEOUT).with_code("body_too_slow"),
             BodyError::Crowded(_) => Self::too_many_requests(),
-            BodyError::Broken(_) => refused(StatusCode::BAD_REQUEST),
+            BodyError::Packed(_) | BodyError::Broken(_) => refused(StatusCode::BAD_REQUEST),
         }
     }
 

@@ -99,6 +99,11 @@ impl Fields {
         }
     }
 
+    /// A part of a field that was taken, and that nobody knows.
+    pub(super) fn leave(&mut self, part: String) {
+        self.0.insert(part, Value::Bool(true));
+    }
+
     /// The names that nobody took.
     pub(super) fn finish(self) -> Ignored {
         let given = self.0.into_iter().filter(|(_, value)| !value.is_null());

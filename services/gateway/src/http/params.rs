@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use swarm_types::{SamplingParams, TokenId};
 use uuid::Uuid;
 
@@ -37,15 +37,6 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
-#[derive(Deserialize, Default)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: Option<bool>,
-    /// Not OpenAI's.
-    #[serde(default)]
-    continuous_usage_stats: Option<bool>,
-}
-
 /// What a stream says of usage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum StreamUsage {
@@ -73,6 +64,8 @@ pub(super) struct Params {
     /// Tokens that end an answer besides the model's own.
     pub(super) stop_tokens: Vec<TokenId>,
     pub(super) ignore_eos: bool,
+    /// The names of tokens that steer are text as well.
+    pub(super) shows_control: bool,
     /// Choices for each prompt, at least one.
     pub(super) n: u32,
     pub(super) stream: bool,
@@ -94,6 +87,7 @@ impl Params {
             stop: stop(fields)?,
             stop_tokens: stop_tokens(fields)?,
             ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
+            shows_control: !fields.take("skip_special_tokens")?.unwrap_or(true),
             n,
             stream: fields.take("stream")?.unwrap_or(false),
             usage: stream_usage(fields)?,
@@ -125,20 +119,26 @@ fn refuse_unserved(fields: &mut Fields, n: u32) -> Result<(), ApiError> {
     for typical in ["typical_p", "typical"] {
         fields.refuse_unless(typical, |value| value.as_f64() == Some(1.0))?;
     }
-    for zero in ["mirostat", "min_tokens"] {
-        fields.refuse_unless(zero, |value| value.as_f64() == Some(0.0))?;
-    }
-    fields.refuse_unless("skip_special_tokens", |value| *value == json!(true))
+    fields.refuse_unless("mirostat", |value| value.as_f64() == Some(0.0))
 }
 
 /// Without `stream` it says nothing.
 fn stream_usage(fields: &mut Fields) -> Result<StreamUsage, ApiError> {
-    let options = fields.take::<StreamOptions>("stream_options")?.unwrap_or_default();
-    Ok(match (options.include_usage, options.continuous_usage_stats) {
-        (Some(true), Some(true)) => StreamUsage::Always,
-        (Some(true), _) => StreamUsage::AtTheEnd,
-        _ => StreamUsage::Nothing,
-    })
+    let mut options =
+        Fields::inside(fields.take::<Map<String, Value>>("stream_options")?.unwrap_or_default());
+    let mut wanted = |name: &str| {
+        let flag =
+            options.take::<bool>(name).map_err(|error| error.about(name, &format!("stream_options.{name}")));
+        flag.map(Option::unwrap_or_default)
+    };
+    // The second is not OpenAI's.
+    let usage = match (wanted("include_usage")?, wanted("continuous_usage_stats")?) {
+        (true, true) => StreamUsage::Always,
+        (true, false) => StreamUsage::AtTheEnd,
+        (false, _) => StreamUsage::Nothing,
+    };
+    options.finish().0.into_iter().for_each(|name| fields.leave(format!("stream_options.{name}")));
+    Ok(usage)
 }
 
 /// By any of the names that servers have for it; -1 is no limit.
@@ -169,6 +169,9 @@ pub(super) fn sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> 
         min_p: fields.take("min_p")?.unwrap_or(default.min_p),
         seed: seed(fields)?,
         top_logprobs: None,
+        min_tokens: fields.take_count("min_tokens")?.unwrap_or(default.min_tokens),
+        // Known when it is known what ends the answer.
+        end_tokens: vec![],
     };
     // The smallest set there is: the likeliest token.
     if params.top_p == 0.0 {

@@ -144,6 +144,13 @@ impl Tokenizer {
         }
     }
 
+    /// All tokens that steer.
+    #[must_use]
+    pub fn controls(&self) -> Vec<TokenId> {
+        let all = self.bytes.iter().zip(0u32..).filter(|(bytes, _)| bytes.is_empty());
+        all.map(|(_, id)| TokenId(id)).collect()
+    }
+
     /// The token that steers and has this name.
     #[must_use]
     pub fn control(&self, name: &str) -> Option<TokenId> {

@@ -55,6 +55,7 @@ impl Asked {
             stop: params.stop,
             stop_tokens: params.stop_tokens,
             ignore_eos: params.ignore_eos,
+            shows_control: params.shows_control,
             choices: params.n,
         };
         let mut asked = Self {

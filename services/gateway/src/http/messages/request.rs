@@ -62,6 +62,7 @@ impl Asked {
             stop: stops(&mut fields)?,
             stop_tokens: vec![],
             ignore_eos: false,
+            shows_control: false,
             choices: 1,
         };
         fields.refuse_unless("mcp_servers", params::is_empty)?;

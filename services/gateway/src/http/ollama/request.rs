@@ -91,6 +91,7 @@ fn request(fields: &mut Fields, principal: &Principal) -> Result<(ChatRequest, V
         stop: params::stop(&mut options)?,
         stop_tokens: vec![],
         ignore_eos: false,
+        shows_control: false,
         choices: 1,
     };
     let unknown = options.finish().0.into_iter().map(|name| format!("options.{name}"));

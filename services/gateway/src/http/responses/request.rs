@@ -63,6 +63,7 @@ impl Asked {
             stop: vec![],
             stop_tokens: vec![],
             ignore_eos: false,
+            shows_control: false,
             choices: 1,
         };
         refuse_unserved(&mut fields)?;
