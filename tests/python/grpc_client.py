@@ -18,7 +18,7 @@ assert {"swarm.v1.InferenceService", "swarm.v1.SwarmService", "grpc.health.v1.He
 assert "swarm.v1.ShardService" not in services, "activations are for peers only"
 
 
-def call(service, method, request):
+def call(service, method, request, channel=channel):
     found = pool.FindServiceByName(service).methods_by_name[method]
     answer = message_factory.GetMessageClass(found.output_type)
     path = f"/{service}/{method}"
@@ -54,4 +54,27 @@ try:
     raise SystemExit("temperature 9 was served")
 except grpc.RpcError as error:
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT and "temperature" in error.details(), error
+held = {**question, "grammar": {"regex": "(red|blue)"}}
+said = "".join(event.chunk.text for event in call("swarm.v1.InferenceService", "Generate", held))
+assert said in ("red", "blue"), said
+try:
+    list(call("swarm.v1.InferenceService", "Generate", {**question, "grammar": {"json_schema": "{"}}))
+    raise SystemExit("a broken schema was taken")
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT and error.details().startswith("grammar: "), error
+
+# Whoever packs messages is understood, and nothing large hides in a small one.
+with grpc.insecure_channel(sys.argv[1], compression=grpc.Compression.Gzip) as packed:
+    events = call("swarm.v1.InferenceService", "Generate", question, packed)
+    assert "".join(event.chunk.text for event in events) == text
+    try:
+        list(call("swarm.v1.InferenceService", "Generate", {"prompt": "x" * (6 << 20)}, packed))
+        raise SystemExit("6 MiB were unpacked")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.OUT_OF_RANGE, error
+try:
+    channel.unary_unary("/swarm.v1.NoService/Ask")(b"", timeout=10)
+    raise SystemExit("there is no such service")
+except grpc.RpcError as error:
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED and "/swarm.v1.NoService/Ask" in error.details(), error
 print("ok:", text)

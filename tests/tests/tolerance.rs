@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::future::join_all;
 use reqwest::{Client, Method, Response, header};
 use serde_json::{Value, json};
@@ -69,6 +70,8 @@ fn taken() -> Vec<(&'static str, Value, Option<&'static str>)> {
         (CHAT, chat(&json!({"chat_template_kwargs": {"enable_thinking": false}})), None),
         (CHAT, chat(&json!({"reasoning_effort": "none"})), None),
         (CHAT, chat(&json!({"stream_options": {"include_usage": false}})), None),
+        (CHAT, chat(&json!({"min_tokens": 5, "skip_special_tokens": false})), None),
+        (CHAT, chat(&json!({"stream_options": {"chunk_size": 7}})), Some("stream_options.chunk_size")),
         (CHAT, chat(&json!({"best_of": 1, "tools": [], "tool_choice": "none"})), None),
         (
             CHAT,
@@ -90,7 +93,7 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
         (CHAT, chat(&json!({"modalities": ["audio"]})), "modalities"),
         (CHAT, chat(&json!({"n": 2, "best_of": 3})), "best_of"),
         (CHAT, chat(&json!({"typical_p": 0.5})), "typical_p"),
-        (CHAT, chat(&json!({"min_tokens": 5})), "min_tokens"),
+        (CHAT, chat(&json!({"min_tokens": -5})), "min_tokens"),
         (CHAT, chat(&json!({"top_k": -2})), "top_k"),
         (CHAT, chat(&json!({"top_k": 1.5})), "top_k"),
         (CHAT, chat(&json!({"max_tokens": -2})), "max_tokens"),
@@ -142,7 +145,32 @@ async fn what_others_take_is_taken_and_what_would_change_the_answer_is_refused()
 
     let metrics = Client::new().get(format!("{}/metrics", gateway.http_url())).send().await?.text().await?;
     let line = metrics.lines().find(|line| line.starts_with("llama_swarm_http_ignored_fields_total"));
-    assert_eq!(line, Some("llama_swarm_http_ignored_fields_total 7"));
+    assert_eq!(line, Some("llama_swarm_http_ignored_fields_total 8"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_has_its_least_length_and_shows_tokens_that_steer_where_that_is_wanted()
+-> anyhow::Result<()> {
+    let (swarm, _model) = swarm(&[]).await?;
+    let ask = |more: Value| {
+        let gateway = &swarm.gateway;
+        async move { anyhow::Ok(post(gateway, TEXT, &text(&more)).await?.json::<Value>().await?) }
+    };
+    let refused = ask(json!({"stop_token_ids": [u32::MAX]})).await?;
+    let said = refused["error"]["message"].as_str().context("a message")?;
+    let tokens: u32 = said.rsplit(' ').next().context("a number")?.parse()?;
+    // All but one end the answer.
+    let ends: Vec<u32> = (0..tokens).filter(|token| *token != 40).collect();
+    let short = ask(json!({"stop_token_ids": ends, "logit_bias": {"40": -100}})).await?;
+    assert_eq!(short["usage"]["completion_tokens"], 0, "{short}");
+    let long = ask(json!({"stop_token_ids": ends, "logit_bias": {"40": -100}, "min_tokens": 3})).await?;
+    assert_eq!(long["usage"]["completion_tokens"], 3, "{long}");
+    // A token that steers, by itself without text.
+    let steered = |shows: bool| ask(json!({"logit_bias": {"1": 100}, "skip_special_tokens": !shows}));
+    let (hidden, shown) = (steered(false).await?, steered(true).await?);
+    assert_eq!(hidden["choices"][0]["text"], "", "{hidden}");
+    assert_eq!(shown["choices"][0]["text"], "<|im_start|>".repeat(4), "{shown}");
     Ok(())
 }
 

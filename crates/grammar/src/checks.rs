@@ -1,15 +1,15 @@
 //! What is checked of a grammar before the library sees it: it goes down into what is nested by calling itself.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::GrammarError;
 
 /// Objects, arrays and groups within each other. The library's parsers have room for ten times as many.
 const MAX_DEPTH: usize = 64;
 
-/// A JSON Schema, and how documents by it are written: on one line, so that no model can fill its tokens with blanks.
+/// A JSON Schema, and how documents by it are written.
 pub(crate) fn schema(text: &str) -> Result<Value, GrammarError> {
-    let mut schema = match serde_json::from_str(text) {
+    let schema = match serde_json::from_str(text) {
         Ok(Value::Object(schema)) => schema,
         Ok(Value::Bool(true)) => Default::default(),
         Ok(Value::Bool(false)) => {
@@ -22,7 +22,13 @@ pub(crate) fn schema(text: &str) -> Result<Value, GrammarError> {
     if depth > MAX_DEPTH {
         return Err(too_deep(depth));
     }
-    // The library's own options, which nobody else may set.
+    Ok(on_one_line(schema))
+}
+
+/// A schema whose documents stand on one line, so that no model can fill its tokens with blanks. The library's own
+/// options say so, which nobody else may set.
+#[must_use]
+pub fn on_one_line(mut schema: Map<String, Value>) -> Value {
     let options = json!({
         "whitespace_flexible": false,
         "item_separator": ", ",
@@ -30,7 +36,7 @@ pub(crate) fn schema(text: &str) -> Result<Value, GrammarError> {
         "json_allow_general_unicode_escapes": true,
     });
     schema.insert("x-guidance".into(), options);
-    Ok(schema.into())
+    schema.into()
 }
 
 /// A regular expression or a Lark grammar. Brackets in texts count as well: that is simpler, and nobody has so many.

@@ -11,6 +11,7 @@ mod grammars;
 mod matcher;
 mod vocabulary;
 
+pub use checks::on_one_line;
 pub use error::GrammarError;
 pub use grammars::Grammars;
 pub use matcher::{Mask, Matcher};

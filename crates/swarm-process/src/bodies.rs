@@ -305,6 +305,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_packed_may_hold_no_more_than_what_is_not() {
+        let pack = |bytes: usize| {
+            let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+            std::io::Write::write_all(&mut packed, &vec![7; bytes]).expect("in memory");
+            packed.finish().expect("in memory")
+        };
+        let bodies = Bodies::new(bounds());
+        let unpack = |packed: Vec<u8>| {
+            let bodies = bodies.clone();
+            async move { bodies.unpacked(&Extensions::new(), &packed, 1000).await }
+        };
+        assert_eq!(unpack(pack(1000)).await.expect("as much as it may"), [7; 1000].as_slice());
+        assert!(matches!(unpack(pack(1001)).await, Err(BodyError::TooLarge { limit: 1000 })));
+        assert!(matches!(unpack(pack(1 << 28)).await, Err(BodyError::TooLarge { .. })));
+        assert!(matches!(unpack(vec![1, 2, 3]).await, Err(BodyError::Packed(_))));
+    }
+
+    #[tokio::test]
     async fn who_sends_only_a_part_gives_way_to_who_sends_all() {
         let bodies = Bodies::new(bounds());
         let slow = [begins(&bodies, unfinished(1)), begins(&bodies, unfinished(0))];

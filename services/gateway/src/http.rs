@@ -100,6 +100,8 @@ fn asked() -> Routes {
         .post("/detokenize", tokens::detokenize)
         .post("/api/chat", ollama::chat)
         .post("/api/generate", ollama::generate)
+        .post("/api/embed", ollama::embed)
+        .post("/api/embeddings", ollama::embed_one)
         .post("/api/show", ollama::show)
 }
 

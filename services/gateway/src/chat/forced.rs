@@ -3,11 +3,15 @@
 
 use std::fmt::Write;
 
+use grammar::on_one_line;
 use serde_json::{Map, Value};
 use swarm_types::{Grammar, GrammarTooLong};
 
 use super::{api::Tool, format::ToolFormat};
 use crate::text::Tokenizer;
+
+/// A model that has to call something and may do so again may never come to an end; small ones do not.
+const MOST_CALLS: usize = 4;
 
 /// A text that calls one of the functions, or several calls where `several` are allowed.
 ///
@@ -40,13 +44,22 @@ pub(super) fn grammar(
     Grammar::Lark(rules.into()).validated()
 }
 
+/// How often what stands before it may come, behind the first call.
+fn up_to_others() -> String {
+    format!("{{0,{}}}", MOST_CALLS - 1)
+}
+
 fn start(format: ToolFormat, several: bool, mark: impl Fn(&str) -> String) -> String {
-    let more = |between: &str| if several { format!(" ({} call)*", literal(between)) } else { String::new() };
+    let more = |between: &str| match several {
+        true => format!(" ({} call){}", literal(between), up_to_others()),
+        false => String::new(),
+    };
     match format {
         ToolFormat::Hermes => {
             let marked =
                 format!("marked: {} \"\\n\" call \"\\n\" {}", mark("<tool_call>"), mark("</tool_call>"));
-            format!("start: marked{}\n{marked}", if several { " (\"\\n\" marked)*" } else { "" })
+            let others = if several { format!(" (\"\\n\" marked){}", up_to_others()) } else { String::new() };
+            format!("start: marked{others}\n{marked}")
         }
         ToolFormat::Llama3Json => format!("start: call{}", more("; ")),
         ToolFormat::Json if several => format!("start: call | \"[\" call{} \"]\"", more(", ")),
@@ -97,17 +110,20 @@ fn pythonic(place: usize, tool: &Tool) -> String {
 fn object(schema: &Value) -> Value {
     let mut schema = schema.as_object().cloned().unwrap_or_default();
     schema.insert("type".into(), "object".into());
-    Value::Object(schema)
+    on_one_line(schema)
 }
 
 /// A part of a schema by itself, with what it may refer to.
 fn within(whole: &Value, part: &Value) -> Value {
-    let mut part = if *part == Value::Bool(true) { Value::Object(Map::new()) } else { part.clone() };
+    let part = if *part == Value::Bool(true) { Value::Object(Map::new()) } else { part.clone() };
     let definitions = ["$defs", "definitions"].into_iter().filter_map(|key| Some((key, whole.get(key)?)));
-    if let Value::Object(part) = &mut part {
-        part.extend(definitions.map(|(key, value)| (key.to_owned(), value.clone())));
+    match part {
+        Value::Object(mut part) => {
+            part.extend(definitions.map(|(key, value)| (key.to_owned(), value.clone())));
+            on_one_line(part)
+        }
+        part => part,
     }
-    part
 }
 
 /// A text as Lark writes it.
@@ -134,7 +150,9 @@ mod tests {
             strict: false,
         };
         let grammar = grammar(format, &[&tool("f"), &tool("g")], several, &tokenizer).expect("short enough");
-        grammar.text().to_owned()
+        // How documents are written is the same in all of them.
+        let written = on_one_line(Map::new()).to_string();
+        grammar.text().replace(&format!(",{}", &written[1..written.len() - 1]), "")
     }
 
     #[test]
@@ -154,10 +172,13 @@ mod tests {
         };
         let marked = "marked: \"<tool_call>\" \"\\n\" call \"\\n\" \"</tool_call>\"\n";
         assert_eq!(start(ToolFormat::Hermes, false), format!("start: marked\n{marked}"));
-        assert_eq!(start(ToolFormat::Hermes, true), format!("start: marked (\"\\n\" marked)*\n{marked}"));
+        assert_eq!(
+            start(ToolFormat::Hermes, true),
+            format!("start: marked (\"\\n\" marked){{0,3}}\n{marked}")
+        );
         assert_eq!(start(ToolFormat::Json, false), "start: call\n");
-        assert_eq!(start(ToolFormat::Json, true), "start: call | \"[\" call (\", \" call)* \"]\"\n");
-        assert_eq!(start(ToolFormat::Llama3Json, true), "start: call (\"; \" call)*\n");
+        assert_eq!(start(ToolFormat::Json, true), "start: call | \"[\" call (\", \" call){0,3} \"]\"\n");
+        assert_eq!(start(ToolFormat::Llama3Json, true), "start: call (\"; \" call){0,3}\n");
         assert_eq!(start(ToolFormat::Mistral, false), "start: \"[TOOL_CALLS]\" \"[\" call \"]\"\n");
     }
 

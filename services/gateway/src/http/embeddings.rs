@@ -30,7 +30,7 @@ enum Inputs {
 }
 
 /// One input as it was given.
-enum Given {
+pub(super) enum Given {
     Text(String),
     Tokens(Vec<TokenId>),
 }
@@ -58,20 +58,7 @@ pub(super) async fn embed(
     let noted = api.unknown_fields.note(ignored)?;
     let model = api.completer.model();
     principal.may_use(model.names())?;
-    let mut prompts = vec![];
-    for given in asked.inputs {
-        prompts.push(match given {
-            Given::Text(text) => api.completer.encode_as(Operation::Embeddings, text).await?,
-            Given::Tokens(tokens) => tokens,
-        });
-    }
-    for prompt in &prompts {
-        api.completer.check_embedding(&principal, prompt)?;
-    }
-    let tokens: u64 = prompts.iter().map(|prompt| prompt.len() as u64).sum();
-    principal.draw(tokens)?;
-    let embedded = embed_all(&api, &principal, prompts).await;
-    let vectors = embedded.inspect_err(|_| principal.give_back(tokens))?;
+    let (vectors, tokens) = embed_all(&api, &principal, asked.inputs).await?;
     let mut data = vec![];
     for (index, vector) in vectors.into_iter().enumerate() {
         check_dimensions(asked.dimensions, vector.len())?;
@@ -82,7 +69,29 @@ pub(super) async fn embed(
     Ok(noted.tell(Json(answer).into_response()))
 }
 
-async fn embed_all(
+/// The embeddings of all inputs, drawn from what the client may have, and how many tokens they have.
+pub(super) async fn embed_all(
+    api: &Api,
+    principal: &Principal,
+    inputs: Vec<Given>,
+) -> Result<(Vec<Vec<f32>>, u64), ApiError> {
+    let mut prompts = vec![];
+    for given in inputs {
+        prompts.push(match given {
+            Given::Text(text) => api.completer.encode_as(Operation::Embeddings, text).await?,
+            Given::Tokens(tokens) => tokens,
+        });
+    }
+    for prompt in &prompts {
+        api.completer.check_embedding(principal, prompt)?;
+    }
+    let tokens: u64 = prompts.iter().map(|prompt| prompt.len() as u64).sum();
+    principal.draw(tokens)?;
+    let vectors = embed_each(api, principal, prompts).await;
+    Ok((vectors.inspect_err(|_| principal.give_back(tokens))?, tokens))
+}
+
+async fn embed_each(
     api: &Api,
     principal: &Principal,
     prompts: Vec<Vec<TokenId>>,
@@ -114,7 +123,7 @@ impl Asked {
     }
 }
 
-fn inputs(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
+pub(super) fn inputs(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
     let value =
         fields.take_value("input").ok_or_else(|| ApiError::invalid("input", "missing: give a text"))?;
     let list = |ids: Vec<u32>| Given::Tokens(ids.into_iter().map(TokenId).collect());
@@ -134,7 +143,7 @@ fn inputs(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
 }
 
 /// The model's hidden states cannot be cut short: their first numbers alone say little.
-fn check_dimensions(wanted: Option<u32>, given: usize) -> Result<(), ApiError> {
+pub(super) fn check_dimensions(wanted: Option<u32>, given: usize) -> Result<(), ApiError> {
     match wanted {
         Some(wanted) if wanted as usize != given => {
             Err(ApiError::invalid("dimensions", format!("this model has {given}, got {wanted}")))

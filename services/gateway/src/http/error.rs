@@ -266,7 +266,7 @@ pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
 }
 
 pub(super) async fn unknown_path(uri: Uri) -> ApiError {
-    let message = format!("there is no {}, see GET /v1/models and docs/openai-api.md", uri.path());
+    let message = format!("there is no {}: GET /openapi.json tells what there is", uri.path());
     ApiError::new(StatusCode::NOT_FOUND, INVALID, message).with_code("unknown_url")
 }
 

@@ -1,6 +1,7 @@
 //! `POST /api/chat` and `POST /api/generate`: Ollama's API.
 
 mod answer;
+mod embed;
 mod models;
 mod request;
 
@@ -19,6 +20,7 @@ use crate::{
     generation::{FinishReason, Operation},
 };
 use answer::{Answer, Form};
+pub(super) use embed::{embed, embed_one};
 pub(super) use models::{list, running, show, version};
 use request::{Asked, Wish};
 

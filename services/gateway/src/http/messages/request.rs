@@ -61,7 +61,7 @@ impl Asked {
             max_tokens,
             stop: stops(&mut fields)?,
             stop_tokens: vec![],
-            ignore_eos: false,
+            ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
             shows_control: false,
             choices: 1,
         };

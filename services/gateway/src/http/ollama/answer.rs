@@ -167,7 +167,7 @@ fn call((index, call): (usize, &ToolCall)) -> Value {
     json!({"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}})
 }
 
-fn nanos(time: Duration) -> Value {
+pub(super) fn nanos(time: Duration) -> Value {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).into()
 }
 

@@ -102,10 +102,8 @@ fn told(model: &ServedModel) -> Value {
     info.insert("general.parameter_count".into(), facts.parameters.into());
     info.insert(format!("{}.context_length", facts.architecture), model.context_length().into());
     let speaks_of = |words: &[&str]| words.iter().any(|word| template.contains(word));
-    let mut capabilities = vec!["completion"];
-    if speaks_of(&["tools"]) {
-        capabilities.push("tools");
-    }
+    // A model whose template knows nothing of tools is told of them in the system prompt.
+    let mut capabilities = vec!["completion", "tools"];
     if speaks_of(&["enable_thinking", "reasoning_content", "<think>"]) {
         capabilities.push("thinking");
     }

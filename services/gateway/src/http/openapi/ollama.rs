@@ -213,6 +213,46 @@ struct OllamaShown {
     modified_at: String,
 }
 
+/// Texts whose likeness is to be told.
+#[derive(ToSchema)]
+struct OllamaEmbedRequest {
+    /// A name of the served model, also with `:latest`; absent, that model.
+    model: Option<String>,
+    /// A text, a list of texts, or tokens.
+    input: Value,
+    /// Only the model's own.
+    dimensions: Option<u32>,
+    /// It changes nothing.
+    truncate: Option<bool>,
+}
+
+/// One embedding for each text.
+#[derive(ToSchema)]
+struct OllamaEmbedded {
+    model: String,
+    /// f32 `[hidden]` each, at length 1.
+    embeddings: Vec<Vec<f32>>,
+    prompt_eval_count: u64,
+    /// In nanoseconds.
+    total_duration: u64,
+    load_duration: u64,
+}
+
+/// A text whose likeness is to be told.
+#[derive(ToSchema)]
+struct OllamaEmbeddingsRequest {
+    /// A name of the served model, also with `:latest`; absent, that model.
+    model: Option<String>,
+    prompt: String,
+}
+
+/// Its embedding.
+#[derive(ToSchema)]
+struct OllamaEmbedding {
+    /// f32 `[hidden]`, at length 1.
+    embedding: Vec<f32>,
+}
+
 /// This gateway's version.
 #[derive(ToSchema)]
 struct OllamaVersion {
@@ -231,6 +271,12 @@ pub(super) fn operations() -> Vec<Described> {
         Described::post::<OllamaGenerateRequest>("/api/generate", TAG, "answers a prompt")
             .answers::<OllamaGenerateAnswer>()
             .tells(LINES, streamed)
+            .fails::<OllamaFailure>(&ASKED),
+        Described::post::<OllamaEmbedRequest>("/api/embed", TAG, "places texts among each other")
+            .answers::<OllamaEmbedded>()
+            .fails::<OllamaFailure>(&ASKED),
+        Described::post::<OllamaEmbeddingsRequest>("/api/embeddings", TAG, "places a text among others")
+            .answers::<OllamaEmbedding>()
             .fails::<OllamaFailure>(&ASKED),
         Described::post::<OllamaShowRequest>("/api/show", TAG, "what a model is")
             .answers::<OllamaShown>()

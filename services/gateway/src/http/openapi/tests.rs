@@ -76,6 +76,8 @@ fn requests() -> Vec<(&'static str, Value)> {
         ("/api/chat", json!({"messages": user, "options": {"num_predict": -1, "num_ctx": 7}, "think": true})),
         ("/api/generate", json!({"prompt": "a", "format": "json", "keep_alive": "5m", "think": "low"})),
         ("/api/show", json!({"model": "m", "verbose": true})),
+        ("/api/embed", json!({"model": "m", "input": ["a", "b"], "truncate": true})),
+        ("/api/embeddings", json!({"prompt": "a"})),
     ]
 }
 
@@ -101,6 +103,7 @@ fn requests_that_are_refused_do_not_fit_the_document() {
         ("/detokenize", json!({})),
         ("/api/chat", json!({"messages": [{"role": "x"}]})),
         ("/api/generate", json!({"prompt": 1})),
+        ("/api/embeddings", json!({})),
     ] {
         let found = misfits(path, None, &body);
         assert!(!found.is_empty(), "{path} {body}");

@@ -62,7 +62,7 @@ impl Asked {
             sampling,
             stop: vec![],
             stop_tokens: vec![],
-            ignore_eos: false,
+            ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
             shows_control: false,
             choices: 1,
         };
