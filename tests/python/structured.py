@@ -15,7 +15,7 @@ import jsonschema
 import openai
 
 WORD = {"type": "string", "minLength": 1, "maxLength": 16}
-LINE = {"type": "string", "maxLength": 40}
+LINE = {"type": "string", "maxLength": 24}
 
 
 def an_object(properties: dict, **more) -> dict:
@@ -40,7 +40,8 @@ SCHEMAS = {
             "negative": {"type": "integer", "minimum": -50, "maximum": -1},
         }
     ),
-    "fraction": an_object({"score": {"type": "number", "minimum": 0, "maximum": 1}}),
+    # With as many digits as it likes a number may go on for ever.
+    "fraction": an_object({"score": {"type": "number", "minimum": 0, "maximum": 1, "multipleOf": 0.25}}),
     "list": {"type": "array", "items": WORD, "minItems": 2, "maxItems": 4},
     "tuple": {
         "type": "array",

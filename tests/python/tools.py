@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jsonschema
 import openai
 
-WORD = {"type": "string", "minLength": 1, "maxLength": 20}
+WORD = {"type": "string", "minLength": 1, "maxLength": 12}
 
 
 def function(name: str, properties: dict, description: str) -> dict:
@@ -29,7 +29,7 @@ TOOLS = [
     function("add", {"a": {"type": "integer", "minimum": 0, "maximum": 999}, "b": {"type": "integer", "minimum": 0, "maximum": 999}}, "Adds two numbers."),
     function("set_light", {"on": {"type": "boolean"}, "room": WORD}, "Turns a light on or off."),
     function("get_time", {}, "The time now."),
-    function("book", {"guests": {"type": "array", "items": WORD, "minItems": 1, "maxItems": 3}, "note": {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 30}]}}, "Books a table."),
+    function("book", {"guests": {"type": "array", "items": WORD, "minItems": 1, "maxItems": 3}, "note": {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 16}]}}, "Books a table."),
 ]
 SCHEMAS = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
 PROMPTS = ["What is the weather in Rome?", "What is 3 + 4?", "Turn on the light!", "How late is it?", "A table for Ann."]
@@ -70,7 +70,7 @@ def joined(events) -> tuple[list[tuple[str, str]], str, str]:
 
 def one(number: int) -> int:
     wish = "required" if number % 4 else {"type": "function", "function": {"name": TOOLS[number // 4 % 5]["function"]["name"]}}
-    more = {"tool_choice": wish, "parallel_tool_calls": number % 2 == 0}
+    more = {"tool_choice": wish, "parallel_tool_calls": number % 10 == 1}
     choice = ask(number, **more).choices[0]
     calls = [(call.function.name, call.function.arguments) for call in choice.message.tool_calls]
     assert choice.finish_reason == "tool_calls" and choice.message.content is None, choice

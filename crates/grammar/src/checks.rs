@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::GrammarError;
+use crate::{effort, error::GrammarError};
 
 /// Objects, arrays and groups within each other. The library's parsers have room for ten times as many.
 const MAX_DEPTH: usize = 64;
@@ -22,7 +22,9 @@ pub(crate) fn schema(text: &str) -> Result<Value, GrammarError> {
     if depth > MAX_DEPTH {
         return Err(too_deep(depth));
     }
-    Ok(on_one_line(schema))
+    let schema = on_one_line(schema);
+    effort::check(&schema)?;
+    Ok(schema)
 }
 
 /// A schema whose documents stand on one line, so that no model can fill its tokens with blanks. The library's own

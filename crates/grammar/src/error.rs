@@ -6,7 +6,10 @@ pub enum GrammarError {
     /// It is not valid, too large, or takes too much effort.
     #[error("{0}")]
     Invalid(String),
-    /// The model's tokens are of no use for grammars, or the process cannot read them.
+    /// It is not the grammar's fault: a file cannot be read, or the process has no room.
+    #[error("internal error: {0}")]
+    Internal(String),
+    /// The model's tokens are of no use for grammars.
     #[error("the model's tokens cannot be arranged for grammars: {0}")]
     Vocabulary(String),
     /// The text has become too much effort, or a token was taken that the grammar does not allow.

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use swarm_types::Grammar;
@@ -15,7 +15,7 @@ use crate::{
 
 /// Grammars that are kept. Each takes some hundred KiB, seldom more than some MiB.
 const KEPT: usize = 32;
-/// Grammars that are made ready at the same time; the others wait for the tens of milliseconds that it takes.
+/// Grammars that are made ready at the same time; the others wait. Most take milliseconds.
 const AT_ONCE: usize = 2;
 
 /// All grammars of one model. Cheap to clone.
@@ -26,18 +26,18 @@ pub struct Grammars(Arc<Inner>);
 struct Inner {
     model: PathBuf,
     /// There once a session has needed it.
-    vocabulary: OnceLock<Result<Vocabulary, GrammarError>>,
+    vocabulary: Mutex<Option<Vocabulary>>,
     /// The last that was used is the last here.
     kept: Mutex<Vec<Ready>>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl Grammars {
     /// For the tokens of a model file, which is read when the first grammar comes.
     #[must_use]
     pub fn new(model: PathBuf) -> Self {
-        let turns = Semaphore::new(AT_ONCE);
-        Self(Arc::new(Inner { model, vocabulary: OnceLock::new(), kept: Mutex::default(), turns }))
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self(Arc::new(Inner { model, vocabulary: Mutex::default(), kept: Mutex::default(), turns }))
     }
 
     /// A grammar, ready for a session. Work goes to the runtime's threads for what blocks.
@@ -48,25 +48,38 @@ impl Grammars {
         if let Some(ready) = self.kept(&grammar) {
             return Ok(ready);
         }
-        let _turn = self.0.turns.acquire().await.map_err(|error| broken(&error))?;
+        let turn = self.0.turns.clone().acquire_owned().await.map_err(|error| broken(&error))?;
         // Whoever had the turn before may have made it.
         if let Some(ready) = self.kept(&grammar) {
             return Ok(ready);
         }
         let grammars = self.clone();
-        let ready = tokio::task::spawn_blocking(move || grammars.make(&grammar)).await;
+        // Who leaves does not end the work, so the turn stays with that.
+        let make = move || {
+            let _turn = turn;
+            grammars.make(&grammar)
+        };
+        let ready = tokio::task::spawn_blocking(make).await;
         ready.map_err(|error| broken(&error))?
     }
 
     fn make(&self, grammar: &Grammar) -> Result<Ready, GrammarError> {
-        let vocabulary = self.0.vocabulary.get_or_init(|| Vocabulary::read(&self.0.model));
-        let ready = vocabulary.as_ref().map_err(Clone::clone)?.ready(grammar)?;
+        let ready = self.vocabulary()?.ready(grammar)?;
         let mut kept = self.list();
+        kept.retain(|other| other != &ready);
         if kept.len() >= KEPT {
             kept.remove(0);
         }
         kept.push(ready.clone());
         Ok(ready)
+    }
+
+    fn vocabulary(&self) -> Result<Vocabulary, GrammarError> {
+        let mut known = self.0.vocabulary.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(vocabulary) = &*known {
+            return Ok(vocabulary.clone());
+        }
+        Ok(known.insert(Vocabulary::read(&self.0.model)?).clone())
     }
 
     fn kept(&self, grammar: &Grammar) -> Option<Ready> {
@@ -83,5 +96,5 @@ impl Grammars {
 }
 
 fn broken(error: &dyn std::error::Error) -> GrammarError {
-    GrammarError::Vocabulary(error.to_string())
+    GrammarError::Internal(error.to_string())
 }

@@ -6,6 +6,7 @@
 //! are its bounds. A grammar comes from outside: size, depth and the effort for it are limited.
 
 mod checks;
+mod effort;
 mod error;
 mod grammars;
 mod matcher;

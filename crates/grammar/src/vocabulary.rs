@@ -32,8 +32,7 @@ impl Vocabulary {
     /// # Errors
     /// When it has none, or none that ends a text.
     pub fn read(model: &Path) -> Result<Self, GrammarError> {
-        let wrong = |error: gguf::GgufError| GrammarError::Vocabulary(error.to_string());
-        let header = Header::read(model).map_err(wrong)?;
+        let header = Header::read(model).map_err(|error| GrammarError::Internal(error.to_string()))?;
         Self::from_header(&header)
     }
 
@@ -74,7 +73,7 @@ impl Vocabulary {
             library.compute_mask_or_eos().map(|_| library)
         };
         let thread = thread::Builder::new().name("grammar".into()).stack_size(STACK);
-        let running = thread.spawn(work).map_err(|error| GrammarError::Invalid(error.to_string()))?;
+        let running = thread.spawn(work).map_err(|error| GrammarError::Internal(error.to_string()))?;
         let built = running.join().map_err(|_| GrammarError::Invalid("the library has failed".into()))?;
         let library = built.map_err(|error| GrammarError::Invalid(shortened(&error.to_string())))?;
         Ok(Ready { grammar: grammar.clone(), library: Arc::new(library) })

@@ -114,6 +114,17 @@ fn a_matcher_built_again_from_the_tokens_says_the_same_from_there_on() {
     assert_eq!(first.taken() as usize, tokens.len());
 }
 
+/// A small schema that makes a large one: each way of `a` and each other, with all of `b`.
+fn alternatives() -> String {
+    let properties: Vec<String> = (0..4000).map(|n| format!(r#""p{n}": true"#)).collect();
+    let ways = vec![r#"{"type": "array"}"#; 140].join(", ");
+    format!(
+        r##"{{"allOf": [{{"$ref": "#/$defs/b"}}, {{"$ref": "#/$defs/a"}}, {{"$ref": "#/$defs/a"}}], "$defs": {{
+            "a": {{"anyOf": [{ways}]}}, "b": {{"type": "array", "items": {{"properties": {{{}}}}}}}}}}}"##,
+        properties.join(", ")
+    )
+}
+
 /// Grammars that are wrong, or made to cost much.
 fn hostile() -> Vec<(&'static str, Grammar)> {
     let deep = |open: &str, close: &str, levels: usize| open.repeat(levels) + "1" + &close.repeat(levels);
@@ -123,6 +134,11 @@ fn hostile() -> Vec<(&'static str, Grammar)> {
     let lark = |text: String| Grammar::Lark(text.into());
     vec![
         ("not JSON", schema("{")),
+        ("alternatives of alternatives", schema(&alternatives())),
+        (
+            "many alternatives",
+            schema(&format!(r#"{{"oneOf": [{}]}}"#, vec![r#"{"type": "object"}"#; 900].join(", "))),
+        ),
         ("no schema", schema("7")),
         ("false", schema("false")),
         ("unknown type", schema(r#"{"type": "strange"}"#)),

@@ -355,30 +355,32 @@ impl Engine {
                 }
             }
         })?;
-        self.pool(group, &hidden, &runs, &mut outputs)?;
+        self.pool(group, &hidden, &runs, &mut outputs);
         Ok(outputs.into_iter().map(|output| output.map(StepResult::Output)).collect())
     }
 }
 
 impl Engine {
-    /// Sums up the rows of the steps that want it, row after row.
+    /// Sums up the rows of the steps that want it, row after row. What fails does so alone.
     fn pool(
         &self,
         group: &[Member<'_>],
         hidden: &Hidden,
         runs: &[Range<usize>],
         outputs: &mut [Result<StepOutput, EngineError>],
-    ) -> Result<(), EngineError> {
-        for ((member, run), output) in group.iter().zip(runs).zip(outputs) {
-            let (true, Ok(output)) = (member.step.pools, output) else { continue };
+    ) {
+        for ((member, run), pooling) in group.iter().zip(runs).zip(outputs) {
+            let (true, Ok(output)) = (member.step.pools, &mut *pooling) else { continue };
             let mut sum = vec![0.0; self.hyper.hidden];
-            self.backend.normed(hidden, run.clone(), &mut |row| {
+            let read = self.backend.normed(hidden, run.clone(), &mut |row| {
                 sum.iter_mut().zip(row).for_each(|(sum, number)| *sum += f64::from(*number));
-            })?;
-            check_finite("hidden states", sum.iter().all(|number| number.is_finite()))?;
-            output.pooled = sum;
+            });
+            let finite = || check_finite("hidden states", sum.iter().all(|number| number.is_finite()));
+            match read.and_then(|()| finite()) {
+                Ok(()) => output.pooled = sum,
+                Err(error) => *pooling = Err(error),
+            }
         }
-        Ok(())
     }
 }
 

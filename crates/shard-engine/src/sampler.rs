@@ -56,13 +56,8 @@ pub(crate) struct Place {
 ///
 /// In f64, where no bias, penalty or temperature that is allowed makes anything of a finite f32 overflow.
 pub(crate) fn sample(logits: &[f32], params: &SamplingParams, history: &History, place: Place) -> TokenId {
-    let share = uniform(params.seed, place.position);
-    let among = |allowed: &dyn Fn(TokenId) -> bool| pick(logits, params, history, share, allowed);
-    match place.is_early {
-        true => among(&|token| !params.end_tokens.contains(&token)),
-        false => among(&|_| true),
-    }
-    .unwrap_or(TokenId(0))
+    let draw = Draw { share: uniform(params.seed, place.position), ends: !place.is_early };
+    pick(logits, params, history, draw, &|_| true).unwrap_or(TokenId(0))
 }
 
 /// The same among the tokens that are allowed, with other randomness. None when there is none.
@@ -74,30 +69,44 @@ pub(crate) fn sample_among(
     allowed: &dyn Fn(TokenId) -> bool,
 ) -> Option<TokenId> {
     let share = uniform(mix(params.seed), place.position);
-    let among = |allowed: &dyn Fn(TokenId) -> bool| pick(logits, params, history, share, allowed);
-    let late = |token| allowed(token) && !params.end_tokens.contains(&token);
+    let among = |ends| pick(logits, params, history, Draw { share, ends }, allowed);
     // A text that can only end does so, however short it is.
-    let longer = if place.is_early { among(&late) } else { None };
-    longer.or_else(|| among(allowed))
+    let longer = if place.is_early { among(false) } else { None };
+    longer.or_else(|| among(true))
 }
 
-/// `share` is uniform in [0, 1).
+/// How a token is drawn.
+#[derive(Clone, Copy)]
+struct Draw {
+    /// Uniform in [0, 1).
+    share: f64,
+    /// Whether the tokens that end a text may be.
+    ends: bool,
+}
+
 fn pick(
     logits: &[f32],
     params: &SamplingParams,
     history: &History,
-    share: f64,
+    draw: Draw,
     allowed: &dyn Fn(TokenId) -> bool,
 ) -> Option<TokenId> {
     let mut logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
     adjust(&mut logits, params, history);
-    let numbered = (0u32..).map(TokenId).zip(logits).filter(|(token, _)| allowed(*token));
+    let ends = if draw.ends { &[][..] } else { &params.end_tokens };
+    for end in ends {
+        if let Some(logit) = logits.get_mut(end.0 as usize) {
+            *logit = f64::NEG_INFINITY;
+        }
+    }
+    let may_be = |(token, logit): &(TokenId, f64)| *logit > f64::NEG_INFINITY && allowed(*token);
+    let numbered = (0u32..).map(TokenId).zip(logits).filter(may_be);
     if params.temperature == 0.0 {
         return likeliest(numbered);
     }
     let candidates = candidates(numbered.collect(), params);
     let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
-    let mut left = share * total;
+    let mut left = draw.share * total;
     for (token, weight) in &candidates {
         left -= weight;
         if left < 0.0 {

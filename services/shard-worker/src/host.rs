@@ -138,8 +138,16 @@ impl Host {
     ) -> Result<(Held, u32), Refusal> {
         let WantedSlot { mut options, grammar, tokens } = wanted;
         if let Some(grammar) = grammar {
-            let ready = self.0.grammars.ready(grammar).await;
-            options.grammar = Some(ready.map_err(|error| unready(&error))?);
+            match self.0.grammars.ready(grammar).await {
+                Ok(ready) => options.grammar = Some(ready),
+                Err(error) => {
+                    // Nobody else would close it.
+                    if let Some(held) = inherited {
+                        engine.close(held.slot).await;
+                    }
+                    return Err(unready(&error));
+                }
+            }
         }
         if let Some(held) = inherited {
             if held.options == options
@@ -202,7 +210,9 @@ impl Host {
 /// Of a grammar that no session can be held to.
 fn unready(error: &GrammarError) -> Refusal {
     match error {
-        GrammarError::Vocabulary(_) => Refusal::new(RefusalCause::Internal, error.to_string()),
+        GrammarError::Vocabulary(_) | GrammarError::Internal(_) => {
+            Refusal::new(RefusalCause::Internal, error.to_string())
+        }
         GrammarError::Invalid(_) | GrammarError::Stuck(_) => {
             Refusal::of_field(RefusalCause::Grammar, "grammar", error)
         }

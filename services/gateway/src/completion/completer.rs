@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
+use grammar::GrammarError;
 use swarm_types::{Grammar, SamplingParams, TargetScore, TokenId};
 
 use super::assembler::{Assembler, TextChunk};
@@ -193,7 +194,12 @@ impl Completer {
     /// Names the field and why not.
     pub async fn check_grammar(&self, field: &str, grammar: &Grammar) -> Result<(), GenerationError> {
         let ready = self.model.grammars().ready(grammar.clone()).await;
-        ready.map(|_| ()).map_err(|error| GenerationError::invalid(field, error))
+        ready.map(|_| ()).map_err(|error| match error {
+            GrammarError::Invalid(_) | GrammarError::Stuck(_) => GenerationError::invalid(field, error),
+            GrammarError::Vocabulary(_) | GrammarError::Internal(_) => {
+                GenerationError::Internal { message: error.to_string() }
+            }
+        })
     }
 
     /// Whether a completion fits the model, before anything is started.

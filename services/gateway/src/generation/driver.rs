@@ -1,7 +1,7 @@
 //! Drives one session over as many attempts as it takes.
 //!
 //! The driver's state is the list of tokens: with it a session can be rebuilt on any route and goes on as if nothing
-//! had happened, because what is sampled depends on tokens, positions and the seed only. So a lost hop means: a new
+//! had happened, because what is sampled depends on tokens, positions, seed and grammar only. So a lost hop means: a new
 //! route, as many tokens as its hops do not have yet as one prompt, and on. Nothing is reported twice.
 
 use std::{ops::Range, time::Instant};
@@ -97,7 +97,7 @@ impl From<ClientGone> for Interruption {
 impl Driver {
     pub(super) fn new(given: Assignment, precision: Precision) -> Self {
         Self {
-            recovery: Recovery::new(&given.config),
+            recovery: Recovery::new(&given.config, given.request.grammar.is_some()),
             tokens: given.request.prompt.clone(),
             attempt: Attempt::FIRST,
             read: 0,

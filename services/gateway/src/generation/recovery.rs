@@ -45,6 +45,8 @@ impl Trouble {
 /// A session's memory of its failures.
 #[derive(Debug)]
 pub(super) struct Recovery {
+    /// The text is held to a grammar.
+    held: bool,
     timeout: Duration,
     step_timeout: Duration,
     strikes: BTreeMap<NodeId, Strikes>,
@@ -65,9 +67,10 @@ struct Strikes {
 }
 
 impl Recovery {
-    /// Nothing has failed yet.
-    pub(super) fn new(config: &GenerationConfig) -> Self {
+    /// Nothing has failed yet. `held` is a session whose text is held to a grammar.
+    pub(super) fn new(config: &GenerationConfig, held: bool) -> Self {
         Self {
+            held,
             timeout: config.recovery_timeout,
             step_timeout: config.step_timeout,
             strikes: BTreeMap::new(),
@@ -100,7 +103,11 @@ impl Recovery {
     pub(super) fn record(&mut self, trouble: &Trouble, route: &Route) -> Result<(), GenerationError> {
         let now = Instant::now();
         let cause = trouble.refusal.cause;
-        if cause == RefusalCause::Grammar || (cause == RefusalCause::InvalidArgument && !self.answered) {
+        // Only the last hop knows the grammar, and it would say the same on another worker.
+        let stuck = cause == RefusalCause::Grammar
+            && self.held
+            && trouble.worker.as_ref() == Some(&route.last().worker);
+        if stuck || (cause == RefusalCause::InvalidArgument && !self.answered) {
             return Err(invalid(&trouble.refusal));
         }
         match &trouble.worker {
