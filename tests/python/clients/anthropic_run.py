@@ -1,6 +1,9 @@
 """The package anthropic against a gateway: messages, streams, tools, counting, structured output."""
 
+from typing import Literal
+
 from anthropic import Anthropic, BadRequestError
+from pydantic import BaseModel
 
 from steps import MODEL, QUESTION, URL, City, run_steps, step
 
@@ -8,6 +11,12 @@ client = Anthropic(base_url=URL, api_key="none")
 ASKED = [{"role": "user", "content": QUESTION}]
 CITY = {"name": "city", "description": "Takes what is known of a city", "input_schema": City.model_json_schema()}
 SHORT = {"model": MODEL, "max_tokens": 64}
+
+
+class Colour(BaseModel):
+    """For parse(): this client takes bounds of numbers and texts out of a schema, but holds the answer to them."""
+
+    name: Literal["red", "green"]
 
 
 @step
@@ -32,9 +41,8 @@ def stream_helper():
 
 @step
 def tools_with_a_second_turn():
-    first = client.messages.create(
-        model=MODEL, max_tokens=256, messages=ASKED, tools=[CITY], tool_choice={"type": "any"}
-    )
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    first = client.messages.create(model=MODEL, max_tokens=256, messages=ASKED, tools=[CITY], tool_choice=choice)
     calls = [block for block in first.content if block.type == "tool_use"]
     assert first.stop_reason == "tool_use" and calls, first
     City.model_validate(calls[0].input)
@@ -57,8 +65,8 @@ def tools_streamed():
 
 @step
 def parse():
-    answer = client.messages.parse(model=MODEL, max_tokens=256, messages=ASKED, output_format=City)
-    assert isinstance(answer.parsed_output, City), answer
+    answer = client.messages.parse(model=MODEL, max_tokens=256, messages=ASKED, output_format=Colour)
+    assert isinstance(answer.parsed_output, Colour), answer
 
 
 @step

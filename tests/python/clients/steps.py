@@ -9,12 +9,12 @@ import time
 import traceback
 import urllib.request
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 URL = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else sys.exit(f"usage: {sys.argv[0]} http://host:port")
 BASE = f"{URL}/v1"
 MODEL = json.load(urllib.request.urlopen(f"{BASE}/models", timeout=10))["data"][0]["id"]
-QUESTION = "What is the capital of France?"
+QUESTION = "Hi! Who are you?"
 
 STEPS = []
 
@@ -22,6 +22,7 @@ STEPS = []
 class City(BaseModel):
     """Bounded, as a small model may never end a string by itself."""
 
+    model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=20)
     inhabitants: int = Field(ge=0, le=99_999_999)
 

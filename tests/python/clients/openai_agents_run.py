@@ -1,0 +1,75 @@
+"""The package openai-agents against a gateway: its default, which is the Responses API, and chat completions."""
+
+import asyncio
+
+import agents
+from openai import AsyncOpenAI
+
+from steps import BASE, MODEL, QUESTION, City, run_steps, step
+
+agents.set_tracing_disabled(True)  # Traces would go to OpenAI.
+
+
+def run(agent, ask=QUESTION, **more):
+    async def once():
+        # A client belongs to the loop that it was made in.
+        agents.set_default_openai_client(AsyncOpenAI(base_url=BASE, api_key="none"), use_for_tracing=False)
+        return await agents.Runner.run(agent, ask, **more)
+
+    return asyncio.run(once())
+
+
+@agents.function_tool
+def weather(city: str) -> str:
+    """Tells the weather of a city."""
+    return f"Rain in {city[:20]}."
+
+
+@step
+def an_agent():
+    assert run(agents.Agent("guide", model=MODEL)).final_output
+
+
+@step
+def an_agent_streams():
+    async def ask():
+        agents.set_default_openai_client(AsyncOpenAI(base_url=BASE, api_key="none"), use_for_tracing=False)
+        result = agents.Runner.run_streamed(agents.Agent("guide", model=MODEL), QUESTION)
+        kinds = [event.type async for event in result.stream_events()]
+        return kinds, result.final_output
+
+    kinds, told = asyncio.run(ask())
+    assert "raw_response_event" in kinds and told, kinds
+
+
+@step
+def an_agent_with_a_tool():
+    agent = agents.Agent("guide", model=MODEL, tools=[weather])
+    assert run(agent, "What is the weather in Paris?").final_output is not None
+
+
+@step
+def an_agent_whose_tool_is_called():
+    settings = agents.ModelSettings(tool_choice="required")
+    agent = agents.Agent("guide", model=MODEL, tools=[weather], model_settings=settings)
+    result = run(agent, "What is the weather in Paris?")
+    kinds = [item.type for item in result.new_items]
+    assert "tool_call_output_item" in kinds, kinds
+
+
+@step
+def structured_output():
+    assert isinstance(run(agents.Agent("guide", model=MODEL, output_type=City)).final_output, City)
+
+
+@step
+def by_chat_completions():
+    agents.set_default_openai_api("chat_completions")
+    try:
+        assert run(agents.Agent("guide", model=MODEL)).final_output
+        assert isinstance(run(agents.Agent("guide", model=MODEL, output_type=City)).final_output, City)
+    finally:
+        agents.set_default_openai_api("responses")
+
+
+run_steps()

@@ -1,0 +1,65 @@
+"""The package pydantic-ai against a gateway: text, stream, tools, and its ways to structured output."""
+
+import asyncio
+
+from pydantic_ai import Agent, NativeOutput, PromptedOutput
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+from steps import BASE, MODEL, QUESTION, City, run_steps, step
+
+
+def ask(agent_options=None, kind=OpenAIChatModel, **more):
+    # An event loop for each question, so a provider for each as well.
+    model = kind(MODEL, provider=OpenAIProvider(base_url=BASE, api_key="none"))
+    return asyncio.run(Agent(model, **(agent_options or {})).run(QUESTION, **more))
+
+
+def weather(city: str) -> str:
+    """Tells the weather of a city."""
+    return f"Rain in {city[:20]}."
+
+
+@step
+def text():
+    assert ask().output
+
+
+@step
+def text_streamed():
+    async def once():
+        model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE, api_key="none"))
+        async with Agent(model).run_stream(QUESTION) as result:
+            return "".join([part async for part in result.stream_text(delta=True)])
+
+    assert asyncio.run(once())
+
+
+@step
+def a_tool():
+    assert ask({"tools": [weather]}).output is not None
+
+
+@step
+def output_by_a_tool():
+    # The default way: the call of a tool is wanted, and its arguments are the answer.
+    assert isinstance(ask({"output_type": City}).output, City)
+
+
+@step
+def output_by_a_schema():
+    assert isinstance(ask({"output_type": NativeOutput(City)}).output, City)
+
+
+@step
+def output_by_the_prompt():
+    assert isinstance(ask({"output_type": PromptedOutput(City), "retries": 5}).output, City)
+
+
+@step
+def by_the_responses_api():
+    assert ask(kind=OpenAIResponsesModel).output
+    assert isinstance(ask({"output_type": City}, OpenAIResponsesModel).output, City)
+
+
+run_steps()
