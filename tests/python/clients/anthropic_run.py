@@ -5,12 +5,13 @@ from typing import Literal
 from anthropic import Anthropic, BadRequestError
 from pydantic import BaseModel
 
-from steps import MODEL, QUESTION, URL, City, run_steps, step
+from city import City
+from steps import MODEL, QUESTION, SHORT, URL, run_steps, step
 
 client = Anthropic(base_url=URL, api_key="none")
 ASKED = [{"role": "user", "content": QUESTION}]
 CITY = {"name": "city", "description": "Takes what is known of a city", "input_schema": City.model_json_schema()}
-SHORT = {"model": MODEL, "max_tokens": 64}
+BRIEF = {"model": MODEL, "max_tokens": SHORT}
 
 
 class Colour(BaseModel):
@@ -21,20 +22,20 @@ class Colour(BaseModel):
 
 @step
 def create():
-    answer = client.messages.create(**SHORT, messages=ASKED, system="You are brief.")
+    answer = client.messages.create(**BRIEF, messages=ASKED, system="You are brief.")
     assert answer.content[0].text and answer.stop_reason in ("end_turn", "max_tokens"), answer
     assert answer.usage.input_tokens and answer.usage.output_tokens
 
 
 @step
 def create_streamed():
-    events = list(client.messages.create(**SHORT, messages=ASKED, stream=True))
+    events = list(client.messages.create(**BRIEF, messages=ASKED, stream=True))
     assert events[0].type == "message_start" and events[-1].type == "message_stop", events
 
 
 @step
 def stream_helper():
-    with client.messages.stream(**SHORT, messages=ASKED) as stream:
+    with client.messages.stream(**BRIEF, messages=ASKED) as stream:
         text = "".join(stream.text_stream)
         assert text and stream.get_final_message().content[0].text == text
 
@@ -48,7 +49,7 @@ def tools_with_a_second_turn():
     City.model_validate(calls[0].input)
     results = [{"type": "tool_result", "tool_use_id": call.id, "content": "Taken."} for call in calls]
     turns = [*ASKED, {"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
-    second = client.messages.create(**SHORT, messages=turns, tools=[CITY])
+    second = client.messages.create(**BRIEF, messages=turns, tools=[CITY])
     assert second.stop_reason in ("end_turn", "max_tokens", "tool_use"), second
 
 
@@ -72,7 +73,7 @@ def parse():
 @step
 def count_tokens():
     counted = client.messages.count_tokens(model=MODEL, messages=ASKED).input_tokens
-    assert counted == client.messages.create(**SHORT, messages=ASKED).usage.input_tokens
+    assert counted == client.messages.create(**BRIEF, messages=ASKED).usage.input_tokens
 
 
 @step
@@ -84,7 +85,7 @@ def models():
 @step
 def a_prompt_that_is_too_long():
     try:
-        client.messages.create(**SHORT, messages=[{"role": "user", "content": "word " * 9000}])
+        client.messages.create(**BRIEF, messages=[{"role": "user", "content": "word " * 9000}])
     except BadRequestError as error:
         assert error.type == "invalid_request_error", error.body
     else:

@@ -2,12 +2,15 @@
 
 import litellm
 
-from steps import BASE, MODEL, QUESTION, City, run_steps, step
+from city import City
+from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 GATEWAY = {"model": f"openai/{MODEL}", "api_base": BASE, "api_key": "none"}
 ASKED = [{"role": "user", "content": QUESTION}]
 LONG = [{"role": "user", "content": "word " * 9000}]
 CITY = {"type": "function", "function": {"name": "city", "parameters": City.model_json_schema()}}
+# One call, as a small model may make one after the other until its context is full.
+CALLING = {"tools": [CITY], "tool_choice": "required", "parallel_tool_calls": False}
 
 
 @step
@@ -23,15 +26,16 @@ def chat_streamed():
 
 @step
 def tools_with_a_second_turn():
-    first = litellm.completion(**GATEWAY, messages=ASKED, tools=[CITY], tool_choice="required").choices[0].message
+    first = litellm.completion(**GATEWAY, messages=ASKED, **CALLING).choices[0].message
     City.model_validate_json(first.tool_calls[0].function.arguments)
     results = [{"role": "tool", "tool_call_id": call.id, "content": "Taken."} for call in first.tool_calls]
-    assert litellm.completion(**GATEWAY, messages=[*ASKED, first, *results], tools=[CITY]).choices
+    turns = [*ASKED, first, *results]
+    assert litellm.completion(**GATEWAY, messages=turns, tools=[CITY], max_tokens=SHORT).choices
 
 
 @step
 def tools_streamed():
-    parts = list(litellm.completion(**GATEWAY, messages=ASKED, tools=[CITY], tool_choice="required", stream=True))
+    parts = list(litellm.completion(**GATEWAY, messages=ASKED, **CALLING, stream=True))
     whole = litellm.stream_chunk_builder(parts)
     City.model_validate_json(whole.choices[0].message.tool_calls[0].function.arguments)
 
@@ -73,7 +77,7 @@ def responses():
 @step
 def messages_of_anthropic():
     here = {"model": f"anthropic/{MODEL}", "api_base": BASE.removesuffix("/v1"), "api_key": "none"}
-    assert litellm.completion(**here, messages=ASKED, max_tokens=64).choices[0].message.content
+    assert litellm.completion(**here, messages=ASKED, max_tokens=SHORT).choices[0].message.content
 
 
 run_steps()

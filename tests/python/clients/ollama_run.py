@@ -2,9 +2,11 @@
 
 from ollama import Client, ResponseError
 
-from steps import MODEL, QUESTION, URL, City, run_steps, step
+from city import City
+from steps import MODEL, QUESTION, SHORT, URL, run_steps, step
 
 client = Client(host=URL)
+BRIEF = {"num_predict": SHORT}
 ASKED = [{"role": "user", "content": QUESTION}]
 
 
@@ -53,12 +55,13 @@ def chat_by_a_schema():
 
 @step
 def chat_with_tools():
-    first = client.chat(MODEL, ASKED, tools=[weather])
+    first = client.chat(MODEL, ASKED, tools=[weather], options=BRIEF)
     call = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
     # With this API nothing makes a model call; the second turn says that it did.
     turns = [*ASKED, {"role": "assistant", "tool_calls": [call]}]
     turns.append({"role": "tool", "tool_name": "weather", "content": weather("Paris")})
-    assert first.done and client.chat(MODEL, turns, tools=[weather]).message.content is not None
+    assert first.done
+    assert client.chat(MODEL, turns, tools=[weather], options=BRIEF).message.content is not None
 
 
 @step

@@ -1,11 +1,13 @@
 """The package openai-agents against a gateway: its default, which is the Responses API, and chat completions."""
 
 import asyncio
+from typing import Literal
 
 import agents
 from openai import AsyncOpenAI
 
-from steps import BASE, MODEL, QUESTION, City, run_steps, step
+from city import City
+from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 agents.set_tracing_disabled(True)  # Traces would go to OpenAI.
 
@@ -20,9 +22,9 @@ def run(agent, ask=QUESTION, **more):
 
 
 @agents.function_tool
-def weather(city: str) -> str:
+def weather(city: Literal["Paris", "Rome"]) -> str:
     """Tells the weather of a city."""
-    return f"Rain in {city[:20]}."
+    return f"Rain in {city}."
 
 
 @step
@@ -44,13 +46,14 @@ def an_agent_streams():
 
 @step
 def an_agent_with_a_tool():
-    agent = agents.Agent("guide", model=MODEL, tools=[weather])
+    settings = agents.ModelSettings(max_tokens=SHORT)
+    agent = agents.Agent("guide", model=MODEL, tools=[weather], model_settings=settings)
     assert run(agent, "What is the weather in Paris?").final_output is not None
 
 
 @step
 def an_agent_whose_tool_is_called():
-    settings = agents.ModelSettings(tool_choice="required")
+    settings = agents.ModelSettings(tool_choice="required", parallel_tool_calls=False, max_tokens=SHORT)
     agent = agents.Agent("guide", model=MODEL, tools=[weather], model_settings=settings)
     result = run(agent, "What is the weather in Paris?")
     kinds = [item.type for item in result.new_items]

@@ -2,12 +2,15 @@
 
 from openai import BadRequestError, OpenAI, pydantic_function_tool
 
-from steps import BASE, MODEL, QUESTION, City, run_steps, step
+from city import City
+from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 client = OpenAI(base_url=BASE, api_key="none")
 ASKED = [{"role": "user", "content": QUESTION}]
 CITY = pydantic_function_tool(City, name="city", description="Takes what is known of a city")
 CITY_OF_RESPONSES = {"type": "function", **CITY["function"]}
+# One call, as a small model may make one after the other until its context is full.
+CALLING = {"model": MODEL, "tools": [CITY], "tool_choice": "required", "parallel_tool_calls": False}
 
 
 @step
@@ -47,24 +50,25 @@ def parse():
 
 @step
 def tools_with_a_second_turn():
-    first = client.chat.completions.create(model=MODEL, messages=ASKED, tools=[CITY], tool_choice="required")
+    first = client.chat.completions.create(**CALLING, messages=ASKED)
     message = first.choices[0].message
     assert first.choices[0].finish_reason == "tool_calls", first
     City.model_validate_json(message.tool_calls[0].function.arguments)
     results = [{"role": "tool", "tool_call_id": call.id, "content": "Taken."} for call in message.tool_calls]
-    second = client.chat.completions.create(model=MODEL, messages=[*ASKED, message, *results], tools=[CITY])
+    turns = [*ASKED, message, *results]
+    second = client.chat.completions.create(model=MODEL, messages=turns, tools=[CITY], max_completion_tokens=SHORT)
     assert second.choices[0].message.content or second.choices[0].message.tool_calls, second
 
 
 @step
 def tools_parsed():
-    answer = client.chat.completions.parse(model=MODEL, messages=ASKED, tools=[CITY], tool_choice="required")
+    answer = client.chat.completions.parse(**CALLING, messages=ASKED)
     assert isinstance(answer.choices[0].message.tool_calls[0].function.parsed_arguments, City)
 
 
 @step
 def tools_streamed():
-    with client.chat.completions.stream(model=MODEL, messages=ASKED, tools=[CITY], tool_choice="required") as events:
+    with client.chat.completions.stream(**CALLING, messages=ASKED) as events:
         kinds = {event.type for event in events}
         call = events.get_final_completion().choices[0].message.tool_calls[0]
     assert "tool_calls.function.arguments.delta" in kinds, kinds
@@ -99,12 +103,13 @@ def responses_parse():
 
 @step
 def responses_tools_with_a_second_turn():
-    first = client.responses.create(model=MODEL, input=QUESTION, tools=[CITY_OF_RESPONSES], tool_choice="required")
+    first = client.responses.create(**{**CALLING, "tools": [CITY_OF_RESPONSES]}, input=QUESTION)
     calls = [item for item in first.output if item.type == "function_call"]
     City.model_validate_json(calls[0].arguments)
     results = [{"type": "function_call_output", "call_id": call.call_id, "output": "Taken."} for call in calls]
     asked = [{"role": "user", "content": QUESTION}, *first.output, *results]
-    assert client.responses.create(model=MODEL, input=asked, tools=[CITY_OF_RESPONSES]).output
+    tools = [CITY_OF_RESPONSES]
+    assert client.responses.create(model=MODEL, input=asked, tools=tools, max_output_tokens=SHORT).output
 
 
 @step

@@ -1,12 +1,17 @@
 """The package pydantic-ai against a gateway: text, stream, tools, and its ways to structured output."""
 
 import asyncio
+from typing import Literal
 
 from pydantic_ai import Agent, NativeOutput, PromptedOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from steps import BASE, MODEL, QUESTION, City, run_steps, step
+from city import City
+from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
+
+# A small model may make one call after the other until its context is full.
+ONE_CALL = {"parallel_tool_calls": False}
 
 
 def ask(agent_options=None, kind=OpenAIChatModel, **more):
@@ -15,9 +20,9 @@ def ask(agent_options=None, kind=OpenAIChatModel, **more):
     return asyncio.run(Agent(model, **(agent_options or {})).run(QUESTION, **more))
 
 
-def weather(city: str) -> str:
+def weather(city: Literal["Paris", "Rome"]) -> str:
     """Tells the weather of a city."""
-    return f"Rain in {city[:20]}."
+    return f"Rain in {city}."
 
 
 @step
@@ -37,13 +42,13 @@ def text_streamed():
 
 @step
 def a_tool():
-    assert ask({"tools": [weather]}).output is not None
+    assert ask({"tools": [weather], "model_settings": {"max_tokens": SHORT}}).output is not None
 
 
 @step
 def output_by_a_tool():
     # The default way: the call of a tool is wanted, and its arguments are the answer.
-    assert isinstance(ask({"output_type": City}).output, City)
+    assert isinstance(ask({"output_type": City, "model_settings": ONE_CALL}).output, City)
 
 
 @step
@@ -59,7 +64,7 @@ def output_by_the_prompt():
 @step
 def by_the_responses_api():
     assert ask(kind=OpenAIResponsesModel).output
-    assert isinstance(ask({"output_type": City}, OpenAIResponsesModel).output, City)
+    assert isinstance(ask({"output_type": City, "model_settings": ONE_CALL}, OpenAIResponsesModel).output, City)
 
 
 run_steps()
