@@ -1,10 +1,17 @@
 """The packages autogen-agentchat and autogen-ext against a gateway: an agent at its defaults, and one with a tool."""
 
 import asyncio
+import json
 from typing import Literal
 
 from autogen_agentchat.agents import AssistantAgent
-from autogen_core.models import UserMessage
+from autogen_core.models import (
+    AssistantMessage,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    UserMessage,
+)
+from autogen_core.tools import FunctionTool
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 
 from city import City
@@ -12,6 +19,8 @@ from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 # AutoGen itself wants model_info for every name that is not OpenAI's.
 CAN = {"vision": False, "function_calling": True, "json_output": True, "structured_output": True, "family": "unknown"}
+
+LOOP = asyncio.Runner()
 
 
 def client(**more):
@@ -25,7 +34,7 @@ async def weather(city: Literal["Paris", "Rome"]) -> str:
 
 @step
 def an_agent():
-    result = asyncio.run(AssistantAgent("guide", model_client=client()).run(task=QUESTION))
+    result = LOOP.run(AssistantAgent("guide", model_client=client()).run(task=QUESTION))
     assert result.messages[-1].content, result
 
 
@@ -35,23 +44,32 @@ def an_agent_streams():
         agent = AssistantAgent("guide", model_client=client(), model_client_stream=True)
         return [message async for message in agent.run_stream(task=QUESTION)]
 
-    assert len(asyncio.run(ask())) > 3
+    assert len(LOOP.run(ask())) > 3
 
 
 @step
 def an_agent_with_a_tool():
     agent = AssistantAgent("guide", model_client=client(max_tokens=SHORT), tools=[weather])
-    result = asyncio.run(agent.run(task="What is the weather in Paris?"))
+    result = LOOP.run(agent.run(task="What is the weather in Paris?"))
     assert result.messages[-1].content is not None, result
 
 
 @step
-def an_agent_whose_tool_is_called():
-    calling = client(tool_choice="required", parallel_tool_calls=False)
-    agent = AssistantAgent("guide", model_client=calling, tools=[weather], reflect_on_tool_use=True)
-    result = asyncio.run(agent.run(task="What is the weather in Paris?"))
-    kinds = [message.type for message in result.messages]
-    assert "ToolCallExecutionEvent" in kinds, kinds
+def a_tool_that_is_called():
+    # An agent always says "auto", so the client is asked itself.
+    tool, asked = FunctionTool(weather, description="Tells the weather"), UserMessage(content=QUESTION, source="user")
+
+    async def ask():
+        called = await client(parallel_tool_calls=False).create([asked], tools=[tool], tool_choice="required")
+        call = called.content[0]
+        result = FunctionExecutionResult(content=await weather("Rome"), name=call.name, call_id=call.id)
+        turns = [asked, AssistantMessage(content=called.content, source="guide")]
+        turns.append(FunctionExecutionResultMessage(content=[result]))
+        return call, await client(max_tokens=SHORT).create(turns, tools=[tool])
+
+    call, answer = LOOP.run(ask())
+    assert call.name == "weather" and json.loads(call.arguments)["city"] in ("Paris", "Rome"), call
+    assert answer.content is not None, answer
 
 
 @step
@@ -59,7 +77,7 @@ def structured_output():
     async def ask():
         return await client().create([UserMessage(content=QUESTION, source="user")], json_output=City)
 
-    City.model_validate_json(asyncio.run(ask()).content)
+    City.model_validate_json(LOOP.run(ask()).content)
 
 
 run_steps()

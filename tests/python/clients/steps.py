@@ -12,7 +12,7 @@ import urllib.request
 URL = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else sys.exit(f"usage: {sys.argv[0]} http://host:port")
 BASE = f"{URL}/v1"
 MODEL = json.load(urllib.request.urlopen(f"{BASE}/models", timeout=10))["data"][0]["id"]
-QUESTION = "Hi! Who are you?"
+QUESTION = "Hi"
 # For turns that nothing else ends soon: a small model may go on until its context is full.
 SHORT = 64
 
