@@ -81,11 +81,6 @@ def generate_by_a_schema():
 
 
 @step
-def embed():
-    assert len(client.embed(MODEL, ["a cat", "a dog"]).embeddings) == 2
-
-
-@step
 def a_model_that_is_not_there():
     try:
         client.chat("no-such-model", ASKED)

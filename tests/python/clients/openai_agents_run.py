@@ -69,7 +69,8 @@ def structured_output():
 def by_chat_completions():
     agents.set_default_openai_api("chat_completions")
     try:
-        assert run(agents.Agent("guide", model=MODEL)).final_output
+        brief = agents.ModelSettings(max_tokens=SHORT)
+        assert run(agents.Agent("guide", model=MODEL, model_settings=brief)).final_output
         assert isinstance(run(agents.Agent("guide", model=MODEL, output_type=City)).final_output, City)
     finally:
         agents.set_default_openai_api("responses")
