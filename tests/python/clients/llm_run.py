@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from steps import BASE, MODEL, QUESTION, run_steps, step
+from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="llm-"))
 LLM = pathlib.Path(sys.executable).with_name("llm")
@@ -55,7 +55,7 @@ def with_a_schema():
 
 @step
 def with_a_tool():
-    llm("-T", "llm_version", "Which version of llm is this?")
+    llm("-T", "llm_version", "-o", "max_tokens", str(SHORT), "Which version of llm is this?")
 
 
 run_steps()

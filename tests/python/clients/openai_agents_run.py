@@ -10,15 +10,12 @@ from city import City
 from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 agents.set_tracing_disabled(True)  # Traces would go to OpenAI.
+agents.set_default_openai_client(AsyncOpenAI(base_url=BASE, api_key="none"), use_for_tracing=False)
+LOOP = asyncio.Runner()
 
 
 def run(agent, ask=QUESTION, **more):
-    async def once():
-        # A client belongs to the loop that it was made in.
-        agents.set_default_openai_client(AsyncOpenAI(base_url=BASE, api_key="none"), use_for_tracing=False)
-        return await agents.Runner.run(agent, ask, **more)
-
-    return asyncio.run(once())
+    return LOOP.run(agents.Runner.run(agent, ask, **more))
 
 
 @agents.function_tool
@@ -35,25 +32,23 @@ def an_agent():
 @step
 def an_agent_streams():
     async def ask():
-        agents.set_default_openai_client(AsyncOpenAI(base_url=BASE, api_key="none"), use_for_tracing=False)
         result = agents.Runner.run_streamed(agents.Agent("guide", model=MODEL), QUESTION)
         kinds = [event.type async for event in result.stream_events()]
         return kinds, result.final_output
 
-    kinds, told = asyncio.run(ask())
+    kinds, told = LOOP.run(ask())
     assert "raw_response_event" in kinds and told, kinds
 
 
 @step
 def an_agent_with_a_tool():
-    settings = agents.ModelSettings(max_tokens=SHORT)
-    agent = agents.Agent("guide", model=MODEL, tools=[weather], model_settings=settings)
+    agent = agents.Agent("guide", model=MODEL, tools=[weather])
     assert run(agent, "What is the weather in Paris?").final_output is not None
 
 
 @step
 def an_agent_whose_tool_is_called():
-    settings = agents.ModelSettings(tool_choice="required", parallel_tool_calls=False, max_tokens=SHORT)
+    settings = agents.ModelSettings(tool_choice="required", parallel_tool_calls=False)
     agent = agents.Agent("guide", model=MODEL, tools=[weather], model_settings=settings)
     result = run(agent, "What is the weather in Paris?")
     kinds = [item.type for item in result.new_items]

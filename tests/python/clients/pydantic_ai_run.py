@@ -11,6 +11,8 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from city import City
 from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
+GATEWAY = OpenAIProvider(base_url=BASE, api_key="none")
+LOOP = asyncio.Runner()
 # A small model may make one call after the other until its context is full.
 ONE_CALL = {"parallel_tool_calls": False}
 
@@ -20,9 +22,8 @@ class AnyObject(BaseModel):
 
 
 def ask(agent_options=None, kind=OpenAIChatModel, **more):
-    # An event loop for each question, so a provider for each as well.
-    model = kind(MODEL, provider=OpenAIProvider(base_url=BASE, api_key="none"))
-    return asyncio.run(Agent(model, **(agent_options or {})).run(QUESTION, **more))
+    model = kind(MODEL, provider=GATEWAY)
+    return LOOP.run(Agent(model, **(agent_options or {})).run(QUESTION, **more))
 
 
 def weather(city: Literal["Paris", "Rome"]) -> str:
@@ -38,11 +39,10 @@ def text():
 @step
 def text_streamed():
     async def once():
-        model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=BASE, api_key="none"))
-        async with Agent(model).run_stream(QUESTION) as result:
+        async with Agent(OpenAIChatModel(MODEL, provider=GATEWAY)).run_stream(QUESTION) as result:
             return "".join([part async for part in result.stream_text(delta=True)])
 
-    assert asyncio.run(once())
+    assert LOOP.run(once())
 
 
 @step
