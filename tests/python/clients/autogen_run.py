@@ -41,7 +41,7 @@ def an_agent():
 @step
 def an_agent_streams():
     async def ask():
-        agent = AssistantAgent("guide", model_client=client(), model_client_stream=True)
+        agent = AssistantAgent("guide", model_client=client(max_tokens=SHORT), model_client_stream=True)
         return [message async for message in agent.run_stream(task=QUESTION)]
 
     assert len(LOOP.run(ask())) > 3

@@ -27,12 +27,12 @@ def invoke():
 
 @step
 def stream():
-    assert "".join(part.content for part in chat.stream(QUESTION))
+    assert "".join(part.content for part in ChatOpenAI(**GATEWAY, max_tokens=SHORT).stream(QUESTION))
 
 
 @step
 def invoke_by_the_responses_api():
-    answer = ChatOpenAI(**GATEWAY, use_responses_api=True).invoke(QUESTION)
+    answer = ChatOpenAI(**GATEWAY, use_responses_api=True, max_tokens=SHORT).invoke(QUESTION)
     assert answer.text, answer
 
 

@@ -20,7 +20,7 @@ def chat():
 
 @step
 def chat_streamed():
-    parts = litellm.completion(**GATEWAY, messages=ASKED, stream=True)
+    parts = litellm.completion(**GATEWAY, messages=ASKED, stream=True, max_tokens=SHORT)
     assert "".join(part.choices[0].delta.content or "" for part in parts)
 
 
@@ -71,7 +71,7 @@ def embeddings():
 
 @step
 def responses():
-    assert litellm.responses(**GATEWAY, input=QUESTION).output
+    assert litellm.responses(**GATEWAY, input=QUESTION, max_output_tokens=SHORT).output
 
 
 @step

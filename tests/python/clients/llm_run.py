@@ -39,7 +39,7 @@ def text():
 
 @step
 def text_not_streamed():
-    assert llm("--no-stream", QUESTION).strip()
+    assert llm("--no-stream", "-o", "max_tokens", str(SHORT), QUESTION).strip()
 
 
 @step

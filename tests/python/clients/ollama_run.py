@@ -44,7 +44,7 @@ def chat():
 
 @step
 def chat_streamed():
-    parts = list(client.chat(MODEL, ASKED, stream=True))
+    parts = list(client.chat(MODEL, ASKED, stream=True, options=BRIEF))
     assert "".join(part.message.content for part in parts) and parts[-1].done
 
 
@@ -66,12 +66,12 @@ def chat_with_tools():
 
 @step
 def generate():
-    assert client.generate(MODEL, QUESTION).response
+    assert client.generate(MODEL, QUESTION, options=BRIEF).response
 
 
 @step
 def generate_streamed():
-    parts = list(client.generate(MODEL, QUESTION, stream=True))
+    parts = list(client.generate(MODEL, QUESTION, stream=True, options=BRIEF))
     assert "".join(part.response for part in parts) and parts[-1].done
 
 

@@ -9,6 +9,7 @@ client = OpenAI(base_url=BASE, api_key="none")
 ASKED = [{"role": "user", "content": QUESTION}]
 CITY = pydantic_function_tool(City, name="city", description="Takes what is known of a city")
 CITY_OF_RESPONSES = {"type": "function", **CITY["function"]}
+ENDS = ("response.completed", "response.incomplete")
 # One call, as a small model may make one after the other until its context is full.
 CALLING = {"model": MODEL, "tools": [CITY], "tool_choice": "required", "parallel_tool_calls": False}
 
@@ -21,14 +22,14 @@ def chat():
 
 @step
 def chat_streamed():
-    chunks = list(client.chat.completions.create(model=MODEL, messages=ASKED, stream=True))
+    chunks = list(client.chat.completions.create(model=MODEL, messages=ASKED, stream=True, max_completion_tokens=SHORT))
     assert "".join(c.choices[0].delta.content or "" for c in chunks)
     assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices[0].finish_reason
 
 
 @step
 def chat_stream_helper():
-    with client.chat.completions.stream(model=MODEL, messages=ASKED) as events:
+    with client.chat.completions.stream(model=MODEL, messages=ASKED, max_completion_tokens=SHORT) as events:
         kinds = [event.type for event in events]
         whole = events.get_final_completion()
     assert "content.delta" in kinds and "content.done" in kinds, kinds
@@ -77,14 +78,14 @@ def tools_streamed():
 
 @step
 def responses():
-    answer = client.responses.create(model=MODEL, input=QUESTION)
-    assert answer.status == "completed" and answer.output_text and answer.usage.output_tokens, answer
+    answer = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=SHORT)
+    assert answer.status in ("completed", "incomplete") and answer.output_text and answer.usage.output_tokens, answer
 
 
 @step
 def responses_streamed():
-    events = list(client.responses.create(model=MODEL, input=QUESTION, stream=True))
-    assert events[0].type == "response.created" and events[-1].type == "response.completed", events[-1]
+    events = list(client.responses.create(model=MODEL, input=QUESTION, stream=True, max_output_tokens=SHORT))
+    assert events[0].type == "response.created" and events[-1].type in ENDS, events[-1]
     deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert deltas == events[-1].response.output_text
 

@@ -13,6 +13,7 @@ from steps import BASE, MODEL, QUESTION, SHORT, run_steps, step
 
 GATEWAY = OpenAIProvider(base_url=BASE, api_key="none")
 LOOP = asyncio.Runner()
+BRIEF = {"max_tokens": SHORT}
 # A small model may make one call after the other until its context is full.
 ONE_CALL = {"parallel_tool_calls": False}
 
@@ -39,7 +40,7 @@ def text():
 @step
 def text_streamed():
     async def once():
-        async with Agent(OpenAIChatModel(MODEL, provider=GATEWAY)).run_stream(QUESTION) as result:
+        async with Agent(OpenAIChatModel(MODEL, provider=GATEWAY)).run_stream(QUESTION, model_settings=BRIEF) as result:
             return "".join([part async for part in result.stream_text(delta=True)])
 
     assert LOOP.run(once())
@@ -47,7 +48,7 @@ def text_streamed():
 
 @step
 def a_tool():
-    assert ask({"tools": [weather], "model_settings": {"max_tokens": SHORT}}).output is not None
+    assert ask({"tools": [weather], "model_settings": BRIEF}).output is not None
 
 
 @step
@@ -69,7 +70,7 @@ def output_by_the_prompt():
 
 @step
 def by_the_responses_api():
-    assert ask(kind=OpenAIResponsesModel).output
+    assert ask({"model_settings": BRIEF}, OpenAIResponsesModel).output
     assert isinstance(ask({"output_type": City, "model_settings": ONE_CALL}, OpenAIResponsesModel).output, City)
 
 

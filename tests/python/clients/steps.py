@@ -13,7 +13,8 @@ URL = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else sys.exit(f"usage: {sys.a
 BASE = f"{URL}/v1"
 MODEL = json.load(urllib.request.urlopen(f"{BASE}/models", timeout=10))["data"][0]["id"]
 QUESTION = "Hi"
-# For turns that nothing else ends soon: a small model may go on until its context is full.
+# The first question of a client has no limit, as clients set none; later ones this, where a client takes it: a small
+# model may go on until its context is full.
 SHORT = 64
 
 STEPS = []
