@@ -28,7 +28,7 @@ def models():
 @step
 def show():
     shown = client.show(MODEL)
-    assert shown.modelinfo and "completion" in shown.capabilities, shown
+    assert shown.modelinfo and "tools" in shown.capabilities, shown
 
 
 @step
@@ -78,6 +78,11 @@ def generate_streamed():
 @step
 def generate_by_a_schema():
     City.model_validate_json(client.generate(MODEL, QUESTION, format=City.model_json_schema()).response)
+
+
+@step
+def embed():
+    assert len(client.embed(MODEL, ["a cat", "a dog"]).embeddings) == 2
 
 
 @step
