@@ -24,11 +24,15 @@ def before_call(context, case, kwargs):
     if isinstance(case.body.get("model"), str):
         case.body["model"] = os.environ["MODEL"]
     if path in ("/api/chat", "/api/generate"):
-        if isinstance(case.body.setdefault("options", {}), dict):
+        # null is no limit either.
+        if case.body.get("options") is None:
+            case.body["options"] = {}
+        if isinstance(case.body["options"], dict):
             case.body["options"]["num_predict"] = FEW
-    for limit in LIMITS.get(path, []):
-        # What is no number is left: it is to be refused.
-        if isinstance(case.body.get(limit), (int, float)) or limit == LIMITS[path][0] and limit not in case.body:
+    for place, limit in enumerate(LIMITS.get(path, [])):
+        given = case.body.get(limit)
+        # What is neither a number nor null is left: it is to be refused.
+        if isinstance(given, (int, float)) or place == 0 and given is None:
             case.body[limit] = FEW
     if isinstance(case.body.get("n"), (int, float)) and case.body["n"] > 2:
         case.body["n"] = 2
