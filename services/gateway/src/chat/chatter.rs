@@ -6,7 +6,7 @@ use swarm_types::TokenId;
 use super::{
     api::{ChatEvents, ChatRequest, ChatStream},
     format::ToolFormat,
-    plan::{Plan, Prompt},
+    plan::{self, Plan, Prompt},
     reader::Reader,
     thinking::Thinking,
 };
@@ -49,8 +49,8 @@ impl Chatter {
     ///
     /// # Errors
     /// When the client may not, or what is refused, by field.
-    pub async fn start(&self, mut request: ChatRequest) -> Result<ChatStream, StartError> {
-        let (plan, thinking, prompt) = self.prepare(&mut request).await?;
+    pub async fn start(&self, request: ChatRequest) -> Result<ChatStream, StartError> {
+        let Prepared { request, plan, thinking, prompt } = self.prepare(request).await?;
         let reader = Reader::new(thinking, plan.calls);
         let completion = |index| {
             let mut sampling = request.sampling.clone();
@@ -79,22 +79,31 @@ impl Chatter {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn prompt(&self, mut request: ChatRequest) -> Result<Vec<TokenId>, StartError> {
-        let (_, _, prompt) = self.prepare(&mut request).await?;
-        Ok(prompt)
+    pub async fn prompt(&self, request: ChatRequest) -> Result<Vec<TokenId>, StartError> {
+        Ok(self.prepare(request).await?.prompt)
     }
 
-    async fn prepare(&self, request: &mut ChatRequest) -> Result<(Plan, Thinking, Vec<TokenId>), StartError> {
-        let model = self.completer.model();
-        request.principal.may_use(model.names())?;
-        let plan = Plan::new(request, model, self.tool_format)?;
+    async fn prepare(&self, request: ChatRequest) -> Result<Prepared, StartError> {
+        request.principal.may_use(self.completer.model().names())?;
+        self.completer.check_length("messages", plan::length(&request.chat))?;
+        let (request, plan) = self.plan(request).await?;
         if let Some(grammar) = &plan.grammar {
             self.completer.check_grammar(plan.grammar_field, grammar).await?;
         }
         let (plan, Prompt { text, thinking }) = self.render(plan).await?;
         self.completer.check_length("messages", text.len())?;
         let prompt = self.completer.encode_as(Operation::Chat, text).await?;
-        Ok((plan, thinking, prompt))
+        Ok(Prepared { request, plan, thinking, prompt })
+    }
+
+    /// Many functions and long conversations take a while to be written.
+    async fn plan(&self, mut request: ChatRequest) -> Result<(ChatRequest, Plan), GenerationError> {
+        let format = self.tool_format;
+        let plan = move |model: &ServedModel| {
+            let plan = Plan::new(&mut request, model, format)?;
+            Ok((request, plan))
+        };
+        self.completer.blocking(plan).await?
     }
 
     async fn render(&self, plan: Plan) -> Result<(Plan, Prompt), GenerationError> {
@@ -103,6 +112,14 @@ impl Chatter {
         let rendered = self.completer.blocking(render).await?;
         rendered.map_err(|error| GenerationError::invalid("messages", error))
     }
+}
+
+/// A request that has its prompt. Its conversation and its grammar are in the plan.
+struct Prepared {
+    request: ChatRequest,
+    plan: Plan,
+    thinking: Thinking,
+    prompt: Vec<TokenId>,
 }
 
 /// What each choice's reader makes of its events.
