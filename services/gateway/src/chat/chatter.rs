@@ -11,10 +11,7 @@ use super::{
     thinking::Thinking,
 };
 use crate::{
-    completion::{
-        Completer, CompletionRequest, StartError,
-        choices::{self, ChoiceEvent, ChoiceStream},
-    },
+    completion::{Completer, CompletionRequest, CompletionStream, StartError, choices},
     generation::{GenerationError, Operation},
     text::ServedModel,
 };
@@ -70,9 +67,9 @@ impl Chatter {
             }
         };
         let requests = (0..request.choices).map(completion).collect();
-        let choices = choices::start(&self.completer, requests).await?;
-        let readers = vec![reader; request.choices as usize];
-        Ok(ChatStream { prompt_tokens: prompt.len() as u64, events: events(choices, readers) })
+        let tell = move |index, completion| events(index, completion, reader.clone());
+        let events = choices::start_each(&self.completer, requests, tell).await?;
+        Ok(ChatStream { prompt_tokens: prompt.len() as u64, events })
     }
 
     /// The tokens of the prompt that the request would have.
@@ -122,20 +119,27 @@ struct Prepared {
     prompt: Vec<TokenId>,
 }
 
-/// What each choice's reader makes of its events.
-fn events(mut choices: ChoiceStream, mut readers: Vec<Reader>) -> ChatEvents {
+/// What a choice's reader makes of its events. Where the reader has come to the end before the model, the generation is
+/// dropped, which ends it on every hop.
+fn events(index: usize, mut completion: CompletionStream, mut reader: Reader) -> ChatEvents {
     let events = async_stream::stream! {
-        while let Some(event) = choices.next().await {
-            match event {
-                Ok(ChoiceEvent { index, event }) => {
-                    for event in readers[index].read(event) {
-                        yield Ok((index, event));
-                    }
-                }
+        while let Some(event) = completion.next().await {
+            let told = match event {
+                Ok(event) => reader.read(event),
                 Err(error) => {
                     yield Err(error);
                     return;
                 }
+            };
+            if reader.is_over() {
+                drop(completion);
+                for event in told {
+                    yield Ok((index, event));
+                }
+                return;
+            }
+            for event in told {
+                yield Ok((index, event));
             }
         }
     };

@@ -306,7 +306,8 @@ mod tests {
         for required in [json!([]), json!(["p3", "p1"])] {
             let parameters = json!({"properties": optional, "required": required});
             let tool = Tool { name: "f".into(), description: None, parameters, strict: false };
-            let grammar = grammar(ToolFormat::Pythonic, &[&tool], true, model.tokenizer()).expect("short enough");
+            let grammar =
+                grammar(ToolFormat::Pythonic, &[&tool], true, model.tokenizer()).expect("short enough");
             assert!(model.grammars().ready(grammar).await.is_ok());
         }
     }
