@@ -151,7 +151,7 @@ mod tests {
         };
         let text = |text: &str| MessagePart::Text(text.into());
         assert_eq!(message.parts(), [text("é"), call("a", "{}"), call("b", ""), text("then")]);
-        assert_eq!(ChatMessage::new().parts(), []);
+        assert!(ChatMessage::new().parts().is_empty());
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn pythonic(rules: &mut Rules, place: usize, tool: &Tool) -> Result<(), TooLong>
     rules.add("\")\"\n")?;
     for number in required.len().max(1)..count {
         let rest = followed(number);
-        let (argument, more) = rest.split_once(' ').unwrap_or((&rest, ""));
+        let (argument, more) = rest.split_once(' ').unwrap_or((rest.as_str(), ""));
         rules.add(format!("f{place}t{number}: (\", \" {argument})? {more}").trim_end())?;
         rules.add("\n")?;
     }
@@ -189,7 +189,7 @@ fn definition<'a>(whole: &'a Value, reference: &str) -> Option<(&'a str, &'a str
     let name = path.split('/').next()?.replace("~1", "/").replace("~0", "~");
     let key = DEFINITIONS.into_iter().find(|known| *known == key)?;
     let (name, value) = whole.get(key)?.as_object()?.get_key_value(&name)?;
-    Some((key, name, value))
+    Some((key, name.as_str(), value))
 }
 
 /// A text as Lark writes it.
