@@ -19,7 +19,8 @@ pub use api::{
     ChatChunk, ChatEvent, ChatEvents, ChatFinish, ChatRequest, ChatStream, Delta, Tool, ToolChoice,
 };
 pub use chatter::Chatter;
-pub use collect::{ChatMessage, collect};
+pub(crate) use collect::arguments_of;
+pub use collect::{ChatMessage, MessagePart, collect};
 pub use format::ToolFormat;
 
 /// Why a chat does not begin.

@@ -153,7 +153,7 @@ fn response(event: CompletionEvent, prompt_tokens: u32) -> Option<wire::Generate
             text: chunk.text,
             tokens: chunk.tokens.into_iter().map(chunk_token).collect(),
         }),
-        CompletionEvent::Finished { reason, completion_tokens } => Event::Finished(wire::Finished {
+        CompletionEvent::Finished { reason, completion_tokens, .. } => Event::Finished(wire::Finished {
             finish_reason: FinishReason::as_str(reason).into(),
             prompt_tokens,
             completion_tokens,

@@ -24,7 +24,7 @@ pub struct ChatRequest {
     pub tools: Vec<Tool>,
     /// Whether it must.
     pub tool_choice: ToolChoice,
-    /// Whether one message may have several calls.
+    /// Whether one message may have several calls. If not, the first ends it.
     pub parallel_tool_calls: bool,
     /// What the text must be like. Not together with calls that must be.
     pub grammar: Option<Grammar>,
@@ -106,6 +106,8 @@ pub enum ChatEvent {
         completion_tokens: u32,
         /// Those of thinking among them.
         reasoning_tokens: u32,
+        /// The stop string that it ended at.
+        stop: Option<String>,
     },
 }
 
@@ -155,7 +157,7 @@ pub enum ChatFinish {
     Stop,
     /// No more tokens.
     Length,
-    /// It calls functions, and all calls are complete.
+    /// It calls functions, and all calls are complete: the arguments of each are a JSON object.
     ToolCalls,
 }
 

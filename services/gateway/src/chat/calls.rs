@@ -57,13 +57,20 @@ pub(super) struct Calls {
     only_one: bool,
     place: Place,
     held: String,
+    /// Bytes at the end of what is held that may be the beginning of a mark.
+    mark: usize,
     /// Nothing but blanks came yet.
     fresh: bool,
     in_list: bool,
     /// No text came since the last call.
     behind_call: bool,
     begun: u32,
+    /// Calls whose arguments have come to their end.
+    ended: u32,
+    /// Those of them whose arguments are a JSON object.
     complete: u32,
+    /// Of the call that was begun last, as far as they came.
+    arguments: String,
     out: Vec<Piece>,
 }
 
@@ -76,24 +83,32 @@ impl Calls {
             only_one,
             place: Place::Text,
             held: String::new(),
+            mark: 0,
             fresh: true,
             in_list: false,
             behind_call: false,
             begun: 0,
+            ended: 0,
             complete: 0,
+            arguments: String::new(),
             out: vec![],
         }
     }
 
-    /// Calls whose arguments have come to their end.
-    pub(super) fn complete(&self) -> u32 {
-        self.complete
+    /// There are calls, and each of them can be carried out: its arguments are all there and are a JSON object.
+    pub(super) fn can_be_carried_out(&self) -> bool {
+        self.begun > 0 && self.complete == self.begun
+    }
+
+    /// Nothing that comes is told any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.only_one && self.ended > 0
     }
 
     /// What can be told now.
     pub(super) fn push(&mut self, text: &str) -> Vec<Piece> {
         for c in text.chars() {
-            if self.only_one && self.complete > 0 {
+            if self.is_over() {
                 break;
             }
             // Each place that does not take it leads on to one that does.
@@ -131,15 +146,16 @@ impl Calls {
 
     fn in_text(&mut self, c: char) -> Taken {
         let Marks { open, bare, .. } = self.marks;
-        let mark = self.held.trim_start().len();
-        if open[mark..].starts_with(c) {
+        if open[self.mark..].starts_with(c) {
             self.held.push(c);
-            if mark + c.len_utf8() == open.len() {
+            self.mark += c.len_utf8();
+            if self.mark == open.len() {
+                self.mark = 0;
                 self.place = Place::Begin;
             }
             return true;
         }
-        if mark > 0 {
+        if self.mark > 0 {
             // No mark has its first character once more, so another can begin only with this one.
             self.reject();
             return false;
@@ -189,6 +205,7 @@ impl Calls {
         }
         if let Some(name) = read.begins {
             self.held.clear();
+            self.arguments.clear();
             (self.fresh, self.behind_call) = (false, true);
             self.out.push(Piece::Call { index: self.begun, name });
             self.begun += 1;
@@ -198,27 +215,30 @@ impl Calls {
         if !read.arguments.is_empty() {
             self.argue(&read.arguments);
         }
-        self.complete += u32::from(read.completes);
+        if read.completes {
+            self.ended += 1;
+            self.complete += u32::from(read::is_object(&self.arguments));
+        }
         self.place = if read.then == Then::More { place } else { Place::After };
         read.then != Then::EndsBefore
     }
 
     fn go_on_behind(&mut self, c: char) -> Taken {
         let close = self.marks.close.unwrap_or_default();
-        let mark = self.held.trim_start_matches(|c: char| c.is_whitespace() || ",;".contains(c)).len();
-        if close[mark..].starts_with(c) {
+        if close[self.mark..].starts_with(c) {
             self.held.push(c);
+            self.mark += c.len_utf8();
             self.place = Place::After;
-            if mark + c.len_utf8() == close.len() {
+            if self.mark == close.len() {
                 self.held.clear();
+                self.mark = 0;
                 self.in_list = false;
                 self.place = Place::Text;
             }
             return true;
         }
-        let separated = self.held.contains([',', ';']);
         match c {
-            _ if mark > 0 => self.leave_calls(),
+            _ if self.mark > 0 => self.leave_calls(),
             ',' if self.in_list => self.place = Place::Begin,
             ']' if self.in_list => {
                 self.in_list = false;
@@ -227,7 +247,8 @@ impl Calls {
                 return true;
             }
             '{' if !self.in_list && !self.python => self.place = Place::Begin,
-            ',' | ';' if !separated => self.place = Place::After,
+            // Looked through at the first that separates and at the second, which ends the calls.
+            ',' | ';' if !self.held.contains([',', ';']) => self.place = Place::After,
             _ if c.is_whitespace() => self.place = Place::After,
             _ => self.leave_calls(),
         }
@@ -244,14 +265,16 @@ impl Calls {
         let kept = self.held.split_off(kept);
         self.reject();
         self.held = kept;
-        if !self.marks.open.starts_with(self.held.trim_start()) {
-            self.reject();
+        match self.held.trim_start() {
+            begun if self.marks.open.starts_with(begun) => self.mark = begun.len(),
+            _ => self.reject(),
         }
     }
 
     /// What was held is no call.
     fn reject(&mut self) {
         let held = std::mem::take(&mut self.held);
+        self.mark = 0;
         self.say(&held);
         self.in_list = false;
         self.place = Place::Text;
@@ -270,6 +293,7 @@ impl Calls {
 
     /// More arguments of the call that was begun last.
     fn argue(&mut self, more: &str) {
+        self.arguments.push_str(more);
         match self.out.last_mut() {
             Some(Piece::Arguments { text, .. }) => text.push_str(more),
             _ => self.out.push(Piece::Arguments { index: self.begun - 1, text: more.into() }),

@@ -6,15 +6,12 @@ use swarm_types::TokenId;
 use super::{
     api::{ChatEvents, ChatRequest, ChatStream},
     format::ToolFormat,
-    plan::{Plan, Prompt},
+    plan::{self, Plan, Prompt},
     reader::Reader,
     thinking::Thinking,
 };
 use crate::{
-    completion::{
-        Completer, CompletionRequest, StartError,
-        choices::{self, ChoiceEvent, ChoiceStream},
-    },
+    completion::{Completer, CompletionRequest, CompletionStream, StartError, choices},
     generation::{GenerationError, Operation},
     text::ServedModel,
 };
@@ -49,8 +46,8 @@ impl Chatter {
     ///
     /// # Errors
     /// When the client may not, or what is refused, by field.
-    pub async fn start(&self, mut request: ChatRequest) -> Result<ChatStream, StartError> {
-        let (plan, thinking, prompt) = self.prepare(&mut request).await?;
+    pub async fn start(&self, request: ChatRequest) -> Result<ChatStream, StartError> {
+        let Prepared { request, plan, thinking, prompt } = self.prepare(request).await?;
         let reader = Reader::new(thinking, plan.calls);
         let completion = |index| {
             let mut sampling = request.sampling.clone();
@@ -70,31 +67,40 @@ impl Chatter {
             }
         };
         let requests = (0..request.choices).map(completion).collect();
-        let choices = choices::start(&self.completer, requests).await?;
-        let readers = vec![reader; request.choices as usize];
-        Ok(ChatStream { prompt_tokens: prompt.len() as u64, events: events(choices, readers) })
+        let tell = move |index, completion| events(index, completion, reader.clone());
+        let events = choices::start_each(&self.completer, requests, tell).await?;
+        Ok(ChatStream { prompt_tokens: prompt.len() as u64, events })
     }
 
     /// The tokens of the prompt that the request would have.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn prompt(&self, mut request: ChatRequest) -> Result<Vec<TokenId>, StartError> {
-        let (_, _, prompt) = self.prepare(&mut request).await?;
-        Ok(prompt)
+    pub async fn prompt(&self, request: ChatRequest) -> Result<Vec<TokenId>, StartError> {
+        Ok(self.prepare(request).await?.prompt)
     }
 
-    async fn prepare(&self, request: &mut ChatRequest) -> Result<(Plan, Thinking, Vec<TokenId>), StartError> {
-        let model = self.completer.model();
-        request.principal.may_use(model.names())?;
-        let plan = Plan::new(request, model, self.tool_format)?;
+    async fn prepare(&self, request: ChatRequest) -> Result<Prepared, StartError> {
+        request.principal.may_use(self.completer.model().names())?;
+        self.completer.check_length("messages", plan::length(&request.chat))?;
+        let (request, plan) = self.plan(request).await?;
         if let Some(grammar) = &plan.grammar {
             self.completer.check_grammar(plan.grammar_field, grammar).await?;
         }
         let (plan, Prompt { text, thinking }) = self.render(plan).await?;
         self.completer.check_length("messages", text.len())?;
         let prompt = self.completer.encode_as(Operation::Chat, text).await?;
-        Ok((plan, thinking, prompt))
+        Ok(Prepared { request, plan, thinking, prompt })
+    }
+
+    /// Many functions and long conversations take a while to be written.
+    async fn plan(&self, mut request: ChatRequest) -> Result<(ChatRequest, Plan), GenerationError> {
+        let format = self.tool_format;
+        let plan = move |model: &ServedModel| {
+            let plan = Plan::new(&mut request, model, format)?;
+            Ok((request, plan))
+        };
+        self.completer.blocking(plan).await?
     }
 
     async fn render(&self, plan: Plan) -> Result<(Plan, Prompt), GenerationError> {
@@ -105,20 +111,35 @@ impl Chatter {
     }
 }
 
-/// What each choice's reader makes of its events.
-fn events(mut choices: ChoiceStream, mut readers: Vec<Reader>) -> ChatEvents {
+/// A request that has its prompt. Its conversation and its grammar are in the plan.
+struct Prepared {
+    request: ChatRequest,
+    plan: Plan,
+    thinking: Thinking,
+    prompt: Vec<TokenId>,
+}
+
+/// What a choice's reader makes of its events. Where the reader has come to the end before the model, the generation is
+/// dropped, which ends it on every hop.
+fn events(index: usize, mut completion: CompletionStream, mut reader: Reader) -> ChatEvents {
     let events = async_stream::stream! {
-        while let Some(event) = choices.next().await {
-            match event {
-                Ok(ChoiceEvent { index, event }) => {
-                    for event in readers[index].read(event) {
-                        yield Ok((index, event));
-                    }
-                }
+        while let Some(event) = completion.next().await {
+            let told = match event {
+                Ok(event) => reader.read(event),
                 Err(error) => {
                     yield Err(error);
                     return;
                 }
+            };
+            if reader.is_over() {
+                drop(completion);
+                for event in told {
+                    yield Ok((index, event));
+                }
+                return;
+            }
+            for event in told {
+                yield Ok((index, event));
             }
         }
     };

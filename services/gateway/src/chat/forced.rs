@@ -1,17 +1,36 @@
 //! What a text must be like that has to call functions: a grammar in the form that the model's family writes, with the
 //! functions' own schemas. In Lark, as llguidance reads it.
 
-use std::fmt::Write;
+use std::collections::HashSet;
 
 use grammar::on_one_line;
 use serde_json::{Map, Value};
-use swarm_types::{Grammar, GrammarTooLong};
+use swarm_types::{Grammar, MAX_GRAMMAR_BYTES};
 
 use super::{api::Tool, format::ToolFormat};
 use crate::text::Tokenizer;
 
 /// A model that has to call something and may do so again may never come to an end; small ones do not.
 const MOST_CALLS: usize = 4;
+
+/// The members of a schema that others in it may refer to.
+const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
+
+/// The functions make a grammar that is longer than any that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("together they make a grammar of more than {MAX_GRAMMAR_BYTES} bytes")]
+pub(super) struct TooLong;
+
+/// Rules as they are written. Schemas come from outside, so no more is written than a grammar may have.
+#[derive(Default)]
+struct Rules(String);
+
+impl Rules {
+    fn add(&mut self, more: &str) -> Result<(), TooLong> {
+        self.0.push_str(more);
+        if self.0.len() <= MAX_GRAMMAR_BYTES { Ok(()) } else { Err(TooLong) }
+    }
+}
 
 /// A text that calls one of the functions, or several calls where `several` are allowed.
 ///
@@ -22,26 +41,27 @@ pub(super) fn grammar(
     tools: &[&Tool],
     several: bool,
     tokenizer: &Tokenizer,
-) -> Result<Grammar, GrammarTooLong> {
+) -> Result<Grammar, TooLong> {
     let mark = |mark: &str| match tokenizer.control(mark) {
         // No text makes this token.
         Some(token) => format!("<[{}]>", token.0),
         None => literal(mark),
     };
-    let mut rules = start(format, several, mark) + "\n";
+    let mut rules = Rules::default();
+    rules.add(&(start(format, several, mark) + "\n"))?;
     let names: Vec<String> = (0..tools.len()).map(|place| format!("f{place}")).collect();
-    rules += &format!("call: {}\n", names.join(" | "));
+    rules.add(&format!("call: {}\n", names.join(" | ")))?;
     for (place, tool) in tools.iter().enumerate() {
         match format {
-            ToolFormat::Pythonic => rules += &pythonic(place, tool),
+            ToolFormat::Pythonic => pythonic(&mut rules, place, tool)?,
             _ => {
                 let key = if format == ToolFormat::Llama3Json { "parameters" } else { "arguments" };
                 let head = literal(&format!("{{\"name\": \"{}\", \"{key}\": ", tool.name));
-                rules += &format!("f{place}: {head} %json {} \"}}\"\n", object(&tool.parameters));
+                rules.add(&format!("f{place}: {head} %json {} \"}}\"\n", object(&tool.parameters)))?;
             }
         }
     }
-    Grammar::Lark(rules.into()).validated()
+    Ok(Grammar::Lark(rules.0.into()))
 }
 
 /// How often what stands before it may come, behind the first call.
@@ -69,41 +89,50 @@ fn start(format: ToolFormat, several: bool, mark: impl Fn(&str) -> String) -> St
     }
 }
 
-/// `f(a=…, b=…)`: those that must be there in their order, and behind them any of the others in theirs.
-fn pythonic(place: usize, tool: &Tool) -> String {
-    let schema = object(&tool.parameters);
+/// `f(a=…, b=…)`: those that must be there in their order, and behind them any of the others in theirs. What may stand
+/// behind an argument is a rule of its own, so that it is written once however many arguments it may stand behind.
+fn pythonic(rules: &mut Rules, place: usize, tool: &Tool) -> Result<(), TooLong> {
     let none = Map::new();
-    let properties = schema["properties"].as_object().unwrap_or(&none);
-    let must = |name: &String| {
-        schema["required"]
-            .as_array()
-            .is_some_and(|names| names.iter().any(|must| must.as_str() == Some(name)))
-    };
-    let (required, optional): (Vec<_>, Vec<_>) = properties.iter().partition(|(name, _)| must(name));
-    let mut rules = String::new();
-    for (number, (name, value)) in required.iter().chain(&optional).enumerate() {
-        let value = within(&schema, value);
-        let _ = writeln!(rules, "f{place}a{number}: {} %json {value}", literal(&format!("{name}=")));
-    }
-    let argument = |number: usize| format!("f{place}a{number}");
+    let schema = &tool.parameters;
+    let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
+    let must = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    let must: HashSet<&str> = must.filter_map(Value::as_str).collect();
+    let (required, optional): (Vec<_>, Vec<_>) =
+        properties.iter().partition(|(name, _)| must.contains(name.as_str()));
     let count = properties.len();
-    let tail = |from: usize| {
-        (from..count).map(|number| format!(" (\", \" {})?", argument(number))).collect::<String>()
+    let followed = |number: usize| match number + 1 < count {
+        true => format!("f{place}a{number} f{place}t{}", number + 1),
+        false => format!("f{place}a{number}"),
     };
-    let first: Vec<String> = (0..required.len()).map(argument).collect();
-    let arguments = match required.is_empty() {
-        false => first.join(" \", \" ") + &tail(required.len()),
-        true => {
-            let each = (0..count).map(|number| format!("{}{}", argument(number), tail(number + 1)));
-            each.collect::<Vec<_>>().join(" | ")
+    rules.add(&format!("f{place}: {} ", literal(&format!("{}(", tool.name))))?;
+    match required.len() {
+        0 if count > 0 => {
+            rules.add(&format!("({}", followed(0)))?;
+            for number in 1..count {
+                rules.add(&format!(" | {}", followed(number)))?;
+            }
+            rules.add(")? ")?;
         }
-    };
-    let arguments = match (arguments.is_empty(), required.is_empty()) {
-        (true, _) => String::new(),
-        (_, true) => format!("({arguments})? "),
-        (_, false) => format!("{arguments} "),
-    };
-    format!("f{place}: {} {arguments}\")\"\n{rules}", literal(&format!("{}(", tool.name)))
+        0 => {}
+        length => {
+            for number in 0..length - 1 {
+                rules.add(&format!("f{place}a{number} \", \" "))?;
+            }
+            rules.add(&format!("{} ", followed(length - 1)))?;
+        }
+    }
+    rules.add("\")\"\n")?;
+    for number in required.len().max(1)..count {
+        let rest = followed(number);
+        let (argument, more) = rest.split_once(' ').unwrap_or((rest.as_str(), ""));
+        rules.add(format!("f{place}t{number}: (\", \" {argument})? {more}").trim_end())?;
+        rules.add("\n")?;
+    }
+    for (number, (name, value)) in required.iter().chain(&optional).enumerate() {
+        let name = literal(&format!("{name}="));
+        rules.add(&format!("f{place}a{number}: {name} %json {}\n", within(schema, value)))?;
+    }
+    Ok(())
 }
 
 /// A schema of arguments: they are always an object.
@@ -113,17 +142,54 @@ fn object(schema: &Value) -> Value {
     on_one_line(schema)
 }
 
-/// A part of a schema by itself, with what it may refer to.
+/// A part of a schema by itself, with what it refers to.
 fn within(whole: &Value, part: &Value) -> Value {
-    let part = if *part == Value::Bool(true) { Value::Object(Map::new()) } else { part.clone() };
-    let definitions = ["$defs", "definitions"].into_iter().filter_map(|key| Some((key, whole.get(key)?)));
-    match part {
-        Value::Object(mut part) => {
-            part.extend(definitions.map(|(key, value)| (key.to_owned(), value.clone())));
-            on_one_line(part)
+    let mut part = match part {
+        Value::Object(part) => part.clone(),
+        Value::Bool(true) => Map::new(),
+        part => return part.clone(),
+    };
+    for (key, name, definition) in referred(whole, &part) {
+        if let Value::Object(definitions) = part.entry(key).or_insert_with(|| Map::new().into()) {
+            definitions.insert(name.into(), definition.clone());
         }
-        part => part,
     }
+    on_one_line(part)
+}
+
+/// The definitions that a part of a schema refers to, and those that these refer to: key, name, and what it is. A
+/// reference that leads nowhere is found where the grammar is read.
+fn referred<'a>(whole: &'a Value, part: &Map<String, Value>) -> Vec<(&'a str, &'a str, &'a Value)> {
+    let (mut seen, mut found) = (HashSet::new(), vec![]);
+    let mut open: Vec<&Value> = part.values().collect();
+    let mut references = vec![part.get("$ref")];
+    loop {
+        for reference in references.drain(..).flatten() {
+            let defined = reference.as_str().and_then(|reference| definition(whole, reference));
+            if let Some(defined) = defined.filter(|(key, name, _)| seen.insert((*key, *name))) {
+                open.push(defined.2);
+                found.push(defined);
+            }
+        }
+        match open.pop() {
+            Some(Value::Object(members)) => {
+                references.push(members.get("$ref"));
+                open.extend(members.values());
+            }
+            Some(Value::Array(values)) => open.extend(values),
+            Some(_) => {}
+            None => return found,
+        }
+    }
+}
+
+/// What a reference such as `#/$defs/A` means: key, name, and what it is.
+fn definition<'a>(whole: &'a Value, reference: &str) -> Option<(&'a str, &'a str, &'a Value)> {
+    let (key, path) = reference.strip_prefix("#/")?.split_once('/')?;
+    let name = path.split('/').next()?.replace("~1", "/").replace("~0", "~");
+    let key = DEFINITIONS.into_iter().find(|known| *known == key)?;
+    let (name, value) = whole.get(key)?.as_object()?.get_key_value(&name)?;
+    Some((key, name.as_str(), value))
 }
 
 /// A text as Lark writes it.
@@ -137,6 +203,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::text::ServedModel;
 
     fn lark(format: ToolFormat, parameters: Value, several: bool) -> String {
         let dir = tempfile::tempdir().expect("a folder");
@@ -152,7 +219,8 @@ mod tests {
         let grammar = grammar(format, &[&tool("f"), &tool("g")], several, &tokenizer).expect("short enough");
         // How documents are written is the same in all of them.
         let written = on_one_line(Map::new()).to_string();
-        grammar.text().replace(&format!(",{}", &written[1..written.len() - 1]), "")
+        let inner = &written[1..written.len() - 1];
+        grammar.text().replace(&format!(",{inner}"), "").replace(inner, "")
     }
 
     #[test]
@@ -191,14 +259,56 @@ mod tests {
         };
         assert_eq!(function(json!({})), r#"f0: "f(" ")""#);
         let some = json!({
-            "properties": {"b": {}, "a": {"$ref": "#/$defs/A"}, "c": true}, "required": ["a"], "$defs": {"A": {}},
+            "properties": {"b": {}, "a": {"$ref": "#/$defs/A"}, "c": true}, "required": ["a"],
+            "$defs": {"A": {"items": {"$ref": "#/$defs/B~1C"}}, "B/C": {"$ref": "#/$defs/A"}, "D": {}},
         });
-        let expected = "f0: \"f(\" f0a0 (\", \" f0a1)? (\", \" f0a2)? \")\"\n\
-                        f0a0: \"a=\" %json {\"$ref\":\"#/$defs/A\",\"$defs\":{\"A\":{}}}\n\
-                        f0a1: \"b=\" %json {\"$defs\":{\"A\":{}}}\n\
-                        f0a2: \"c=\" %json {\"$defs\":{\"A\":{}}}";
+        let needed = r##"{"A":{"items":{"$ref":"#/$defs/B~1C"}},"B/C":{"$ref":"#/$defs/A"}}"##;
+        let expected = format!(
+            "f0: \"f(\" f0a0 f0t1 \")\"\n\
+             f0t1: (\", \" f0a1)? f0t2\n\
+             f0t2: (\", \" f0a2)?\n\
+             f0a0: \"a=\" %json {{\"$ref\":\"#/$defs/A\",\"$defs\":{needed}}}\n\
+             f0a1: \"b=\" %json {{}}\n\
+             f0a2: \"c=\" %json {{}}"
+        );
         assert_eq!(function(some), expected);
         let free = json!({"properties": {"a": {}, "b": {}}});
-        assert!(function(free).starts_with("f0: \"f(\" (f0a0 (\", \" f0a1)? | f0a1)? \")\"\n"));
+        let expected = "f0: \"f(\" (f0a0 f0t1 | f0a1)? \")\"\nf0t1: (\", \" f0a1)?\n";
+        assert!(function(free).starts_with(expected));
+        let both = json!({"properties": {"a": {}, "b": {}}, "required": ["b", "a"]});
+        assert!(function(both).starts_with("f0: \"f(\" f0a0 \", \" f0a1 \")\"\nf0a0: \"a=\""));
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_written_to_its_end() {
+        let optional: Map<String, Value> =
+            (0..100_000).map(|number| (format!("p{number}"), json!({}))).collect();
+        let names: Vec<&String> = optional.keys().collect();
+        let long = json!({"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"const": "x".repeat(70_000)}}});
+        for parameters in
+            [json!({"properties": optional}), json!({"properties": optional, "required": names}), long]
+        {
+            let tool = Tool { name: "f".into(), description: None, parameters, strict: false };
+            let mut rules = Rules::default();
+            assert_eq!(pythonic(&mut rules, 0, &tool), Err(TooLong));
+            assert!(rules.0.len() < 2 * MAX_GRAMMAR_BYTES, "{}", rules.0.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn arguments_of_python_are_a_grammar_that_is_understood() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("tiny.gguf");
+        TinyModel { layers: 1, ..TinyModel::default() }.write(&path).expect("written");
+        let model = ServedModel::load(&path).expect("a model");
+        let optional: Map<String, Value> =
+            (0..40).map(|number| (format!("p{number}"), json!({"type": "integer"}))).collect();
+        for required in [json!([]), json!(["p3", "p1"])] {
+            let parameters = json!({"properties": optional, "required": required});
+            let tool = Tool { name: "f".into(), description: None, parameters, strict: false };
+            let grammar =
+                grammar(ToolFormat::Pythonic, &[&tool], true, model.tokenizer()).expect("short enough");
+            assert!(model.grammars().ready(grammar).await.is_ok());
+        }
     }
 }

@@ -84,10 +84,9 @@ impl Plan {
         })
     }
 
-    /// Bytes that the prompt has at least: what is longer than all that fits need not be rendered.
+    /// Bytes that the prompt has at least, with all that is told of the functions.
     pub(super) fn length(&self) -> usize {
-        let first = self.chats.iter().take(1).flat_map(|chat| &chat.messages);
-        first.map(|message| message.content.len()).sum()
+        self.chats.first().map_or(0, length)
     }
 
     /// The prompt. Some templates take a while.
@@ -117,6 +116,11 @@ impl Plan {
         }
         Err(refused.unwrap_or(TemplateError::Missing))
     }
+}
+
+/// Bytes that a conversation's prompt has at least: what is longer than all that fits need not be rendered.
+pub(super) fn length(chat: &Chat) -> usize {
+    chat.messages.iter().map(|message| message.content.len()).sum()
 }
 
 /// The grammar of a text that has to call functions, if it has to.

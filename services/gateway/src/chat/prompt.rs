@@ -52,8 +52,11 @@ fn with_instructions(mut chat: Chat, text: &str, role: &str) -> Chat {
         false => chat.messages.iter_mut().find(has_place),
     };
     match place {
-        Some(message) if system => message.content = join(&message.content, text, "\n\n"),
-        Some(message) => message.content = join(text, &message.content, "\n\n"),
+        Some(message) if system => append(&mut message.content, text, "\n\n"),
+        Some(message) => {
+            let said = std::mem::replace(&mut message.content, text.into());
+            append(&mut message.content, &said, "\n\n");
+        }
         None => {
             let message = Message { role: role.into(), content: text.into(), ..Message::default() };
             chat.messages.insert(0, message);
@@ -76,20 +79,23 @@ fn as_text(messages: Vec<Message>) -> Vec<Message> {
         let calls = std::mem::take(&mut message.tool_calls);
         let calls: Vec<String> =
             calls.iter().map(|call: &ToolCall| call_text(&call.name, &call.parsed_arguments())).collect();
-        message.content = join(&message.content, &calls.join("\n"), "\n");
+        append(&mut message.content, &calls.join("\n"), "\n");
         let goes_on = answers && message.role == "user";
         answers = is_result || goes_on;
         match written.last_mut().filter(|_| goes_on) {
-            Some(last) => last.content = join(&last.content, &message.content, "\n"),
+            Some(last) => append(&mut last.content, &message.content, "\n"),
             None => written.push(message),
         }
     }
     written
 }
 
-fn join(first: &str, second: &str, between: &str) -> String {
-    let between = if first.is_empty() || second.is_empty() { "" } else { between };
-    format!("{first}{between}{second}")
+/// In place: there may be thousands of messages that become one.
+fn append(text: &mut String, more: &str, between: &str) {
+    if !text.is_empty() && !more.is_empty() {
+        text.push_str(between);
+    }
+    text.push_str(more);
 }
 
 #[cfg(test)]
@@ -145,6 +151,16 @@ mod tests {
         let result = |text: &str| format!("<tool_response>\n{text}\n</tool_response>\n");
         let (calls, results) = (call("f") + &call("g"), result("1") + &result("2"));
         assert_eq!(text, format!("user: hi\nassistant: Wait.\n{calls}user: {results}and?\n"));
+    }
+
+    #[test]
+    fn many_results_are_one_message_in_their_order() {
+        let results = (0..2000).map(|number| message("tool", &number.to_string())).collect();
+        let written = as_text(results);
+        let [one] = written.as_slice() else { panic!("{} messages", written.len()) };
+        assert!(one.content.starts_with("<tool_response>\n0\n</tool_response>\n<tool_response>\n1\n"));
+        assert!(one.content.ends_with("\n1999\n</tool_response>"));
+        assert_eq!(one.content.lines().count(), 6000);
     }
 
     #[test]

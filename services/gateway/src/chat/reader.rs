@@ -23,35 +23,56 @@ pub(super) struct Reader {
     calls: Option<Calls>,
     /// Tokens of which nothing was told yet.
     waiting: Vec<PlacedToken>,
+    completion_tokens: u32,
     reasoning_tokens: u32,
 }
 
 impl Reader {
     pub(super) fn new(thinking: Thinking, calls: Option<Calls>) -> Self {
-        Self { thinking, calls, waiting: vec![], reasoning_tokens: 0 }
+        Self { thinking, calls, waiting: vec![], completion_tokens: 0, reasoning_tokens: 0 }
     }
 
     /// What becomes of an event. Each generated token's path is told once.
     pub(super) fn read(&mut self, event: CompletionEvent) -> Vec<ChatEvent> {
         match event {
             CompletionEvent::PromptScores(_) => vec![],
-            CompletionEvent::Chunk(chunk) => self.chunk(chunk),
-            CompletionEvent::Finished { reason, completion_tokens } => {
-                let parts = self.thinking.finish();
-                let mut deltas = self.deltas(parts);
-                if let Some(calls) = &mut self.calls {
-                    deltas.extend(calls.finish().into_iter().map(delta));
+            CompletionEvent::Chunk(chunk) => {
+                self.completion_tokens += u32::from(chunk.path.is_some());
+                let mut events = self.chunk(chunk);
+                if self.is_over() {
+                    events.extend(self.finish(FinishReason::End, self.completion_tokens, None));
                 }
-                if deltas.is_empty() && !self.waiting.is_empty() {
-                    deltas.push(Delta::Nothing);
-                }
-                let mut events = self.chunks(deltas, None);
-                let reasoning_tokens = self.reasoning_tokens;
-                let reason = self.reason(reason);
-                events.push(ChatEvent::Finished { reason, completion_tokens, reasoning_tokens });
                 events
             }
+            CompletionEvent::Finished { reason, completion_tokens, stop } => {
+                self.finish(reason, completion_tokens, stop)
+            }
         }
+    }
+
+    /// It has told the end, whatever may still come.
+    pub(super) fn is_over(&self) -> bool {
+        self.calls.as_ref().is_some_and(Calls::is_over)
+    }
+
+    fn finish(
+        &mut self,
+        reason: FinishReason,
+        completion_tokens: u32,
+        stop: Option<String>,
+    ) -> Vec<ChatEvent> {
+        let parts = self.thinking.finish();
+        let mut deltas = self.deltas(parts);
+        if let Some(calls) = &mut self.calls {
+            deltas.extend(calls.finish().into_iter().map(delta));
+        }
+        if deltas.is_empty() && !self.waiting.is_empty() {
+            deltas.push(Delta::Nothing);
+        }
+        let mut events = self.chunks(deltas, None);
+        let (reason, reasoning_tokens) = (self.reason(reason), self.reasoning_tokens);
+        events.push(ChatEvent::Finished { reason, completion_tokens, reasoning_tokens, stop });
+        events
     }
 
     fn chunk(&mut self, TextChunk { text, tokens, path }: TextChunk) -> Vec<ChatEvent> {
@@ -92,7 +113,7 @@ impl Reader {
     }
 
     fn reason(&self, reason: FinishReason) -> ChatFinish {
-        let calls = self.calls.as_ref().is_some_and(|calls| calls.complete() > 0);
+        let calls = self.calls.as_ref().is_some_and(Calls::can_be_carried_out);
         match reason {
             FinishReason::Length => ChatFinish::Length,
             FinishReason::End if calls => ChatFinish::ToolCalls,
@@ -141,7 +162,7 @@ mod tests {
             events.extend(reader.read(CompletionEvent::Chunk(chunk)));
         }
         let completion_tokens = words.len() as u32;
-        events.extend(reader.read(CompletionEvent::Finished { reason, completion_tokens }));
+        events.extend(reader.read(CompletionEvent::Finished { reason, completion_tokens, stop: None }));
         events
     }
 
@@ -193,6 +214,41 @@ mod tests {
             ChatFinish::Stop
         );
         assert_eq!(ends("hi", FinishReason::End), ChatFinish::Stop);
+    }
+
+    #[test]
+    fn it_ends_by_calls_only_where_all_of_them_can_be_carried_out() {
+        let call = |arguments: &str| format!("<tool_call>{{\"name\": \"f\", \"arguments\": {arguments}");
+        let (good, broken) = (call("{}}</tool_call>"), call("{\"a\": x}}</tool_call>"));
+        for (text, expected) in [
+            (good.clone() + &good, ChatFinish::ToolCalls),
+            (good.clone() + "so", ChatFinish::ToolCalls),
+            (broken.clone(), ChatFinish::Stop),
+            (good.clone() + &broken, ChatFinish::Stop),
+            (broken + &good, ChatFinish::Stop),
+            (good + &call("{\"a"), ChatFinish::Stop),
+        ] {
+            let events = read(Reader::new(Thinking::never(), calls()), &[&text], FinishReason::End);
+            assert_eq!(finish(&events).0, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn where_only_one_may_be_called_it_is_over_with_the_first() {
+        let mut reader =
+            Reader::new(Thinking::never(), Some(Calls::new(ToolFormat::Hermes, vec!["f".into()], true)));
+        let path = TokenPath { token: TokenId(1), round_trip: Duration::ZERO, hops: vec![] };
+        let mut push = |text: &str| {
+            let chunk = TextChunk { text: text.into(), tokens: vec![], path: Some(path.clone()) };
+            let events = reader.read(CompletionEvent::Chunk(chunk));
+            (events, reader.is_over())
+        };
+        assert!(!push("So.<tool_call>{\"name\": \"f\", \"arguments\": {").1);
+        let (events, over) = push("}} and more");
+        assert!(over && matches!(events[0], ChatEvent::Chunk(_)), "{events:?}");
+        let (reason, completion_tokens, reasoning_tokens, stop) = (ChatFinish::ToolCalls, 2, 0, None);
+        let end = ChatEvent::Finished { reason, completion_tokens, reasoning_tokens, stop };
+        assert_eq!(events[1..], [end]);
     }
 
     #[test]

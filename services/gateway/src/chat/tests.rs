@@ -126,6 +126,43 @@ async fn a_call_that_must_be_is_held_by_a_grammar() {
 }
 
 #[tokio::test]
+async fn where_one_call_may_be_the_first_ends_the_choice() {
+    let answer = format!("<tool_call>{CALL}</tool_call>");
+    let (chatter, _asked) = chatter(&format!("{answer}{answer} and so on"));
+    let all = messages(&chatter, request()).await.remove(0);
+    assert_eq!((all.tool_calls.len(), all.content.as_str()), (2, " and so on"));
+    let one = ChatRequest { parallel_tool_calls: false, choices: 2, ..request() };
+    for one in messages(&chatter, one).await {
+        assert_eq!((one.tool_calls.len(), one.reason), (1, ChatFinish::ToolCalls));
+        assert!(one.completion_tokens < all.completion_tokens, "nothing is generated that nobody is told");
+        assert_eq!(one.tokens.len(), one.completion_tokens as usize);
+    }
+}
+
+#[tokio::test]
+async fn the_stop_string_that_ends_a_message_is_told() {
+    let (chatter, _asked) = chatter("So. END of it");
+    for (stop, expected) in [(vec!["x".into(), "END".into()], Some("END")), (vec![], None)] {
+        let message = messages(&chatter, ChatRequest { stop, ..request() }).await.remove(0);
+        assert_eq!((message.stop.as_deref(), message.reason), (expected, ChatFinish::Stop));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_fit_is_refused_before_anything_is_made_of_it() {
+    let (chatter, _asked) = chatter("");
+    let message = Message { role: "user".into(), content: "word ".repeat(1000), ..Message::default() };
+    let chat = Chat { messages: vec![message; 1000], ..Chat::default() };
+    let wrong = ToolChoice::Function("unknown".into());
+    let refused = chatter.start(ChatRequest { chat, tool_choice: wrong, ..request() }).await.err();
+    let too_long = matches!(
+        refused,
+        Some(ChatError::Generation(GenerationError::ContextLength { field: "messages", .. }))
+    );
+    assert!(too_long, "{refused:?}");
+}
+
+#[tokio::test]
 async fn what_must_be_of_a_certain_form_calls_nothing() {
     let (chatter, mut asked) = chatter(CALL);
     let grammar = Some(Grammar::JsonSchema("{}".into()));

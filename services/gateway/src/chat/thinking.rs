@@ -21,6 +21,8 @@ enum Place {
     Start,
     /// There too, but it was told not to think, so no more than empty marks are expected.
     StartWithout,
+    /// Behind the opening mark, where nothing but the closing one is expected.
+    Empty,
     Thinks,
     /// Behind the thinking, before the first word.
     Behind,
@@ -33,13 +35,15 @@ pub(super) struct Thinking {
     place: Place,
     /// Blanks, and what may be the beginning of a mark.
     held: String,
+    /// Bytes at the end of what is held that may be the beginning of a mark.
+    mark: usize,
     has_thought: bool,
     out: Vec<Part>,
 }
 
 impl Thinking {
     fn at(place: Place) -> Self {
-        Self { place, held: String::new(), has_thought: false, out: vec![] }
+        Self { place, held: String::new(), mark: 0, has_thought: false, out: vec![] }
     }
 
     /// All is said.
@@ -99,35 +103,44 @@ impl Thinking {
                 self.place = Place::Speaks;
                 self.say(c.encode_utf8(&mut [0; 4]));
             }
-            Place::Start | Place::StartWithout => self.start(c),
+            Place::Start | Place::StartWithout | Place::Empty => self.start(c),
             Place::Thinks => self.go_on_thinking(c),
         }
     }
 
+    /// Blanks and a mark, or else something is said.
     fn start(&mut self, c: char) {
+        let expected = if self.place == Place::Empty { CLOSE } else { OPEN };
         self.held.push(c);
-        let without = self.place == Place::StartWithout;
-        let text = self.held.trim_start();
-        let behind = text.strip_prefix(OPEN).map(str::trim_start);
-        match behind {
-            Some(_) if !without => (self.place, self.held) = (Place::Thinks, String::new()),
-            Some(CLOSE) => (self.place, self.held) = (Place::Behind, String::new()),
-            Some(behind) if CLOSE.starts_with(behind) => {}
-            None if OPEN.starts_with(text) => {}
-            _ => {
-                self.place = Place::Speaks;
-                let held = std::mem::take(&mut self.held);
-                self.say(&held);
-            }
+        if self.mark == 0 && c.is_whitespace() {
+            return;
+        }
+        if !expected[self.mark..].starts_with(c) {
+            (self.place, self.mark) = (Place::Speaks, 0);
+            let held = std::mem::take(&mut self.held);
+            return self.say(&held);
+        }
+        self.mark += c.len_utf8();
+        if self.mark < expected.len() {
+            return;
+        }
+        self.mark = 0;
+        self.place = match self.place {
+            Place::StartWithout => Place::Empty,
+            Place::Empty => Place::Behind,
+            _ => Place::Thinks,
+        };
+        if self.place != Place::Empty {
+            self.held.clear();
         }
     }
 
     fn go_on_thinking(&mut self, c: char) {
-        let begun = self.held.trim_start().len();
-        let goes_on = CLOSE.get(begun..).is_some_and(|rest| rest.starts_with(c));
-        let more_blank = begun == 0 && c.is_whitespace();
+        let goes_on = CLOSE[self.mark..].starts_with(c);
+        let more_blank = self.mark == 0 && c.is_whitespace();
         if !goes_on && !more_blank {
             let mut held = std::mem::take(&mut self.held);
+            self.mark = 0;
             // Another mark may begin, or blanks that may be the last.
             if c != '<' && !c.is_whitespace() {
                 held.push(c);
@@ -136,8 +149,13 @@ impl Thinking {
             self.think(&held);
         }
         self.held.push(c);
-        if self.held.ends_with(CLOSE) {
-            (self.place, self.held) = (Place::Behind, String::new());
+        if c.is_whitespace() {
+            return;
+        }
+        self.mark += c.len_utf8();
+        if self.mark == CLOSE.len() {
+            (self.place, self.mark) = (Place::Behind, 0);
+            self.held.clear();
         }
     }
 
@@ -205,6 +223,18 @@ mod tests {
         assert_eq!(off("<think>\n\n</think>\n\nHi"), pair("", "Hi"));
         assert_eq!(off("<think>hm</think>Hi"), pair("", "<think>hm</think>Hi"));
         assert_eq!(off("Hi"), pair("", "Hi"));
+    }
+
+    /// With an effort that grows with the square this would take minutes.
+    #[test]
+    fn a_long_run_of_blanks_is_read_in_any_place() {
+        let blanks = " \n".repeat(200_000);
+        let text = format!("{blanks}<think>{blanks}a{blanks}b{blanks}</think>{blanks}Hi");
+        let parts: Vec<&str> = text.split_inclusive('\n').collect();
+        assert_eq!(read(Thinking::maybe(), &parts), pair(&format!("a{blanks}b"), "Hi"));
+        let text = format!("{blanks}<think>{blanks}</think>{blanks}Hi");
+        let parts: Vec<&str> = text.split_inclusive('\n').collect();
+        assert_eq!(read(Thinking::off(), &parts), pair("", "Hi"));
     }
 
     proptest! {

@@ -94,6 +94,11 @@ impl Assembler {
         self.show(text)
     }
 
+    /// The stop string that was found.
+    pub(super) fn stopped_at(&self) -> Option<String> {
+        self.stops.found().map(str::to_owned)
+    }
+
     /// The characters that these tokens began are complete.
     fn complete_waiting(&mut self) {
         for (_, end) in &mut self.waiting {

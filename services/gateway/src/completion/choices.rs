@@ -7,7 +7,7 @@ use swarm_types::TargetScore;
 
 use super::{
     assembler::{PlacedToken, TextChunk},
-    completer::{Completer, CompletionEvent, CompletionRequest},
+    completer::{Completer, CompletionEvent, CompletionRequest, CompletionStream},
 };
 use crate::{
     clients::Denied,
@@ -36,15 +36,31 @@ pub(crate) struct ChoiceEvent {
     pub(crate) event: CompletionEvent,
 }
 
-/// The events of all choices, of each in order. Nothing comes after the first error. Dropping it cancels all.
-pub(crate) type ChoiceStream = Pin<Box<dyn Stream<Item = Result<ChoiceEvent, GenerationError>> + Send>>;
+/// What is told, up to the first error. Dropping it cancels all.
+pub(crate) type Telling<T> = Pin<Box<dyn Stream<Item = Result<T, GenerationError>> + Send>>;
 
-/// Starts the choices. The first is started before this returns, so that what refuses it is the answer's status. All
-/// prompts are drawn from what the client may have in a minute, as often as they are computed.
+/// The events of all choices, of each in order. Nothing comes after the first error. Dropping it cancels all.
+pub(crate) type ChoiceStream = Telling<ChoiceEvent>;
+
+/// Starts the choices, as [`start_each`] does.
 pub(crate) async fn start(
     completer: &Completer,
     requests: Vec<CompletionRequest>,
 ) -> Result<ChoiceStream, StartError> {
+    let numbered = |index, events: CompletionStream| {
+        events.map(move |event| event.map(|event| ChoiceEvent { index, event })).boxed()
+    };
+    start_each(completer, requests, numbered).await
+}
+
+/// Starts the choices, and has each one's events told in a way of its own: by dropping them, the choice is cancelled
+/// alone. The first is started before this returns, so that what refuses it is the answer's status. All prompts are
+/// drawn from what the client may have in a minute, as often as they are computed.
+pub(crate) async fn start_each<T: Send + 'static>(
+    completer: &Completer,
+    requests: Vec<CompletionRequest>,
+    tell: impl Fn(usize, CompletionStream) -> Telling<T> + Send + 'static,
+) -> Result<Telling<T>, StartError> {
     for request in &requests {
         completer.check(request)?;
     }
@@ -54,7 +70,7 @@ pub(crate) async fn start(
     let principal = first.principal.clone();
     principal.draw(tokens)?;
     let first = completer.start(first).await.inspect_err(|_| principal.give_back(tokens))?;
-    let first = numbered(0, first.boxed());
+    let first = tell(0, first);
     let completer = completer.clone();
     let others = requests.map(move |(index, request)| {
         let completer = completer.clone();
@@ -64,7 +80,7 @@ pub(crate) async fn start(
                 Err(error) => stream::iter([Err(error)]).boxed(),
             }
         };
-        numbered(index, stream::once(started).flatten().boxed())
+        tell(index, stream::once(started).flatten().boxed())
     });
     let all = stream::iter([first].into_iter().chain(others)).flatten_unordered(AT_ONCE);
     let mut failed = false;
@@ -74,13 +90,6 @@ pub(crate) async fn start(
         std::future::ready(goes_on)
     });
     Ok(until_error.boxed())
-}
-
-fn numbered(
-    index: usize,
-    events: impl Stream<Item = Result<CompletionEvent, GenerationError>> + Send + 'static,
-) -> ChoiceStream {
-    events.map(move |event| event.map(|event| ChoiceEvent { index, event })).boxed()
 }
 
 /// A choice that came to its end.
@@ -117,7 +126,7 @@ pub(crate) async fn collect(
                 choice.text += &text;
                 choice.tokens.extend(tokens);
             }
-            CompletionEvent::Finished { reason, completion_tokens } => {
+            CompletionEvent::Finished { reason, completion_tokens, .. } => {
                 choice.reason = reason;
                 choice.completion_tokens = completion_tokens;
             }

@@ -98,12 +98,12 @@ fn told<E>(event: Result<choices::ChoiceEvent, E>) -> Result<Option<(usize, Chat
             let delta = Delta::Content(chunk.text);
             Some((index, ChatEvent::Chunk(ChatChunk { delta, tokens: chunk.tokens, path: chunk.path })))
         }
-        CompletionEvent::Finished { reason, completion_tokens } => {
+        CompletionEvent::Finished { reason, completion_tokens, stop } => {
             let reason = match reason {
                 FinishReason::End => ChatFinish::Stop,
                 FinishReason::Length => ChatFinish::Length,
             };
-            Some((index, ChatEvent::Finished { reason, completion_tokens, reasoning_tokens: 0 }))
+            Some((index, ChatEvent::Finished { reason, completion_tokens, reasoning_tokens: 0, stop }))
         }
     })
 }

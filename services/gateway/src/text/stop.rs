@@ -5,6 +5,7 @@
 pub struct StopMatcher {
     stops: Vec<String>,
     waiting: String,
+    found: Option<String>,
 }
 
 impl StopMatcher {
@@ -12,19 +13,26 @@ impl StopMatcher {
     #[must_use]
     pub fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
-        Self { stops, waiting: String::new() }
+        Self { stops, waiting: String::new(), found: None }
     }
 
     /// The text that may be shown now, and whether a stop string was found behind it. Nothing may be pushed then.
     pub fn push(&mut self, text: &str) -> (String, bool) {
         self.waiting.push_str(text);
-        if let Some(place) = first(&self.stops, &self.waiting) {
+        if let Some((place, stop)) = first(&self.stops, &self.waiting) {
+            self.found = Some(stop.to_owned());
             self.waiting.truncate(place);
             return (std::mem::take(&mut self.waiting), true);
         }
         let held = self.stops.iter().map(|stop| self.overlap(stop)).max().unwrap_or(0);
         let shown = self.waiting.drain(..self.waiting.len() - held).collect();
         (shown, false)
+    }
+
+    /// The stop string that was found.
+    #[must_use]
+    pub fn found(&self) -> Option<&str> {
+        self.found.as_deref()
     }
 
     /// What was held back, at the end.
@@ -40,11 +48,11 @@ impl StopMatcher {
     }
 }
 
-/// Where the stop string begins that is complete first; of several that end at one place, the longest. So the result
-/// does not depend on how the text is split into tokens.
-fn first(stops: &[String], text: &str) -> Option<usize> {
-    let places = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop.len())));
-    places.min_by_key(|(start, length)| (start + length, *start)).map(|(start, _)| start)
+/// The stop string that is complete first, and where it begins; of several that end at one place, the longest. So the
+/// result does not depend on how the text is split into tokens.
+fn first<'a>(stops: &'a [String], text: &str) -> Option<(usize, &'a str)> {
+    let places = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop.as_str())));
+    places.min_by_key(|(start, stop)| (start + stop.len(), *start))
 }
 
 #[cfg(test)]
@@ -72,7 +80,9 @@ mod tests {
         assert_eq!(matcher.push("a E"), ("a ".into(), false));
         assert_eq!(matcher.push("N"), (String::new(), false));
         assert_eq!(matcher.push("x E"), ("ENx ".into(), false));
+        assert_eq!(matcher.found(), None);
         assert_eq!(matcher.push("ND b"), (String::new(), true));
+        assert_eq!(matcher.found(), Some("END"));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A call as a JSON object: `{"name": …, "arguments": {…}}`. It is one as soon as the name is a function's and the
 //! arguments begin; from there on they are told as the model writes them.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::read::{Read, Then};
+use super::read::{Read, Then, is_object};
 
 /// Names of members that a call may have. The arguments' names differ between models, and some write what OpenAI's API
 /// has besides.
@@ -181,7 +181,6 @@ fn may_be_one_of(names: &[String], begun: &str) -> bool {
 
 /// Arguments: an object, an object in a text, or nothing.
 fn object(text: &str) -> Option<String> {
-    let is_object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).is_ok();
     match serde_json::from_str(text).ok()? {
         Value::Object(_) => Some(text.to_owned()),
         Value::String(inner) if is_object(&inner) => Some(inner),

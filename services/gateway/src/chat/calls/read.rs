@@ -1,5 +1,7 @@
 //! What becomes of a call with its next character.
 
+use serde_json::{Map, Value};
+
 /// What becomes of a call with its next character.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Read {
@@ -34,4 +36,9 @@ impl Read {
     pub(super) fn whole(name: String, arguments: String, then: Then) -> Self {
         Self { begins: Some(name), arguments, completes: true, then }
     }
+}
+
+/// Whether this is a JSON object, as arguments have to be.
+pub(super) fn is_object(text: &str) -> bool {
+    serde_json::from_str::<Map<String, Value>>(text).is_ok()
 }

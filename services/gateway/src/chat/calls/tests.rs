@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{Calls, Piece, ToolFormat};
 
-/// What was said, the calls with their arguments, and how many were complete.
+/// What was said, the calls with their arguments, and how many of these were a whole JSON object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Told {
     said: String,
@@ -23,7 +23,7 @@ fn read_parts(format: ToolFormat, only_one: bool, parts: &[&str]) -> Told {
     let mut calls = Calls::new(format, names, only_one);
     let mut pieces: Vec<Piece> = parts.iter().flat_map(|part| calls.push(part)).collect();
     pieces.extend(calls.finish());
-    let mut told = Told { complete: calls.complete(), ..Told::default() };
+    let mut told = Told { complete: calls.complete, ..Told::default() };
     for piece in pieces {
         match piece {
             Piece::Said(text) => told.said += &text,
@@ -134,6 +134,39 @@ fn a_call_that_is_cut_off_is_told_as_far_as_it_came_but_is_not_complete() {
     let text = r#"<tool_call>{"name": "f", "arguments": {"a": "x"#;
     let cut = Told { complete: 0, ..told("", &[("f", r#"{"a": "x"#)]) };
     assert_eq!(read(ToolFormat::Hermes, text), cut);
+}
+
+#[test]
+fn a_call_whose_arguments_are_no_json_is_told_but_is_not_complete() {
+    let text = r#"<tool_call>{"name": "f", "arguments": {"a": x}}</tool_call>"#;
+    let broken = Told { complete: 0, ..told("", &[("f", r#"{"a": x}"#)]) };
+    assert_eq!(read(ToolFormat::Hermes, text), broken);
+    let then = format!(r#"{text}<tool_call>{{"name": "g", "arguments": {{}}}}</tool_call>"#);
+    let one = Told { complete: 1, ..told("", &[("f", r#"{"a": x}"#), ("g", "{}")]) };
+    assert_eq!(read(ToolFormat::Hermes, &then), one);
+}
+
+/// Each place where blanks may come holds many of them. With an effort that grows with the square this would take
+/// minutes.
+#[test]
+fn a_long_run_of_blanks_is_read_in_any_place() {
+    let blanks = " \n".repeat(100_000);
+    let call = |name: &str| format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{}}}}");
+    let before = call("f").replace('{', &format!("{blanks}{{"));
+    for (format, before, after) in [
+        (ToolFormat::Hermes, String::new(), "x".to_owned()),
+        (ToolFormat::Hermes, "x".into(), call("f")),
+        (ToolFormat::Hermes, "<tool_call>".into(), before),
+        (ToolFormat::Hermes, call("f"), format!("</tool_call>{}", call("g"))),
+        (ToolFormat::Hermes, call("f") + "</tool_call>", call("g")),
+        (ToolFormat::Json, call("f"), ", so".into()),
+        (ToolFormat::Pythonic, "[f(".into(), "), g()]".into()),
+        (ToolFormat::Pythonic, "[f()".into(), ", g()]".into()),
+    ] {
+        let text = format!("{before}{blanks}{after}");
+        let letters: Vec<&str> = text.split_inclusive(['\n', 'x']).collect();
+        assert_eq!(read_parts(format, false, &letters), read(format, &text), "{format:?}");
+    }
 }
 
 #[test]

@@ -136,8 +136,10 @@ mod tests {
             content: String::new(),
             reasoning: "hm".into(),
             tool_calls: vec![call],
+            call_places: vec![],
             tokens: vec![],
             reason: ChatFinish::ToolCalls,
+            stop: None,
             completion_tokens: 1,
             reasoning_tokens: 0,
         };

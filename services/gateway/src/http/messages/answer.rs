@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::chat::{ChatFinish, ChatMessage};
+use crate::chat::{self, ChatFinish, ChatMessage, MessagePart};
 
 /// What a message has from its beginning.
 #[derive(Clone, Debug)]
@@ -18,15 +18,11 @@ impl Envelope {
         Self { id: format!("msg_{}", Uuid::new_v4().simple()), model: model.into(), input_tokens }
     }
 
-    pub(super) fn message(
-        &self,
-        content: Vec<Value>,
-        stop_reason: Option<&str>,
-        output_tokens: u32,
-    ) -> Value {
+    /// A message that goes on.
+    pub(super) fn message(&self, content: Vec<Value>, output_tokens: u32) -> Value {
         json!({
             "id": self.id, "type": "message", "role": "assistant", "model": self.model,
-            "content": content, "stop_reason": stop_reason, "stop_sequence": null,
+            "content": content, "stop_reason": null, "stop_sequence": null,
             "usage": self.usage(output_tokens),
         })
     }
@@ -45,24 +41,33 @@ impl Envelope {
             // It is not signed: whoever sends it back is believed.
             content.push(json!({"type": "thinking", "thinking": message.reasoning, "signature": ""}));
         }
-        if !message.content.is_empty() {
-            content.push(json!({"type": "text", "text": message.content}));
+        for part in message.parts() {
+            let call = match part {
+                MessagePart::Text(text) => {
+                    content.push(json!({"type": "text", "text": text}));
+                    continue;
+                }
+                MessagePart::Call(call) => call,
+            };
+            content.push(match chat::arguments_of(&call) {
+                Ok(input) => json!({"type": "tool_use", "id": call.id, "name": call.name, "input": input}),
+                Err(text) => json!({"type": "text", "text": text}),
+            });
         }
-        for call in message.tool_calls {
-            // One that a limit has cut is no JSON.
-            let input = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
-            content.push(json!({"type": "tool_use", "id": call.id, "name": call.name, "input": input}));
-        }
-        self.message(content, Some(stop_reason(message.reason)), message.completion_tokens)
+        let mut told = self.message(content, message.completion_tokens);
+        let (reason, sequence) = stop(message.reason, message.stop.as_deref());
+        (told["stop_reason"], told["stop_sequence"]) = (reason.into(), sequence.into());
+        told
     }
 }
 
-/// Which stop string was found is not known here, so none is named.
-pub(super) fn stop_reason(reason: ChatFinish) -> &'static str {
-    match reason {
-        ChatFinish::Stop => "end_turn",
-        ChatFinish::Length => "max_tokens",
-        ChatFinish::ToolCalls => "tool_use",
+/// Why a message ended, and the stop string where that is why.
+pub(super) fn stop(reason: ChatFinish, sequence: Option<&str>) -> (&'static str, Option<&str>) {
+    match (reason, sequence) {
+        (ChatFinish::Stop, Some(_)) => ("stop_sequence", sequence),
+        (ChatFinish::Stop, None) => ("end_turn", None),
+        (ChatFinish::Length, _) => ("max_tokens", None),
+        (ChatFinish::ToolCalls, _) => ("tool_use", None),
     }
 }
 
@@ -79,11 +84,13 @@ mod tests {
             arguments: arguments.into(),
         };
         let message = ChatMessage {
-            content: "a".into(),
+            content: "ac".into(),
             reasoning: "b".into(),
             tool_calls: vec![call(r#"{"x":1}"#), call(r#"{"x"#)],
+            call_places: vec![1, 2],
             tokens: vec![],
-            reason: ChatFinish::ToolCalls,
+            reason: ChatFinish::Stop,
+            stop: None,
             completion_tokens: 3,
             reasoning_tokens: 1,
         };
@@ -92,10 +99,19 @@ mod tests {
             {"type": "thinking", "thinking": "b", "signature": ""},
             {"type": "text", "text": "a"},
             {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": 1}},
-            {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}},
+            {"type": "text", "text": "c"},
+            {"type": "text", "text": "{\"name\": \"f\", \"arguments\": {\"x"},
         ]);
         assert_eq!(told["content"], expected);
         assert!(misfits("/v1/messages", Some("200"), &told).is_empty());
-        assert_eq!((&told["stop_reason"], &told["usage"]["output_tokens"]), (&json!("tool_use"), &json!(3)));
+        assert_eq!((&told["stop_reason"], &told["usage"]["output_tokens"]), (&json!("end_turn"), &json!(3)));
+    }
+
+    #[test]
+    fn the_stop_string_is_named_where_it_is_why_the_message_ended() {
+        assert_eq!(stop(ChatFinish::Stop, Some("END")), ("stop_sequence", Some("END")));
+        assert_eq!(stop(ChatFinish::Stop, None), ("end_turn", None));
+        assert_eq!(stop(ChatFinish::Length, None), ("max_tokens", None));
+        assert_eq!(stop(ChatFinish::ToolCalls, Some("END")), ("tool_use", None));
     }
 }

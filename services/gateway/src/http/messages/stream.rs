@@ -23,7 +23,7 @@ pub(super) fn events(
     envelope: Envelope,
 ) -> impl Stream<Item = Told> + Send + 'static {
     async_stream::stream! {
-        yield tell("message_start", json!({"message": envelope.message(vec![], None, 0)}));
+        yield tell("message_start", json!({"message": envelope.message(vec![], 0)}));
         yield tell("ping", json!({}));
         let (mut blocks, mut teller) = (Blocks::default(), Teller::default());
         while let Some(event) = events.next().await {
@@ -33,11 +33,12 @@ pub(super) fn events(
                         yield teller.step(step);
                     }
                 }
-                Ok((_, ChatEvent::Finished { reason, completion_tokens, .. })) => {
+                Ok((_, ChatEvent::Finished { reason, completion_tokens, stop, .. })) => {
                     for step in blocks.finish() {
                         yield teller.step(step);
                     }
-                    let delta = json!({"stop_reason": answer::stop_reason(reason), "stop_sequence": null});
+                    let (reason, sequence) = answer::stop(reason, stop.as_deref());
+                    let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
                     let usage = envelope.usage(completion_tokens);
                     yield tell("message_delta", json!({"delta": delta, "usage": usage}));
                     yield tell("message_stop", json!({}));
@@ -128,6 +129,7 @@ mod tests {
                 reason: ChatFinish::ToolCalls,
                 completion_tokens: 5,
                 reasoning_tokens: 1,
+                stop: None,
             }),
         ])
         .await;
@@ -146,6 +148,15 @@ mod tests {
         assert_eq!(object(11)["delta"]["stop_reason"], "tool_use");
         assert_eq!(object(11)["usage"]["output_tokens"], 5);
         assert!(told.iter().all(|(name, object)| object["type"] == **name));
+    }
+
+    #[tokio::test]
+    async fn the_stop_string_that_ended_it_is_named() {
+        let (reason, stop) = (ChatFinish::Stop, Some("END".into()));
+        let end = ChatEvent::Finished { reason, completion_tokens: 5, reasoning_tokens: 0, stop };
+        let told = told(vec![chunk(Delta::Content("a".into())), Ok(end)]).await;
+        let delta = &told[told.len() - 2].1["delta"];
+        assert_eq!(*delta, json!({"stop_reason": "stop_sequence", "stop_sequence": "END"}));
     }
 
     #[tokio::test]

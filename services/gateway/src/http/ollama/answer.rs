@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    chat::{self, ChatEvent, ChatEvents, ChatFinish, ChatStream, ToolCall},
+    chat::{self, ChatEvent, ChatEvents, ChatFinish, ChatMessage, ChatStream, MessagePart, ToolCall},
     http::{
         blocks::{Block, Blocks, Step},
         dialect::Dialect,
@@ -47,7 +47,29 @@ pub(super) struct Answer {
 struct Piece {
     content: String,
     thinking: String,
-    calls: Vec<ToolCall>,
+    /// Each with its arguments, which are an object here.
+    calls: Vec<(ToolCall, Map<String, Value>)>,
+}
+
+impl Piece {
+    /// A call that is no JSON is told as the text that it is.
+    fn add(&mut self, call: ToolCall) {
+        match chat::arguments_of(&call) {
+            Ok(arguments) => self.calls.push((call, arguments)),
+            Err(text) => self.content += &text,
+        }
+    }
+
+    fn whole(message: ChatMessage) -> Self {
+        let mut piece = Self::default();
+        for part in message.parts() {
+            match part {
+                MessagePart::Text(text) => piece.content += &text,
+                MessagePart::Call(call) => piece.add(call),
+            }
+        }
+        Self { thinking: message.reasoning, ..piece }
+    }
 }
 
 /// What is known at the end.
@@ -108,15 +130,13 @@ impl Answer {
     pub(super) async fn whole(&self, started: ChatStream) -> Result<Value, ApiError> {
         let (events, first) = timed(started.events);
         let message = chat::collect(events, 1).await?.pop().ok_or_else(ApiError::no_answer)?;
-        let piece =
-            Piece { content: message.content, thinking: message.reasoning, calls: message.tool_calls };
         let end = End {
             reason: message.reason,
             prompt_tokens: started.prompt_tokens,
             tokens: message.completion_tokens,
             first: first.get().copied(),
         };
-        Ok(self.last(piece, end))
+        Ok(self.last(Piece::whole(message), end))
     }
 
     fn line(&self, piece: Piece, done: bool) -> Value {
@@ -129,7 +149,7 @@ impl Answer {
             beside.insert("thinking".into(), thinking.into());
         }
         if !calls.is_empty() {
-            beside.insert("tool_calls".into(), calls.iter().enumerate().map(call).collect());
+            beside.insert("tool_calls".into(), calls.into_iter().enumerate().map(call).collect());
         }
         match self.form {
             Form::Chat => {
@@ -160,10 +180,7 @@ impl Answer {
     }
 }
 
-/// Arguments are an object here.
-fn call((index, call): (usize, &ToolCall)) -> Value {
-    // A call that a limit has cut is no JSON.
-    let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
+fn call((index, (call, arguments)): (usize, (ToolCall, Map<String, Value>))) -> Value {
     json!({"id": call.id, "function": {"index": index, "name": call.name, "arguments": arguments}})
 }
 
@@ -207,7 +224,9 @@ impl Calls {
             Step::End => match self.open.take() {
                 Some(Block::Call { id, name }) => {
                     let call = ToolCall { id, name, arguments: std::mem::take(&mut self.arguments) };
-                    Some(Piece { calls: vec![call], ..Piece::default() })
+                    let mut piece = Piece::default();
+                    piece.add(call);
+                    Some(piece)
                 }
                 _ => None,
             },
@@ -254,6 +273,7 @@ mod tests {
                 reason: ChatFinish::ToolCalls,
                 completion_tokens: 5,
                 reasoning_tokens: 1,
+                stop: None,
             }),
         ]
     }
@@ -285,6 +305,21 @@ mod tests {
         assert!(misfits("/api/generate", Some("200"), &loaded).is_empty(), "{loaded}");
         let whole = Answer::new(Form::Chat, "m".into()).whole(started(script())).await.expect("an answer");
         assert!(misfits("/api/chat", Some("200"), &whole).is_empty(), "{whole}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_no_json_is_text_in_both_forms() {
+        let script = || {
+            let mut script = script();
+            script[4] = chunk(Delta::Arguments { index: 0, text: ": x}".into() });
+            script
+        };
+        let text = r#"{"name": "f", "arguments": {"x": x}"#;
+        let lines: Vec<Value> = Answer::new(Form::Chat, "m".into()).stream(started(script())).collect().await;
+        assert_eq!(lines[2]["message"], json!({"role": "assistant", "content": text}));
+        let whole = Answer::new(Form::Chat, "m".into()).whole(started(script())).await.expect("an answer");
+        assert_eq!(whole["message"]["content"], format!("a{text}"));
+        assert_eq!(whole["message"]["tool_calls"], Value::Null);
     }
 
     #[tokio::test]

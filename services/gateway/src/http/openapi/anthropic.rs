@@ -150,6 +150,7 @@ struct AnthropicBlock {
 enum AnthropicStopReason {
     EndTurn,
     MaxTokens,
+    StopSequence,
     ToolUse,
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
-    chat::{ChatFinish, ChatMessage},
+    chat::{ChatFinish, ChatMessage, MessagePart},
     http::blocks::Block,
 };
 
@@ -137,17 +137,19 @@ impl Usage {
 
 /// A message that is whole.
 pub(super) fn whole(message: ChatMessage, envelope: &Envelope, usage: Usage) -> Value {
+    let parts = message.parts();
     let mut items = vec![];
     if !message.reasoning.is_empty() {
         items.push(Item::new(Block::Thinking, message.reasoning));
     }
     // An answer without anything has an empty message.
-    if !message.content.is_empty() || message.tool_calls.is_empty() {
-        items.push(Item::new(Block::Text, message.content));
+    if parts.is_empty() {
+        items.push(Item::new(Block::Text, String::new()));
     }
-    for call in message.tool_calls {
-        items.push(Item::new(Block::Call { id: call.id, name: call.name }, call.arguments));
-    }
+    items.extend(parts.into_iter().map(|part| match part {
+        MessagePart::Text(text) => Item::new(Block::Text, text),
+        MessagePart::Call(call) => Item::new(Block::Call { id: call.id, name: call.name }, call.arguments),
+    }));
     let cut = message.reason == ChatFinish::Length;
     let last = items.len().saturating_sub(1);
     let status = |place| if cut && place == last { "incomplete" } else { "completed" };
@@ -172,8 +174,10 @@ mod tests {
             content: "a".into(),
             reasoning: "b".into(),
             tool_calls: vec![call],
+            call_places: vec![1],
             tokens: vec![],
             reason: ChatFinish::Length,
+            stop: None,
             completion_tokens: 3,
             reasoning_tokens: 1,
         };
@@ -192,5 +196,25 @@ mod tests {
         assert_eq!(answer["status"], "incomplete");
         assert_eq!(answer["incomplete_details"], json!({"reason": "max_output_tokens"}));
         assert_eq!(answer["usage"]["total_tokens"], 5);
+    }
+
+    #[test]
+    fn text_behind_a_call_is_an_item_behind_it() {
+        let call = ToolCall { id: "call_1".into(), name: "f".into(), arguments: "{}".into() };
+        let message = ChatMessage {
+            content: "ab".into(),
+            reasoning: String::new(),
+            tool_calls: vec![call],
+            call_places: vec![1],
+            tokens: vec![],
+            reason: ChatFinish::ToolCalls,
+            stop: None,
+            completion_tokens: 3,
+            reasoning_tokens: 0,
+        };
+        let answer = whole(message, &Envelope::new("m", Map::new()), Usage::of(2, 3, 0));
+        let kinds = [0, 1, 2].map(|place| answer["output"][place]["type"].clone());
+        assert_eq!(kinds, ["message", "function_call", "message"].map(Value::from));
+        assert_eq!(answer["output"][2]["content"][0]["text"], "b");
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn events(
         while let Some(event) = events.next().await {
             let (told, ended) = match event {
                 Ok((_, ChatEvent::Chunk(chunk))) => (teller.push(chunk.delta), false),
-                Ok((_, ChatEvent::Finished { reason, completion_tokens, reasoning_tokens })) => {
+                Ok((_, ChatEvent::Finished { reason, completion_tokens, reasoning_tokens, .. })) => {
                     let usage = Usage::of(prompt_tokens, completion_tokens, reasoning_tokens);
                     (teller.finish(reason, usage), true)
                 }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn end(reason: ChatFinish) -> Result<ChatEvent, GenerationError> {
-        Ok(ChatEvent::Finished { reason, completion_tokens: 5, reasoning_tokens: 2 })
+        Ok(ChatEvent::Finished { reason, completion_tokens: 5, reasoning_tokens: 2, stop: None })
     }
 
     fn names(told: &[Told]) -> Vec<&str> {

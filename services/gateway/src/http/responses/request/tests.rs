@@ -124,8 +124,10 @@ fn an_answer_fits_the_document() {
         content: "a".into(),
         reasoning: "b".into(),
         tool_calls: vec![ToolCall { id: "call_1".into(), name: "f".into(), arguments: "{}".into() }],
+        call_places: vec![],
         tokens: vec![],
         reason: ChatFinish::Length,
+        stop: None,
         completion_tokens: 3,
         reasoning_tokens: 1,
     };
