@@ -166,8 +166,8 @@ impl Asked {
     }
 }
 
-/// Whether so many inputs may be in one request to a model with hidden states of this size, and whether that is the size
-/// that is wanted: hidden states cannot be cut short, their first numbers alone say little.
+/// Whether so many inputs may be in one request to a model with hidden states of this size, and whether that is the
+/// size that is wanted: hidden states cannot be cut short, their first numbers alone say little.
 pub(super) fn check(inputs: usize, dimensions: Option<u32>, hidden: u32) -> Result<(), ApiError> {
     if let Some(wanted) = dimensions.filter(|wanted| *wanted != hidden) {
         return Err(ApiError::invalid("dimensions", format!("this model has {hidden}, got {wanted}")));

@@ -56,7 +56,7 @@ fn leave_unknown(fields: &mut Fields, format: &Value) {
 
 fn response_format(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
     let Value::Object(mut format) = value else {
-        return Err(ApiError::invalid(name, format!("must be an object, got {}", short(value))));
+        return Err(ApiError::invalid(name, format!("must be an object, got {}", short(&value))));
     };
     let kind = format.remove("type").unwrap_or_default();
     match kind.as_str() {
@@ -78,7 +78,7 @@ fn response_format(name: &str, value: Value) -> Result<Option<Grammar>, ApiError
             json(&format!("{name}.schema"), given.remove("schema").unwrap_or_default())
         }
         _ => {
-            let what = format!("must be text, json_object or json_schema, got {}", short(kind));
+            let what = format!("must be text, json_object or json_schema, got {}", short(&kind));
             Err(ApiError::invalid(&format!("{name}.type"), what))
         }
     }
@@ -87,7 +87,7 @@ fn response_format(name: &str, value: Value) -> Result<Option<Grammar>, ApiError
 /// One of several members.
 fn structured_outputs(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
     let Value::Object(mut given) = value else {
-        return Err(ApiError::invalid(name, format!("must be an object, got {}", short(value))));
+        return Err(ApiError::invalid(name, format!("must be an object, got {}", short(&value))));
     };
     given.retain(|_, value| !value.is_null() && *value != false);
     let members: [(&str, Read); 5] =
@@ -276,7 +276,9 @@ mod tests {
             json!({"type": "json_schema", "odd": 1, "json_schema": {"schema": {}, "x": 1, "y": null}});
         let mut fields = Fields::of("response_format", format);
         take(&mut fields).expect("taken");
-        assert_eq!(fields.finish().names(), ["response_format.json_schema.x", "response_format.odd"]);
+        let mut names = fields.finish().names().to_vec();
+        names.sort();
+        assert_eq!(names, ["response_format.json_schema.x", "response_format.odd"]);
     }
 
     #[test]

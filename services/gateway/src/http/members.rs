@@ -76,7 +76,7 @@ impl Members {
 /// The objects of a list at a place in the request.
 pub(super) fn objects(path: &str, list: Value) -> Result<Vec<Members>, ApiError> {
     let Value::Array(list) = list else {
-        return Err(ApiError::invalid(path, format!("must be a list, got {}", short(list))));
+        return Err(ApiError::invalid(path, format!("must be a list, got {}", short(&list))));
     };
     list.into_iter()
         .enumerate()

@@ -82,7 +82,7 @@ fn role(given: &mut Members) -> Result<&'static str, ApiError> {
         Some("assistant") => Ok("assistant"),
         Some("tool" | "function") => Ok("tool"),
         _ => {
-            let what = format!("must be system, developer, user, assistant or tool, got {}", short(role));
+            let what = format!("must be system, developer, user, assistant or tool, got {}", short(&role));
             Err(given.wrong("role", what))
         }
     }

@@ -48,7 +48,7 @@ fn choice(fields: &mut Fields, offered: &[Tool]) -> Result<ToolChoice, ApiError>
                 "auto" => ToolChoice::Auto,
                 "required" if field == "tool_choice" => ToolChoice::Required,
                 _ => {
-                    let what = format!("must be none, auto, required or a function, got {:?}", short(word));
+                    let what = format!("must be none, auto, required or a function, got {:?}", short(&word));
                     return Err(ApiError::invalid(field, what));
                 }
             },

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::Value;
 use swarm_types::TokenId;
 
 use super::{answer::nanos, models};
@@ -30,7 +31,7 @@ struct Answer {
     embeddings: Vec<Vec<f32>>,
     prompt_eval_count: u64,
     /// Nanoseconds.
-    total_duration: u64,
+    total_duration: Value,
     load_duration: u64,
 }
 
@@ -108,7 +109,7 @@ pub(in crate::http) async fn embed_one(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
