@@ -9,6 +9,7 @@ mod busy;
 mod chat;
 mod completions;
 mod config;
+mod conversation;
 mod cors;
 mod dialect;
 mod embeddings;
@@ -32,8 +33,10 @@ mod paths;
 mod requests;
 mod responses;
 mod routes;
+mod short;
 mod sse;
 mod status;
+mod texts;
 mod tokens;
 mod usage;
 

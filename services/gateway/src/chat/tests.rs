@@ -4,8 +4,9 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use gguf::tiny::TinyModel;
-use serde_json::json;
+use serde_json::{Map, json};
 use swarm_types::{Grammar, SamplingParams, TokenId};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -23,6 +24,8 @@ use crate::{
 struct Script {
     tokens: Vec<TokenId>,
     asked: mpsc::Sender<GenerationRequest>,
+    /// Grammars read the model's file when the first of them comes.
+    _model: TempDir,
 }
 
 impl Generate for Script {
@@ -47,7 +50,7 @@ fn chatter(answer: &str) -> (Chatter, mpsc::Receiver<GenerationRequest>) {
     let model = Arc::new(ServedModel::load(&path).expect("a model"));
     let tokens = model.tokenizer().encode(answer).expect("encoded");
     let (asked, told) = mpsc::channel(8);
-    (Chatter::new(Completer::new(model, Arc::new(Script { tokens, asked }))), told)
+    (Chatter::new(Completer::new(model, Arc::new(Script { tokens, asked, _model: dir }))), told)
 }
 
 fn request() -> ChatRequest {
@@ -118,10 +121,12 @@ async fn a_call_that_must_be_is_held_by_a_grammar() {
     for (tool_choice, parallel_tool_calls) in [(ToolChoice::Required, false), (named, true)] {
         let request = ChatRequest { tool_choice, parallel_tool_calls, ..request() };
         assert_eq!(messages(&chatter, request).await[0].tool_calls.len(), 1);
-        let grammar = asked.recv().await.expect("asked").grammar;
+        let held = asked.recv().await.expect("asked").grammar;
         let head = r#""{\"name\": \"get_time\", \"arguments\": ""#;
-        let lark = format!("start: call\ncall: f0\nf0: {head} %json {{\"type\":\"object\"}} \"}}\"\n");
-        assert_eq!(grammar, Some(Grammar::Lark(lark.into())));
+        let object = Map::from_iter([("type".to_owned(), "object".into())]);
+        let schema = grammar::on_one_line(object);
+        let lark = format!("start: call\ncall: f0\nf0: {head} %json {schema} \"}}\"\n");
+        assert_eq!(held, Some(Grammar::Lark(lark.into())));
     }
 }
 

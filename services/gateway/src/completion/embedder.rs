@@ -7,9 +7,26 @@ use super::{Completer, CompletionRequest};
 use crate::{
     clients::Principal,
     generation::{GenerationError, GenerationEvent, Operation},
+    text::TextError,
 };
 
 impl Completer {
+    /// The first tokens of a text, as many as the context holds.
+    ///
+    /// # Errors
+    /// `input` when it cannot be tokenized.
+    pub(crate) async fn encode_cut(&self, text: String) -> Result<Vec<TokenId>, GenerationError> {
+        let context = self.model().context_length() as usize;
+        let encoded = self.blocking(move |model| {
+            // What is behind it could only be cut off again.
+            let enough = (context + 1).saturating_mul(model.tokenizer().longest_token());
+            let mut tokens = model.tokenizer().encode(beginning(&text, enough))?;
+            tokens.truncate(context);
+            Ok::<_, TextError>(tokens)
+        });
+        encoded.await?.map_err(|error| GenerationError::invalid(Operation::Embeddings.input(), error))
+    }
+
     /// Whether the model can read so many tokens for an embedding.
     ///
     /// # Errors
@@ -46,6 +63,15 @@ impl Completer {
     }
 }
 
+/// At most so many bytes of a text, up to the end of a character.
+fn beginning(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// Reads a prompt and goes on with nothing.
 fn reading(principal: Principal, prompt: Vec<TokenId>) -> CompletionRequest {
     CompletionRequest {
@@ -60,5 +86,17 @@ fn reading(principal: Principal, prompt: Vec<TokenId>) -> CompletionRequest {
         ignore_eos: false,
         named_tokens: vec![],
         score_prompt: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (bytes, expected) in [(0, ""), (1, "a"), (2, "a"), (3, "aé"), (9, "aé")] {
+            assert_eq!(beginning("aé", bytes), expected, "{bytes}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use answer::Answer;
 use request::Asked;
 
 use super::{
-    Api,
+    Api, conversation,
     error::ApiError,
     fields::Fields,
     sse::{self, Envelope},
@@ -33,15 +33,16 @@ pub(super) async fn complete(
     let count = asked.chat.choices as usize;
     let started = api.chatter.start(asked.chat).await;
     let chat = started.map_err(|error| ApiError::from(error).about(GRAMMAR, asked.grammar_field))?;
+    let events = conversation::held_by(chat.events, asked.grammar_field);
     let usage = Usage::of_prompts(chat.prompt_tokens);
     let completer = api.completer;
     let answer = Answer { completer, logprobs: asked.logprobs, path_times: asked.path_times };
     let model = answer.completer.model();
     if asked.stream {
         let envelope = Envelope::new("chatcmpl", "chat.completion.chunk", model);
-        return Ok(noted.tell(sse::respond(answer.stream(chat.events, count, envelope, usage, asked.usage))));
+        return Ok(noted.tell(sse::respond(answer.stream(events, count, envelope, usage, asked.usage))));
     }
     let envelope = Envelope::new("chatcmpl", "chat.completion", model);
-    let messages = chat::collect(chat.events, count).await?;
+    let messages = chat::collect(events, count).await?;
     Ok(noted.tell(Json(answer.whole(messages, &envelope, usage)).into_response()))
 }

@@ -6,12 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::{Stream, StreamExt};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use swarm_types::{MAX_TOP_LOGPROBS, TokenId};
 
 use super::{
-    Api,
+    Api, conversation,
     error::ApiError,
     fields::Fields,
     grammar::{self, Held},
@@ -19,6 +18,7 @@ use super::{
     logprobs::Lists,
     params::{MaxTokens, Params, StreamUsage},
     sse::{self, Envelope},
+    texts::{self, Given},
     usage::Usage,
 };
 use crate::{
@@ -34,22 +34,6 @@ use crate::{
 const DEFAULT_MAX_TOKENS: u32 = 16;
 /// Prompts times choices.
 const MAX_CHOICES: usize = 128;
-
-/// The forms that a prompt may have.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Prompts {
-    Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<u32>),
-    TokenLists(Vec<Vec<u32>>),
-}
-
-/// A prompt as it was given.
-enum Given {
-    Text(String),
-    Tokens(Vec<TokenId>),
-}
 
 /// What was asked.
 struct Asked {
@@ -114,6 +98,7 @@ pub(super) async fn complete(
     let requests = prompts.iter().enumerate().map(request).collect();
     let started = choices::start(&api.completer, requests).await;
     let events = started.map_err(|error| ApiError::from(error).about(GRAMMAR, held.field))?;
+    let events = conversation::held_by(events, held.field);
     let envelope = Envelope::new("cmpl", "text_completion", api.completer.model());
     let answer = Answer { completer: api.completer.clone(), how, prompts };
     if params.stream {
@@ -162,23 +147,10 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 }
 
 fn prompts(fields: &mut Fields) -> Result<Vec<Given>, ApiError> {
-    let Some(value) = fields.take_value("prompt") else {
-        return Err(ApiError::invalid("prompt", "missing: give a text or token ids"));
-    };
-    let tokens = |ids: Vec<u32>| Given::Tokens(ids.into_iter().map(TokenId).collect());
-    let prompts = match Prompts::deserialize(value) {
-        Ok(Prompts::Text(text)) => vec![Given::Text(text)],
-        Ok(Prompts::Texts(texts)) => texts.into_iter().map(Given::Text).collect(),
-        Ok(Prompts::Tokens(ids)) => vec![tokens(ids)],
-        Ok(Prompts::TokenLists(lists)) => lists.into_iter().map(tokens).collect(),
-        Err(_) => {
-            let message = "must be a text, token ids, or a list of either";
-            return Err(ApiError::invalid("prompt", message));
-        }
-    };
-    match prompts.is_empty() {
-        true => Err(ApiError::invalid("prompt", "must not be empty")),
-        false => Ok(prompts),
+    match texts::take(fields, "prompt")? {
+        None => Err(ApiError::invalid("prompt", "missing: give a text or token ids")),
+        Some(prompts) if prompts.is_empty() => Err(ApiError::invalid("prompt", "must not be empty")),
+        Some(prompts) => Ok(prompts),
     }
 }
 

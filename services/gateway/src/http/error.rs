@@ -11,7 +11,7 @@ use axum::{
 use serde_json::{Value, json};
 use swarm_process::bodies::BodyError;
 
-use super::dialect::Dialect;
+use super::{dialect::Dialect, short::short};
 use crate::{
     clients::{Denied, whole_seconds},
     completion::StartError,
@@ -65,7 +65,7 @@ impl ApiError {
 
     /// A field that nobody knows.
     pub(super) fn unknown(param: &str) -> Self {
-        Self::invalid(param, "unknown field: check its spelling, or leave it out")
+        Self::invalid(&short(param), "unknown field: check its spelling, or leave it out")
             .with_code("unknown_parameter")
     }
 
@@ -76,7 +76,7 @@ impl ApiError {
     }
 
     pub(super) fn model_not_found(asked: &str, served: &str) -> Self {
-        let message = format!("model: {asked:?} is not served here, {served:?} is");
+        let message = format!("model: {:?} is not served here, {served:?} is", short(asked));
         let error = Self::new(StatusCode::NOT_FOUND, INVALID, message);
         Self { param: Some("model".into()), ..error }.with_code("model_not_found")
     }
@@ -130,10 +130,19 @@ impl ApiError {
         }
         // Most messages begin with it.
         let message = match self.message.strip_prefix(field) {
-            Some(rest) if rest.starts_with(':') => format!("{named}{rest}"),
-            _ => self.message,
+            Some(rest) if rest.starts_with([':', ' ']) => format!("{named}{rest}"),
+            // That of a prompt which is too long speaks of it twice.
+            _ => self.message.replace(&format!("the {field}"), &format!("the {named}")),
         };
         Self { param: Some(named.into()), message, ..self }
+    }
+
+    /// The same, where the field stands inside of another.
+    pub(super) fn within(self, outer: &str) -> Self {
+        match self.param.clone() {
+            Some(field) => self.about(&field, &format!("{outer}.{field}")),
+            None => self,
+        }
     }
 
     /// OpenAI's form: `{"error": {…}}`.
@@ -141,7 +150,8 @@ impl ApiError {
         self.body_in(Dialect::OpenAi)
     }
 
-    /// As the clients of this dialect read it. All have OpenAI's code and field, which others read over.
+    /// As the clients of this dialect read it. Only OpenAI's has members for code and field; in the others the message
+    /// names the field.
     pub(super) fn body_in(&self, dialect: Dialect) -> Value {
         match dialect {
             Dialect::OpenAi => json!({"error": {

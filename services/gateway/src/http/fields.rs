@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Number, Value};
 
-use super::{error::ApiError, ignored::Ignored};
+use super::{error::ApiError, ignored::Ignored, short::short};
 
 /// The fields of a JSON object that were not taken yet. `null` counts as absent everywhere.
 #[derive(Clone, PartialEq, Debug)]
@@ -36,7 +36,7 @@ impl Fields {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match T::deserialize(whole(value)) {
                 Ok(value) => Ok(Some(value)),
-                Err(error) => Err(ApiError::invalid(name, error)),
+                Err(error) => Err(ApiError::invalid(name, short(error))),
             },
         }
     }
@@ -45,7 +45,7 @@ impl Fields {
     pub(super) fn take_whole(&mut self, name: &str) -> Result<Option<i64>, ApiError> {
         let Some(value) = self.take_value(name) else { return Ok(None) };
         let number = whole(value);
-        let wrong = || ApiError::invalid(name, format!("must be a whole number, got {number}"));
+        let wrong = || ApiError::invalid(name, format!("must be a whole number, got {}", short(&number)));
         number.as_i64().ok_or_else(wrong).map(Some)
     }
 
@@ -102,6 +102,14 @@ impl Fields {
     /// A part of a field that was taken, and that nobody knows.
     pub(super) fn leave(&mut self, part: String) {
         self.0.insert(part, Value::Bool(true));
+    }
+
+    /// The same for all members of an object but those that are known; `path` is the way to it.
+    pub(super) fn leave_others(&mut self, path: &str, object: &Value, known: &[&str]) {
+        let members = object.as_object().into_iter().flatten();
+        for (name, _) in members.filter(|(name, value)| !value.is_null() && !known.contains(&name.as_str())) {
+            self.leave(format!("{path}.{name}"));
+        }
     }
 
     /// The names that nobody took.

@@ -1,12 +1,12 @@
-//! What dialects have in common about functions and schemas: they write them in other places, but mean the same.
+//! What dialects have in common about functions: they write them in other places, but mean the same.
 
-use serde_json::{Value, json};
-use swarm_types::Grammar;
+use serde_json::Value;
 
 use super::{
     error::ApiError,
     fields::Fields,
     members::{Members, objects},
+    short::short,
 };
 use crate::chat::{Tool, tools};
 
@@ -16,7 +16,9 @@ pub(super) fn function(mut given: Members, parameters: &str) -> Result<Tool, Api
         None => tools::no_parameters(),
         Some(schema @ Value::Object(_)) => schema,
         Some(other) => {
-            return Err(given.wrong(parameters, format!("must be a JSON Schema, an object, got {other}")));
+            return Err(
+                given.wrong(parameters, format!("must be a JSON Schema, an object, got {}", short(other)))
+            );
         }
     };
     Ok(Tool {
@@ -31,7 +33,9 @@ pub(super) fn function(mut given: Members, parameters: &str) -> Result<Tool, Api
 pub(super) fn nested(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
     each(fields, "tools", ".function.name", |mut tool| match tool.text("type")?.as_deref() {
         None | Some("function") => function(tool.object("function")?, "parameters"),
-        Some(kind) => Err(tool.wrong("type", format!("only function is supported here, got {kind:?}"))),
+        Some(kind) => {
+            Err(tool.wrong("type", format!("only function is supported here, got {:?}", short(kind))))
+        }
     })
 }
 
@@ -55,26 +59,14 @@ pub(super) fn each(
 pub(super) fn check_choice(name: &str, tools: &[Tool]) -> Result<(), ApiError> {
     match tools.iter().any(|tool| tool.name == name) {
         true => Ok(()),
-        false => Err(ApiError::invalid("tool_choice", format!("{name:?} is not among the tools"))),
+        false => Err(ApiError::invalid("tool_choice", format!("{:?} is not among the tools", short(name)))),
     }
-}
-
-/// A JSON document of this schema; `field` is where it was given.
-pub(super) fn schema(field: &str, schema: &Value) -> Result<Grammar, ApiError> {
-    if !schema.is_object() {
-        return Err(ApiError::invalid(field, "must be a JSON Schema: an object"));
-    }
-    let grammar = Grammar::JsonSchema(schema.to_string().into());
-    grammar.validated().map_err(|error| ApiError::invalid(field, error))
-}
-
-/// Any JSON object.
-pub(super) fn any_object() -> Grammar {
-    Grammar::JsonSchema(json!({"type": "object"}).to_string().into())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(tools: Value) -> Result<Vec<Tool>, ApiError> {

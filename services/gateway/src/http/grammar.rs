@@ -1,15 +1,18 @@
 //! What a text must be like, by any of the names that servers have for it.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use swarm_types::Grammar;
 
-use super::{error::ApiError, fields::Fields};
+use super::{error::ApiError, fields::Fields, short::short};
 
 /// Takes what the text must be like, if anything. Only one of the fields may say something.
 pub(super) fn take(fields: &mut Fields) -> Result<Held, ApiError> {
     let mut found: Option<(&'static str, Grammar)> = None;
     for (name, read) in FIELDS {
         let Some(value) = fields.take_value(name) else { continue };
+        if name == RESPONSE_FORMAT {
+            leave_unknown(fields, &value);
+        }
         let Some(grammar) = read(name, value)? else { continue };
         if let Some((first, _)) = found {
             return Err(ApiError::invalid(name, format!("not together with {first}: give one of them")));
@@ -30,29 +33,38 @@ pub(super) struct Held {
 
 type Read = fn(&str, Value) -> Result<Option<Grammar>, ApiError>;
 
+/// OpenAI's field.
+const RESPONSE_FORMAT: &str = "response_format";
+
 /// The fields that may say it.
 const FIELDS: [(&str, Read); 7] = [
-    ("response_format", response_format),
+    (RESPONSE_FORMAT, response_format),
     ("structured_outputs", structured_outputs),
-    ("guided_json", schema),
+    ("guided_json", json),
     ("guided_regex", regex),
     ("guided_choice", choice),
     ("guided_grammar", lark),
     ("grammar", lark),
 ];
 
-/// OpenAI's field.
+/// Its members that nobody knows.
+fn leave_unknown(fields: &mut Fields, format: &Value) {
+    fields.leave_others(RESPONSE_FORMAT, format, &["type", "schema", "json_schema"]);
+    let below = format!("{RESPONSE_FORMAT}.json_schema");
+    fields.leave_others(&below, &format["json_schema"], &["name", "description", "schema", "strict"]);
+}
+
 fn response_format(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
     let Value::Object(mut format) = value else {
-        return Err(ApiError::invalid(name, format!("must be an object, got {value}")));
+        return Err(ApiError::invalid(name, format!("must be an object, got {}", short(&value))));
     };
     let kind = format.remove("type").unwrap_or_default();
     match kind.as_str() {
         Some("text") => Ok(None),
         // Not OpenAI's: a schema may be here too.
         Some("json_object") => match format.remove("schema").filter(|given| !given.is_null()) {
-            Some(given) => schema(&format!("{name}.schema"), given),
-            None => any_object(),
+            Some(given) => json(&format!("{name}.schema"), given),
+            None => Ok(Some(any_object())),
         },
         Some("json_schema") => {
             let name = format!("{name}.json_schema");
@@ -63,10 +75,10 @@ fn response_format(name: &str, value: Value) -> Result<Option<Grammar>, ApiError
                 return Err(ApiError::invalid(&format!("{name}.name"), "must be a text"));
             }
             // Also where it is not strict: nobody minds.
-            schema(&format!("{name}.schema"), given.remove("schema").unwrap_or_default())
+            json(&format!("{name}.schema"), given.remove("schema").unwrap_or_default())
         }
         _ => {
-            let what = format!("must be text, json_object or json_schema, got {kind}");
+            let what = format!("must be text, json_object or json_schema, got {}", short(&kind));
             Err(ApiError::invalid(&format!("{name}.type"), what))
         }
     }
@@ -75,15 +87,18 @@ fn response_format(name: &str, value: Value) -> Result<Option<Grammar>, ApiError
 /// One of several members.
 fn structured_outputs(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
     let Value::Object(mut given) = value else {
-        return Err(ApiError::invalid(name, format!("must be an object, got {value}")));
+        return Err(ApiError::invalid(name, format!("must be an object, got {}", short(&value))));
     };
-    given.retain(|_, value| !value.is_null() && *value != json!(false));
+    given.retain(|_, value| !value.is_null() && *value != false);
     let members: [(&str, Read); 5] =
-        [("json", schema), ("regex", regex), ("choice", choice), ("grammar", lark), ("json_object", any)];
+        [("json", json), ("regex", regex), ("choice", choice), ("grammar", lark), ("json_object", any)];
     let (known, unknown): (Map<_, _>, Map<_, _>) =
         given.into_iter().partition(|(key, _)| members.iter().any(|(member, _)| member == key));
     if let Some(key) = unknown.keys().next() {
-        return Err(ApiError::unsupported(&format!("{name}.{key}"), "not supported here, leave it out"));
+        return Err(ApiError::unsupported(
+            &format!("{name}.{}", short(key)),
+            "not supported here, leave it out",
+        ));
     }
     let mut known = known.into_iter();
     match (known.next(), known.next()) {
@@ -99,32 +114,40 @@ fn structured_outputs(name: &str, value: Value) -> Result<Option<Grammar>, ApiEr
     }
 }
 
-/// A JSON Schema, itself or as a text.
-fn schema(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
+fn json(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
+    schema(name, value).map(Some)
+}
+
+/// A JSON document of this schema, which is given as itself or as a text.
+pub(super) fn schema(name: &str, value: Value) -> Result<Grammar, ApiError> {
     let schema = match value {
         Value::String(text) => serde_json::from_str(&text)
             .map_err(|error| ApiError::invalid(name, format!("must be a JSON Schema: {error}")))?,
         value => value,
     };
     match schema {
-        Value::Object(_) | Value::Bool(_) => Ok(Some(Grammar::JsonSchema(schema.to_string().into()))),
+        Value::Object(_) | Value::Bool(_) => {
+            let grammar = Grammar::JsonSchema(schema.to_string().into());
+            grammar.validated().map_err(|error| ApiError::invalid(name, error))
+        }
         Value::Null => Err(ApiError::invalid(name, "missing: give a JSON Schema")),
         other => Err(ApiError::invalid(
             name,
-            format!("must be a JSON Schema, an object or a boolean, got {other}"),
+            format!("must be a JSON Schema, an object or a boolean, got {}", short(other)),
         )),
     }
 }
 
-fn any_object() -> Result<Option<Grammar>, ApiError> {
-    Ok(Some(Grammar::JsonSchema(json!({"type": "object"}).to_string().into())))
+/// Any JSON object.
+pub(super) fn any_object() -> Grammar {
+    Grammar::JsonSchema(r#"{"type":"object"}"#.into())
 }
 
 /// `true`: any JSON object.
 fn any(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
     match value {
-        Value::Bool(true) => any_object(),
-        other => Err(ApiError::invalid(name, format!("must be true or false, got {other}"))),
+        Value::Bool(true) => Ok(Some(any_object())),
+        other => Err(ApiError::invalid(name, format!("must be true or false, got {}", short(other)))),
     }
 }
 
@@ -139,7 +162,9 @@ fn lark(name: &str, value: Value) -> Result<Option<Grammar>, ApiError> {
 fn text(name: &str, value: Value) -> Result<String, ApiError> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Ok(text),
-        other => Err(ApiError::invalid(name, format!("must be a text that is not empty, got {other}"))),
+        other => {
+            Err(ApiError::invalid(name, format!("must be a text that is not empty, got {}", short(other))))
+        }
     }
 }
 
@@ -170,6 +195,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(body: Value) -> Result<Option<Grammar>, ApiError> {
@@ -241,5 +268,22 @@ mod tests {
             let error = read(body.clone()).expect_err(param).body_json();
             assert_eq!(error["error"]["param"], param, "{body}");
         }
+    }
+
+    #[test]
+    fn members_that_nobody_knows_are_named() {
+        let format =
+            json!({"type": "json_schema", "odd": 1, "json_schema": {"schema": {}, "x": 1, "y": null}});
+        let mut fields = Fields::of("response_format", format);
+        take(&mut fields).expect("taken");
+        let mut names = fields.finish().names().to_vec();
+        names.sort();
+        assert_eq!(names, ["response_format.json_schema.x", "response_format.odd"]);
+    }
+
+    #[test]
+    fn a_refusal_repeats_little_of_what_was_sent() {
+        let sent = json!({"guided_regex": ["x".repeat(100_000)], "response_format": "x".repeat(100_000)});
+        assert!(read(sent).expect_err("refused").body_json().to_string().len() < 400);
     }
 }

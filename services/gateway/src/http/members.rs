@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
+use super::{error::ApiError, short::short};
 
 /// The members of an object that were not taken yet. `null` counts as absent.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,7 +17,7 @@ impl Members {
         match value {
             Value::Object(members) => Ok(Self { path, members }),
             Value::Null => Err(ApiError::invalid(&path, "missing: give an object")),
-            other => Err(ApiError::invalid(&path, format!("must be an object, got {other}"))),
+            other => Err(ApiError::invalid(&path, format!("must be an object, got {}", short(other)))),
         }
     }
 
@@ -39,7 +39,7 @@ impl Members {
         match self.value(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong(name, format!("must be a text, got {other}"))),
+            Some(other) => Err(self.wrong(name, format!("must be a text, got {}", short(other)))),
         }
     }
 
@@ -51,7 +51,7 @@ impl Members {
         match self.value(name) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
-            Some(other) => Err(self.wrong(name, format!("must be true or false, got {other}"))),
+            Some(other) => Err(self.wrong(name, format!("must be true or false, got {}", short(other)))),
         }
     }
 
@@ -76,7 +76,7 @@ impl Members {
 /// The objects of a list at a place in the request.
 pub(super) fn objects(path: &str, list: Value) -> Result<Vec<Members>, ApiError> {
     let Value::Array(list) = list else {
-        return Err(ApiError::invalid(path, format!("must be a list, got {list}")));
+        return Err(ApiError::invalid(path, format!("must be a list, got {}", short(&list))));
     };
     list.into_iter()
         .enumerate()

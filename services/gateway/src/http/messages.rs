@@ -1,6 +1,7 @@
 //! `POST /v1/messages` and `POST /v1/messages/count_tokens`: Anthropic's API.
 
 mod answer;
+mod known;
 mod request;
 mod stream;
 
@@ -11,14 +12,14 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Api, error::ApiError, fields::Fields, params, sse};
+use super::{Api, conversation, error::ApiError, fields::Fields, params, sse};
 use crate::{
     chat::{self, ChatStream},
     clients::Principal,
     completion::GRAMMAR,
 };
 use answer::Envelope;
-use request::{Asked, Purpose};
+use request::{Asked, Purpose, SCHEMA};
 
 pub(super) async fn create(
     State(api): State<Api>,
@@ -30,7 +31,8 @@ pub(super) async fn create(
     let noted = api.unknown_fields.note(ignored)?;
     principal.may_use(api.completer.model().names())?;
     let started = api.chatter.start(request).await;
-    let ChatStream { prompt_tokens, events } = started.map_err(|error| from_format(error.into()))?;
+    let ChatStream { prompt_tokens, events } = started.map_err(|error| named(error.into()))?;
+    let events = conversation::held_by(events, SCHEMA);
     let envelope = Envelope::new(api.completer.model().id(), prompt_tokens);
     if stream {
         return Ok(noted.tell(sse::named(stream::events(events, envelope))));
@@ -40,9 +42,9 @@ pub(super) async fn create(
     Ok(noted.tell(Json(envelope.whole(message)).into_response()))
 }
 
-/// What is wrong with the grammar is said of the field that it came as.
-fn from_format(error: ApiError) -> ApiError {
-    error.about(GRAMMAR, "output_config.format.schema")
+/// What is wrong is said of the field that it came as.
+fn named(error: ApiError) -> ApiError {
+    error.about(GRAMMAR, SCHEMA).about("stop", "stop_sequences")
 }
 
 /// How many tokens the same would have as a prompt.
@@ -55,6 +57,20 @@ pub(super) async fn count(
     let (Asked { request, .. }, ignored) = Asked::read(fields, &principal, Purpose::Count)?;
     let noted = api.unknown_fields.note(ignored)?;
     principal.may_use(api.completer.model().names())?;
-    let prompt = api.chatter.prompt(request).await.map_err(|error| from_format(error.into()))?;
+    let prompt = api.chatter.prompt(request).await.map_err(|error| named(error.into()))?;
     Ok(noted.tell(Json(json!({"input_tokens": prompt.len()})).into_response()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::GenerationError;
+
+    #[test]
+    fn what_is_wrong_is_said_of_the_field_that_it_came_as() {
+        for (field, expected) in [(GRAMMAR, SCHEMA), ("stop", "stop_sequences"), ("messages", "messages")] {
+            let told = named(GenerationError::invalid(field, "x").into()).body_json();
+            assert_eq!(told["error"]["message"], format!("{expected}: x"));
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::{
     Api,
     error::ApiError,
     fields::{Fields, whole},
+    short::short,
 };
 
 /// As OpenAI's API has it.
@@ -207,14 +208,18 @@ fn stop_tokens(fields: &mut Fields) -> Result<Vec<TokenId>, ApiError> {
 fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
     let Some(value) = fields.take_value("seed").map(whole) else { return Ok(Uuid::new_v4().as_u64_pair().0) };
     let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
-    number.ok_or_else(|| ApiError::invalid("seed", format!("must be an integer of 64 bits, got {value}")))
+    number.ok_or_else(|| {
+        ApiError::invalid("seed", format!("must be an integer of 64 bits, got {}", short(&value)))
+    })
 }
 
 fn logit_bias(fields: &mut Fields) -> Result<BTreeMap<TokenId, f32>, ApiError> {
     let given: BTreeMap<String, f32> = fields.take("logit_bias")?.unwrap_or_default();
     let bias = |(id, bias): (String, f32)| match id.parse() {
         Ok(id) => Ok((TokenId(id), bias)),
-        Err(_) => Err(ApiError::invalid("logit_bias", format!("keys must be token ids, got {id:?}"))),
+        Err(_) => {
+            Err(ApiError::invalid("logit_bias", format!("keys must be token ids, got {:?}", short(id))))
+        }
     };
     given.into_iter().map(bias).collect()
 }

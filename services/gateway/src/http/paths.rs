@@ -12,9 +12,9 @@ use axum::{
 };
 use tower::{ServiceExt, service_fn};
 
-/// What OpenAI's API has under `/v1` and others have without it.
-const WITHOUT_VERSION: [&str; 5] =
-    ["/chat/completions", "/completions", "/embeddings", "/models", "/responses"];
+/// What OpenAI's and Anthropic's APIs have under `/v1` and others have without it.
+const WITHOUT_VERSION: [&str; 6] =
+    ["/chat/completions", "/completions", "/embeddings", "/messages", "/models", "/responses"];
 
 /// The same, for paths as clients write them.
 pub(super) fn forgiving(routes: Router) -> Router {
@@ -71,6 +71,12 @@ mod tests {
             ("/chat/completions", Some("/v1/chat/completions")),
             ("/modelsx", None),
             ("/responses", Some("/v1/responses")),
+            ("/messages", Some("/v1/messages")),
+            ("/messages/count_tokens", Some("/v1/messages/count_tokens")),
+            ("/embeddings", Some("/v1/embeddings")),
+            ("/api/embeddings", None),
+            ("/api/embed/", Some("/api/embed")),
+            ("/tokenize", None),
             ("/api/chat/", Some("/api/chat")),
             ("//", Some("/")),
             ("http://host:1//metrics/", Some("http://host:1/metrics")),

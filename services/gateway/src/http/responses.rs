@@ -10,14 +10,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, error::ApiError, fields::Fields, params, sse};
+use super::{Api, conversation, error::ApiError, fields::Fields, params, sse};
 use crate::{
     chat::{self, ChatStream},
     clients::Principal,
     completion::GRAMMAR,
 };
 use answer::{Envelope, Usage};
-use request::Asked;
+use request::{Asked, SCHEMA};
 
 pub(super) async fn create(
     State(api): State<Api>,
@@ -31,9 +31,9 @@ pub(super) async fn create(
     let Asked { request, stream, echo } = asked;
     let envelope = Envelope::new(api.completer.model().id(), echo);
     let started = api.chatter.start(request).await;
-    let ChatStream { prompt_tokens, events } = started.map_err(|error| {
-        ApiError::from(error).about("messages", "input").about(GRAMMAR, "text.format.schema")
-    })?;
+    let ChatStream { prompt_tokens, events } =
+        started.map_err(|error| ApiError::from(error).about("messages", "input").about(GRAMMAR, SCHEMA))?;
+    let events = conversation::held_by(events, SCHEMA);
     if stream {
         return Ok(noted.tell(sse::named(stream::events(events, envelope, prompt_tokens))));
     }

@@ -6,6 +6,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use swarm_types::TokenId;
 
@@ -23,6 +24,11 @@ use crate::{
     clients::Principal,
     text::{Chat, Tokenizer},
 };
+
+/// Bytes of a text that becomes tokens: more than any context holds.
+const MAX_TEXT: usize = 1 << 20;
+/// Bytes of a text that comes of tokens: whatever `/tokenize` gives comes back, with the token that begins it.
+const MAX_TOLD: usize = 2 << 20;
 
 /// What is to be tokenized.
 #[derive(Debug)]
@@ -45,6 +51,15 @@ struct Asked {
     with_names: bool,
 }
 
+/// The tokens.
+#[derive(Serialize)]
+struct Tokenized {
+    count: usize,
+    max_model_len: u32,
+    tokens: Vec<u32>,
+    token_strs: Option<Vec<String>>,
+}
+
 pub(super) async fn tokenize(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
@@ -58,18 +73,21 @@ pub(super) async fn tokenize(
     let tokens = match asked.given {
         Given::Text { text, begin } => api.completer.tokenize(text, begin).await?,
         Given::Chat { chat, tools } => {
-            let request = ChatRequest { tools, ..ChatRequest::new(principal, chat) };
+            let request = ChatRequest { tools, ..ChatRequest::new(principal.clone(), chat) };
             api.chatter.prompt(request).await?
         }
     };
-    let name = |token: &TokenId| model.tokenizer().name(*token);
-    let names: Option<Vec<String>> = asked.with_names.then(|| tokens.iter().map(name).collect());
-    let answer = json!({
-        "count": tokens.len(),
-        "max_model_len": model.context_length(),
-        "tokens": tokens.iter().map(|token| token.0).collect::<Vec<_>>(),
-        "token_strs": names,
+    let count = tokens.len();
+    principal.draw(count as u64)?;
+    let named = api.completer.blocking(move |model| {
+        let name = |token: &TokenId| model.tokenizer().name(*token);
+        let names: Option<Vec<String>> = asked.with_names.then(|| tokens.iter().map(name).collect());
+        (tokens, names)
     });
+    let named = named.await.inspect_err(|_| principal.give_back(count as u64));
+    let (tokens, token_strs) = named?;
+    let tokens = tokens.into_iter().map(|token| token.0).collect();
+    let answer = Tokenized { count, max_model_len: model.context_length(), tokens, token_strs };
     Ok(noted.tell(Json(answer).into_response()))
 }
 
@@ -78,6 +96,10 @@ impl Asked {
         let with_names = fields.take("return_token_strs")?.unwrap_or(false);
         let begin = fields.take("add_special_tokens")?;
         let (given, unknown) = match fields.take::<String>("prompt")? {
+            Some(text) if text.len() > MAX_TEXT => {
+                let what = format!("must have at most {MAX_TEXT} bytes, got {}", text.len());
+                return Err(ApiError::invalid("prompt", what));
+            }
             Some(text) => {
                 fields.refuse_unless("messages", |_| false)?;
                 (Given::Text { text, begin: begin.unwrap_or(true) }, vec![])
@@ -108,9 +130,12 @@ pub(super) async fn detokenize(
     let tokens: Vec<u32> =
         fields.take("tokens")?.ok_or_else(|| ApiError::invalid("tokens", "missing: give token ids"))?;
     let noted = api.unknown_fields.note(fields.finish())?;
-    let model = api.completer.model();
-    principal.may_use(model.names())?;
-    let prompt = text_of(&tokens, model.tokenizer())?;
+    principal.may_use(api.completer.model().names())?;
+    let count = tokens.len() as u64;
+    principal.draw(count)?;
+    let text = api.completer.blocking(move |model| text_of(&tokens, model.tokenizer())).await;
+    let text = text.map_err(ApiError::from).flatten();
+    let prompt = text.inspect_err(|_| principal.give_back(count))?;
     Ok(noted.tell(Json(json!({"prompt": prompt})).into_response()))
 }
 
@@ -123,6 +148,9 @@ fn text_of(tokens: &[u32], tokenizer: &Tokenizer) -> Result<String, ApiError> {
             ApiError::invalid("tokens", format!("token {id} is not among the model's {vocabulary}"))
         })?;
         bytes.extend(spelling);
+        if bytes.len() > MAX_TOLD {
+            return Err(ApiError::invalid("tokens", format!("their text has more than {MAX_TOLD} bytes")));
+        }
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -170,6 +198,7 @@ mod tests {
         for (body, param) in [
             (json!({}), "messages"),
             (json!({"prompt": 1}), "prompt"),
+            (json!({"prompt": "x".repeat(MAX_TEXT + 1)}), "prompt"),
             (json!({"prompt": "a", "messages": messages}), "messages"),
             (json!({"prompt": "a", "add_special_tokens": 1}), "add_special_tokens"),
         ] {
@@ -187,7 +216,9 @@ mod tests {
         let tokens: Vec<u32> =
             tokenizer.encode_as_it_is(text).expect("encoded").iter().map(|token| token.0).collect();
         assert_eq!(text_of(&tokens, &tokenizer), Ok(text.into()));
-        let error = text_of(&[u32::MAX], &tokenizer).expect_err("no such token").body_json();
-        assert_eq!(error["error"]["param"], "tokens");
+        for wrong in [vec![u32::MAX], vec![tokens[0]; MAX_TOLD]] {
+            let error = text_of(&wrong, &tokenizer).expect_err("refused").body_json();
+            assert_eq!(error["error"]["param"], "tokens");
+        }
     }
 }

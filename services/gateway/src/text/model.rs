@@ -25,6 +25,8 @@ pub struct ModelFacts {
     pub bytes: u64,
     /// Weights.
     pub parameters: u64,
+    /// Numbers of a hidden state.
+    pub hidden: u32,
     /// How most of its bytes are stored: `Q4_K`.
     pub stored_as: String,
     /// The chat template's source.
@@ -185,6 +187,7 @@ fn facts(header: &Header) -> Result<ModelFacts, TextError> {
     let parameters = shapes.fold(0u64, u64::saturating_add);
     Ok(ModelFacts {
         architecture: header.architecture()?.into(),
+        hidden: header.u32(&format!("{}.embedding_length", header.architecture()?))?,
         bytes: header.file_len,
         parameters,
         stored_as: most.unwrap_or_default().to_uppercase(),

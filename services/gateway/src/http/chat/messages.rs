@@ -4,12 +4,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    http::{error::ApiError, fields::Fields, members::Members, params::is_empty},
+    http::{
+        conversation::check_count, error::ApiError, fields::Fields, members::Members, params::is_empty,
+        short::short,
+    },
     text::{Message, ToolCall},
 };
 
-/// A conversation of more messages does not fit any context.
-const MAX_MESSAGES: usize = 10_000;
 /// What clients send back of an answer, or say beside a text, and no template looks at.
 const BESIDE_TEXT: [&str; 4] = ["id", "annotations", "refusal", "reasoning_details"];
 /// What is part of what a message says.
@@ -35,13 +36,10 @@ pub(in crate::http) fn take(fields: &mut Fields) -> Result<(Vec<Message>, Vec<St
     let given: Vec<Map<String, Value>> = fields
         .take("messages")?
         .ok_or_else(|| ApiError::invalid("messages", "missing: give at least one message"))?;
-    if !(1..=MAX_MESSAGES).contains(&given.len()) {
-        let count = given.len();
-        return Err(ApiError::invalid(
-            "messages",
-            format!("must have 1 to {MAX_MESSAGES} messages, got {count}"),
-        ));
+    if given.is_empty() {
+        return Err(ApiError::invalid("messages", "must have at least one message"));
     }
+    check_count("messages", given.len())?;
     let (mut messages, mut unknown) = (vec![], vec![]);
     for (place, message) in given.into_iter().enumerate() {
         let message = Members::of(format!("messages[{place}]"), Value::Object(message))?;
@@ -84,7 +82,7 @@ fn role(given: &mut Members) -> Result<&'static str, ApiError> {
         Some("assistant") => Ok("assistant"),
         Some("tool" | "function") => Ok("tool"),
         _ => {
-            let what = format!("must be system, developer, user, assistant or tool, got {role}");
+            let what = format!("must be system, developer, user, assistant or tool, got {}", short(&role));
             Err(given.wrong("role", what))
         }
     }
@@ -109,7 +107,7 @@ fn calls(given: &mut Members) -> Result<Vec<ToolCall>, ApiError> {
     for mut call in given.objects("tool_calls")? {
         let id = call.text("id")?.unwrap_or_default();
         if let Some(kind) = call.text("type")?.filter(|kind| kind != "function") {
-            return Err(call.wrong("type", format!("must be function, got {kind:?}")));
+            return Err(call.wrong("type", format!("must be function, got {:?}", short(kind))));
         }
         calls.push(called(id, call.object("function")?)?);
     }
@@ -130,7 +128,7 @@ fn join(parts: Vec<Part>) -> Result<String, String> {
     for part in parts {
         match (part.kind.as_str(), part.text) {
             ("text", Some(part)) => text += &part,
-            (kind, _) => return Err(format!("parts must be texts, got {kind:?}")),
+            (kind, _) => return Err(format!("parts must be texts, got {:?}", short(kind))),
         }
     }
     Ok(text)

@@ -9,6 +9,7 @@ use crate::{
     clients::Principal,
     http::{
         api::Api,
+        conversation,
         error::ApiError,
         fields::Fields,
         grammar,
@@ -98,8 +99,7 @@ pub(in crate::http) fn variables(fields: &mut Fields) -> Result<Map<String, Valu
     }
     let mut variables = Map::new();
     if let Some(effort) = fields.take::<String>("reasoning_effort")? {
-        variables.insert("enable_thinking".into(), (effort != "none").into());
-        variables.insert("reasoning_effort".into(), effort.into());
+        conversation::think(&mut variables, effort);
     }
     if let Some(thinks) = fields.take::<bool>("enable_thinking")? {
         variables.insert("enable_thinking".into(), thinks.into());

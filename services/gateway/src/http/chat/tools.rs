@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     chat::{Tool, ToolChoice},
-    http::{error::ApiError, fields::Fields, functions, members::Members},
+    http::{error::ApiError, fields::Fields, functions, members::Members, short::short},
 };
 
 /// What the model may call, and whether it must.
@@ -48,7 +48,7 @@ fn choice(fields: &mut Fields, offered: &[Tool]) -> Result<ToolChoice, ApiError>
                 "auto" => ToolChoice::Auto,
                 "required" if field == "tool_choice" => ToolChoice::Required,
                 _ => {
-                    let what = format!("must be none, auto, required or a function, got {word:?}");
+                    let what = format!("must be none, auto, required or a function, got {:?}", short(&word));
                     return Err(ApiError::invalid(field, what));
                 }
             },
@@ -56,7 +56,7 @@ fn choice(fields: &mut Fields, offered: &[Tool]) -> Result<ToolChoice, ApiError>
         };
         match &choice {
             ToolChoice::Function(name) if offered.iter().all(|tool| tool.name != *name) => {
-                Err(ApiError::invalid(field, format!("{name:?} is not among the functions")))
+                Err(ApiError::invalid(field, format!("{:?} is not among the functions", short(name))))
             }
             ToolChoice::Required if offered.is_empty() => {
                 Err(ApiError::invalid(field, "there are no tools that could be called"))
@@ -75,7 +75,9 @@ fn chosen(field: &str, object: Value) -> Result<String, ApiError> {
     }
     match object.text("type")?.as_deref() {
         None | Some("function") => object.object("function")?.needed_text("name"),
-        Some(kind) => Err(object.wrong("type", format!("only function is supported here, got {kind:?}"))),
+        Some(kind) => {
+            Err(object.wrong("type", format!("only function is supported here, got {:?}", short(kind))))
+        }
     }
 }
 

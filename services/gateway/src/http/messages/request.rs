@@ -3,17 +3,22 @@
 use serde_json::{Map, Value};
 use swarm_types::Grammar;
 
+use super::known;
 use crate::{
     chat::{ChatRequest, Tool, ToolCall, ToolChoice},
     clients::Principal,
-    http::{error::ApiError, fields::Fields, functions, ignored::Ignored, params},
+    http::{
+        conversation::check_count, error::ApiError, fields::Fields, functions, grammar, ignored::Ignored,
+        params, short::short,
+    },
     text::{Chat, Message, Next},
 };
 
-/// A conversation of more messages does not fit any context.
-const MAX_MESSAGES: usize = 10_000;
 /// Fields that change nothing in what is answered here.
 const IGNORED: [&str; 5] = ["metadata", "service_tier", "cache_control", "inference_geo", "speed"];
+
+/// What the text must be like.
+pub(super) const SCHEMA: &str = "output_config.format.schema";
 
 /// What becomes of the conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,13 +87,13 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
 /// How the text must be, and how much the model is to think.
 fn output(fields: &mut Fields) -> Result<(Option<Grammar>, Map<String, Value>), ApiError> {
     let mut variables = Map::new();
-    let mut config: Map<String, Value> = fields.take("output_config")?.unwrap_or_default();
+    let mut config = known::take(fields, "output_config", &["effort", "format"])?;
     match config.remove("effort").unwrap_or_default() {
         Value::Null => {}
         Value::String(effort) => drop(variables.insert("reasoning_effort".into(), effort.into())),
         _ => return Err(ApiError::invalid("output_config.effort", "must be a text")),
     }
-    let thinking: Map<String, Value> = fields.take("thinking")?.unwrap_or_default();
+    let thinking = known::take(fields, "thinking", &["type", "budget_tokens"])?;
     match thinking.get("type").map(Value::as_str) {
         None => {}
         Some(Some("enabled" | "adaptive")) => drop(variables.insert("enable_thinking".into(), true.into())),
@@ -98,9 +103,10 @@ fn output(fields: &mut Fields) -> Result<(Option<Grammar>, Map<String, Value>), 
         }
     }
     let format = config.remove("format").unwrap_or_default();
+    fields.leave_others("output_config.format", &format, &["type", "schema"]);
     let grammar = match format["type"].as_str() {
         None if format.is_null() => None,
-        Some("json_schema") => Some(functions::schema("output_config.format.schema", &format["schema"])?),
+        Some("json_schema") => Some(grammar::schema(SCHEMA, format["schema"].clone())?),
         _ => return Err(ApiError::invalid("output_config.format.type", "must be json_schema")),
     };
     Ok((grammar, variables))
@@ -111,11 +117,11 @@ fn tools(fields: &mut Fields) -> Result<(Vec<Tool>, ToolChoice, bool), ApiError>
     let tools = functions::each(fields, "tools", ".name", |mut tool| match tool.text("type")?.as_deref() {
         None | Some("custom") => functions::function(tool, "input_schema"),
         Some(kind) => {
-            let what = format!("only tools with a schema of their own are served, got {kind:?}");
+            let what = format!("only tools with a schema of their own are served, got {:?}", short(kind));
             Err(ApiError::unsupported(&tool.path("type"), what))
         }
     })?;
-    let choice: Map<String, Value> = fields.take("tool_choice")?.unwrap_or_default();
+    let choice = known::take(fields, "tool_choice", &["type", "name", "disable_parallel_tool_use"])?;
     let wrong = |name: &str, what: &str| ApiError::invalid(&format!("tool_choice.{name}"), what);
     let alone = match choice.get("disable_parallel_tool_use") {
         None | Some(Value::Null) => false,
@@ -139,10 +145,9 @@ fn tools(fields: &mut Fields) -> Result<(Vec<Tool>, ToolChoice, bool), ApiError>
 }
 
 fn system(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
-    let content = match fields.take_value("system") {
-        None => return Ok(vec![]),
-        Some(system) => texts("system", &system)?,
-    };
+    let Some(system) = fields.take_value("system") else { return Ok(vec![]) };
+    known::leave_blocks(fields, "system", &system);
+    let content = texts("system", &system)?;
     let message = Message { role: "system".into(), content, ..Message::default() };
     Ok(if message.content.is_empty() { vec![] } else { vec![message] })
 }
@@ -171,21 +176,25 @@ fn text(place: &str, block: &Value, name: &str) -> Result<String, ApiError> {
 }
 
 fn not_served(place: &str, kind: Option<&str>) -> ApiError {
-    let what = format!("{:?} is not served here", kind.unwrap_or_default());
+    let what = format!("{:?} is not served here", short(kind.unwrap_or_default()));
     ApiError::unsupported(&format!("{place}.type"), what)
 }
 
 fn conversation(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
-    let given: Vec<Map<String, Value>> = fields
+    let given: Vec<Value> = fields
         .take("messages")?
         .ok_or_else(|| ApiError::invalid("messages", "missing: give at least one message"))?;
-    if !(1..=MAX_MESSAGES).contains(&given.len()) {
-        let what = format!("must have 1 to {MAX_MESSAGES} messages, got {}", given.len());
-        return Err(ApiError::invalid("messages", what));
+    if given.is_empty() {
+        return Err(ApiError::invalid("messages", "must have at least one message"));
     }
+    check_count("messages", given.len())?;
+    given.iter().for_each(|message| known::leave_message(fields, message));
     let mut messages = vec![];
     for (place, message) in given.iter().enumerate() {
         let place = format!("messages[{place}]");
+        if !message.is_object() {
+            return Err(ApiError::invalid(&place, "must be an object"));
+        }
         let content = message.get("content").unwrap_or(&Value::Null);
         let field = format!("{place}.content");
         match message.get("role").and_then(Value::as_str) {
@@ -201,6 +210,8 @@ fn conversation(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
             }
         }
     }
+    // Results are messages of their own.
+    check_count("messages", messages.len())?;
     Ok(messages)
 }
 

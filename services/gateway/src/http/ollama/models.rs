@@ -101,6 +101,7 @@ fn told(model: &ServedModel) -> Value {
     info.insert("general.architecture".into(), facts.architecture.clone().into());
     info.insert("general.parameter_count".into(), facts.parameters.into());
     info.insert(format!("{}.context_length", facts.architecture), model.context_length().into());
+    info.insert(format!("{}.embedding_length", facts.architecture), facts.hidden.into());
     let speaks_of = |words: &[&str]| words.iter().any(|word| template.contains(word));
     // A model whose template knows nothing of tools is told of them in the system prompt.
     let mut capabilities = vec!["completion", "tools"];

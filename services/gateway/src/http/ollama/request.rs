@@ -1,20 +1,28 @@
 //! What is asked: messages or a prompt, and options to what the core knows.
 
-use std::collections::VecDeque;
-
 use serde_json::{Map, Value};
-use swarm_types::Grammar;
+use swarm_types::{Grammar, SamplingParams};
 
-use super::answer::Form;
+use super::{answer::Form, results::Calls};
 use crate::{
     chat::{ChatRequest, ToolCall, ToolChoice},
     clients::Principal,
-    http::{error::ApiError, fields::Fields, functions, ignored::Ignored, params},
+    http::{
+        conversation::{check_count, think},
+        error::ApiError,
+        fields::Fields,
+        functions, grammar,
+        ignored::Ignored,
+        params,
+    },
     text::{Chat, Message, Next},
 };
 
-/// A conversation of more messages does not fit any context.
-const MAX_MESSAGES: usize = 10_000;
+/// Members of a message and of a call that are read, or that change nothing.
+const OF_MESSAGES: [&str; 7] =
+    ["role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"];
+const OF_CALLS: [&str; 3] = ["id", "type", "function"];
+const OF_CALLED: [&str; 3] = ["index", "name", "arguments"];
 
 /// What was asked.
 #[derive(Debug)]
@@ -51,11 +59,9 @@ impl Asked {
             Form::Generate => prompt(&mut fields)?,
         };
         let empty = messages.is_empty() && raw.is_none();
-        let (mut request, unknown) = request(&mut fields, principal)?;
+        let mut request = request(&mut fields, principal)?;
         refuse_unserved(&mut fields)?;
         let unload = fields.take_value("keep_alive").is_some_and(|time| time == 0 || time == "0");
-        let mut ignored = fields.finish();
-        ignored.0.extend(unknown);
         let wish = match raw {
             _ if empty => Wish::Load { unload },
             Some(prompt) => Wish::Raw { prompt, request },
@@ -64,21 +70,45 @@ impl Asked {
                 Wish::Chat(request)
             }
         };
-        Ok((Self { wish, stream }, ignored))
+        Ok((Self { wish, stream }, fields.finish()))
     }
 }
 
-/// All but what it goes on with, and the names of options that nobody knows.
-fn request(fields: &mut Fields, principal: &Principal) -> Result<(ChatRequest, Vec<String>), ApiError> {
-    let mut options = fields.take::<Map<String, Value>>("options")?.unwrap_or_default();
-    // As there, it is as good as none.
-    options.retain(|name, value| !(name == "seed" && *value == -1));
-    let mut options = Fields::inside(options);
-    for typical in ["typical_p", "tfs_z"] {
-        options.refuse_unless(typical, |value| value.as_f64() == Some(1.0))?;
+/// What `options` say.
+struct Options {
+    sampling: SamplingParams,
+    max_tokens: Option<u32>,
+    stop: Vec<String>,
+}
+
+impl Options {
+    fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+        let mut options = fields.take::<Map<String, Value>>("options")?.unwrap_or_default();
+        // As there, it is as good as none.
+        options.retain(|name, value| !(name == "seed" && *value == -1));
+        let mut options = Fields::inside(options);
+        let read = Self::read(&mut options).map_err(|error| error.within("options"))?;
+        options.finish().0.into_iter().for_each(|name| fields.leave(format!("options.{name}")));
+        Ok(read)
     }
-    options.refuse_unless("mirostat", |value| value.as_f64() == Some(0.0))?;
-    let request = ChatRequest {
+
+    fn read(options: &mut Fields) -> Result<Self, ApiError> {
+        for typical in ["typical_p", "tfs_z"] {
+            options.refuse_unless(typical, |value| value.as_f64() == Some(1.0))?;
+        }
+        options.refuse_unless("mirostat", |value| value.as_f64() == Some(0.0))?;
+        Ok(Self {
+            sampling: params::sampling(options)?,
+            max_tokens: max_tokens(options)?,
+            stop: params::stop(options)?,
+        })
+    }
+}
+
+/// All but what it goes on with.
+fn request(fields: &mut Fields, principal: &Principal) -> Result<ChatRequest, ApiError> {
+    let Options { sampling, max_tokens, stop } = Options::take(fields)?;
+    Ok(ChatRequest {
         principal: principal.clone(),
         // A last message of the model goes on.
         chat: Chat { messages: vec![], variables: variables(fields)?, next: Next::Natural },
@@ -86,16 +116,14 @@ fn request(fields: &mut Fields, principal: &Principal) -> Result<(ChatRequest, V
         tool_choice: ToolChoice::Auto,
         parallel_tool_calls: true,
         grammar: format(fields)?,
-        sampling: params::sampling(&mut options)?,
-        max_tokens: max_tokens(&mut options)?,
-        stop: params::stop(&mut options)?,
+        sampling,
+        max_tokens,
+        stop,
         stop_tokens: vec![],
         ignore_eos: false,
         shows_control: false,
         choices: 1,
-    };
-    let unknown = options.finish().0.into_iter().map(|name| format!("options.{name}"));
-    Ok((request, unknown.collect()))
+    })
 }
 
 /// -1 is no limit, and so is -2, which is what the context holds.
@@ -126,10 +154,7 @@ fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     match fields.take_value("think") {
         None => {}
         Some(Value::Bool(thinks)) => drop(variables.insert("enable_thinking".into(), thinks.into())),
-        Some(Value::String(effort)) => {
-            variables.insert("enable_thinking".into(), (effort != "none").into());
-            variables.insert("reasoning_effort".into(), effort.into());
-        }
+        Some(Value::String(effort)) => think(&mut variables, effort),
         Some(_) => return Err(ApiError::invalid("think", "must be true, false or a text")),
     }
     Ok(variables)
@@ -139,9 +164,8 @@ fn format(fields: &mut Fields) -> Result<Option<Grammar>, ApiError> {
     match fields.take_value("format") {
         None => Ok(None),
         Some(Value::String(kind)) if kind.is_empty() => Ok(None),
-        Some(Value::String(kind)) if kind == "json" => Ok(Some(functions::any_object())),
-        Some(schema) if schema.is_object() => functions::schema("format", &schema).map(Some),
-        Some(_) => Err(ApiError::invalid("format", "must be \"json\" or a JSON Schema")),
+        Some(Value::String(kind)) if kind == "json" => Ok(Some(grammar::any_object())),
+        Some(schema) => grammar::schema("format", schema).map(Some),
     }
 }
 
@@ -165,46 +189,27 @@ fn prompt(fields: &mut Fields) -> Result<(Vec<Message>, Option<String>), ApiErro
 }
 
 fn conversation(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
-    let given: Vec<Map<String, Value>> = fields.take("messages")?.unwrap_or_default();
-    if given.len() > MAX_MESSAGES {
-        let what = format!("must have at most {MAX_MESSAGES} messages, got {}", given.len());
-        return Err(ApiError::invalid("messages", what));
-    }
+    let given: Vec<Value> = fields.take("messages")?.unwrap_or_default();
+    check_count("messages", given.len())?;
+    given.iter().for_each(|message| leave_unknown(fields, message));
     let mut calls = Calls::default();
     let read = |(place, message)| read_message(&format!("messages[{place}]"), message, &mut calls);
     given.iter().enumerate().map(read).collect()
 }
 
-/// Calls that have no result yet. Results name them by function, if at all.
-#[derive(Default)]
-struct Calls {
-    waiting: VecDeque<(String, String)>,
-    made: usize,
-}
-
-impl Calls {
-    /// Its id, or one that it gets.
-    fn begin(&mut self, id: Option<&str>, name: &str) -> String {
-        self.made += 1;
-        let id = id.map_or_else(|| format!("call_{}", self.made), str::to_owned);
-        self.waiting.push_back((id.clone(), name.to_owned()));
-        id
-    }
-
-    /// The id of the call that a result is of: the first of that function, or else the first of all.
-    fn end(&mut self, id: Option<&str>, name: Option<&str>) -> Option<String> {
-        let is = |(waiting, function): &(String, String)| match (id, name) {
-            (Some(id), _) => waiting == id,
-            (None, Some(name)) => function == name,
-            (None, None) => true,
-        };
-        let place = self.waiting.iter().position(is);
-        let ended = self.waiting.remove(place.unwrap_or(0)).map(|(id, _)| id);
-        id.map(str::to_owned).or(ended)
+/// Members that nobody knows.
+fn leave_unknown(fields: &mut Fields, message: &Value) {
+    fields.leave_others("messages[]", message, &OF_MESSAGES);
+    for call in message["tool_calls"].as_array().into_iter().flatten() {
+        fields.leave_others("messages[].tool_calls[]", call, &OF_CALLS);
+        fields.leave_others("messages[].tool_calls[].function", &call["function"], &OF_CALLED);
     }
 }
 
-fn read_message(place: &str, message: &Map<String, Value>, calls: &mut Calls) -> Result<Message, ApiError> {
+fn read_message(place: &str, message: &Value, calls: &mut Calls) -> Result<Message, ApiError> {
+    if !message.is_object() {
+        return Err(ApiError::invalid(place, "must be an object"));
+    }
     let wrong = |name: &str, what: &str| ApiError::invalid(&format!("{place}.{name}"), what);
     let text = |name: &str| match message.get(name) {
         None | Some(Value::Null) => Ok(None),

@@ -218,11 +218,12 @@ struct OllamaShown {
 struct OllamaEmbedRequest {
     /// A name of the served model, also with `:latest`; absent, that model.
     model: Option<String>,
-    /// A text, a list of texts, or tokens.
-    input: Value,
+    /// A text, a list of texts, or tokens; without any, there are no embeddings.
+    input: Option<Value>,
     /// Only the model's own.
     dimensions: Option<u32>,
-    /// It changes nothing.
+    /// Texts that are longer than the context are cut to it; `false`: they are refused.
+    #[schema(default = true)]
     truncate: Option<bool>,
 }
 

@@ -12,6 +12,7 @@ use super::{
 #[derive(ToSchema)]
 struct TokenizeRequest {
     model: Option<String>,
+    /// At most 1 MiB.
     prompt: Option<String>,
     /// As of a chat completion.
     messages: Option<Vec<Value>>,

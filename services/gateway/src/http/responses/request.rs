@@ -1,18 +1,23 @@
 //! What is asked: input items to messages, and the rest to what the core knows.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use swarm_types::Grammar;
 
 use crate::{
     chat::{ChatRequest, Tool, ToolCall, ToolChoice},
     clients::Principal,
-    http::{error::ApiError, fields::Fields, functions, ignored::Ignored, params},
+    http::{
+        conversation::{check_count, think},
+        error::ApiError,
+        fields::Fields,
+        functions, grammar,
+        ignored::Ignored,
+        params,
+        short::short,
+    },
     text::{Chat, Message, Next},
 };
 
-/// Longer input fits no context.
-const MAX_ITEMS: usize = 10_000;
 /// What would need something that was kept.
 const KEEPS_NOTHING: &str = "this server keeps nothing: send the whole conversation as input";
 /// Fields that change nothing in what is answered here.
@@ -27,6 +32,9 @@ const IGNORED: [&str; 8] = [
     "max_tool_calls",
     "safety_identifier",
 ];
+
+/// What the text must be like.
+pub(super) const SCHEMA: &str = "text.format.schema";
 
 /// What was asked.
 #[derive(Debug)]
@@ -71,8 +79,8 @@ impl Asked {
         echo.tell("user", fields.take::<String>("user")?.into());
         echo.tell("metadata", metadata.into());
         echo.tell("parallel_tool_calls", parallel_tool_calls.into());
-        echo.tell("temperature", short(request.sampling.temperature));
-        echo.tell("top_p", short(request.sampling.top_p));
+        echo.tell("temperature", shortest(request.sampling.temperature));
+        echo.tell("top_p", shortest(request.sampling.top_p));
         echo.tell("max_output_tokens", request.max_tokens.into());
         IGNORED.iter().for_each(|name| fields.ignore(name));
         Ok((Self { request, stream, echo: echo.finish() }, fields.finish()))
@@ -80,7 +88,7 @@ impl Asked {
 }
 
 /// As it was written: 0.7 is 0.699999988 in 64 bits.
-fn short(number: f32) -> Value {
+fn shortest(number: f32) -> Value {
     number.to_string().parse::<f64>().unwrap_or_default().into()
 }
 
@@ -153,29 +161,28 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
 
 /// How much the model is to think, which templates know by two names.
 fn variables(fields: &mut Fields, echo: &mut Echo) -> Result<Map<String, Value>, ApiError> {
-    #[derive(Deserialize, Default)]
-    struct Reasoning {
-        effort: Option<String>,
-        summary: Option<String>,
-    }
-    let Reasoning { effort, summary } = fields.take("reasoning")?.unwrap_or_default();
+    let mut reasoning = Fields::inside(fields.take("reasoning")?.unwrap_or_default());
+    let mut text = |name: &str| reasoning.take::<String>(name).map_err(|error| error.within("reasoning"));
+    let (effort, summary) = (text("effort")?, text("summary")?);
+    reasoning.finish().0.into_iter().for_each(|name| fields.leave(format!("reasoning.{name}")));
     echo.tell("reasoning", json!({"effort": effort, "summary": summary}));
     let mut variables = Map::new();
     if let Some(effort) = effort {
-        variables.insert("enable_thinking".into(), (effort != "none").into());
-        variables.insert("reasoning_effort".into(), effort.into());
+        think(&mut variables, effort);
     }
     Ok(variables)
 }
 
 fn format(fields: &mut Fields, echo: &mut Echo) -> Result<Option<Grammar>, ApiError> {
-    let mut text: Map<String, Value> = fields.take("text")?.unwrap_or_default();
-    let format = text.remove("format").filter(|format| !format.is_null());
+    let mut text = Fields::inside(fields.take("text")?.unwrap_or_default());
+    let format = text.take_value("format");
+    text.finish().0.into_iter().for_each(|name| fields.leave(format!("text.{name}")));
     let format = format.unwrap_or_else(|| json!({"type": "text"}));
+    fields.leave_others("text.format", &format, &["type", "name", "description", "schema", "strict"]);
     let grammar = match format["type"].as_str() {
         Some("text") => None,
-        Some("json_object") => Some(functions::any_object()),
-        Some("json_schema") => Some(functions::schema("text.format.schema", &format["schema"])?),
+        Some("json_object") => Some(grammar::any_object()),
+        Some("json_schema") => Some(grammar::schema(SCHEMA, format["schema"].clone())?),
         _ => {
             let what = "must be text, json_object or json_schema";
             return Err(ApiError::invalid("text.format.type", what));
@@ -190,7 +197,7 @@ fn tools(fields: &mut Fields, echo: &mut Echo) -> Result<(Vec<Tool>, ToolChoice)
         Some("function") => functions::function(tool, "parameters"),
         kind => {
             let kind = kind.unwrap_or_default();
-            let what = format!("only functions are served, got {kind:?}");
+            let what = format!("only functions are served, got {:?}", short(kind));
             Err(ApiError::unsupported(&tool.path("type"), what))
         }
     })?;
@@ -228,14 +235,12 @@ fn input(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
         Some(Value::String(content)) => {
             return Ok(vec![Message { role: "user".into(), content, ..Message::default() }]);
         }
-        Some(Value::Array(items)) if (1..=MAX_ITEMS).contains(&items.len()) => items,
-        Some(Value::Array(items)) => {
-            let what = format!("must have 1 to {MAX_ITEMS} items, got {}", items.len());
-            return Err(ApiError::invalid("input", what));
-        }
+        Some(Value::Array(items)) => items,
         Some(_) => return Err(ApiError::invalid("input", "must be a text or a list of items")),
         None => return Err(ApiError::invalid("input", "missing: give a text or items")),
     };
+    // No item becomes more than one message.
+    check_count("input", items.len())?;
     let mut messages = vec![];
     for (place, item) in items.into_iter().enumerate() {
         let place = format!("input[{place}]");
@@ -287,7 +292,7 @@ fn read_item(place: &str, item: &Map<String, Value>, messages: &mut Vec<Message>
         Some("reasoning") => {}
         Some("item_reference") => return Err(ApiError::unsupported(place, KEEPS_NOTHING)),
         kind => {
-            let what = format!("{:?} is not served here", kind.unwrap_or_default());
+            let what = format!("{:?} is not served here", short(kind.unwrap_or_default()));
             return Err(ApiError::unsupported(&format!("{place}.type"), what));
         }
     }
@@ -312,7 +317,7 @@ fn join(place: &str, name: &str, content: Option<&Value>) -> Result<String, ApiE
                 return Err(ApiError::invalid(&format!("{field}[{place}].{key}"), "must be a text"));
             }
             _ => {
-                let what = format!("only text is served, got {kind:?}");
+                let what = format!("only text is served, got {:?}", short(kind));
                 return Err(ApiError::unsupported(&format!("{field}[{place}].type"), what));
             }
         }

@@ -58,6 +58,36 @@ fn blocks_become_messages() {
 }
 
 #[test]
+fn members_that_nobody_knows_are_named() {
+    let block = json!({"type": "text", "text": "a", "citations": null, "cache_control": {}, "odd": 1});
+    let body = with(&json!({
+        "system": [block], "messages": [{"role": "user", "content": [block], "name": "x"}],
+        "output_config": {"effort": "low", "task_budget": 1}, "thinking": {"type": "disabled", "display": "x"},
+        "tool_choice": {"type": "auto", "x": 1},
+    }));
+    let ignored = read(&body, Purpose::Answer).expect("taken").1;
+    let mut names = ignored.names().to_vec();
+    names.sort();
+    let expected = [
+        "messages[].content[].odd",
+        "messages[].name",
+        "output_config.task_budget",
+        "system[].odd",
+        "thinking.display",
+        "tool_choice.x",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn results_count_as_messages() {
+    let result = json!({"type": "tool_result", "tool_use_id": "a"});
+    let body = with(&json!({"messages": [{"role": "user", "content": vec![result; 10_001]}]}));
+    let error = read(&body, Purpose::Answer).expect_err("too many").body_json();
+    assert_eq!(error["error"]["param"], "messages");
+}
+
+#[test]
 fn what_is_asked_besides_reaches_the_core() {
     let tools = json!([{"name": "f", "input_schema": {"type": "object"}}, {"type": "custom", "name": "g"}]);
     let read = request(&json!({
@@ -93,6 +123,7 @@ fn what_cannot_be_served_is_refused_by_field() {
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": null}), "messages"),
+        (json!({"messages": [1]}), "messages[0]"),
         (json!({"messages": [{"role": "tool", "content": "x"}]}), "messages[0].role"),
         (message(json!([{"type": "image", "source": {}}])), "messages[0].content[0].type"),
         (message(json!([{"type": "tool_result"}])), "messages[0].content[0].tool_use_id"),

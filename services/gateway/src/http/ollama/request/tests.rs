@@ -54,7 +54,7 @@ fn options_reach_the_core_and_unknown_ones_are_named() {
     let request = chat(&body, Form::Chat);
     assert_eq!((request.max_tokens, request.stop), (Some(9), vec!["x".to_owned()]));
     assert_eq!((request.sampling.seed, request.sampling.top_k), (3, 5));
-    assert_eq!(request.grammar, Some(functions::any_object()));
+    assert_eq!(request.grammar, Some(grammar::any_object()));
     let variables = json!({"enable_thinking": true, "reasoning_effort": "low"});
     assert_eq!(Value::Object(request.chat.variables), variables);
     let limit = |tokens: i64| {
@@ -62,6 +62,26 @@ fn options_reach_the_core_and_unknown_ones_are_named() {
         chat(&body, Form::Generate).max_tokens
     };
     assert_eq!((limit(-1), limit(-2), limit(1)), (None, None, Some(1)));
+}
+
+#[test]
+fn members_that_nobody_knows_are_named() {
+    let call = json!({"id": "a", "odd": 1, "function": {"name": "f", "arguments": {}, "index": 0, "x": 1}});
+    let message = json!({"role": "assistant", "content": "", "audio": 1, "tool_calls": [call], "y": null});
+    let ignored = read(&json!({"messages": [message]}), Form::Chat).expect("taken").1;
+    let expected = ["messages[].audio", "messages[].tool_calls[].function.x", "messages[].tool_calls[].odd"];
+    let mut names = ignored.names().to_vec();
+    names.sort();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn a_wrong_option_is_named_where_it_stands() {
+    let body = json!({"prompt": "a", "options": {"temperature": 9}});
+    let told = read(&body, Form::Generate).expect_err("refused").body_json();
+    assert!(
+        told["error"]["message"].as_str().is_some_and(|text| text.starts_with("options.temperature must"))
+    );
 }
 
 #[test]
@@ -95,11 +115,12 @@ fn what_cannot_be_served_is_refused_by_field() {
         (json!({"prompt": "a", "suffix": "x"}), Form::Generate, "suffix"),
         (json!({"prompt": "a", "context": [1]}), Form::Generate, "context"),
         (json!({"prompt": "a", "system": "b", "raw": true}), Form::Generate, "system"),
-        (json!({"prompt": "a", "options": {"num_predict": 0}}), Form::Generate, "num_predict"),
-        (json!({"prompt": "a", "options": {"mirostat": 2}}), Form::Generate, "mirostat"),
-        (json!({"prompt": "a", "options": {"temperature": 9}}), Form::Generate, "temperature"),
+        (json!({"prompt": "a", "options": {"num_predict": 0}}), Form::Generate, "options.num_predict"),
+        (json!({"prompt": "a", "options": {"mirostat": 2}}), Form::Generate, "options.mirostat"),
+        (json!({"prompt": "a", "options": {"temperature": 9}}), Form::Generate, "options.temperature"),
         (json!({"prompt": "a", "format": "xml"}), Form::Generate, "format"),
         (json!({"prompt": "a", "think": 1}), Form::Generate, "think"),
+        (json!({"messages": [1]}), Form::Chat, "messages[0]"),
         (message(json!({"role": "x"})), Form::Chat, "messages[0].role"),
         (message(json!({"role": "user", "content": 1})), Form::Chat, "messages[0].content"),
         (message(json!({"role": "user", "images": ["x"]})), Form::Chat, "messages[0].images"),

@@ -74,7 +74,7 @@ fn what_is_asked_besides_reaches_the_core_and_the_answer() {
 fn formats_become_grammars() {
     let grammar = |format: Value| asked(&json!({"input": "x", "text": {"format": format}})).request.grammar;
     assert_eq!(grammar(json!({"type": "text"})), None);
-    assert_eq!(grammar(json!({"type": "json_object"})), Some(functions::any_object()));
+    assert_eq!(grammar(json!({"type": "json_object"})), Some(grammar::any_object()));
     let schema = json!({"type": "object", "properties": {}});
     let expected = Grammar::JsonSchema(schema.to_string().into());
     let format = json!({"type": "json_schema", "name": "n", "strict": true, "schema": schema});
@@ -110,12 +110,19 @@ fn what_cannot_be_served_is_refused_by_field() {
         (with(json!({"text": {"format": {"type": "xml"}}})), "text.format.type"),
         (with(json!({"text": {"format": {"type": "json_schema"}}})), "text.format.schema"),
         (with(json!({"truncation": "auto"})), "truncation"),
+        (with(json!({"reasoning": {"effort": 1}})), "reasoning.effort"),
+        (json!({"input": vec![json!({"type": "reasoning"}); 10_001]}), "input"),
         (with(json!({"include": ["message.output_text.logprobs"]})), "include"),
     ] {
         let error = read(&body).expect_err(param).body_json();
         assert_eq!(error["error"]["param"], param, "{body}");
     }
-    assert_eq!(read(&with(json!({"odd": 1}))).expect("taken").1.names(), ["odd"]);
+    let more = json!({
+        "odd": 1, "text": {"verbosity": "low", "format": {"type": "text", "x": 1}}, "reasoning": {"mode": "x"},
+    });
+    let mut names = read(&with(more)).expect("taken").1.names().to_vec();
+    names.sort();
+    assert_eq!(names, ["odd", "reasoning.mode", "text.format.x", "text.verbosity"]);
 }
 
 #[test]
