@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use swarm_types::{Grammar, HopTiming, SamplingParams, TokenId, TokenLogprob};
 
-use crate::{WireError, step::ids, wire};
+use crate::{WireError, wire};
 
 impl TryFrom<wire::SamplingParams> for SamplingParams {
     type Error = WireError;
@@ -121,6 +121,11 @@ impl From<HopTiming> for wire::HopTiming {
             batch_rows: timing.batch_rows,
         }
     }
+}
+
+/// Tokens as numbers.
+pub(crate) fn ids(tokens: Vec<TokenId>) -> Vec<u32> {
+    tokens.into_iter().map(|token| token.0).collect()
 }
 
 /// All of a list, converted.

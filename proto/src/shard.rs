@@ -5,11 +5,7 @@ use swarm_types::{
     ShardRange, Step, StepOutput, TokenId,
 };
 
-use crate::{
-    Refusal, RefusalCause, WireError, parse,
-    step::{MAX_HOPS, ids},
-    wire,
-};
+use crate::{Refusal, RefusalCause, WireError, model::ids, parse, step::MAX_HOPS, wire};
 
 /// The first message of `Forward`.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,7 +5,7 @@ use swarm_types::{SampledToken, Step, StepInput, StepKind, StepOutput, TargetSco
 
 use crate::{
     WireError,
-    model::{convert, logprob, try_convert},
+    model::{convert, ids, logprob, try_convert},
     wire,
 };
 
@@ -86,10 +86,6 @@ impl From<Step> for wire::Step {
             pools: step.pools,
         }
     }
-}
-
-pub(crate) fn ids(tokens: Vec<TokenId>) -> Vec<u32> {
-    tokens.into_iter().map(|token| token.0).collect()
 }
 
 /// Activations as little-endian f32 bytes.

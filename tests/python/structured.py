@@ -86,7 +86,9 @@ SCHEMAS = {
         "type": "object",
         "properties": {"name": WORD},
         "required": ["name"],
-        "additionalProperties": {"type": "boolean"},
+        # Names that may be of any length may go on for ever.
+        "patternProperties": {"^x_[a-z]{1,6}$": {"type": "boolean"}},
+        "additionalProperties": False,
         "maxProperties": 3,
     },
     "steps": an_object(

@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_drawn_again_comes_as_often_as_if_nothing_else_had_been_there() {
         let (count, none) = (20_000, History::default());
-        let allowed = |token: TokenId| token.0 % 2 == 0;
+        let allowed = |token: TokenId| token.0.is_multiple_of(2);
         let mut seen = [0u32; 4];
         for position in 0..count {
             let liked = sample(&LOGITS, &params(), &none, at(position));

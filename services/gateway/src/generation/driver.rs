@@ -1,8 +1,8 @@
 //! Drives one session over as many attempts as it takes.
 //!
 //! The driver's state is the list of tokens: with it a session can be rebuilt on any route and goes on as if nothing
-//! had happened, because what is sampled depends on tokens, positions, seed and grammar only. So a lost hop means: a new
-//! route, as many tokens as its hops do not have yet as one prompt, and on. Nothing is reported twice.
+//! had happened, because what is sampled depends on tokens, positions, seed and grammar only. So a lost hop means: a
+//! new route, as many tokens as its hops do not have yet as one prompt, and on. Nothing is reported twice.
 
 use std::{ops::Range, time::Instant};
 
