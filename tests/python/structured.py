@@ -63,7 +63,7 @@ SCHEMAS = {
         },
     },
     "pattern": an_object({"code": {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4}$"}}),
-    "date": an_object({"when": {"type": "string", "format": "date"}}),
+    "identity": an_object({"id": {"type": "string", "format": "uuid"}}),
     "optional": {
         "type": "object",
         "properties": {"title": LINE, "subtitle": LINE},

@@ -2,10 +2,14 @@
 
 mod swarm;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
+    body::Bytes,
     http::{HeaderMap, header},
     response::IntoResponse,
     routing::get,
@@ -20,6 +24,9 @@ use crate::telemetry;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The older form, for whoever does not ask for the other: `curl`, `promtool`, many agents.
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Whoever asks more often than any scraper gets the same again, and does not keep the process busy with writing it.
+const SHOWN_FOR: Duration = Duration::from_millis(20);
 
 /// What the names of our own counters begin with.
 const PREFIX: &str = "llama_swarm";
@@ -64,16 +71,40 @@ impl Registry {
 
     /// `GET /metrics`.
     pub fn routes(&self) -> Router {
+        let shown = Arc::new(Mutex::new(Shown::of(self)));
         let registry = self.clone();
         let answer = move |headers: HeaderMap| async move {
             let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
-            let metrics = registry.encode();
+            let shown = Shown::now(&shown, &registry);
             match accepted.is_some_and(|accepted| accepted.contains("application/openmetrics-text")) {
-                true => ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics).into_response(),
-                false => ([(header::CONTENT_TYPE, PLAIN_TEXT)], plain(&metrics)).into_response(),
+                true => ([(header::CONTENT_TYPE, OPEN_METRICS)], shown.open_metrics).into_response(),
+                false => ([(header::CONTENT_TYPE, PLAIN_TEXT)], shown.plain).into_response(),
             }
         };
         Router::new().route("/metrics", get(answer))
+    }
+}
+
+/// The counters as they were a moment ago.
+#[derive(Clone)]
+struct Shown {
+    at: Instant,
+    open_metrics: Bytes,
+    plain: Bytes,
+}
+
+impl Shown {
+    fn of(registry: &Registry) -> Self {
+        let metrics = registry.encode();
+        Self { at: Instant::now(), plain: plain(&metrics).into(), open_metrics: metrics.into() }
+    }
+
+    fn now(shown: &Mutex<Self>, registry: &Registry) -> Self {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.at.elapsed() > SHOWN_FOR {
+            *shown = Self::of(registry);
+        }
+        shown.clone()
     }
 }
 
