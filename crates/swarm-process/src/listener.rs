@@ -141,9 +141,14 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // Otherwise a port that was in use a moment ago cannot be had again; on Windows it means that others may take it.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
+    // Connections have it from here.
+    socket.set_send_buffer_size(UNREAD)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
+
+/// Bytes of answers that the system keeps for a client that does not read them; left to itself it keeps megabytes.
+const UNREAD: u32 = 256 << 10;
 
 /// The next connection. Errors of the port do not end it.
 async fn accept(tcp: &TcpListener, places: &Places) -> (TcpStream, IpAddr) {

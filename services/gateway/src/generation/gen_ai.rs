@@ -92,14 +92,12 @@ impl GenAiMetrics {
             output_token: Family::new_with_constructor(|| Histogram::new(OUTPUT_TOKEN)),
             tokens: Family::new_with_constructor(|| Histogram::new(TOKENS)),
         };
-        for operation in [Operation::Chat, Operation::TextCompletion] {
-            let asked = metrics.asked(operation);
-            let _ = metrics.duration.get_or_create(&Ended { asked: asked.clone(), error_type: None });
-            let _ = metrics.first_token.get_or_create(&asked);
-            let _ = metrics.output_token.get_or_create(&asked);
-            for gen_ai_token_type in ["input", "output"] {
-                let _ = metrics.tokens.get_or_create(&Used { asked: asked.clone(), gen_ai_token_type });
-            }
+        let asked = metrics.asked(Operation::Chat);
+        let _ = metrics.duration.get_or_create(&Ended { asked: asked.clone(), error_type: None });
+        let _ = metrics.first_token.get_or_create(&asked);
+        let _ = metrics.output_token.get_or_create(&asked);
+        for gen_ai_token_type in ["input", "output"] {
+            let _ = metrics.tokens.get_or_create(&Used { asked: asked.clone(), gen_ai_token_type });
         }
         metrics
     }
