@@ -55,25 +55,16 @@ fn chatter(answer: &str) -> (Chatter, mpsc::Receiver<GenerationRequest>) {
 
 fn request() -> ChatRequest {
     let message = Message { role: "user".into(), content: "hi".into(), ..Message::default() };
+    let chat = Chat { messages: vec![message], ..Chat::default() };
     ChatRequest {
-        principal: Principal::at(Ipv4Addr::LOCALHOST.into()),
-        chat: Chat { messages: vec![message], ..Chat::default() },
         tools: vec![Tool {
             name: "get_time".into(),
             description: None,
             parameters: json!({"type": "object"}),
             strict: false,
         }],
-        tool_choice: ToolChoice::Auto,
-        parallel_tool_calls: true,
-        grammar: None,
         sampling: SamplingParams { seed: 7, ..SamplingParams::greedy() },
-        max_tokens: None,
-        stop: vec![],
-        stop_tokens: vec![],
-        ignore_eos: false,
-        shows_control: false,
-        choices: 1,
+        ..ChatRequest::new(Principal::at(Ipv4Addr::LOCALHOST.into()), chat)
     }
 }
 
