@@ -3,6 +3,7 @@
 //! What a request means is the routes' business.
 
 mod bounds;
+mod half_open;
 mod lane;
 mod pace;
 mod places;
@@ -34,6 +35,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Layer;
 
 pub use bounds::Bounds;
+use half_open::{HalfOpen, Socket};
 pub(crate) use lane::Lane;
 use pace::{Pace, Paced};
 use places::{Place, Places};
@@ -224,13 +226,13 @@ impl Server {
     /// Speaks HTTP/1 or HTTP/2 as the client does, until one side ends it.
     async fn talk<S>(self, stream: S, ends: TcpConnectInfo, place: Place)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
     {
         let routes = Extension(place.clone()).layer(self.routes.clone());
         let routes = Extension(Lane::default()).layer(Extension(ends).layer(routes));
         let service = TowerToHyperService::new(routes);
         let pace = Pace::new();
-        let stream = TokioIo::new(Paced { stream, pace: pace.clone() });
+        let stream = TokioIo::new(Paced { stream: HalfOpen::new(stream, place.clone()), pace: pace.clone() });
         let mut connection = pin!(self.protocol.serve_connection(stream, service));
         let ended = tokio::select! {
             // A request that is here already must not be lost for want of a moment to read it.

@@ -4,7 +4,7 @@ mod swarm;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use axum::{
@@ -16,7 +16,7 @@ use axum::{
 };
 use prometheus_client::{encoding::text, registry};
 use swarm_types::SwarmStatus;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::telemetry;
 
@@ -25,8 +25,9 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// The older form, for whoever does not ask for the other: `curl`, `promtool`, many agents.
 const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Whoever asks more often than any scraper gets the same again, and does not keep the process busy with writing it.
-const SHOWN_FOR: Duration = Duration::from_millis(20);
+/// From one writing to the next. Whoever asks more often than any scraper waits for the next, together with all others
+/// that ask meanwhile, and does not keep the process busy with writing.
+const WRITTEN_EVERY: Duration = Duration::from_millis(20);
 
 /// What the names of our own counters begin with.
 const PREFIX: &str = "llama_swarm";
@@ -71,11 +72,11 @@ impl Registry {
 
     /// `GET /metrics`.
     pub fn routes(&self) -> Router {
-        let shown = Arc::new(Mutex::new(Shown::of(self)));
+        let shown = Arc::new(tokio::sync::Mutex::new(None));
         let registry = self.clone();
         let answer = move |headers: HeaderMap| async move {
             let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
-            let shown = Shown::now(&shown, &registry);
+            let shown = Shown::now(&shown, &registry).await;
             match accepted.is_some_and(|accepted| accepted.contains("application/openmetrics-text")) {
                 true => ([(header::CONTENT_TYPE, OPEN_METRICS)], shown.open_metrics).into_response(),
                 false => ([(header::CONTENT_TYPE, PLAIN_TEXT)], shown.plain).into_response(),
@@ -85,7 +86,7 @@ impl Registry {
     }
 }
 
-/// The counters as they were a moment ago.
+/// The counters as they stood at a time.
 #[derive(Clone)]
 struct Shown {
     at: Instant,
@@ -94,17 +95,18 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(registry: &Registry) -> Self {
-        let metrics = registry.encode();
-        Self { at: Instant::now(), plain: plain(&metrics).into(), open_metrics: metrics.into() }
-    }
-
-    fn now(shown: &Mutex<Self>, registry: &Registry) -> Self {
-        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if shown.at.elapsed() > SHOWN_FOR {
-            *shown = Self::of(registry);
+    /// As they stand after it was asked for: nobody is shown what was true before.
+    async fn now(shown: &tokio::sync::Mutex<Option<Self>>, registry: &Registry) -> Self {
+        let asked = Instant::now();
+        let mut shown = shown.lock().await;
+        match &*shown {
+            Some(shown) if shown.at > asked => return shown.clone(),
+            Some(shown) => tokio::time::sleep_until(shown.at + WRITTEN_EVERY).await,
+            None => {}
         }
-        shown.clone()
+        let at = Instant::now();
+        let metrics = registry.encode();
+        shown.insert(Self { at, plain: plain(&metrics).into(), open_metrics: metrics.into() }).clone()
     }
 }
 
@@ -143,5 +145,23 @@ mod tests {
                    a_requests_total{code=\"200\"} 1\n# HELP a_time_seconds Time.\n# TYPE a_time_seconds gauge\n\
                    a_time_seconds 0.5\n";
         assert_eq!(plain(open), old);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_sees_what_was_counted_before_and_many_at_once_share_one_writing() {
+        let registry = Registry::default();
+        let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
+        registry.register(|registry| registry.register("asked", "Asked", counter.clone()));
+        let shown = tokio::sync::Mutex::new(None);
+        for asked in 1..=3 {
+            counter.inc();
+            let many = futures::future::join_all((0..50).map(|_| Shown::now(&shown, &registry))).await;
+            let line = format!("llama_swarm_asked_total {asked}\n");
+            assert!(many.iter().all(|shown| str::from_utf8(&shown.plain).unwrap().contains(&line)));
+            assert!(
+                many[2..].iter().all(|other| other.at == many[2].at),
+                "one at once, one for those that waited"
+            );
+        }
     }
 }

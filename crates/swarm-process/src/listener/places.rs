@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use http::Version;
 use tokio::{
     sync::OnceCell,
     time::{Instant, sleep, sleep_until, timeout},
@@ -64,6 +65,7 @@ impl Places {
         let state = State {
             next_id: 0,
             requests: BTreeMap::new(),
+            speaks_http_1_1: false,
             asked: false,
             since: Instant::now(),
             settled: false,
@@ -96,11 +98,32 @@ struct Held {
     state: Mutex<State>,
 }
 
+/// Whose turn it is to go on with a request, and since when it is the client's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    Ours,
+    /// The client is to send the rest of it.
+    Rest(Instant),
+    /// The client is to read the answer.
+    Answer(Instant),
+}
+
+impl Turn {
+    fn waits_since(self) -> Option<Instant> {
+        match self {
+            Self::Ours => None,
+            Self::Rest(since) | Self::Answer(since) => Some(since),
+        }
+    }
+}
+
 /// What is known of one connection.
 struct State {
     next_id: u64,
-    /// Those in hand: since when each waits for its client, if it does not wait for us.
-    requests: BTreeMap<u64, Option<Instant>>,
+    /// Those in hand.
+    requests: BTreeMap<u64, Turn>,
+    /// Its requests come one after another, over HTTP/1.1.
+    speaks_http_1_1: bool,
     /// It has had one at all.
     asked: bool,
     /// When it came, or ended its last request.
@@ -113,7 +136,7 @@ struct State {
 impl State {
     /// Since when all of it waits for the client, if it does.
     fn waits_since(&self) -> Option<Instant> {
-        self.requests.values().try_fold(self.since, |since, request| Some(since.max((*request)?)))
+        self.requests.values().try_fold(self.since, |since, turn| Some(since.max(turn.waits_since()?)))
     }
 
     fn may_go(&self, bounds: &Bounds) -> Option<Instant> {
@@ -154,15 +177,23 @@ impl Place {
 
     /// Since when one of its requests waits for the client.
     pub(super) fn longest_stall(&self) -> Option<Instant> {
-        self.0.state().requests.values().flatten().min().copied()
+        self.0.state().requests.values().filter_map(|turn| turn.waits_since()).min()
+    }
+
+    /// Whether it has asked all that it began to ask, over HTTP/1.1, and has not got all answers.
+    pub(super) fn awaits_answers(&self) -> bool {
+        let state = self.0.state();
+        let is_whole = |turn: &Turn| !matches!(turn, Turn::Rest(_));
+        state.speaks_http_1_1 && !state.requests.is_empty() && state.requests.values().all(is_whole)
     }
 
     /// A request begins; gives its number.
-    pub(super) fn begin(&self) -> u64 {
+    pub(super) fn begin(&self, version: Version) -> u64 {
         self.change(|state| {
             let id = state.next_id;
             state.next_id += 1;
-            state.requests.insert(id, None);
+            state.requests.insert(id, Turn::Ours);
+            state.speaks_http_1_1 = version == Version::HTTP_11;
             state.asked = true;
             id
         })
@@ -176,9 +207,9 @@ impl Place {
         });
     }
 
-    /// It is now the client's turn to go on with a request, or ours.
-    pub(super) fn turn(&self, id: u64, ours: bool) {
-        self.change(|state| state.requests.insert(id, (!ours).then(Instant::now)));
+    /// Who is to go on with a request now.
+    pub(super) fn turn(&self, id: u64, turn: Turn) {
+        self.change(|state| state.requests.insert(id, turn));
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -1,11 +1,9 @@
 //! Whose turn it is to go on with a request: ours, or the client's, which sends the rest of it or reads the answer.
 
 use std::{
+    mem::{discriminant, replace},
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll},
 };
 
@@ -16,11 +14,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 use tonic::Status;
 
-use super::places::Place;
+use super::places::{Place, Turn};
 use crate::shares::{Crowded, Share};
 
 /// What asks whether the process is alive and ready, over HTTP and gRPC. These need no place.
@@ -32,14 +31,14 @@ const RETRY_AFTER: &str = "1";
 /// then writes what it has not written yet.
 pub(super) async fn hold(Extension(place): Extension<Place>, mut request: Request, next: Next) -> Response {
     request.extensions_mut().remove::<Place>();
-    let turns = Turns::begin(place);
+    let turns = Turns::begin(place, request.version());
     let is_probe = PROBES.contains(&request.uri().path());
     if !is_probe && turns.settle().await.is_err() {
         return busy(request.headers());
     }
     let arriving = |body| Body::new(Arriving { body, waits: false, turns: turns.clone() });
     let response = next.run(request.map(arriving)).await;
-    turns.are(false);
+    turns.are(Turn::Answer(Instant::now()));
     response.map(|body| Body::new(Answer { body, turns }))
 }
 
@@ -55,19 +54,19 @@ fn busy(headers: &HeaderMap) -> Response {
 
 /// A request in hand, until the last clone is dropped.
 #[derive(Clone)]
-struct Turns(Arc<Turn>);
+struct Turns(Arc<InHand>);
 
-struct Turn {
+struct InHand {
     place: Place,
     id: u64,
-    ours: AtomicBool,
+    turn: Mutex<Turn>,
     share: OnceLock<Share>,
 }
 
 impl Turns {
-    fn begin(place: Place) -> Self {
-        let id = place.begin();
-        Self(Arc::new(Turn { place, id, ours: AtomicBool::new(true), share: OnceLock::new() }))
+    fn begin(place: Place, version: Version) -> Self {
+        let id = place.begin(version);
+        Self(Arc::new(InHand { place, id, turn: Mutex::new(Turn::Ours), share: OnceLock::new() }))
     }
 
     async fn settle(&self) -> Result<(), Crowded> {
@@ -76,18 +75,20 @@ impl Turns {
         Ok(())
     }
 
-    fn are(&self, ours: bool) {
-        if self.0.ours.swap(ours, Ordering::Relaxed) == ours {
+    fn are(&self, turn: Turn) {
+        let mut before = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = replace(&mut *before, turn);
+        if discriminant(&before) == discriminant(&turn) {
             return;
         }
-        self.0.place.turn(self.0.id, ours);
+        self.0.place.turn(self.0.id, turn);
         if let Some(share) = self.0.share.get() {
-            share.may_go((!ours).then(|| self.0.place.stalls_at()));
+            share.may_go((turn != Turn::Ours).then(|| self.0.place.stalls_at()));
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for InHand {
     fn drop(&mut self) {
         self.place.end(self.id);
     }
@@ -110,7 +111,7 @@ impl http_body::Body for Arriving {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         self.waits = frame.is_pending();
-        self.turns.are(!self.waits);
+        self.turns.are(if self.waits { Turn::Rest(Instant::now()) } else { Turn::Ours });
         frame
     }
 
@@ -126,7 +127,7 @@ impl http_body::Body for Arriving {
 impl Drop for Arriving {
     fn drop(&mut self) {
         if self.waits {
-            self.turns.are(true);
+            self.turns.are(Turn::Ours);
         }
     }
 }
@@ -146,7 +147,7 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        self.turns.are(frame.is_pending());
+        self.turns.are(if frame.is_pending() { Turn::Ours } else { Turn::Answer(Instant::now()) });
         frame
     }
 
