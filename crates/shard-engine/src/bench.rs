@@ -8,6 +8,7 @@ use crate::{
     KvType, arch,
     cpu::rope::Rope,
     kernels::{
+        arena::Arena,
         attention::{Rows, Shape, attend},
         isa::Isa,
         packed::Packed,
@@ -64,11 +65,16 @@ impl Matrix {
     /// When the type has no layout in memory.
     #[must_use]
     pub fn new(dtype: Dtype, outputs: usize, inputs: usize, exact: bool) -> Self {
-        let mut weights = Packed::zeros(dtype, outputs, inputs).expect("a type with a layout");
+        let mut weights = Packed::zeros(dtype, outputs, inputs, &Arena::default())
+            .expect("memory")
+            .expect("a type with a layout");
         let threads = Threads::new(1).expect("no thread is started");
         let (numbers, bytes) = dtype.block();
         let row = inputs / numbers as usize * bytes as usize;
-        let rows = |rows: Range<usize>| Ok::<_, Infallible>(random_blocks(dtype, rows.len() * row));
+        let rows = |rows: Range<usize>, pack: &mut dyn FnMut(&[u8])| {
+            pack(&random_blocks(dtype, rows.len() * row));
+            Ok::<_, Infallible>(())
+        };
         weights.fill(&threads, rows).expect("nothing can fail");
         let rule = if exact { Rule::Exact } else { Rule::Standard };
         Self { weights, rule, isa: Isa::chosen().expect("an instruction set"), threads }

@@ -5,6 +5,7 @@
 //! [`product`] what they are multiplied by. Every sum has one fixed order, which only the row itself decides: not the
 //! number of rows or threads, nor the instruction set.
 
+pub(crate) mod arena;
 pub(crate) mod attention;
 pub(crate) mod buffer;
 pub(crate) mod formats;

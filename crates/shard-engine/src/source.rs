@@ -1,6 +1,13 @@
 //! Reads single tensors of a model's file, and not a byte of any other.
 
-use std::{borrow::Cow, fs::File, io, ops::Range, path::Path};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io,
+    ops::Range,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use candle_core::{
     Device,
@@ -10,7 +17,7 @@ use gguf::{Dtype, GgufError, Header, TensorInfo};
 
 use crate::{
     EngineError,
-    kernels::{packed::Packed, threads::Threads},
+    kernels::{arena::Arena, packed::Packed, threads::Threads},
 };
 
 /// A model's file and its header.
@@ -20,6 +27,10 @@ pub(crate) struct TensorSource {
     path: String,
     /// Bytes of tensors read so far.
     read: u64,
+    /// What pieces were read into, for the next: to get new memory from the system takes as long as to read into it.
+    spare: Mutex<Vec<Vec<u8>>>,
+    /// Where matrices are packed to.
+    arena: Arena,
 }
 
 impl TensorSource {
@@ -28,7 +39,7 @@ impl TensorSource {
         let failed = |reason: String| EngineError::Model { path: name.clone(), reason };
         let header = Header::read_without_arrays(path).map_err(|error| failed(error.to_string()))?;
         let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { header, file, path: name, read: 0 })
+        Ok(Self { header, file, path: name, read: 0, spare: Mutex::default(), arena: Arena::default() })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -123,22 +134,33 @@ impl TensorSource {
     ) -> Result<Packed, EngineError> {
         let info = self.info(name, &[shape.columns, shape.rows])?;
         let no_layout = || self.failed(format!("tensor {name} has no layout in memory"));
-        let mut packed = Packed::zeros(dtype, shape.rows, shape.columns).ok_or_else(no_layout)?;
+        let room = Packed::zeros(dtype, shape.rows, shape.columns, &self.arena);
+        let mut packed = room
+            .map_err(|error| self.failed(format!("room for tensor {name}: {error}")))?
+            .ok_or_else(no_layout)?;
         let row_bytes = info.bytes / shape.rows as u64;
         let start = self.header.data_offset + info.offset;
-        let read = |rows: Range<usize>| -> Result<Vec<u8>, EngineError> {
-            let mut bytes = vec![0; rows.len() * row_bytes as usize];
+        let read = |rows: Range<usize>, pack: &mut dyn FnMut(&[u8])| -> Result<(), EngineError> {
+            let mut bytes = self.spare().pop().unwrap_or_default();
+            bytes.resize(rows.len() * row_bytes as usize, 0);
             read_at(&self.file, &mut bytes, start + rows.start as u64 * row_bytes)
                 .map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
             if dtype == info.dtype {
-                return Ok(bytes);
+                pack(&bytes);
+                self.spare().push(bytes);
+                return Ok(());
             }
             let numbers = self.dequantize(bytes, name, info.dtype, rows.len() * shape.columns)?;
-            Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
+            pack(&numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>());
+            Ok(())
         };
         packed.fill(threads, read)?;
         self.read += info.bytes;
         Ok(packed)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dequantize(

@@ -1,6 +1,7 @@
 //! A weight matrix in memory, in panels (`formats.rs`).
 
 use std::{
+    io,
     marker::PhantomData,
     ops::Range,
     sync::{Mutex, PoisonError},
@@ -9,6 +10,7 @@ use std::{
 use gguf::Dtype;
 
 use super::{
+    arena::{Arena, Region},
     formats::{
         Bf16, F16, F32, Format, Iq4Nl, Iq4Xs, Mxfp4, PART, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K,
         Q8_0, Quantised, panels,
@@ -20,9 +22,6 @@ use super::{
 
 /// Bytes that are packed at once: well within the second cache, with what they are packed from.
 const PIECE: usize = 256 << 10;
-
-/// Panels begin at lines of memory.
-const LINE: usize = 64;
 
 /// What is done with a matrix of each type: [`Packed::with`] picks the one.
 pub(crate) trait ForFormat {
@@ -62,9 +61,8 @@ pub(crate) fn for_format<T: ForFormat>(dtype: Dtype, what: T) -> Option<T::Outpu
 #[derive(Debug)]
 pub(crate) struct Packed {
     dtype: Dtype,
-    /// Panel after panel, from `start` on.
-    memory: Vec<u8>,
-    start: usize,
+    /// Panel after panel.
+    memory: Region,
     layout: Layout,
     inputs: usize,
     outputs: usize,
@@ -110,13 +108,19 @@ fn pack_row<F: Format>(row: &[u8], lane: usize, panel: &mut [u8]) {
 
 impl Packed {
     /// Room for a matrix of `outputs` × `inputs`, all zeros; `None` for a type that has no layout.
-    pub(crate) fn zeros(dtype: Dtype, outputs: usize, inputs: usize) -> Option<Self> {
-        let layout = for_format(dtype, LayoutOf)?;
+    ///
+    /// # Errors
+    /// When the system gives no memory for it.
+    pub(crate) fn zeros(
+        dtype: Dtype,
+        outputs: usize,
+        inputs: usize,
+        arena: &Arena,
+    ) -> io::Result<Option<Self>> {
+        let Some(layout) = for_format(dtype, LayoutOf) else { return Ok(None) };
         let blocks = inputs.div_ceil(layout.block_inputs);
-        let bytes = panels(outputs) * LANES * blocks * layout.block_bytes;
-        let memory = vec![0; bytes + LINE];
-        let start = memory.as_ptr().align_offset(LINE).min(LINE);
-        Some(Self { dtype, memory, start, layout, inputs, outputs })
+        let memory = arena.region(panels(outputs) * LANES * blocks * layout.block_bytes)?;
+        Ok(Some(Self { dtype, memory, layout, inputs, outputs }))
     }
 
     /// Bytes that such a matrix takes in memory.
@@ -165,33 +169,32 @@ impl Packed {
 
     /// All panels.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.byte_count()]
+        &self.memory
     }
 
-    /// Reads rows as they are in the file and packs them, on all threads. `read` gives some rows' bytes.
+    /// Reads rows as they are in the file and packs them, on all threads. `read` shows some rows' bytes.
     pub(crate) fn fill<E: Send>(
         &mut self,
         threads: &Threads,
-        read: impl Fn(Range<usize>) -> Result<Vec<u8>, E> + Sync,
+        read: impl Fn(Range<usize>, &mut dyn FnMut(&[u8])) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
         let (row_bytes, panel_bytes, pack) = (self.row_bytes(), self.panel_bytes(), self.layout.pack);
         let at_once = (PIECE / panel_bytes.max(1)).max(1);
-        let (start, bytes, outputs) = (self.start, self.byte_count(), self.outputs);
+        let outputs = self.outputs;
         let failed = Mutex::new(None);
-        let memory = &mut self.memory[start..start + bytes];
-        threads.for_chunks(memory, at_once * panel_bytes, |piece, panels| {
+        threads.for_chunks(&mut self.memory, at_once * panel_bytes, |piece, panels| {
             let first = piece * at_once * LANES;
             let rows = first..(first + panels.len() / panel_bytes * LANES).min(outputs);
-            match read(rows) {
-                Ok(rows) => {
-                    let lanes = panels.chunks_exact_mut(panel_bytes).zip(rows.chunks(LANES * row_bytes));
-                    for (panel, rows) in lanes {
-                        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-                            pack(row, lane, panel);
-                        }
+            let packed = read(rows, &mut |rows| {
+                let lanes = panels.chunks_exact_mut(panel_bytes).zip(rows.chunks(LANES * row_bytes));
+                for (panel, rows) in lanes {
+                    for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+                        pack(row, lane, panel);
                     }
                 }
-                Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+            });
+            if let Err(error) = packed {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
         });
         match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {

@@ -4,16 +4,19 @@ use gguf::Dtype;
 
 use super::*;
 use crate::bench::{TYPES, numbers, random_blocks};
+use crate::kernels::arena::Arena;
 
 /// A matrix of random weights, and these.
 fn matrix(dtype: Dtype, outputs: usize, inputs: usize) -> (Packed, Vec<f32>) {
     let (count, bytes) = dtype.block();
     let row_bytes = inputs / count as usize * bytes as usize;
     let file = random_blocks(dtype, outputs * row_bytes);
-    let mut packed = Packed::zeros(dtype, outputs, inputs).expect("a layout");
+    let mut packed =
+        Packed::zeros(dtype, outputs, inputs, &Arena::default()).expect("memory").expect("a layout");
     let threads = Threads::exactly(1).expect("no thread is started");
-    let read = |rows: Range<usize>| {
-        Ok::<_, std::convert::Infallible>(file[rows.start * row_bytes..rows.end * row_bytes].to_vec())
+    let read = |rows: Range<usize>, pack: &mut dyn FnMut(&[u8])| {
+        pack(&file[rows.start * row_bytes..rows.end * row_bytes]);
+        Ok::<_, std::convert::Infallible>(())
     };
     packed.fill(&threads, read).expect("nothing can fail");
     let mut weights = vec![0.0; outputs * inputs];
