@@ -1,16 +1,36 @@
-//! What the dialects have in common about conversations: how many messages there may be, how much the model is to
-//! think, and by which name a grammar that fails is called.
+//! What the dialects have in common about conversations: how they begin, how many messages there may be, how much the
+//! model is to think, and by which name a grammar that fails is called.
 
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
 use serde_json::{Map, Value};
 
-use super::error::ApiError;
-use crate::{completion::GRAMMAR, generation::GenerationError};
+use super::{
+    Api,
+    error::ApiError,
+    fields::Fields,
+    ignored::{Ignored, Noted},
+    params,
+};
+use crate::{clients::Principal, completion::GRAMMAR, generation::GenerationError};
 
 /// A conversation of more messages does not fit any context.
 pub(super) const MAX_MESSAGES: usize = 10_000;
+
+/// What `read` takes of a request that may have the model, and what was ignored of it.
+pub(super) fn begin<T>(
+    api: &Api,
+    principal: &Principal,
+    mut fields: Fields,
+    read: impl FnOnce(Fields) -> Result<(T, Ignored), ApiError>,
+) -> Result<(T, Noted), ApiError> {
+    params::take_model(&mut fields, api)?;
+    let (asked, ignored) = read(fields)?;
+    let noted = api.unknown_fields.note(ignored)?;
+    principal.may_use(api.completer.model().names())?;
+    Ok((asked, noted))
+}
 
 /// Whether a conversation is not too long; `field` is where it stands. Blocks and items that become messages of their
 /// own count as such.

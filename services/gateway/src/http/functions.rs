@@ -10,6 +10,9 @@ use super::{
 };
 use crate::chat::{Tool, tools};
 
+/// Members of a function.
+pub(super) const OF_FUNCTIONS: [&str; 4] = ["name", "description", "parameters", "strict"];
+
 /// A function as a request describes it; its schema is the member `parameters`.
 pub(super) fn function(mut given: Members, parameters: &str) -> Result<Tool, ApiError> {
     let schema = match given.value(parameters) {
@@ -31,7 +34,8 @@ pub(super) fn function(mut given: Members, parameters: &str) -> Result<Tool, Api
 
 /// The functions of `tools` as `{"type": "function", "function": {…}}`.
 pub(super) fn nested(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
-    each(fields, "tools", ".function.name", |mut tool| match tool.text("type")?.as_deref() {
+    let known = ["type", "function"];
+    each(fields, ("tools", &known), ".function.name", |mut tool| match tool.text("type")?.as_deref() {
         None | Some("function") => function(tool.object("function")?, "parameters"),
         Some(kind) => {
             Err(tool.wrong("type", format!("only function is supported here, got {:?}", short(kind))))
@@ -39,14 +43,19 @@ pub(super) fn nested(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
     })
 }
 
-/// The functions of a list, each read by `one`. What is wrong with a name is said of the member `name` of each.
+/// The functions of a list, each read by `one`, with the members that it knows. What is wrong with a name is said of the
+/// member `name` of each.
 pub(super) fn each(
     fields: &mut Fields,
-    list: &str,
+    (list, known): (&str, &[&str]),
     name: &str,
     one: impl Fn(Members) -> Result<Tool, ApiError>,
 ) -> Result<Vec<Tool>, ApiError> {
     let Some(given) = fields.take_value(list) else { return Ok(vec![]) };
+    for tool in given.as_array().into_iter().flatten() {
+        fields.leave_others(&format!("{list}[]"), tool, known);
+        fields.leave_others(&format!("{list}[].function"), &tool["function"], &OF_FUNCTIONS);
+    }
     let offered = objects(list, given)?.into_iter().map(one).collect::<Result<Vec<_>, _>>()?;
     tools::check(&offered).map_err(|(place, what)| match place {
         tools::MAX_TOOLS.. => ApiError::invalid(list, what),
@@ -86,6 +95,16 @@ mod tests {
         assert_eq!(tools[0], first);
         assert_eq!((tools[1].name.as_str(), tools[1].strict), ("g-2_x", false));
         assert_eq!(tools[1].parameters["type"], "object");
+    }
+
+    #[test]
+    fn members_that_nobody_knows_are_named() {
+        let mut fields = Fields::of(
+            "tools",
+            json!([{"type": "function", "odd": 1, "function": {"name": "f", "more": 2}}]),
+        );
+        assert_eq!(nested(&mut fields).map(|tools| tools.len()), Ok(1));
+        assert_eq!(fields.finish().names(), ["tools[].odd", "tools[].function.more"]);
     }
 
     #[test]

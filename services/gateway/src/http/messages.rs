@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Api, conversation, error::ApiError, fields::Fields, params, sse};
+use super::{Api, conversation, error::ApiError, fields::Fields, sse};
 use crate::{
     chat::{self, ChatStream},
     clients::Principal,
@@ -24,12 +24,10 @@ use request::{Asked, Purpose, SCHEMA};
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, ApiError> {
-    params::take_model(&mut fields, &api)?;
-    let (Asked { request, stream }, ignored) = Asked::read(fields, &principal, Purpose::Answer)?;
-    let noted = api.unknown_fields.note(ignored)?;
-    principal.may_use(api.completer.model().names())?;
+    let read = |fields| Asked::read(fields, &principal, Purpose::Answer);
+    let (Asked { request, stream }, noted) = conversation::begin(&api, &principal, fields, read)?;
     let started = api.chatter.start(request).await;
     let ChatStream { prompt_tokens, events } = started.map_err(|error| named(error.into()))?;
     let events = conversation::held_by(events, SCHEMA);
@@ -51,13 +49,12 @@ fn named(error: ApiError) -> ApiError {
 pub(super) async fn count(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, ApiError> {
-    params::take_model(&mut fields, &api)?;
-    let (Asked { request, .. }, ignored) = Asked::read(fields, &principal, Purpose::Count)?;
-    let noted = api.unknown_fields.note(ignored)?;
-    principal.may_use(api.completer.model().names())?;
+    let read = |fields| Asked::read(fields, &principal, Purpose::Count);
+    let (Asked { request, .. }, noted) = conversation::begin(&api, &principal, fields, read)?;
     let prompt = api.chatter.prompt(request).await.map_err(|error| named(error.into()))?;
+    principal.draw(prompt.len() as u64)?;
     Ok(noted.tell(Json(json!({"input_tokens": prompt.len()})).into_response()))
 }
 

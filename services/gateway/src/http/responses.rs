@@ -1,6 +1,7 @@
 //! `POST /v1/responses`: OpenAI's newer API, as far as it goes without keeping anything between requests.
 
 mod answer;
+mod known;
 mod request;
 mod stream;
 
@@ -10,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Api, conversation, error::ApiError, fields::Fields, params, sse};
+use super::{Api, conversation, error::ApiError, fields::Fields, sse};
 use crate::{
     chat::{self, ChatStream},
     clients::Principal,
@@ -22,13 +23,10 @@ use request::{Asked, SCHEMA};
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
-    mut fields: Fields,
+    fields: Fields,
 ) -> Result<Response, ApiError> {
-    params::take_model(&mut fields, &api)?;
-    let (asked, ignored) = Asked::read(fields, &principal)?;
-    let noted = api.unknown_fields.note(ignored)?;
-    principal.may_use(api.completer.model().names())?;
-    let Asked { request, stream, echo } = asked;
+    let read = |fields| Asked::read(fields, &principal);
+    let (Asked { request, stream, echo }, noted) = conversation::begin(&api, &principal, fields, read)?;
     let envelope = Envelope::new(api.completer.model().id(), echo);
     let started = api.chatter.start(request).await;
     let ChatStream { prompt_tokens, events } =

@@ -35,7 +35,8 @@ impl Calling {
 }
 
 fn functions(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
-    functions::each(fields, "functions", ".name", |given| functions::function(given, "parameters"))
+    let known = &functions::OF_FUNCTIONS;
+    functions::each(fields, ("functions", known), ".name", |given| functions::function(given, "parameters"))
 }
 
 /// By either of its two names.

@@ -11,6 +11,9 @@ const REDACTED: [&str; 2] = ["type", "data"];
 const CALL: [&str; 5] = ["type", "id", "name", "input", "cache_control"];
 const RESULT: [&str; 5] = ["type", "tool_use_id", "content", "is_error", "cache_control"];
 
+/// Members of a tool that are read, or that change nothing.
+pub(super) const TOOL: [&str; 6] = ["type", "name", "description", "input_schema", "strict", "cache_control"];
+
 /// The members of a field that is an object, all of them.
 pub(super) fn take(fields: &mut Fields, name: &str, known: &[&str]) -> Result<Map<String, Value>, ApiError> {
     let members: Map<String, Value> = fields.take(name)?.unwrap_or_default();
@@ -27,7 +30,7 @@ pub(super) fn leave_message(fields: &mut Fields, message: &Value) {
     leave_blocks(fields, "messages[].content", &message["content"]);
 }
 
-/// `path` is the way to the blocks. What a result consists of is not looked at.
+/// `path` is the way to the blocks.
 pub(super) fn leave_blocks(fields: &mut Fields, path: &str, content: &Value) {
     for block in content.as_array().into_iter().flatten() {
         let known = match block["type"].as_str() {
@@ -40,5 +43,7 @@ pub(super) fn leave_blocks(fields: &mut Fields, path: &str, content: &Value) {
             _ => continue,
         };
         fields.leave_others(&format!("{path}[]"), block, known);
+        // Of results.
+        leave_blocks(fields, &format!("{path}[].content"), &block["content"]);
     }
 }

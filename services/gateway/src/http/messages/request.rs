@@ -114,11 +114,13 @@ fn output(fields: &mut Fields) -> Result<(Option<Grammar>, Map<String, Value>), 
 
 /// The functions, whether they must be called, and whether several may be at once.
 fn tools(fields: &mut Fields) -> Result<(Vec<Tool>, ToolChoice, bool), ApiError> {
-    let tools = functions::each(fields, "tools", ".name", |mut tool| match tool.text("type")?.as_deref() {
-        None | Some("custom") => functions::function(tool, "input_schema"),
-        Some(kind) => {
-            let what = format!("only tools with a schema of their own are served, got {:?}", short(kind));
-            Err(ApiError::unsupported(&tool.path("type"), what))
+    let tools = functions::each(fields, ("tools", &known::TOOL), ".name", |mut tool| {
+        match tool.text("type")?.as_deref() {
+            None | Some("custom") => functions::function(tool, "input_schema"),
+            Some(kind) => {
+                let what = format!("only tools with a schema of their own are served, got {:?}", short(kind));
+                Err(ApiError::unsupported(&tool.path("type"), what))
+            }
         }
     })?;
     let choice = known::take(fields, "tool_choice", &["type", "name", "disable_parallel_tool_use"])?;

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use swarm_types::Grammar;
 
+use super::known;
 use crate::{
     chat::{ChatRequest, Tool, ToolCall, ToolChoice},
     clients::Principal,
@@ -193,12 +194,14 @@ fn format(fields: &mut Fields, echo: &mut Echo) -> Result<Option<Grammar>, ApiEr
 }
 
 fn tools(fields: &mut Fields, echo: &mut Echo) -> Result<(Vec<Tool>, ToolChoice), ApiError> {
-    let tools = functions::each(fields, "tools", ".name", |mut tool| match tool.text("type")?.as_deref() {
-        Some("function") => functions::function(tool, "parameters"),
-        kind => {
-            let kind = kind.unwrap_or_default();
-            let what = format!("only functions are served, got {:?}", short(kind));
-            Err(ApiError::unsupported(&tool.path("type"), what))
+    let tools = functions::each(fields, ("tools", &known::TOOL), ".name", |mut tool| {
+        match tool.text("type")?.as_deref() {
+            Some("function") => functions::function(tool, "parameters"),
+            kind => {
+                let kind = kind.unwrap_or_default();
+                let what = format!("only functions are served, got {:?}", short(kind));
+                Err(ApiError::unsupported(&tool.path("type"), what))
+            }
         }
     })?;
     let told = |tool: &Tool| {
@@ -209,6 +212,7 @@ fn tools(fields: &mut Fields, echo: &mut Echo) -> Result<(Vec<Tool>, ToolChoice)
     };
     echo.tell("tools", tools.iter().map(told).collect());
     let choice = fields.take_value("tool_choice").unwrap_or_else(|| "auto".into());
+    fields.leave_others("tool_choice", &choice, &["type", "name"]);
     let name = choice["name"].as_str().filter(|_| choice["type"] == "function");
     let read = match (choice.as_str(), name) {
         (Some("none"), _) => ToolChoice::None,
@@ -241,6 +245,7 @@ fn input(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
     };
     // No item becomes more than one message.
     check_count("input", items.len())?;
+    items.iter().for_each(|item| known::leave_item(fields, item));
     let mut messages = vec![];
     for (place, item) in items.into_iter().enumerate() {
         let place = format!("input[{place}]");
