@@ -31,6 +31,8 @@ fn what_is_in_order_is_taken() {
     assert!(headers.iter().all(|seed| gguf::Header::from_bytes(seed).is_ok()));
     let announcements = checks::announcement::seeds();
     assert!(announcements.iter().all(|seed| swarm_types::Announcement::from_json(seed).is_ok()));
+    let torrents = checks::torrent::seeds();
+    assert!(torrents.iter().all(|seed| model_torrent::Metainfo::from_bytes(seed, 1 << 16).is_ok()));
     assert!(checks::wire::seeds().iter().all(|seed| checks::wire::is_taken(seed)));
 }
 

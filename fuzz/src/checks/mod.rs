@@ -3,6 +3,7 @@
 
 pub mod announcement;
 pub mod gguf_header;
+pub mod torrent;
 pub mod wire;
 
 /// One kind of input.
@@ -16,8 +17,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 4] = [
     Target { name: "gguf_header", check: gguf_header::check, seeds: gguf_header::seeds },
     Target { name: "announcement", check: announcement::check, seeds: announcement::seeds },
     Target { name: "wire", check: wire::check, seeds: wire::seeds },
+    Target { name: "torrent", check: torrent::check, seeds: torrent::seeds },
 ];

@@ -1,0 +1,36 @@
+//! The record of which pieces are here.
+
+use std::path::{Path, PathBuf};
+
+use crate::{error::TorrentError, hash::InfoHash, piece_set::PieceSet, sealed};
+
+/// Another form of the record has another number.
+const FORM: &[u8] = b"llama-swarm pieces of a torrent, form 1\n";
+
+/// Where the record of one torrent lies.
+#[derive(Debug)]
+pub(super) struct Record {
+    path: PathBuf,
+    info_hash: InfoHash,
+}
+
+impl Record {
+    pub(super) fn new(folder: &Path, info_hash: InfoHash) -> Self {
+        Self { path: folder.join("model.pieces"), info_hash }
+    }
+
+    /// What is here, if the record is whole and about these files as they are.
+    pub(super) fn load(&self, stamps: &[[u8; 24]], pieces: u32) -> Option<PieceSet> {
+        let bytes = sealed::load(&self.path, &self.subject(stamps), pieces.div_ceil(8) as usize)?;
+        PieceSet::from_bytes(&bytes, pieces)
+    }
+
+    pub(super) fn save(&self, stamps: &[[u8; 24]], here: &PieceSet) -> Result<(), TorrentError> {
+        let saved = sealed::save(&self.path, &self.subject(stamps), here.as_bytes());
+        saved.map_err(TorrentError::writing(&self.path, here.as_bytes().len() as u64))
+    }
+
+    fn subject(&self, stamps: &[[u8; 24]]) -> Vec<u8> {
+        [FORM, &self.info_hash.0, stamps.as_flattened()].concat()
+    }
+}
