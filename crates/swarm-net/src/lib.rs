@@ -5,9 +5,9 @@
 //!
 //! A node is one loop (`node`) on a thread of its own, so that it answers while the machine computes. Below it lie
 //! four rooms: `transport` (connections and whether they live), `directory` (what is told where all can read it),
-//! `peers` (who is there) and `calls` (gRPC and other streams between peers). What the loop decides by is pure and tested by tables: who
-//! takes part (`admission`), who is online (`peers::membership`), whom to dial (`peers::dialer`, `peers::entry`), what
-//! to believe (`directory::signed`, `directory::records`), what to say (`directory::announcer`,
+//! `peers` (who is there) and `calls` (gRPC and other streams between peers). What the loop decides by is pure and
+//! tested by tables: who takes part (`admission`), who is online (`peers::membership`), whom to dial (`peers::dialer`,
+//! `peers::entry`), what to believe (`directory::signed`, `directory::records`), what to say (`directory::announcer`,
 //! `directory::holder`).
 
 mod admission;

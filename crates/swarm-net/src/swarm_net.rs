@@ -162,7 +162,7 @@ impl SwarmNet {
         self.held.send_replace(torrents);
     }
 
-    /// What connected peers hold, as they say themselves, now and on every change. Those that hold nothing are not in it.
+    /// What connected peers hold, as they say themselves, now and on every change. Who holds nothing is left out.
     #[must_use]
     pub fn torrents(&self) -> watch::Receiver<Arc<PeerTorrents>> {
         self.torrents.clone()

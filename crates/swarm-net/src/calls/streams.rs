@@ -50,8 +50,8 @@ pub(crate) enum OpenError {
 #[derive(Debug)]
 pub(crate) struct OpenRequest(pub(crate) oneshot::Sender<Result<Stream, OpenError>>);
 
-/// Where the incoming streams of one protocol go: nowhere until somebody listens, nor when that one has stopped. They are
-/// closed as they come then, so that nothing waits that nobody will read, and a peer knows at once.
+/// Where the incoming streams of one protocol go. Until somebody listens, and when that one has stopped, they are
+/// closed as they come: nothing waits that nobody will read, and the peer knows at once.
 #[derive(Debug, Default)]
 pub(crate) struct Intake(Arc<OnceLock<mpsc::Sender<PeerStream>>>);
 

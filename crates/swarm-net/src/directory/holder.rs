@@ -103,7 +103,8 @@ impl Holder {
         self.provided = held;
     }
 
-    /// Takes the outcome of providing: whether another node has taken it. Gives the torrent when that was the first time.
+    /// Takes the outcome of providing: whether another node has taken it. Gives the torrent when that was for the first
+    /// time.
     pub(crate) fn on_provided(&mut self, id: QueryId, taken: bool, now: Instant) -> Option<&HeldTorrent> {
         let info_hash = self.running.remove(&id)?;
         self.failing = !taken;
