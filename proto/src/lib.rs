@@ -5,6 +5,7 @@
 //! receipt; `From<X> for wire::X` cannot fail.
 
 mod model;
+mod peer;
 mod refusal;
 mod shard;
 mod status;

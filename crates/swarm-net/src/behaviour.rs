@@ -14,12 +14,14 @@ use libp2p::{
 
 use crate::{
     NetError, Role,
-    calls::streams::Streams,
+    admission::roster::Roster,
+    calls::streams::{Intakes, Streams},
     directory::{
         publisher::RECORD_TTL,
         records::{self, Kad, Keys},
         registrations,
     },
+    metrics::Metrics,
     transport::{activity::Activity, guard::Guard, heartbeat::Heartbeat},
 };
 
@@ -47,9 +49,29 @@ pub(crate) struct Behaviour {
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: Kad,
     pub(crate) streams: Streams,
+    pub(crate) torrent_streams: Streams,
     heartbeat: Heartbeat,
     pub(crate) rendezvous_client: registrations::Client,
     rendezvous_server: Toggle<server::Behaviour>,
+}
+
+/// The byte streams between members, by what runs on them.
+pub(crate) struct MemberStreams {
+    grpc: Streams,
+    torrents: Streams,
+}
+
+impl MemberStreams {
+    pub(crate) fn new(
+        cluster: &str,
+        intakes: Intakes,
+        roster: &Roster,
+        metrics: &Metrics,
+    ) -> Result<Self, NetError> {
+        let streams = |protocol, intake| Streams::new(protocol, intake, roster.clone(), metrics.clone());
+        let grpc = streams(stream_protocol(cluster)?, intakes.grpc);
+        Ok(Self { grpc, torrents: streams(protocol(cluster, "torrent")?, intakes.torrents) })
+    }
 }
 
 impl Behaviour {
@@ -58,7 +80,7 @@ impl Behaviour {
         key: &Keypair,
         keys: &Keys,
         role: Role,
-        streams: Streams,
+        streams: MemberStreams,
         activity: Activity,
     ) -> Result<Self, NetError> {
         let server = (role == Role::Rendezvous).then(|| server::Behaviour::new(server_config()));
@@ -66,7 +88,8 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits()),
             identify: identify::Behaviour::new(identify_config(key, keys, role)),
             kad: kad(key, keys)?,
-            streams,
+            streams: streams.grpc,
+            torrent_streams: streams.torrents,
             heartbeat: Heartbeat::new(activity),
             rendezvous_client: Guard::new(client::Behaviour::new(key.clone())),
             rendezvous_server: server.into(),

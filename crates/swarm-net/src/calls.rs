@@ -1,4 +1,4 @@
-//! gRPC between connected peers: byte streams, the channels over them, and the one call that every node answers.
+//! Between connected peers: byte streams, the gRPC channels over them, and the one call that every node answers.
 
 pub(crate) mod bounds;
 pub(crate) mod describe;

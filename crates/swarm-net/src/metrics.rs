@@ -24,10 +24,10 @@ pub(crate) struct Metrics {
     connections: Family<TransportLabels, Gauge>,
     dials_failed: Counter,
     to_prove_again: Gauge,
-    /// Streams for which there was no room in the queue.
+    /// Streams for which there was no room in the queue, or nobody to take them.
     pub(crate) streams_dropped: Counter,
     round_trips: Histogram,
-    /// Bytes of gRPC in streams from and to peers.
+    /// Bytes in streams from and to peers, of gRPC and of torrents.
     pub(crate) received: Counter,
     pub(crate) sent: Counter,
 }
@@ -105,7 +105,7 @@ impl Metrics {
         registry.register("dials_failed", "attempts to reach a peer that failed", self.dials_failed.clone());
         registry.register(
             "streams_dropped",
-            "incoming streams for which there was no room",
+            "incoming streams for which there was no room, or nobody to take them",
             self.streams_dropped.clone(),
         );
         let round_trips = self.round_trips.clone();
@@ -115,9 +115,9 @@ impl Metrics {
             Unit::Seconds,
             round_trips,
         );
-        let streams = "bytes of gRPC in streams from peers";
+        let streams = "bytes in streams from peers, of gRPC and of torrents";
         registry.register_with_unit("stream_received", streams, Unit::Bytes, self.received.clone());
-        let streams = "bytes of gRPC in streams to peers";
+        let streams = "bytes in streams to peers, of gRPC and of torrents";
         registry.register_with_unit("stream_sent", streams, Unit::Bytes, self.sent.clone());
     }
 

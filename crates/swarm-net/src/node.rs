@@ -17,7 +17,7 @@ use libp2p::{
     core::transport::{ListenerId, TransportError},
     swarm::{self, SwarmEvent},
 };
-use swarm_types::{Admission, NodeId, SwarmStatus};
+use swarm_types::{Admission, HeldTorrent, NodeId, SwarmStatus};
 use tokio::{
     runtime::Handle,
     select,
@@ -25,16 +25,15 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::connected::Peer;
+use self::{connected::Peer, torrents::Torrents};
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::{exchange, gate::Gate, keyring::Keyring, renewals::Renewals, roster::Roster},
-    behaviour::{self, Behaviour},
+    behaviour::{Behaviour, MemberStreams},
     calls::{
         describe::{Described, Description},
         links::Links,
-        stream::PeerStream,
-        streams::Streams,
+        streams::Intakes,
     },
     command::Command,
     config::Settings,
@@ -46,7 +45,7 @@ use crate::{
         registrations::Registrations,
     },
     metrics::Metrics,
-    peers::{dialer::Dialer, entry::Entries, lines::Line, membership::Membership},
+    peers::{dialer::Dialer, entry::Entries, holdings::PeerTorrents, lines::Line, membership::Membership},
     transport::{self, activity::Activity, address},
 };
 
@@ -55,6 +54,8 @@ mod connections;
 mod dht;
 mod members;
 mod proofs;
+mod sharing;
+mod torrents;
 
 /// How late something that is due may be.
 const TICK: Duration = Duration::from_millis(50);
@@ -83,7 +84,8 @@ pub(crate) struct Setup {
     pub(crate) services: Handle,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) offers: watch::Receiver<Vec<ShardOffer>>,
-    pub(crate) streams: mpsc::Sender<PeerStream>,
+    pub(crate) held: watch::Receiver<Vec<HeldTorrent>>,
+    pub(crate) intakes: Intakes,
 }
 
 /// What a node tells its handles.
@@ -91,6 +93,7 @@ pub(crate) struct Ends {
     pub(crate) status: watch::Receiver<Arc<SwarmStatus>>,
     pub(crate) description: watch::Receiver<Arc<Description>>,
     pub(crate) addresses: watch::Receiver<Vec<String>>,
+    pub(crate) torrents: watch::Receiver<Arc<PeerTorrents>>,
 }
 
 /// A running node.
@@ -114,6 +117,7 @@ pub(crate) struct Node {
     queries: Queries,
     publisher: Publisher,
     filter: RecordFilter,
+    torrents: Torrents,
     peers: HashMap<PeerId, Peer>,
     /// Handles that wait for a peer's connection.
     awaited: Vec<(PeerId, oneshot::Sender<bool>)>,
@@ -135,24 +139,21 @@ pub(crate) struct Node {
 impl Node {
     /// Opens the ports.
     pub(crate) async fn start(setup: Setup) -> Result<(Self, Ends), NetError> {
-        let Setup { settings, role, identity, links, metrics, services, commands, offers, streams } = setup;
+        let Setup { settings, role, identity, links, metrics, intakes, .. } = setup;
         let (key, id) = (identity.key().clone(), identity.id().clone());
         let (me, now) = (key.public().to_peer_id(), Instant::now());
         let keys = Keys::new(settings.cluster.clone(), settings.total_shards);
         let (ring, roster) = (Keyring::new(&settings.cluster, settings.secrets)?, Roster::default());
         let membership =
             Membership::new(settings.cluster.clone(), id.clone(), settings.admission, settings.total_shards);
-        let protocol = behaviour::stream_protocol(&settings.cluster)?;
-        let streams = Streams::new(protocol, streams, roster.clone(), metrics.clone());
+        let streams = MemberStreams::new(&settings.cluster, intakes, &roster, &metrics)?;
         let activity = Activity::new();
         let behaviour = Behaviour::new(&key, &keys, role, streams, activity.clone())?;
         let config = swarm::Config::with_tokio_executor().with_smart_dial();
         let (admit, proofs) = (exchange::protocol(&settings.cluster)?, (ring.clone(), roster.clone()));
         let gate = Gate::new(me, role, admit, proofs, metrics.clone());
         let swarm = Swarm::new(transport::build(&key, &activity, &gate)?, behaviour, me, config);
-        let (status, status_end) = watch::channel(Arc::clone(membership.status()));
-        let (description, description_end) = watch::channel(Arc::new(describe(vec![])));
-        let (addresses, addresses_end) = watch::channel(vec![]);
+        let status = watch::Sender::new(Arc::clone(membership.status()));
         let (hearing, heard) = mpsc::channel(DESCRIPTIONS);
         let mut node = Self {
             swarm,
@@ -171,6 +172,7 @@ impl Node {
             queries: Queries::new(keys.clone(), metrics.clone(), now),
             publisher: Publisher::new(metrics.clone()),
             filter: RecordFilter::new(keys.clone(), me),
+            torrents: Torrents::new(&keys, me, &metrics, setup.held),
             keys,
             peers: HashMap::new(),
             awaited: vec![],
@@ -178,19 +180,28 @@ impl Node {
             swept: now,
             links,
             metrics,
-            services,
-            commands,
-            offers,
+            services: setup.services,
+            commands: setup.commands,
+            offers: setup.offers,
             heard,
             hearing,
             status,
-            description,
-            addresses,
+            description: watch::Sender::default(),
+            addresses: watch::Sender::default(),
         };
         node.listen(&settings.listen).await?;
         tell_admission(settings.admission);
-        let ends = Ends { status: status_end, description: description_end, addresses: addresses_end };
+        let ends = node.ends();
         Ok((node, ends))
+    }
+
+    fn ends(&self) -> Ends {
+        Ends {
+            status: self.status.subscribe(),
+            description: self.description.subscribe(),
+            addresses: self.addresses.subscribe(),
+            torrents: self.torrents.holdings.subscribe(),
+        }
     }
 
     /// Runs until the node is told to leave or all handles are gone. Gives who is to be told when it is over.
@@ -206,6 +217,7 @@ impl Node {
                     None => break None,
                 },
                 Ok(()) = self.offers.changed() => self.on_offers(),
+                Ok(()) = self.torrents.wanted.changed() => self.on_held(),
                 Some(described) = self.heard.recv() => self.on_described(described),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
@@ -259,7 +271,11 @@ impl Node {
     fn on_command(&mut self, command: Command) -> ControlFlow<oneshot::Sender<()>> {
         match command {
             Command::Open(peer, request) => self.swarm.behaviour_mut().streams.open(peer, request),
+            Command::OpenTorrent(peer, request) => {
+                self.swarm.behaviour_mut().torrent_streams.open(peer, request);
+            }
             Command::Connect(peer, answer) => self.connect(peer, answer),
+            Command::FindTorrent(info_hash, answer) => self.find_torrent(&info_hash, answer),
             Command::Leave(answer) => return ControlFlow::Break(answer),
         }
         ControlFlow::Continue(())
@@ -283,6 +299,7 @@ impl Node {
         let missing = || self.membership.unrecorded();
         self.queries.tick(&mut self.swarm.behaviour_mut().kad, missing, now);
         self.tell(now);
+        self.tell_torrents(now);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             self.sweep(now);
@@ -303,7 +320,10 @@ impl Node {
             self.publisher.publish(&mut self.swarm.behaviour_mut().kad, records, now);
         }
         self.announcer.told(now);
-        self.description.send_replace(Arc::new(describe(values)));
+        self.description.send_modify(|told| {
+            let announcements = values.into_iter().map(Into::into).collect();
+            *told = Arc::new(Description { announcements, ..Description::clone(told) });
+        });
         log(self.membership.serve(announcements));
     }
 
@@ -342,6 +362,7 @@ impl Node {
     async fn leave(&mut self) {
         self.swarm.behaviour_mut().close();
         self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
+        self.torrents.holder.leave(&mut self.swarm.behaviour_mut().kad);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
             self.registrations.leave(client);
         }
@@ -400,10 +421,6 @@ fn cause(error: TransportError<io::Error>) -> String {
         TransportError::Other(error) => error.to_string(),
         not_supported => not_supported.to_string(),
     }
-}
-
-fn describe(announcements: Vec<Vec<u8>>) -> Description {
-    Description { announcements: announcements.into_iter().map(Into::into).collect() }
 }
 
 fn log(lines: impl IntoIterator<Item = Line>) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
-use swarm_types::{NodeId, SwarmStatus};
+use swarm_types::{HeldTorrent, ModelDigest, NodeId, SwarmStatus};
 use tokio::{
     runtime::{self, Handle, Runtime},
     sync::{mpsc, oneshot, watch},
@@ -14,8 +14,13 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, Role, RoundTrip, ShardOffer,
-    calls::{describe::Description, links::Links},
+    DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, PeerStream, PeerTorrents,
+    Role, RoundTrip, ShardOffer,
+    calls::{
+        describe::Description,
+        links::Links,
+        streams::{Intakes, Seat},
+    },
     command::Command,
     config::Settings,
     metrics::Metrics,
@@ -27,6 +32,10 @@ use crate::{
 const COMMANDS: usize = 256;
 /// Streams that wait for the service. A burst of peers must fit: what does not is reset.
 const INCOMING_STREAMS: usize = 1024;
+/// Streams for torrents that wait for whoever shares them, who takes them at once and does the reading elsewhere.
+const INCOMING_TORRENT_STREAMS: usize = 64;
+/// The DHT ends a question before that, and gives what it knows by then.
+const FIND_WITHIN: Duration = Duration::from_secs(6);
 /// To reach a peer that is known and not connected at the moment.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// Leaving is bounded in the loop as well.
@@ -38,9 +47,12 @@ pub struct SwarmNet {
     id: NodeId,
     commands: mpsc::Sender<Command>,
     offers: Arc<watch::Sender<Vec<ShardOffer>>>,
+    held: Arc<watch::Sender<Vec<HeldTorrent>>>,
     status: watch::Receiver<Arc<SwarmStatus>>,
     description: watch::Receiver<Arc<Description>>,
     addresses: watch::Receiver<Vec<String>>,
+    torrents: watch::Receiver<Arc<PeerTorrents>>,
+    torrent_seat: Seat,
     links: Links,
     metrics: Metrics,
     /// Of the thread that has the connections.
@@ -68,8 +80,11 @@ impl SwarmNet {
         identity: Identity,
     ) -> Result<(Self, PeerListener), NetError> {
         let (commands, command_queue) = mpsc::channel(COMMANDS);
-        let (stream_queue, streams) = mpsc::channel(INCOMING_STREAMS);
+        let intakes = Intakes::default();
+        let torrent_seat = intakes.torrents.seat();
+        let listener = intakes.grpc.seat().listen(INCOMING_STREAMS).expect("nobody else has the seat yet");
         let (offers, offered) = watch::channel(vec![]);
+        let (held, wanted) = watch::channel(vec![]);
         let metrics = Metrics::default();
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
         let network = runtime.handle().clone();
@@ -84,12 +99,26 @@ impl SwarmNet {
             services: Handle::current(),
             commands: command_queue,
             offers: offered,
-            streams: stream_queue,
+            held: wanted,
+            intakes,
         };
-        let Ends { status, description, addresses } = start(setup, runtime).await?;
-        let offers = Arc::new(offers);
-        let net = Self { id, commands, offers, status, description, addresses, links, metrics, network };
-        Ok((net, PeerListener::new(streams)))
+        let Ends { status, description, addresses, torrents } = start(setup, runtime).await?;
+        let (offers, held) = (Arc::new(offers), Arc::new(held));
+        let net = Self {
+            id,
+            commands,
+            offers,
+            held,
+            status,
+            description,
+            addresses,
+            torrents,
+            torrent_seat,
+            links,
+            metrics,
+            network,
+        };
+        Ok((net, listener))
     }
 
     /// Who this node is.
@@ -123,15 +152,49 @@ impl SwarmNet {
     /// # Errors
     /// When the peer cannot be reached within a few seconds.
     pub async fn channel(&self, node: &NodeId) -> Result<Channel, NetError> {
-        let not_connected = || NetError::NotConnected(node.clone());
-        let peer = peer::peer_id(node).ok_or_else(not_connected)?;
-        if !self.links.contains(&peer) {
-            let connected = timeout(CONNECT_WITHIN, self.connect(peer)).await;
-            if !connected.map_err(|_| not_connected())?? {
-                return Err(not_connected());
-            }
-        }
-        self.links.channel(peer).await
+        self.links.channel(self.reach(node).await?).await
+    }
+
+    /// Says which torrents this node holds, and that it holds no others: at most 64 are told, and none with a name that
+    /// is longer than 256 bytes or that terminals would obey. Peers and DHT hear at once when that changes; if only the
+    /// number of pieces changed, connected peers alone are told, and not more often than every second.
+    pub fn hold(&self, torrents: Vec<HeldTorrent>) {
+        self.held.send_replace(torrents);
+    }
+
+    /// What connected peers hold, as they say themselves, now and on every change. Who holds nothing is left out.
+    #[must_use]
+    pub fn torrents(&self) -> watch::Receiver<Arc<PeerTorrents>> {
+        self.torrents.clone()
+    }
+
+    /// Asks the DHT which other nodes hold a torrent, and dials those that are not connected. They may be gone for a
+    /// minute already. None within a few seconds also means that none was found in time.
+    ///
+    /// # Errors
+    /// When the node has left.
+    pub async fn find_torrent(&self, info_hash: &ModelDigest) -> Result<Vec<NodeId>, NetError> {
+        let (answer, holders) = oneshot::channel();
+        self.commands.send(Command::FindTorrent(*info_hash, answer)).await.map_err(|_| NetError::Left)?;
+        let holders = timeout(FIND_WITHIN, holders).await.unwrap_or(Ok(vec![]));
+        Ok(holders.map_err(|_| NetError::Left)?.iter().map(peer::node_id).collect())
+    }
+
+    /// A byte stream for torrents to a peer, which is reached first if it is known. A peer serves four of one node at
+    /// the same time; what is more it closes, and all of them when it shares nothing.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached within a few seconds, or gives no stream.
+    pub async fn open_torrent(&self, node: &NodeId) -> Result<PeerStream, NetError> {
+        self.links.torrent_stream(self.reach(node).await?).await
+    }
+
+    /// The byte streams for torrents that peers open to this node, for the one who serves them: nothing when they were
+    /// taken before, or the node has left. Until they are taken, and after the listener is dropped, such streams are
+    /// closed as they come. Of those that nobody has read from the listener yet 64 wait, and more are closed.
+    #[must_use]
+    pub fn torrent_streams(&self) -> Option<PeerListener> {
+        self.torrent_seat.listen(INCOMING_TORRENT_STREAMS)
     }
 
     /// How far the admitted peers are, those where that was measured.
@@ -168,6 +231,19 @@ impl SwarmNet {
             // An error means that the loop has ended, which is what was asked for.
             let _ = timeout(LEAVE_WITHIN, left).await;
         }
+    }
+
+    /// A peer that is connected, or is now.
+    async fn reach(&self, node: &NodeId) -> Result<PeerId, NetError> {
+        let not_connected = || NetError::NotConnected(node.clone());
+        let peer = peer::peer_id(node).ok_or_else(not_connected)?;
+        if !self.links.contains(&peer) {
+            let connected = timeout(CONNECT_WITHIN, self.connect(peer)).await;
+            if !connected.map_err(|_| not_connected())?? {
+                return Err(not_connected());
+            }
+        }
+        Ok(peer)
     }
 
     async fn connect(&self, peer: PeerId) -> Result<bool, NetError> {

@@ -11,11 +11,11 @@ use prometheus_client::registry::Registry;
 use support::{Node, config, offer};
 use swarm_net::{Identity, NetConfig, Role, SwarmNet, peer_server};
 use swarm_proto::wire::{
-    DescribeRequest, DescribeResponse,
+    self, DescribeRequest, DescribeResponse,
     peer_service_client::PeerServiceClient,
     peer_service_server::{PeerService, PeerServiceServer},
 };
-use swarm_types::ReplicaState::Loaded;
+use swarm_types::{ReplicaState::Loaded, fixture::held_torrent};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
@@ -28,15 +28,18 @@ fn refused(registry: &Registry, cause: &str) -> u64 {
 }
 
 /// Describes itself as it was told to.
-struct Impostor(Vec<Vec<u8>>);
+struct Impostor {
+    announcements: Vec<Vec<u8>>,
+    torrents: Vec<wire::HeldTorrent>,
+}
 
 #[tonic::async_trait]
 impl PeerService for Impostor {
     type DescribeStream = Pin<Box<dyn Stream<Item = Result<DescribeResponse, Status>> + Send>>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
-        let announcements = self.0.iter().cloned().map(Into::into).collect();
-        let description = DescribeResponse { announcements };
+        let announcements = self.announcements.iter().cloned().map(Into::into).collect();
+        let description = DescribeResponse { announcements, torrents: self.torrents.clone() };
         Ok(Response::new(futures::stream::iter([Ok(description)]).chain(futures::stream::pending()).boxed()))
     }
 }
@@ -57,12 +60,15 @@ async fn a_description_with_others_words_is_refused_but_not_the_honest_rest() {
 
     let config = NetConfig { ..config(2, Some(&worker)) };
     let (impostor, peers) = SwarmNet::bind(config, Role::Worker, Identity::ephemeral()).await.unwrap();
-    let lies = vec![stolen, b"nonsense".to_vec(), vec![b' '; 9 << 10]];
-    tokio::spawn(
-        peer_server().add_service(PeerServiceServer::new(Impostor(lies))).serve_with_incoming(peers),
-    );
+    let announcements = vec![stolen, b"nonsense".to_vec(), vec![b' '; 9 << 10]];
+    let honest = wire::HeldTorrent::from(held_torrent(7));
+    let more_than_all = wire::HeldTorrent { pieces_held: 5, ..honest.clone() };
+    let mut torrents = vec![more_than_all, honest.clone(), honest];
+    torrents.extend((0..=255).map(|number| held_torrent(number).into()));
+    let liar = PeerServiceServer::new(Impostor { announcements, torrents });
+    tokio::spawn(peer_server().add_service(liar).serve_with_incoming(peers));
 
-    let causes = ["foreign_peer", "malformed", "too_large"];
+    let causes = ["foreign_peer", "malformed", "too_large", "twice", "too_many"];
     let counted = async {
         while causes.iter().any(|cause| refused(&counters, cause) == 0) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -72,6 +78,10 @@ async fn a_description_with_others_words_is_refused_but_not_the_honest_rest() {
     let status = observer.net.status().borrow().clone();
     let workers: Vec<_> = status.shards.iter().flat_map(|shard| &shard.replicas).map(|r| &r.worker).collect();
     assert_eq!(workers, [worker.net.id()], "the impostor serves nothing");
+    let mut held = observer.net.torrents();
+    let held = held.wait_for(|held| held.contains_key(impostor.id())).await.unwrap().clone();
+    let held = &held[impostor.id()];
+    assert_eq!((held.first(), held.len()), (Some(&held_torrent(7)), 61), "of the first 64, three were lies");
     drop(impostor);
 }
 

@@ -3,14 +3,21 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Admission, Announcement, Capabilities, Cut, LayerRange, ModelDigest, ModelId, Precision, Replica,
-    ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
+    Admission, Announcement, Capabilities, Cut, HeldTorrent, LayerRange, ModelDigest, ModelId, Precision,
+    Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
 /// A model that no file has.
 #[must_use]
 pub fn model() -> ModelId {
     ModelId { name: "tiny".into(), digest: ModelDigest([7; 32]), precision: Precision::Exact }
+}
+
+/// A torrent of four pieces, of which three are there; the number tells it from others.
+#[must_use]
+pub fn held_torrent(number: u8) -> HeldTorrent {
+    let info_hash = ModelDigest([number; 32]);
+    HeldTorrent { info_hash, name: "tiny".into(), bytes: 1 << 20, pieces_held: 3, pieces: 4 }
 }
 
 /// Of a worker that has loaded four layers.

@@ -17,6 +17,7 @@ mod signed_text;
 mod status;
 pub mod status_words;
 mod step;
+mod torrent;
 mod transport;
 pub mod visible;
 
@@ -33,6 +34,7 @@ pub use sampling::{MAX_END_TOKENS, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingErr
 pub use signed_text::SignedText;
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, TargetScore, TokenLogprob};
+pub use torrent::{HeldTorrent, MAX_HELD_TORRENTS, TorrentError};
 pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use prost::Message;
 use swarm_proto::{CollectSession, FromBelow, FromHop, ToHop, wire};
-use swarm_types::{Attempt, SamplingParams, SwarmStatus};
+use swarm_types::{Attempt, HeldTorrent, SamplingParams, SwarmStatus};
 
 /// What is taken goes back onto the wire and is taken again, the same.
 pub fn check(bytes: &[u8]) {
@@ -14,7 +14,7 @@ pub fn check(bytes: &[u8]) {
 /// Whether it is a message in order. The first byte says which message the others are.
 pub fn is_taken(bytes: &[u8]) -> bool {
     let Some((kind, bytes)) = bytes.split_first() else { return false };
-    match kind % 6 {
+    match kind % 7 {
         0 => same_again::<wire::ForwardRequest, _, _>(bytes, ToHop::try_from, Into::into),
         1 => {
             same_again(bytes, <(Attempt, FromHop)>::try_from, |(attempt, message)| message.into_wire(attempt))
@@ -22,7 +22,8 @@ pub fn is_taken(bytes: &[u8]) -> bool {
         2 => same_again::<wire::ForwardResponse, _, _>(bytes, FromBelow::try_from, Into::into),
         3 => same_again::<wire::CollectRequest, _, _>(bytes, CollectSession::try_from, Into::into),
         4 => same_again::<wire::SamplingParams, _, _>(bytes, SamplingParams::try_from, Into::into),
-        _ => same_again(bytes, SwarmStatus::try_from, |status| wire::SwarmStatus::from(&status)),
+        5 => same_again(bytes, SwarmStatus::try_from, |status| wire::SwarmStatus::from(&status)),
+        _ => same_again::<wire::HeldTorrent, _, _>(bytes, HeldTorrent::try_from, Into::into),
     }
 }
 
@@ -92,7 +93,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (2, back(Back::Opened(wire::Opened { positions: 2 }))),
         (3, collect.encode_to_vec()),
         (4, sampling.encode_to_vec()),
-        (5, status(worker, digest).encode_to_vec()),
+        (5, status(worker, digest.clone()).encode_to_vec()),
+        (6, held_torrent(digest).encode_to_vec()),
     ];
     messages.into_iter().map(|(kind, message)| [vec![kind], message].concat()).collect()
 }
@@ -111,6 +113,10 @@ fn open(session_id: String, worker: String, model_digest: String) -> wire::OpenS
         max_positions: 100,
         layer_ends: (1..=8).collect(),
     }
+}
+
+fn held_torrent(info_hash: String) -> wire::HeldTorrent {
+    wire::HeldTorrent { info_hash, name: "tiny".into(), bytes: 1 << 20, pieces: 4, pieces_held: 3 }
 }
 
 fn output() -> wire::Output {

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use libp2p::PeerId;
 use swarm_proto::wire::{
-    DescribeRequest, DescribeResponse,
+    self, DescribeRequest, DescribeResponse,
     peer_service_client::PeerServiceClient,
     peer_service_server::{PeerService, PeerServiceServer},
 };
-use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES};
+use swarm_types::{Announcement, HeldTorrent, MAX_ANNOUNCEMENT_BYTES, MAX_HELD_TORRENTS};
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
@@ -32,25 +32,24 @@ use crate::{
 
 /// A peer that describes itself without end is heard this often.
 const HEAR_EVERY: Duration = Duration::from_millis(20);
+/// Of one torrent in a description, with all its texts as long as they may be.
+const MAX_TORRENT_BYTES: usize = 512;
 /// The first description comes at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a node says of itself.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Description {
     /// Signed, one for each shard that the node serves.
     pub(crate) announcements: Vec<Bytes>,
+    /// Those that the node holds.
+    pub(crate) torrents: Vec<HeldTorrent>,
 }
 
 impl From<&Description> for DescribeResponse {
     fn from(description: &Description) -> Self {
-        Self { announcements: description.announcements.clone() }
-    }
-}
-
-impl From<DescribeResponse> for Description {
-    fn from(wire: DescribeResponse) -> Self {
-        Self { announcements: wire.announcements }
+        let torrents = description.torrents.iter().cloned().map(Into::into).collect();
+        Self { announcements: description.announcements.clone(), torrents }
     }
 }
 
@@ -84,6 +83,7 @@ pub(crate) struct Described {
     /// The connection's number, so that what arrives late is recognised.
     pub(crate) epoch: u64,
     pub(crate) announcements: Vec<Announcement>,
+    pub(crate) torrents: Vec<HeldTorrent>,
 }
 
 /// Follows one peer's descriptions while it is connected.
@@ -114,15 +114,16 @@ impl Follower {
 
     async fn follow(&mut self, failures: &mut u32) -> Result<(), FollowError> {
         let channel = self.links.channel(self.peer).await?;
-        let largest = (self.keys.total_shards() as usize + 1) * (MAX_ANNOUNCEMENT_BYTES + 16);
+        let largest = (self.keys.total_shards() as usize + 1) * (MAX_ANNOUNCEMENT_BYTES + 16)
+            + MAX_HELD_TORRENTS * MAX_TORRENT_BYTES;
         let mut client = PeerServiceClient::new(channel).max_decoding_message_size(largest);
         let call = timeout(ANSWER_WITHIN, client.describe(DescribeRequest {}));
         let mut descriptions = call.await.map_err(|_| FollowError::Silent)??.into_inner();
         while let Some(description) = descriptions.message().await? {
             *failures = 0;
-            let description = Description::from(description);
-            let announcements = self.check(&description);
-            let heard = Described { peer: self.peer, epoch: self.epoch, announcements };
+            let announcements = self.announcements(&description.announcements);
+            let torrents = self.torrents(description.torrents);
+            let heard = Described { peer: self.peer, epoch: self.epoch, announcements, torrents };
             if self.heard.send(heard).await.is_err() {
                 break;
             }
@@ -132,14 +133,31 @@ impl Follower {
     }
 
     /// The announcements that may be believed; the others are counted.
-    fn check(&mut self, description: &Description) -> Vec<Announcement> {
+    fn announcements(&mut self, told: &[Bytes]) -> Vec<Announcement> {
         let mut shards = BTreeSet::new();
         let mut believed = vec![];
-        for value in &description.announcements {
+        for value in told {
             match self.read(value) {
                 Ok(told) if shards.insert(told.shard_id) => believed.push(told),
                 Ok(told) => self.refuse(&Refused::Twice(told.shard_id.0)),
                 Err(refused) => self.refuse(&refused),
+            }
+        }
+        believed
+    }
+
+    /// The torrents that may be believed, as the peer's own word; the others are counted.
+    fn torrents(&mut self, told: Vec<wire::HeldTorrent>) -> Vec<HeldTorrent> {
+        if told.len() > MAX_HELD_TORRENTS {
+            self.refuse(&Refused::TooMany);
+        }
+        let mut known = BTreeSet::new();
+        let mut believed = vec![];
+        for torrent in told.into_iter().take(MAX_HELD_TORRENTS) {
+            match HeldTorrent::try_from(torrent) {
+                Ok(torrent) if known.insert(torrent.info_hash) => believed.push(torrent),
+                Ok(torrent) => self.refuse(&Refused::TorrentTwice(torrent.info_hash)),
+                Err(error) => self.refuse(&Refused::Torrent(error)),
             }
         }
         believed

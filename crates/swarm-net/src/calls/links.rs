@@ -1,4 +1,4 @@
-//! One gRPC channel to each admitted peer, inside a libp2p stream.
+//! The ways to admitted peers: one gRPC channel to each, inside a libp2p stream, and streams for torrents.
 
 use std::{
     collections::HashMap,
@@ -173,6 +173,19 @@ impl Links {
         Ok(link.channel.get_or_try_init(connect).await?.clone())
     }
 
+    /// A stream for torrents to an admitted peer.
+    pub(crate) async fn torrent_stream(&self, peer: PeerId) -> Result<PeerStream, NetError> {
+        let node = peer::node_id(&peer);
+        let role = self.channels().get(&peer).map(|link| link.role);
+        let role = role.ok_or_else(|| NetError::NotConnected(node.clone()))?;
+        let info = PeerInfo { node: node.clone(), role };
+        let opened = open_stream(self.clone(), peer, info, Command::OpenTorrent).await;
+        opened.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => NetError::Timeout { node, within: OPEN_WITHIN },
+            _ => NetError::Stream { node, message: with_sources(&error) },
+        })
+    }
+
     fn channels(&self) -> MutexGuard<'_, HashMap<PeerId, Arc<Link>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,7 +198,7 @@ async fn connect(links: Links, peer: PeerId, role: Role) -> Result<Channel, NetE
     let info = PeerInfo { node: node.clone(), role };
     let open = service_fn(move |_: Uri| {
         let (links, info) = (links.clone(), info.clone());
-        async move { open_stream(links, peer, info).await.map(TokioIo::new) }
+        async move { open_stream(links, peer, info, Command::Open).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://peer.invalid")
         .initial_stream_window_size(STREAM_WINDOW)
@@ -197,11 +210,17 @@ async fn connect(links: Links, peer: PeerId, role: Role) -> Result<Channel, NetE
     }
 }
 
-async fn open_stream(links: Links, peer: PeerId, info: PeerInfo) -> io::Result<PeerStream> {
+/// Opens a stream of the protocol that the command is for.
+async fn open_stream(
+    links: Links,
+    peer: PeerId,
+    info: PeerInfo,
+    open: fn(PeerId, OpenRequest) -> Command,
+) -> io::Result<PeerStream> {
     let left = || io::Error::new(io::ErrorKind::NotConnected, "this node has left the swarm");
     let (answer, stream) = oneshot::channel();
     let commands = links.commands.upgrade().ok_or_else(left)?;
-    commands.send(Command::Open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
+    commands.send(open(peer, OpenRequest(answer))).await.map_err(|_| left())?;
     drop(commands);
     match timeout(OPEN_WITHIN, stream).await {
         Ok(Ok(Ok(stream))) => Ok(PeerStream::new(info, stream, links.metrics)),

@@ -1,4 +1,4 @@
-//! A byte stream from or to a peer, as tonic takes it.
+//! A byte stream from or to a peer, as tonic and all others who read and write take it.
 
 use std::{
     io,
@@ -41,6 +41,12 @@ pub struct PeerStream {
 impl PeerStream {
     pub(crate) fn new(peer: PeerInfo, stream: libp2p::Stream, metrics: Metrics) -> Self {
         Self { peer, io: stream.compat(), metrics, _place: None }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
     }
 
     /// The stream has a place as long as it lives.
@@ -86,7 +92,8 @@ impl AsyncWrite for PeerStream {
     }
 }
 
-/// The streams that peers open to this node, for tonic's `serve_with_incoming`. Ends when the node leaves.
+/// The streams of one protocol that peers open to this node: those for gRPC are for tonic's `serve_with_incoming`. Ends
+/// when the node leaves.
 #[derive(Debug)]
 pub struct PeerListener(mpsc::Receiver<PeerStream>);
 

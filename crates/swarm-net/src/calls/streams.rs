@@ -1,12 +1,13 @@
-//! Byte streams between peers, on connections that are open: the ground that gRPC stands on.
+//! Byte streams between peers, on connections that are open: the ground that gRPC stands on, and what torrents are
+//! exchanged by.
 //!
 //! Streams are opened on the peer's oldest connection, and incoming ones go into a bounded queue; what does not
-//! fit is reset and counted. Never dials.
+//! fit is reset and counted, as is what comes while nobody listens. Never dials.
 
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,13 +24,13 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::stream::{PeerInfo, PeerStream};
+use super::stream::{PeerInfo, PeerListener, PeerStream};
 use crate::{admission::roster::Roster, metrics::Metrics, peer};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
 
-/// A peer opens one stream for all its calls, and another when that one broke.
+/// A peer opens one stream for all its calls, and another when that one broke. For torrents, a few side by side.
 const MAX_PER_PEER: usize = 4;
 
 /// Why there is no stream.
@@ -49,10 +50,48 @@ pub(crate) enum OpenError {
 #[derive(Debug)]
 pub(crate) struct OpenRequest(pub(crate) oneshot::Sender<Result<Stream, OpenError>>);
 
+/// Where the incoming streams of one protocol go. Until somebody listens, and when that one has stopped, they are
+/// closed as they come: nothing waits that nobody will read, and the peer knows at once.
+#[derive(Debug, Default)]
+pub(crate) struct Intake(Arc<OnceLock<mpsc::Sender<PeerStream>>>);
+
+/// The place of the one who may listen. It does not keep the node's streams going.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat(Weak<OnceLock<mpsc::Sender<PeerStream>>>);
+
+/// The intakes of all protocols that are byte streams.
+#[derive(Debug, Default)]
+pub(crate) struct Intakes {
+    pub(crate) grpc: Intake,
+    pub(crate) torrents: Intake,
+}
+
+impl Intake {
+    pub(crate) fn seat(&self) -> Seat {
+        Seat(Arc::downgrade(&self.0))
+    }
+
+    /// Whether the stream is on its way to somebody.
+    fn hand_over(&self, stream: PeerStream) -> bool {
+        self.0.get().is_some_and(|queue| queue.try_send(stream).is_ok())
+    }
+}
+
+impl Seat {
+    /// The streams that come from now on, of which so many may wait. Nothing when somebody has listened before, or the
+    /// node has left.
+    pub(crate) fn listen(&self, waiting: usize) -> Option<PeerListener> {
+        let intake = self.0.upgrade()?;
+        let (queue, streams) = mpsc::channel(waiting);
+        intake.set(queue).ok()?;
+        Some(PeerListener::new(streams))
+    }
+}
+
 /// Opens and accepts the streams of one protocol.
 pub(crate) struct Streams {
     protocol: StreamProtocol,
-    queue: mpsc::Sender<PeerStream>,
+    intake: Intake,
     roster: Roster,
     metrics: Metrics,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
@@ -62,15 +101,10 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    /// Incoming streams go into the queue.
-    pub(crate) fn new(
-        protocol: StreamProtocol,
-        queue: mpsc::Sender<PeerStream>,
-        roster: Roster,
-        metrics: Metrics,
-    ) -> Self {
+    /// Incoming streams go to the intake.
+    pub(crate) fn new(protocol: StreamProtocol, intake: Intake, roster: Roster, metrics: Metrics) -> Self {
         let (connections, in_use) = (HashMap::new(), HashMap::new());
-        Self { protocol, queue, roster, metrics, connections, in_use, requests: VecDeque::new() }
+        Self { protocol, intake, roster, metrics, connections, in_use, requests: VecDeque::new() }
     }
 
     /// Asks for a stream to a connected peer.
@@ -93,7 +127,7 @@ impl Streams {
         };
         let peer = PeerInfo { node: peer::node_id(&peer), role };
         let stream = PeerStream::new(peer, stream, self.metrics.clone()).in_place(place);
-        if self.queue.try_send(stream).is_err() {
+        if !self.intake.hand_over(stream) {
             self.metrics.streams_dropped.inc();
         }
     }

@@ -13,11 +13,11 @@ use crate::{directory::records::Kad, metrics::Metrics};
 /// Life of a record. Dead workers' records are gone after it; the living renew theirs.
 pub(crate) const RECORD_TTL: Duration = Duration::from_secs(60);
 /// Records are renewed at a third of their life, so two lost renewals do not hide a worker.
-const RENEW_EVERY: Duration = Duration::from_secs(20);
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// A lone node tries again this much later, or as soon as it has a peer.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Peers that connect together are served by one attempt.
-const DEBOUNCE: Duration = Duration::from_millis(30);
+pub(crate) const DEBOUNCE: Duration = Duration::from_millis(30);
 
 /// What the node has in the DHT.
 #[derive(Debug)]

@@ -1,6 +1,9 @@
 //! Keys of the DHT, which records a node believes, and which it stores.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
 
 use libp2p::{
     PeerId,
@@ -9,20 +12,31 @@ use libp2p::{
         store::{MemoryStore, MemoryStoreConfig, RecordStore},
     },
 };
-use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, NodeId, ShardId};
+use swarm_types::{Announcement, MAX_ANNOUNCEMENT_BYTES, MAX_HELD_TORRENTS, ModelDigest, NodeId, ShardId};
 
 use crate::{
     directory::signed::{self, Refused},
     peer,
 };
 
-/// Replicas of one shard that others can find through the DHT.
+/// Replicas of one shard, or holders of one torrent, that others can find through the DHT.
 const MAX_PROVIDERS: usize = 64;
 /// Workers whose newest announcement is remembered; the DHT introduces no more of them than are dialled.
 const MAX_WORKERS: usize = 2048;
+/// Torrents whose holders are stored for others. More are refused until some are held by nobody.
+const MAX_TORRENTS: usize = 64;
 
 /// The DHT as this node takes part in it.
 pub(crate) type Kad = kad::Behaviour<MemoryStore>;
+
+/// What a key stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Subject {
+    /// Records and provider records of those who serve it.
+    Shard(ShardId),
+    /// Provider records of those who hold it.
+    Torrent(ModelDigest),
+}
 
 /// The keys of one cluster.
 #[derive(Clone, Debug)]
@@ -48,18 +62,27 @@ impl Keys {
         RecordKey::new(&format!("/llama-cluster/{}/shard/{shard}", self.cluster))
     }
 
-    /// The shard that the key stands for; nothing when it is not one of this cluster's keys.
-    pub(crate) fn subject(&self, key: &RecordKey) -> Option<ShardId> {
+    pub(crate) fn torrent(&self, info_hash: &ModelDigest) -> RecordKey {
+        RecordKey::new(&format!("/llama-cluster/{}/torrent/{info_hash}", self.cluster))
+    }
+
+    /// What the key stands for; nothing when it is not one of this cluster's keys.
+    pub(crate) fn subject(&self, key: &RecordKey) -> Option<Subject> {
         let text = std::str::from_utf8(key.as_ref()).ok()?;
         let rest = text.strip_prefix("/llama-cluster/")?.strip_prefix(self.cluster.as_str())?;
-        let id = rest.strip_prefix("/shard/")?.parse().ok().filter(|id| *id < self.total_shards)?;
         // Only the one way to write a key is a key.
-        (self.shard(ShardId(id)) == *key).then_some(ShardId(id))
+        if let Some(id) = rest.strip_prefix("/shard/") {
+            let shard = id.parse::<u32>().ok().filter(|id| *id < self.total_shards).map(ShardId)?;
+            (self.shard(shard) == *key).then_some(Subject::Shard(shard))
+        } else {
+            let info_hash = rest.strip_prefix("/torrent/")?.parse::<ModelDigest>().ok()?;
+            (self.torrent(&info_hash) == *key).then_some(Subject::Torrent(info_hash))
+        }
     }
 
     /// A record's announcement, when it may be believed by itself.
     fn read(&self, record: &Record, now_ms: u64) -> Result<Announcement, Refused> {
-        let shard = self.subject(&record.key).ok_or(Refused::WrongKey)?;
+        let Some(Subject::Shard(shard)) = self.subject(&record.key) else { return Err(Refused::WrongKey) };
         let announcement = signed::verify(&self.cluster, self.total_shards, &record.value)?;
         if announcement.shard_id != shard {
             return Err(Refused::WrongKey);
@@ -81,7 +104,8 @@ pub(crate) fn store(keys: &Keys, me: PeerId) -> MemoryStore {
         // The store refuses what is as large as its bound.
         max_value_bytes: MAX_ANNOUNCEMENT_BYTES + 1,
         max_providers_per_key: MAX_PROVIDERS,
-        max_provided_keys: shards,
+        // The node's own torrents have room besides those of others.
+        max_provided_keys: shards + MAX_TORRENTS + MAX_HELD_TORRENTS,
     };
     MemoryStore::with_config(me, config)
 }
@@ -95,6 +119,8 @@ pub(crate) struct RecordFilter {
     newest: HashMap<NodeId, Newest>,
     /// Records taken from each peer since the last [`Self::sweep`].
     taken: HashMap<PeerId, u32>,
+    /// Torrents that others hold by what is stored here.
+    torrents: BTreeSet<ModelDigest>,
 }
 
 /// What an announcement must not be older than.
@@ -106,7 +132,7 @@ struct Newest {
 
 impl RecordFilter {
     pub(crate) fn new(keys: Keys, me: PeerId) -> Self {
-        Self { keys, me, newest: HashMap::new(), taken: HashMap::new() }
+        Self { keys, me, newest: HashMap::new(), taken: HashMap::new(), torrents: BTreeSet::new() }
     }
 
     /// A record's announcement, when it may be believed: its worker has said so, and nothing newer since.
@@ -146,16 +172,26 @@ impl RecordFilter {
         Ok(announcement)
     }
 
-    /// Stores that a peer provides a shard. That it is the peer itself that says so, the DHT has checked.
+    /// Stores that a peer provides a shard or holds a torrent. That it is the peer itself that says so, the DHT has
+    /// checked.
     pub(crate) fn provide(
         &mut self,
         store: &mut MemoryStore,
         record: ProviderRecord,
-    ) -> Result<ShardId, Refused> {
+    ) -> Result<Subject, Refused> {
         self.count(record.provider)?;
-        let shard = self.keys.subject(&record.key).ok_or(Refused::WrongKey)?;
+        let subject = self.keys.subject(&record.key).ok_or(Refused::WrongKey)?;
+        if let Subject::Torrent(info_hash) = &subject
+            && self.torrents.len() >= MAX_TORRENTS
+            && !self.torrents.contains(info_hash)
+        {
+            return Err(Refused::TooMany);
+        }
         store.add_provider(record).map_err(|_| Refused::TooMany)?;
-        Ok(shard)
+        if let Subject::Torrent(info_hash) = subject {
+            self.torrents.insert(info_hash);
+        }
+        Ok(subject)
     }
 
     /// Forgets what has expired. To be called about once a second.
@@ -163,11 +199,17 @@ impl RecordFilter {
         self.taken.clear();
         self.newest.retain(|_, newest| newest.expires_at_ms > now_ms);
         store.retain(|_, record| !record.is_expired(now));
-        for key in (0..self.keys.total_shards).map(|id| self.keys.shard(ShardId(id))) {
+        let shards = (0..self.keys.total_shards).map(|id| self.keys.shard(ShardId(id)));
+        let torrents = self.torrents.iter().map(|info_hash| self.keys.torrent(info_hash));
+        for key in shards.chain(torrents) {
             for provider in store.providers(&key).iter().filter(|provider| provider.is_expired(now)) {
                 store.remove_provider(&key, &provider.provider);
             }
         }
+        let (keys, me) = (&self.keys, self.me);
+        self.torrents.retain(|info_hash| {
+            store.providers(&keys.torrent(info_hash)).iter().any(|holder| holder.provider != me)
+        });
     }
 
     /// Whether an announcement may take the place of a stored record.
@@ -183,17 +225,21 @@ impl RecordFilter {
     }
 
     /// Checking a record costs a signature, so nobody may ask for it without end. A worker may serve every shard
-    /// and renews each as a record and as a provider.
+    /// and renews each as a record and as a provider; each of its torrents as a provider alone.
     fn count(&mut self, source: PeerId) -> Result<(), Refused> {
         let taken = self.taken.entry(source).or_default();
         *taken += 1;
-        if *taken > 64 + 4 * self.keys.total_shards { Err(Refused::TooMany) } else { Ok(()) }
+        if *taken > 64 + 4 * self.keys.total_shards + 2 * MAX_HELD_TORRENTS as u32 {
+            Err(Refused::TooMany)
+        } else {
+            Ok(())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use libp2p::identity::Keypair;
 
@@ -230,8 +276,18 @@ mod tests {
     fn keys_are_read_only_as_they_are_written() {
         let keys = Keys::new("c".into(), 8);
         assert_eq!(keys.shard(ShardId(3)).as_ref(), b"/llama-cluster/c/shard/3");
-        assert_eq!(keys.subject(&keys.shard(ShardId(7))), Some(ShardId(7)));
+        assert_eq!(keys.subject(&keys.shard(ShardId(7))), Some(Subject::Shard(ShardId(7))));
+        let (info_hash, digits) = (ModelDigest([0xa5; 32]), "a5".repeat(32));
+        let torrent = format!("/llama-cluster/c/torrent/{digits}");
+        assert_eq!(keys.torrent(&info_hash).as_ref(), torrent.as_bytes());
+        assert_eq!(keys.subject(&keys.torrent(&info_hash)), Some(Subject::Torrent(info_hash)));
         for foreign in [
+            torrent.replace("a5", "A5").as_str(),
+            torrent.replace("/c/", "/d/").as_str(),
+            format!("{torrent}/").as_str(),
+            format!("/llama-cluster/c/shard/{digits}").as_str(),
+            &torrent[..torrent.len() - 2],
+            "/llama-cluster/c/torrent/3",
             "/llama-cluster/c/shard/8",
             "/llama-cluster/c/shard/03",
             "/llama-cluster/d/shard/3",
@@ -306,7 +362,7 @@ mod tests {
         let mut node = fixture(&me);
         let junk = Record::new(node.keys.shard(ShardId(0)), b"junk".to_vec());
         let causes: BTreeSet<_> =
-            (0..200).map(|_| node.put(&flooder, junk.clone()).unwrap_err().cause()).collect();
+            (0..400).map(|_| node.put(&flooder, junk.clone()).unwrap_err().cause()).collect();
         assert_eq!(causes, BTreeSet::from(["malformed", "too_many"]));
         let record = node.record(&worker, 0, 1);
         assert!(node.put(&worker, record).is_ok());
@@ -315,8 +371,41 @@ mod tests {
         };
         for number in 0..=255 {
             let foreign = RecordKey::new(&format!("/llama-cluster/c/model/{number}"));
-            assert_eq!(provide(foreign), Err(Refused::WrongKey), "nothing but shards is provided here");
+            assert_eq!(
+                provide(foreign),
+                Err(Refused::WrongKey),
+                "nothing but shards and torrents is provided here"
+            );
         }
-        assert_eq!(provide(node.keys.shard(ShardId(7))), Ok(ShardId(7)));
+        assert_eq!(provide(node.keys.shard(ShardId(7))), Ok(Subject::Shard(ShardId(7))));
+    }
+
+    #[test]
+    fn holders_of_so_many_torrents_are_stored_until_their_records_expire() {
+        let (me, holder) = (Keypair::generate_ed25519(), PeerId::random());
+        let (mut node, start) = (fixture(&me), Instant::now());
+        let info_hash = |number: usize| ModelDigest([number as u8; 32]);
+        let provided = |node: &mut Fixture, number| {
+            let key = node.keys.torrent(&info_hash(number));
+            let mut record = ProviderRecord::new(key, holder, vec![]);
+            record.expires = Some(start + Duration::from_secs(60));
+            node.filter.provide(&mut node.store, record)
+        };
+        for number in 0..MAX_TORRENTS {
+            assert_eq!(provided(&mut node, number), Ok(Subject::Torrent(info_hash(number))));
+        }
+        assert_eq!(provided(&mut node, MAX_TORRENTS), Err(Refused::TooMany));
+        assert!(provided(&mut node, 0).is_ok(), "what is stored is renewed");
+        let shard = ProviderRecord::new(node.keys.shard(ShardId(7)), holder, vec![]);
+        assert!(node.filter.provide(&mut node.store, shard).is_ok(), "no shard is crowded out");
+        let own = node.keys.torrent(&info_hash(MAX_TORRENTS));
+        let own = ProviderRecord::new(own, me.public().to_peer_id(), vec![]);
+        assert!(node.store.add_provider(own).is_ok(), "nor what the node holds itself");
+
+        let record = Record::new(node.keys.torrent(&info_hash(0)), b"who holds it".to_vec());
+        assert_eq!(node.filter.read(&record, 1000), Err(Refused::WrongKey), "torrents have no other records");
+        node.filter.sweep(&mut node.store, start + Duration::from_secs(61), 1000);
+        assert!(node.store.providers(&node.keys.torrent(&info_hash(0))).is_empty());
+        assert!(provided(&mut node, MAX_TORRENTS).is_ok(), "there is room again");
     }
 }

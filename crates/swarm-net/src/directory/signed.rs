@@ -15,7 +15,8 @@ use libp2p::{
     PeerId,
     identity::{Keypair, PublicKey},
 };
-use swarm_types::{Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, SignedText};
+use swarm_proto::WireError;
+use swarm_types::{Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, ModelDigest, SignedText};
 
 use crate::peer;
 
@@ -23,18 +24,20 @@ const DOMAIN: &[u8] = b"llama-swarm announcement 1\0";
 /// A record that claims to live longer than this is refused: records live a minute, and clocks differ.
 const MAX_LIFE_MS: u64 = 15 * 60 * 1000;
 
-/// Why an announcement is not taken.
+/// Why an announcement, or what a node says of a torrent, is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("announcement of {0} bytes is too large")]
     TooLarge(usize),
     #[error(transparent)]
     Malformed(#[from] AnnouncementError),
+    #[error("torrent: {0}")]
+    Torrent(WireError),
     #[error("not signed by the peer it names")]
     Signature,
     #[error("speaks of another peer than the one that says it")]
     ForeignPeer,
-    #[error("lies under another shard's key")]
+    #[error("lies under a key that is not its own")]
     WrongKey,
     #[error("cuts the model into {0} shards")]
     TotalShards(u32),
@@ -48,7 +51,9 @@ pub(crate) enum Refused {
     Publisher,
     #[error("shard {0} is announced twice")]
     Twice(u32),
-    #[error("too many announcements")]
+    #[error("torrent {0} is told twice")]
+    TorrentTwice(ModelDigest),
+    #[error("too many of them")]
     TooMany,
     #[error("comes from a peer that is not admitted")]
     NotAdmitted,
@@ -59,7 +64,7 @@ impl Refused {
     pub(crate) fn cause(&self) -> &'static str {
         match self {
             Self::TooLarge(_) => "too_large",
-            Self::Malformed(_) => "malformed",
+            Self::Malformed(_) | Self::Torrent(_) => "malformed",
             Self::Signature => "signature",
             Self::ForeignPeer => "foreign_peer",
             Self::WrongKey => "wrong_key",
@@ -68,7 +73,7 @@ impl Refused {
             Self::LivesTooLong => "lives_too_long",
             Self::Outdated => "outdated",
             Self::Publisher => "publisher",
-            Self::Twice(_) => "twice",
+            Self::Twice(_) | Self::TorrentTwice(_) => "twice",
             Self::TooMany => "too_many",
             Self::NotAdmitted => "not_admitted",
         }

@@ -11,7 +11,7 @@ use swarm_types::{Announcement, ShardId};
 
 use super::{Node, log, node_id, now_ms};
 use crate::{
-    directory::{publisher::RECORD_TTL, queries::Found, registrations, signed::Refused},
+    directory::{publisher::RECORD_TTL, queries::Found, records::Subject, registrations, signed::Refused},
     peers::membership::Source,
 };
 
@@ -27,13 +27,27 @@ impl Node {
             kad::Event::InboundRequest { request: InboundRequest::AddProvider { record: Some(record) } } => {
                 let provider = record.provider;
                 match self.provide(record) {
-                    Ok(shard) => self.on_providers(shard, [provider]),
+                    Ok(Subject::Shard(shard)) => self.on_providers(shard, [provider]),
+                    // It is connected: who wants to know asks the DHT, or hears it from the peer itself.
+                    Ok(Subject::Torrent(_)) => {}
                     Err(refused) => self.refuse(provider, &refused),
                 }
             }
             kad::Event::OutboundQueryProgressed { id, result: QueryResult::PutRecord(result), .. } => {
                 self.publisher.on_put(id, &result, Instant::now());
             }
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result: QueryResult::StartProviding(result),
+                stats,
+                ..
+            } => self.on_provided(id, &result, &stats),
+            kad::Event::OutboundQueryProgressed {
+                id,
+                result: QueryResult::GetProviders(result),
+                step,
+                ..
+            } if self.torrents.lookups.contains(&id) => self.on_holders(id, result, step.last),
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 match self.queries.on_progress(id, result, step.last) {
                     Some(Found::Record { query, record }) => self.on_record(query, &record),
@@ -50,7 +64,7 @@ impl Node {
         self.filter.put(self.swarm.behaviour_mut().kad.store_mut(), source, record, now_ms())
     }
 
-    fn provide(&mut self, record: kad::ProviderRecord) -> Result<ShardId, Refused> {
+    fn provide(&mut self, record: kad::ProviderRecord) -> Result<Subject, Refused> {
         self.check_admitted(&record.provider)?;
         self.filter.provide(self.swarm.behaviour_mut().kad.store_mut(), record)
     }

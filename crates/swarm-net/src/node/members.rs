@@ -42,6 +42,7 @@ impl Node {
         self.answer_awaiting(&peer);
         self.queries.hurry(now);
         self.publisher.peer_joined(now);
+        self.torrents.holder.peer_joined(now);
     }
 
     /// The peer is one of those to enter by, if it is.
@@ -71,7 +72,9 @@ impl Node {
         if member.is_none_or(|member| member.epoch != described.epoch) {
             return;
         }
-        log(self.membership.described(&node_id(&described.peer), described.announcements));
+        let node = node_id(&described.peer);
+        self.torrents.holdings.described(&node, described.torrents);
+        log(self.membership.described(&node, described.announcements));
     }
 
     /// A member has other connections than before.
@@ -86,7 +89,9 @@ impl Node {
     pub(super) fn dismiss(&mut self, peer: &PeerId, now: Instant) {
         self.links.remove(peer);
         self.registrations.remove(peer);
-        log(self.membership.disconnected(&node_id(peer), now));
+        let node = node_id(peer);
+        self.torrents.holdings.gone(&node);
+        log(self.membership.disconnected(&node, now));
     }
 
     /// A handle wants to reach a peer.

@@ -15,7 +15,7 @@ use libp2p::{
 use prometheus_client::registry::Registry;
 use swarm_types::{Announcement, ShardId, fixture};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{sleep, timeout},
 };
 
@@ -29,7 +29,7 @@ use crate::{
         roster::Roster,
     },
     behaviour::stream_protocol,
-    calls::streams::{OpenRequest, Streams},
+    calls::streams::{Intake, OpenRequest, Streams},
     config::Settings,
     metrics::Metrics,
     peer_server,
@@ -80,12 +80,12 @@ fn liar(key: &Keypair) -> Liar {
     let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), config);
     kad.set_mode(Some(kad::Mode::Server));
     let version = "/llama-swarm/test/1.0.0".into();
-    let (protocol, queue) = (stream_protocol(CLUSTER).unwrap(), mpsc::channel(1).0);
+    let protocol = stream_protocol(CLUSTER).unwrap();
     Liar {
         identify: identify::Behaviour::new(identify::Config::new(version, key.public())),
         kad,
         rendezvous: rendezvous::client::Behaviour::new(key.clone()),
-        streams: Streams::new(protocol, queue, Roster::default(), Metrics::default()),
+        streams: Streams::new(protocol, Intake::default(), Roster::default(), Metrics::default()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a node logs of the swarm. Operators and their tools know these lines to the word.
 
 use libp2p::Multiaddr;
-use swarm_types::{NodeId, ShardId, SwarmStatus, Transport, status_words as words};
+use swarm_types::{HeldTorrent, NodeId, ShardId, SwarmStatus, Transport, status_words as words};
 
 /// One line of the log.
 pub(crate) type Line = String;
@@ -14,6 +14,11 @@ pub(crate) fn record_found(query: u64, shard: ShardId) -> Line {
 /// A worker is known to serve a shard.
 pub(crate) fn discovered(shard: ShardId, worker: &NodeId) -> Line {
     format!("[DHT] ✓ Discovered shard {shard} from peer: {worker}")
+}
+
+/// The DHT has taken that this node holds a torrent.
+pub(crate) fn registered(torrent: &HeldTorrent) -> Line {
+    format!("[DHT] ✓ Registered torrent {} ({})", torrent.name, torrent.info_hash)
 }
 
 /// A peer is connected.
