@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("shard-engine", &["swarm-types", "gguf", "grammar"]),
     ("model-hub", &["gguf"]),
     ("model-torrent", &[]),
+    ("torrent-exchange", &["swarm-types", "model-torrent"]),
     ("swarm-net", &["swarm-types", "swarm-proto"]),
     ("swarm-process", &["swarm-types", "swarm-proto"]),
     ("shard-client", &["swarm-types", "swarm-proto", "swarm-process"]),

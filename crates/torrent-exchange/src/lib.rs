@@ -1,0 +1,41 @@
+//! How the nodes of a swarm give each other the pieces of model files.
+//!
+//! A stream is between two nodes. The one that opens it fetches, the other one seeds; two nodes that fetch from each
+//! other have two streams. A [`Seeder`] serves streams from a [`Shelf`] of stores, a [`Fetcher`] fills a store from
+//! several peers at once. Streams and who is known to hold what come through [`Peers`]. What pieces are, how they are
+//! checked and kept, and which to ask of whom is for `model-torrent`; which pieces a node needs is left to others.
+
+mod answering;
+mod assembly;
+mod book;
+mod conversation;
+mod error;
+mod fetcher;
+mod fetchers;
+mod first;
+mod frames;
+mod limits;
+mod link;
+mod links;
+mod load;
+mod metrics;
+mod pace;
+mod peers;
+mod progress;
+mod queue;
+mod seats;
+mod seeder;
+mod shelf;
+mod speed;
+mod wire;
+
+pub use error::ExchangeError;
+pub use fetcher::{Fetcher, Wanted};
+pub use fetchers::Fetchers;
+pub use limits::{FetchLimits, SeedLimits};
+pub use metrics::{Left, Metrics};
+pub use peers::{Banned, Peers};
+pub use progress::Progress;
+pub use seeder::Seeder;
+pub use shelf::{Shelf, Shelved};
+pub use wire::{Away, Refusal};

@@ -1,0 +1,115 @@
+//! What an exchange counts.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::{Registry, Unit},
+};
+
+use crate::{error::ExchangeError, wire::Away};
+
+/// Counters of one node, for all that it seeds and fetches. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Bytes of pieces that were sent.
+    pub sent: Counter,
+    /// Bytes of pieces that came, right or wrong.
+    pub received: Counter,
+    /// Pieces that came, were right, and were kept.
+    pub verified: Counter,
+    /// Pieces that came and were wrong.
+    pub wrong: Counter,
+    /// Requests of others that were refused.
+    pub refused: Counter,
+    /// Messages on streams that this node serves, both ways.
+    pub messages: Counter,
+    left: Family<CauseLabels, Counter>,
+}
+
+/// Why a peer was left that was being fetched from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// It sent other bytes than the piece's; it is not asked again.
+    Wrong,
+    /// It sent what is no message, or not the one that may come.
+    Message,
+    /// Nothing came of what was asked of it.
+    Stalled,
+    /// Others give more than four times as much.
+    Slow,
+    /// The stream broke.
+    Broken,
+    /// No stream to it could be opened.
+    Unreachable,
+    /// It went, being busy for example.
+    Away,
+    /// It has nothing that is needed.
+    Useless,
+}
+
+impl Left {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong_bytes",
+            Self::Message => "message",
+            Self::Stalled => "stalled",
+            Self::Slow => "slow",
+            Self::Broken => "broken",
+            Self::Unreachable => "unreachable",
+            Self::Away => "away",
+            Self::Useless => "useless",
+        }
+    }
+}
+
+impl From<&ExchangeError> for Left {
+    fn from(error: &ExchangeError) -> Self {
+        match error {
+            ExchangeError::Message { .. } | ExchangeError::OtherTorrent => Self::Message,
+            ExchangeError::Away(Away::Idle) => Self::Useless,
+            ExchangeError::Away(_) => Self::Away,
+            ExchangeError::Silent(_) => Self::Stalled,
+            ExchangeError::Torrent(_) => Self::Wrong,
+            ExchangeError::Stream(_) | ExchangeError::Ended => Self::Broken,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct CauseLabels {
+    cause: &'static str,
+}
+
+impl Metrics {
+    /// Makes the counters known under these names.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "bytes of model pieces sent to peers";
+        registry.register_with_unit("pieces_sent", help, Unit::Bytes, self.sent.clone());
+        let help = "bytes of model pieces that came from peers";
+        registry.register_with_unit("pieces_received", help, Unit::Bytes, self.received.clone());
+        registry.register("pieces_verified", "model pieces that came and were right", self.verified.clone());
+        registry.register("pieces_wrong", "model pieces that came and were wrong", self.wrong.clone());
+        registry.register(
+            "pieces_refused",
+            "requests of model pieces that were refused",
+            self.refused.clone(),
+        );
+        registry.register(
+            "piece_messages",
+            "messages on streams that pieces are served on, both ways",
+            self.messages.clone(),
+        );
+        let help = "peers that model pieces were fetched from and that were left, by cause";
+        registry.register("piece_peers_left", help, self.left.clone());
+    }
+
+    /// How many peers were left for this cause.
+    #[must_use]
+    pub fn left(&self, cause: Left) -> u64 {
+        self.left.get_or_create(&CauseLabels { cause: cause.name() }).get()
+    }
+
+    pub(crate) fn count_left(&self, cause: Left) {
+        self.left.get_or_create(&CauseLabels { cause: cause.name() }).inc();
+    }
+}

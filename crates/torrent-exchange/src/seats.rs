@@ -1,0 +1,141 @@
+//! Who is served now: a bounded number of peers, and of streams each. When all places are taken, one that asks nothing
+//! gives way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use swarm_types::NodeId;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::limits::SeedLimits;
+
+/// Who asks nothing for so long has what it needs for now. Before that it may just have come.
+const SPARED: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Seats {
+    peers: usize,
+    streams_a_peer: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    taken: BTreeMap<u64, Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    peer: NodeId,
+    /// Since when nothing was asked, if nothing is under way.
+    idle: Option<Instant>,
+    dismissed: Arc<Notify>,
+}
+
+/// A stream's place, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    number: u64,
+    seats: Arc<Seats>,
+    dismissed: Arc<Notify>,
+}
+
+impl Seats {
+    pub(crate) fn new(limits: &SeedLimits) -> Arc<Self> {
+        let (peers, streams_a_peer) = (limits.peers, limits.streams_a_peer);
+        Arc::new(Self { peers, streams_a_peer, state: Mutex::default() })
+    }
+
+    /// A place for one more stream of this peer, if there is one.
+    pub(crate) fn take(self: &Arc<Self>, peer: &NodeId) -> Option<Seat> {
+        let mut state = self.state();
+        let own = state.taken.values().filter(|taken| taken.peer == *peer).count();
+        if own >= self.streams_a_peer {
+            return None;
+        }
+        let peers: BTreeSet<&NodeId> = state.taken.values().map(|taken| &taken.peer).collect();
+        if own == 0 && peers.len() >= self.peers && !state.dismiss(Instant::now()) {
+            return None;
+        }
+        let (number, dismissed) = (state.next, Arc::new(Notify::new()));
+        state.next += 1;
+        let idle = Some(Instant::now());
+        state.taken.insert(number, Taken { peer: peer.clone(), idle, dismissed: dismissed.clone() });
+        Some(Seat { number, seats: self.clone(), dismissed })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Sends the peer away that asks nothing for longest, if one may go.
+    fn dismiss(&mut self, now: Instant) -> bool {
+        let mut idle: BTreeMap<&NodeId, Option<Instant>> = BTreeMap::new();
+        for taken in self.taken.values() {
+            let since = idle.entry(&taken.peer).or_insert(taken.idle);
+            *since = since.zip(taken.idle).map(|(one, other)| one.max(other));
+        }
+        let idle = idle.into_iter().filter_map(|(peer, since)| Some((since?, peer)));
+        let first = idle.min().filter(|(since, _)| now.duration_since(*since) >= SPARED);
+        let Some(peer) = first.map(|(_, peer)| peer.clone()) else { return false };
+        self.taken.retain(|_, taken| {
+            let stays = taken.peer != peer;
+            if !stays {
+                taken.dismissed.notify_one();
+            }
+            stays
+        });
+        true
+    }
+}
+
+impl Seat {
+    /// Nothing is under way, or something is.
+    pub(crate) fn is_idle(&self, idle: bool) {
+        if let Some(taken) = self.seats.state().taken.get_mut(&self.number) {
+            taken.idle = idle.then(|| taken.idle.unwrap_or_else(Instant::now));
+        }
+    }
+
+    /// Resolves when another gets the place.
+    pub(crate) async fn dismissed(&self) {
+        self.dismissed.notified().await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.state().taken.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_nothing_gives_way_and_who_does_stays() {
+        let limits = SeedLimits { peers: 2, streams_a_peer: 2, ..SeedLimits::default() };
+        let seats = Seats::new(&limits);
+        let peers = ["aa", "bb", "cc"].map(|name| name.parse::<NodeId>().unwrap());
+        let busy = seats.take(&peers[0]).unwrap();
+        let idle = seats.take(&peers[0]).unwrap();
+        assert!(seats.take(&peers[0]).is_none(), "two streams a peer");
+        busy.is_idle(false);
+        let gives_way = seats.take(&peers[1]).unwrap();
+        assert!(seats.take(&peers[2]).is_none(), "everybody just came");
+        tokio::time::advance(SPARED).await;
+        let newcomer = seats.take(&peers[2]).unwrap();
+        gives_way.dismissed().await;
+        drop((gives_way, idle));
+        assert!(seats.take(&peers[1]).is_none(), "and a place is free only once");
+        drop(newcomer);
+        assert!(seats.take(&peers[1]).is_some());
+    }
+}

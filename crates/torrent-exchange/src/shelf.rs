@@ -1,0 +1,133 @@
+//! Which stores are served.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+use model_torrent::{InfoHash, Store};
+use tokio::sync::watch;
+
+/// The stores that peers can fetch from, by info-hash. A store that is still being filled is served too: what is in it.
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf(Arc<Mutex<HashMap<InfoHash, Arc<Served>>>>);
+
+/// A store on the shelf; taken off it when this is dropped.
+#[derive(Debug)]
+pub struct Shelved {
+    shelf: Shelf,
+    /// Nothing once it is taken off.
+    served: Option<Arc<Served>>,
+    state: watch::Sender<bool>,
+}
+
+/// What a stream sees of a store on the shelf.
+#[derive(Debug)]
+pub(crate) struct Served {
+    store: Arc<Store>,
+    torrent: OnceLock<Bytes>,
+    /// Whether it is still on the shelf; changes with each piece too.
+    state: watch::Receiver<bool>,
+}
+
+impl Shelf {
+    /// Serves a store from now on, instead of another one of the same torrent.
+    #[must_use]
+    pub fn put(&self, store: Arc<Store>) -> Shelved {
+        let (state, changes) = watch::channel(true);
+        let info_hash = store.metainfo().info_hash();
+        let served = Arc::new(Served { store, torrent: OnceLock::new(), state: changes });
+        self.stores().insert(info_hash, served.clone());
+        Shelved { shelf: self.clone(), served: Some(served), state }
+    }
+
+    /// Which torrents are served.
+    #[must_use]
+    pub fn info_hashes(&self) -> Vec<InfoHash> {
+        self.stores().keys().copied().collect()
+    }
+
+    pub(crate) fn get(&self, info_hash: InfoHash) -> Option<Arc<Served>> {
+        self.stores().get(&info_hash).cloned()
+    }
+
+    fn stores(&self) -> MutexGuard<'_, HashMap<InfoHash, Arc<Served>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelved {
+    /// Says that other pieces are in the store than before. Connected peers are told.
+    pub fn changed(&self) {
+        self.state.send_replace(true);
+    }
+
+    /// Takes it off the shelf, and waits until no stream reads from it any more.
+    pub async fn take_off(mut self) {
+        self.remove();
+        self.state.send_replace(false);
+        self.state.closed().await;
+    }
+
+    fn remove(&mut self) {
+        let Some(served) = self.served.take() else { return };
+        let info_hash = served.store.metainfo().info_hash();
+        let mut stores = self.shelf.stores();
+        if stores.get(&info_hash).is_some_and(|there| Arc::ptr_eq(there, &served)) {
+            stores.remove(&info_hash);
+        }
+    }
+}
+
+impl Drop for Shelved {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Served {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The torrent's bytes, made for the first who asks.
+    pub(crate) fn torrent(&self) -> Bytes {
+        self.torrent.get_or_init(|| self.store.metainfo().to_bytes().into()).clone()
+    }
+
+    /// Is told of changes; says no when it is not on the shelf any more.
+    pub(crate) fn changes(&self) -> Changes {
+        let mut state = self.state.clone();
+        state.mark_changed();
+        Changes(state)
+    }
+}
+
+/// Waits for changes of a store on the shelf.
+pub(crate) struct Changes(watch::Receiver<bool>);
+
+impl Changes {
+    /// Whether something changed since this was asked last.
+    pub(crate) fn seen(&mut self) -> bool {
+        let changed = self.0.has_changed().unwrap_or(false);
+        self.0.mark_unchanged();
+        changed
+    }
+
+    /// The next change. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        match self.0.changed().await {
+            // Still to be seen.
+            Ok(()) => self.0.mark_changed(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when it is not on the shelf any more. Cancel safe.
+    pub(crate) async fn end(&mut self) {
+        // Or whoever put it there is gone.
+        _ = self.0.wait_for(|on_shelf| !on_shelf).await;
+    }
+}
