@@ -33,9 +33,6 @@ pub struct Header {
     pub data_offset: u64,
     /// Bytes of the whole file.
     pub file_len: u64,
-    /// SHA-256 over the header's bytes and the file's length: which model this is, without reading its weights. Two
-    /// files that differ in their weights' values alone share it.
-    pub digest: [u8; 32],
     /// Keys of the arrays that were read over, so that none of them passes for a key that is not there.
     forgotten: BTreeSet<String>,
 }
@@ -63,7 +60,7 @@ impl Header {
     }
 
     /// Reads and checks a file's header, forgetting metadata arrays: vocabularies are large, and of use only to
-    /// who turns text into tokens. Asking for one of them is an error. The digest is the same.
+    /// who turns text into tokens. Asking for one of them is an error.
     ///
     /// # Errors
     /// Says what is wrong with the file.
@@ -120,8 +117,7 @@ impl Header {
         let tensors = read_tensors(&mut reader, tensor_count)?;
         let data_offset = reader.position().next_multiple_of(alignment);
         check_places(&tensors, data_offset, file_len, alignment)?;
-        let digest = reader.digest();
-        Ok(Self { version, metadata, tensors, data_offset, file_len, digest, forgotten })
+        Ok(Self { version, metadata, tensors, data_offset, file_len, forgotten })
     }
 
     /// `general.architecture`.

@@ -1,8 +1,6 @@
-//! Reads primitive values, hashing every byte and never past the file's end.
+//! Reads primitive values, and never past the file's end.
 
 use std::io::Read;
-
-use sha2::{Digest, Sha256};
 
 use crate::{Array, GgufError, Value};
 
@@ -21,21 +19,15 @@ pub(crate) struct Reader<R> {
     position: u64,
     length: u64,
     elements: u64,
-    hash: Sha256,
 }
 
 impl<R: Read> Reader<R> {
     pub(crate) fn new(input: R, path: String, length: u64) -> Self {
-        Self { input, path, position: 0, length, elements: 0, hash: Sha256::new() }
+        Self { input, path, position: 0, length, elements: 0 }
     }
 
     pub(crate) fn position(&self) -> u64 {
         self.position
-    }
-
-    /// SHA-256 over all bytes read and the file's length.
-    pub(crate) fn digest(self) -> [u8; 32] {
-        self.hash.chain_update(self.length.to_le_bytes()).finalize().into()
     }
 
     /// Fails unless so many bytes more are there, so that nothing is allocated for bytes that are not.
@@ -54,7 +46,6 @@ impl<R: Read> Reader<R> {
         self.claim(bytes.len() as u64, what)?;
         let read = self.input.read_exact(bytes);
         read.map_err(|source| GgufError::Io { path: self.path.clone(), source })?;
-        self.hash.update(&*bytes);
         self.position += bytes.len() as u64;
         Ok(())
     }

@@ -29,7 +29,7 @@ pub struct TinyModel {
     pub rope_factors: bool,
     /// SentencePiece instead of byte-level BPE.
     pub sentence_piece: bool,
-    /// Different seeds, different weights; also different metadata, so different digests.
+    /// Different seeds, different weights, and a description that says so.
     pub seed: u64,
 }
 
@@ -83,7 +83,6 @@ impl TinyModel {
         let arch = self.architecture;
         file.metadata("general.architecture", Value::String(arch.into()));
         file.metadata("general.name", Value::String(format!("tiny-{arch}")));
-        // The weights' values are not in the digest; what decides them must be, or models would pass for each other.
         file.metadata("general.description", Value::String(format!("random weights of seed {}", self.seed)));
         let numbers = [
             ("block_count", self.layers),

@@ -56,29 +56,18 @@ fn a_header_is_read_back_as_written() {
 }
 
 #[test]
-fn arrays_can_be_left_out_without_changing_the_digest() {
+fn arrays_can_be_left_out() {
     let files = Files::new();
     TinyModel::default().write(&files.path()).expect("written");
     let whole = Header::read(&files.path()).expect("valid");
     let lean = Header::read_without_arrays(&files.path()).expect("valid");
-    assert_eq!((whole.digest, &whole.tensors), (lean.digest, &lean.tensors));
+    assert_eq!(whole.tensors, lean.tensors);
     assert!(whole.metadata.contains_key("tokenizer.ggml.tokens"));
     assert!(!lean.metadata.contains_key("tokenizer.ggml.tokens"));
     // It is an array all the same, not a key that is missing.
     let asked = lean.opt_u32("tokenizer.ggml.tokens");
     assert!(matches!(asked, Err(GgufError::Type { expected, .. }) if expected.starts_with("a whole number")));
     assert!(matches!(lean.opt_u32("not.there"), Ok(None)));
-}
-
-#[test]
-fn tiny_models_of_different_seeds_have_different_digests() {
-    let files = Files::new();
-    let digest = |seed| {
-        TinyModel { seed, ..TinyModel::default() }.write(&files.path()).expect("written");
-        Header::read(&files.path()).expect("valid").digest
-    };
-    assert_eq!(digest(1), digest(1));
-    assert_ne!(digest(1), digest(2));
 }
 
 #[test]

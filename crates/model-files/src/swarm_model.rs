@@ -1,0 +1,169 @@
+//! A model's file that comes from other nodes: a part of it is here, and more comes when it is wanted.
+
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use gguf::Header;
+use model_torrent::{PieceIndex, PieceSet};
+use swarm_net::{NetError, PeerTorrents, SwarmNet};
+use swarm_types::{ModelDigest, SwarmStatus};
+use tokio::{sync::watch, task::spawn_blocking};
+use torrent_exchange::{Fetcher, Progress};
+
+use crate::FilesError;
+
+/// A model of which a part is here: its header at least. What is here is given to others until this is dropped.
+#[derive(Debug)]
+pub struct SwarmModel {
+    fetcher: Fetcher,
+    path: PathBuf,
+}
+
+impl SwarmModel {
+    /// Fetches the header. How long it is nobody knows before: twice as much is fetched until it is whole.
+    pub(crate) async fn begin(fetcher: Fetcher) -> Result<Self, FilesError> {
+        let layout = fetcher.metainfo().layout();
+        if layout.files() != 1 {
+            return Err(FilesError::Split(layout.files()));
+        }
+        let (pieces, piece_length) = (layout.pieces(), u64::from(layout.piece_length()));
+        let path = fetcher.store().paths().next().map(Path::to_path_buf).unwrap_or_default();
+        let mut count = 1;
+        loop {
+            let mut first = PieceSet::empty(pieces);
+            (0..count).for_each(|piece| first.insert(PieceIndex(piece)));
+            fetcher.fetch(first).await?;
+            let file = path.clone();
+            let read = spawn_blocking(move || Header::read_without_arrays(&file)).await?;
+            match read {
+                // Nothing of what was read is a hole.
+                Ok(header) if header.data_offset <= u64::from(count) * piece_length => break,
+                Err(error) if count == pieces => return Err(error.into()),
+                _ => count = count.saturating_mul(2).min(pieces),
+            }
+        }
+        Ok(Self { fetcher, path })
+    }
+
+    /// The file. It has its whole length; what is not here reads as zeros.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which model.
+    #[must_use]
+    pub fn digest(&self) -> ModelDigest {
+        ModelDigest(self.fetcher.metainfo().info_hash().0)
+    }
+
+    /// How far it is, counted over all that was wanted so far.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.fetcher.progress()
+    }
+
+    /// Resolves when these bytes of the file are here, however long that takes.
+    ///
+    /// # Errors
+    /// When they cannot be kept, because the disk is full for example, or the file is shorter.
+    pub async fn need(&self, ranges: Vec<Range<u64>>) -> Result<(), FilesError> {
+        let pieces = self.fetcher.metainfo().layout().covering(ranges)?;
+        Ok(self.fetcher.fetch(pieces).await?)
+    }
+}
+
+/// Which model to fetch, and what people call it: the one that is asked for, or the one that the swarm serves, as soon
+/// as that is clear.
+pub(crate) async fn wanted(
+    net: &SwarmNet,
+    asked: Option<ModelDigest>,
+) -> Result<(ModelDigest, String), FilesError> {
+    let (mut torrents, mut status) = (net.torrents(), net.status());
+    let mut told = BTreeSet::new();
+    loop {
+        let held = torrents.borrow_and_update().clone();
+        match choose(asked, &held, &status.borrow_and_update()) {
+            Choice::This(model) => return Ok((model, name_of(model, &held))),
+            Choice::Nothing if told.insert(String::new()) => {
+                tracing::info!("no node holds a model yet, waiting for one");
+            }
+            Choice::Several(models) if told.insert(models.clone()) => {
+                tracing::warn!(models, "the swarm has several models: name one, --model swarm:INFO_HASH");
+            }
+            Choice::Nothing | Choice::Several(_) => {}
+        }
+        let changed = tokio::select! {
+            changed = torrents.changed() => changed,
+            changed = status.changed() => changed,
+        };
+        changed.map_err(|_| NetError::Left)?;
+    }
+}
+
+#[derive(PartialEq, Eq, Debug)]
+enum Choice {
+    This(ModelDigest),
+    Nothing,
+    /// As they are to be named.
+    Several(String),
+}
+
+fn choose(asked: Option<ModelDigest>, held: &PeerTorrents, status: &SwarmStatus) -> Choice {
+    if let Some(asked) = asked {
+        return Choice::This(asked);
+    }
+    let replicas = status.shards.iter().flat_map(|shard| &shard.replicas);
+    let served: BTreeSet<[u8; 32]> = replicas.map(|replica| replica.model.digest.0).collect();
+    let all: BTreeSet<[u8; 32]> = held.values().flatten().map(|torrent| torrent.info_hash.0).collect();
+    // What somebody computes with is what the swarm is for.
+    let both: BTreeSet<[u8; 32]> = all.intersection(&served).copied().collect();
+    let candidates = if both.is_empty() { all } else { both };
+    let mut candidates = candidates.into_iter().map(ModelDigest);
+    match (candidates.next(), candidates.next()) {
+        (None, _) => Choice::Nothing,
+        (Some(one), None) => Choice::This(one),
+        (Some(one), Some(two)) => {
+            let all = [one, two].into_iter().chain(candidates);
+            let named = all.map(|model| format!("swarm:{model} ({})", name_of(model, held)));
+            Choice::Several(named.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+fn name_of(model: ModelDigest, held: &PeerTorrents) -> String {
+    let found = held.values().flatten().find(|torrent| torrent.info_hash == model);
+    found.map_or_else(|| "unknown".into(), |torrent| torrent.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_types::{
+        HeldTorrent, ReplicaState,
+        fixture::{held_torrent, replica, status},
+    };
+
+    use super::*;
+
+    fn held(by: &[(&str, HeldTorrent)]) -> PeerTorrents {
+        by.iter().map(|(node, torrent)| (node.parse().expect("a node"), vec![torrent.clone()])).collect()
+    }
+
+    #[test]
+    fn the_model_is_the_one_that_is_asked_for_or_served_or_the_only_one() {
+        let (one, two) = (held_torrent(1), held_torrent(2));
+        let nobody = status(vec![vec![]]);
+        let mut serves_two = replica("cc", ReplicaState::Loaded);
+        serves_two.model.digest = two.info_hash;
+        let (both, first) = (held(&[("aa", one.clone()), ("bb", two.clone())]), held(&[("aa", one.clone())]));
+        assert_eq!(choose(Some(two.info_hash), &first, &nobody), Choice::This(two.info_hash));
+        assert_eq!(choose(None, &held(&[]), &nobody), Choice::Nothing);
+        assert_eq!(choose(None, &first, &nobody), Choice::This(one.info_hash));
+        assert_eq!(choose(None, &both, &status(vec![vec![serves_two]])), Choice::This(two.info_hash));
+        let Choice::Several(named) = choose(None, &both, &nobody) else { panic!("it is not clear") };
+        assert!(named.contains(&format!("swarm:{} ({})", one.info_hash, one.name)), "{named}");
+    }
+}

@@ -1,0 +1,73 @@
+//! Where in the model's file the tensors of some shards lie.
+
+use std::ops::Range;
+
+use gguf::Header;
+use swarm_types::{Cut, ShardRange};
+
+use crate::{cut::CutError, part::Part};
+
+/// The bytes of the file that loading these shards reads behind the header, in order. Neighbours are one range.
+///
+/// # Errors
+/// When the header does not tell the layers, or there are no such shards.
+pub fn places(header: &Header, cut: &Cut, shards: ShardRange) -> Result<Vec<Range<u64>>, CutError> {
+    let (parts, part) = (header.parts()?, Part::of(shards, cut)?);
+    let mut tensors: Vec<_> = part.layers.iter().flat_map(|layer| &parts.layers[layer as usize]).collect();
+    if part.embeds {
+        tensors.extend(&parts.embedding);
+    }
+    if part.samples {
+        tensors.extend(&parts.head);
+    }
+    // Of no layer, and read by all: the factors of a rotation.
+    let everywhere = header.tensors.iter().filter(|(name, _)| name.starts_with("rope_"));
+    let everywhere = everywhere.map(|(_, tensor)| tensor);
+    let mut ranges: Vec<Range<u64>> = tensors
+        .into_iter()
+        .map(|(_, tensor)| tensor)
+        .copied()
+        .chain(everywhere)
+        .map(|tensor| {
+            let start = header.data_offset + tensor.offset;
+            start..start + tensor.bytes
+        })
+        .collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = vec![];
+    for range in ranges {
+        match joined.last_mut() {
+            // What aligns tensors lies between them.
+            Some(last) if range.start <= last.end.next_multiple_of(1 << 12) => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    Ok(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use gguf::tiny::TinyModel;
+
+    use super::*;
+    use crate::cut_of;
+
+    #[test]
+    fn all_shards_together_are_all_tensors_and_one_alone_is_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.gguf");
+        TinyModel { layers: 6, ..TinyModel::default() }.write(&path).expect("written");
+        let header = Header::read_without_arrays(&path).expect("valid");
+        let cut = cut_of(&header, 3, None).expect("a cut");
+        let of = |shards: &str| places(&header, &cut, shards.parse().expect("shards")).expect("places");
+        let has = |ranges: &[Range<u64>], name: &str| {
+            let tensor = &header.tensors[name];
+            let start = header.data_offset + tensor.offset;
+            ranges.iter().any(|range| range.start <= start && start + tensor.bytes <= range.end)
+        };
+        let (all, middle) = (of("0-2"), of("1"));
+        assert!(header.tensors.keys().all(|name| has(&all, name)));
+        assert!(has(&middle, "blk.2.attn_q.weight") && !has(&middle, "token_embd.weight"), "{middle:?}");
+        assert!(!has(&middle, "blk.0.attn_q.weight") && !has(&of("0"), "blk.5.attn_q.weight"));
+    }
+}
