@@ -220,7 +220,7 @@ def killed_workers_change_nothing():
 
 def main():
     global client
-    client = openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none", timeout=120, max_retries=0)
+    client = openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none", timeout=600, max_retries=0)
     all_validate()
     the_other_forms()
     killed_workers_change_nothing()

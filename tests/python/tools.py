@@ -124,7 +124,7 @@ def what_cannot_be_is_refused_by_field():
 
 def main():
     global client
-    client = openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none", timeout=120, max_retries=0)
+    client = openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none", timeout=600, max_retries=0)
     with ThreadPoolExecutor(8) as pool:
         calls = sum(pool.map(one, range(100)))
     print(f"100 prompts, {calls} calls, all valid", flush=True)

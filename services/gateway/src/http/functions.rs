@@ -43,8 +43,8 @@ pub(super) fn nested(fields: &mut Fields) -> Result<Vec<Tool>, ApiError> {
     })
 }
 
-/// The functions of a list, each read by `one`, with the members that it knows. What is wrong with a name is said of the
-/// member `name` of each.
+/// The functions of a list, each read by `one`, with the members that it knows. What is wrong with a name is said of
+/// the member `name` of each.
 pub(super) fn each(
     fields: &mut Fields,
     (list, known): (&str, &[&str]),
