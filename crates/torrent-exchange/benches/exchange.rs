@@ -89,7 +89,8 @@ async fn measure(way: Way, peers: usize, metainfo: &Arc<Metainfo>, path: &PathBu
 async fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("made.gguf");
-    let block: Vec<u8> = (0..MODEL / 8).flat_map(|n| (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    let block: Vec<u8> =
+        (0..MODEL / 8).flat_map(|n| (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
     fs::write(&path, block).expect("written");
     let hashing = Hashing { threads: NonZeroUsize::MIN, progress: &|_| {} };
     let start = Instant::now();

@@ -14,7 +14,7 @@ use crate::{
 fn seeder(model: &Model, limits: &SeedLimits) -> (Seeder, torrent_exchange::Shelved) {
     let shelf = Shelf::default();
     let store = model_torrent::Store::whole(model.metainfo.clone(), std::slice::from_ref(&model.path));
-    let shelved = shelf.put(Arc::new(store.unwrap()));
+    let shelved = shelf.put(Arc::new(store.expect("a store")));
     (Seeder::new(shelf, limits, Metrics::default()), shelved)
 }
 
@@ -22,7 +22,7 @@ fn seeder(model: &Model, limits: &SeedLimits) -> (Seeder, torrent_exchange::Shel
 async fn ends(seeder: &Seeder, said: Vec<u8>) -> Result<(), ExchangeError> {
     let (mut here, there) = duplex(1 << 20);
     let speak = async {
-        here.write_all(&said).await.unwrap();
+        here.write_all(&said).await.expect("there is room");
         while raw::next(&mut here).await.is_some() {}
     };
     let peer = id(5);
@@ -129,7 +129,7 @@ async fn greeted(seeder: &Seeder, model: &Model) -> DuplexStream {
     let (mut here, there) = duplex(1 << 20);
     let seeder = seeder.clone();
     tokio::spawn(async move { seeder.serve(there, &id(5)).await });
-    here.write_all(&raw::hello(&model.metainfo)).await.unwrap();
+    here.write_all(&raw::hello(&model.metainfo)).await.expect("there is room");
     for kind in [1, 5] {
         assert_eq!(soon(raw::next(&mut here)).await.map(|(kind, _)| kind), Some(kind));
     }

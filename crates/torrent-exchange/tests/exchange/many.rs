@@ -35,8 +35,8 @@ async fn swarm(model: &Model, nodes: usize, part: u32) -> Outcome {
         all.push(node.metrics.clone());
         let known = node.wanted(model.metainfo.info_hash(), Some(model.metainfo.clone()));
         fetches.spawn(async move {
-            let fetcher = node.fetchers.open(known).await.unwrap();
-            soon(fetcher.fetch(wanted.clone())).await.unwrap();
+            let fetcher = node.fetchers.open(known).await.expect("a fetcher");
+            soon(fetcher.fetch(wanted.clone())).await.expect("its part");
             (node, fetcher, wanted)
         });
     }

@@ -31,7 +31,7 @@ pub(crate) async fn next(stream: &mut DuplexStream) -> Option<(u8, Vec<u8>)> {
 /// Reads the hello, and answers with `has`, a bit field.
 pub(crate) async fn greet(stream: &mut DuplexStream, metainfo: &Metainfo, has: &[u8]) {
     assert_eq!(next(stream).await.map(|(kind, _)| kind), Some(1));
-    stream.write_all(&[hello(metainfo), frame(5, &[has])].concat()).await.unwrap();
+    stream.write_all(&[hello(metainfo), frame(5, &[has])].concat()).await.expect("it is read");
 }
 
 /// The next piece that is asked for.

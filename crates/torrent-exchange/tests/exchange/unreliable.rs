@@ -33,15 +33,15 @@ where
     });
     let (seeder, leech) = (Node::new(&net, 1), Node::new(&net, 2));
     let wanted = leech.wanted(model.metainfo.info_hash(), Some(model.metainfo.clone()));
-    let fetcher = leech.fetchers.open(wanted).await.unwrap();
+    let fetcher = leech.fetchers.open(wanted).await.expect("a fetcher");
     let first = fetcher.fetch(model.some(0..20));
     let then = async {
         is_left.recv().await.expect("the bad one ends");
         model.shelve(&seeder)
     };
     let (first, _shelved) = soon(async { tokio::join!(first, then) }).await;
-    first.unwrap();
-    soon(fetcher.fetch(model.all())).await.unwrap();
+    first.expect("the first part");
+    soon(fetcher.fetch(model.all())).await.expect("the rest");
     assert!(model.is_in(fetcher.store(), &model.all()));
     fetcher.close().await;
     (net, leech)
