@@ -56,7 +56,7 @@ async fn from_any<P: Peers>(
     info_hash: InfoHash,
     book: &mut Book,
 ) -> Option<Metainfo> {
-    let mut candidates: Vec<NodeId> = book.candidates(Instant::now()).cloned().collect();
+    let mut candidates: Vec<NodeId> = book.candidates(Instant::now()).into_iter().cloned().collect();
     let mut tries: JoinSet<Try> = JoinSet::new();
     loop {
         if let Some(peer) = candidates.pop_if(|_| tries.len() < AT_ONCE) {

@@ -29,8 +29,9 @@ use crate::{
 
 /// Orders that may wait for one stream: a few pieces asked and cancelled. A stream with more is stuck.
 const ORDERS: usize = 64;
-/// A peer without anything that is needed makes room for another one after so long.
-const USELESS_AFTER: Duration = Duration::from_secs(5);
+/// A peer without anything that is needed makes room for another one after so long. Soon, since who holds what is only
+/// known of those that are talked to.
+const USELESS_AFTER: Duration = Duration::from_secs(1);
 
 /// The streams of one fetch.
 pub(crate) struct Links<P> {
@@ -76,7 +77,7 @@ impl<P: Peers> Links<P> {
         // Those that ended are here no more.
         while self.tasks.try_join_next().is_some() {}
         let room = self.fetchers.limits.peers.saturating_sub(self.open.len());
-        let new = self.book.candidates(now).filter(|peer| !self.open.contains_key(*peer));
+        let new = self.book.candidates(now).into_iter().filter(|peer| !self.open.contains_key(*peer));
         for peer in new.take(room).cloned().collect::<Vec<_>>() {
             let (orders, receiver) = mpsc::channel(ORDERS);
             let received = Arc::new(AtomicU64::new(0));
@@ -181,7 +182,7 @@ impl<P: Peers> Links<P> {
             }
         }
         let mut left = self.slow();
-        left.extend(self.useless(now).map(|peer| (peer, Left::Useless)));
+        left.extend(self.useless(now).into_iter().map(|peer| (peer, Left::Useless)));
         left
     }
 
@@ -216,14 +217,16 @@ impl<P: Peers> Links<P> {
         open.asked.iter().all(|piece| others.iter().any(|has| has.contains(*piece)))
     }
 
-    /// When there is no room: the one that has had nothing to give for longest, if somebody else could be tried.
-    fn useless(&self, now: Instant) -> Option<NodeId> {
-        let waits = self.book.candidates(now).any(|peer| !self.open.contains_key(peer));
-        if !waits || self.open.len() < self.fetchers.limits.peers {
-            return None;
+    /// When there is no room: those that have had nothing to give for longest, as many as others could be tried.
+    fn useless(&self, now: Instant) -> Vec<NodeId> {
+        if self.open.len() < self.fetchers.limits.peers {
+            return vec![];
         }
+        let candidates = self.book.candidates(now);
+        let waiting = candidates.iter().filter(|peer| !self.open.contains_key(**peer)).count();
         let long = |open: &Open| open.has.is_some() && now.duration_since(open.idle_since) >= USELESS_AFTER;
-        let idle = self.open.iter().filter(|(_, open)| long(open));
-        idle.min_by_key(|(_, open)| open.idle_since).map(|(peer, _)| peer.clone())
+        let mut useless: Vec<_> = self.open.iter().filter(|(_, open)| long(open)).collect();
+        useless.sort_by_key(|(_, open)| open.idle_since);
+        useless.into_iter().map(|(peer, _)| peer.clone()).take(waiting).collect()
     }
 }
