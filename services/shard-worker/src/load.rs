@@ -1,24 +1,69 @@
 //! The way from a model's file to a running engine.
 
-use std::{path::PathBuf, time::Instant};
+use std::time::{Duration, Instant};
 
-use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions};
+use gguf::Header;
+use model_files::{Progress, SwarmModel};
+use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions, CutError, places};
 use swarm_process::grpc::Health;
 use swarm_types::{SamplingParams, Step, StepInput, TokenId};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Config, WorkerError, engine_thread::EngineHandle, metrics::Metrics, offer::Loading, shard_service,
+    Config, WorkerError, engine_thread::EngineHandle, metrics::Metrics, model::Known, offer::Loading, shard_service,
 };
 
 /// The way from a file to a running engine.
 pub(crate) struct Load {
     pub(crate) config: Config,
-    pub(crate) model: PathBuf,
+    pub(crate) model: Known,
     pub(crate) metrics: Metrics,
 }
 
+/// How far a fetch is gets into the log so often.
+const LOGGED_EVERY: Duration = Duration::from_secs(2);
+/// Of all loading, how much fetching is, in percent. What comes from others takes longer than reading it.
+const FETCHING: u64 = 80;
+
 impl Load {
+    /// Fetches what the shards need of a model that other nodes hold.
+    pub(crate) async fn fetch(
+        &self,
+        model: &SwarmModel,
+        loading: &watch::Sender<Loading>,
+    ) -> Result<(), WorkerError> {
+        let failed = |source| WorkerError::Model { path: model.path().display().to_string(), source };
+        let header = Header::read_without_arrays(model.path()).map_err(failed)?;
+        let places = places(&header, &self.model.cut, self.config.shard_id).map_err(|error| match error {
+            CutError::Header(source) => failed(source),
+            CutError::Layers(error) => error.into(),
+        })?;
+        let mut progress = model.progress();
+        let telling = async {
+            let mut logged = Instant::now();
+            while progress.changed().await.is_ok() {
+                let now = *progress.borrow_and_update();
+                tell(loading, fetched_percent(now));
+                if logged.elapsed() >= LOGGED_EVERY {
+                    logged = Instant::now();
+                    tracing::info!(
+                        shards = %self.config.shard_id,
+                        "LOADING {} % · {} peers · {:.1} MB/s",
+                        fetched_percent(now),
+                        now.peers,
+                        now.bytes_per_second as f64 / 1e6
+                    );
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            fetched = model.need(places) => fetched?,
+            () = telling => {}
+        }
+        Ok(())
+    }
+
     /// Loads and starts the engine; the result resolves when it stops.
     pub(crate) async fn run(
         self,
@@ -27,7 +72,7 @@ impl Load {
         health: &Health,
     ) -> Result<oneshot::Receiver<()>, WorkerError> {
         let config = EngineConfig {
-            model: self.model,
+            model: self.model.path,
             shards: self.config.shard_id,
             total_shards: self.config.net.total_shards,
             shard_weights: self.config.shard_weights.clone(),
@@ -39,13 +84,13 @@ impl Load {
             threads: self.config.thread_count(),
         };
         let progress = loading.clone();
+        // What was fetched stays told.
+        let begun = match *loading.borrow() {
+            Loading::Percent(percent) => percent,
+            _ => 0,
+        };
         let load = move || {
-            let mut loaded = Engine::load(config, |percent| {
-                progress.send_if_modified(|now| {
-                    let new = Loading::Percent(percent);
-                    std::mem::replace(now, new) != new
-                });
-            })?;
+            let mut loaded = Engine::load(config, |percent| tell(&progress, begun.max(percent)))?;
             let speed = measure_speed(&mut loaded)?;
             Ok::<_, EngineError>((loaded, speed))
         };
@@ -107,4 +152,15 @@ fn measure_speed(engine: &mut Engine) -> Result<f32, EngineError> {
     let elapsed = started.elapsed().as_secs_f32();
     engine.close(slot);
     Ok(if elapsed > 0.0 { steps as f32 / elapsed } else { 0.0 })
+}
+
+/// Only news are told.
+fn tell(loading: &watch::Sender<Loading>, percent: u8) {
+    let new = Loading::Percent(percent);
+    loading.send_if_modified(|now| std::mem::replace(now, new) != new);
+}
+
+fn fetched_percent(progress: Progress) -> u8 {
+    let share = (progress.bytes_here * FETCHING).checked_div(progress.bytes_wanted);
+    share.unwrap_or(0).min(FETCHING) as u8
 }

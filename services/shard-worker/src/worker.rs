@@ -1,13 +1,12 @@
 //! The service: joins the swarm, loads its layers, serves them, drains.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::atomic::AtomicU64};
+use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, sync::atomic::AtomicU64};
 
-use gguf::Header;
+use model_files::{LocalModel, Shared, Sharing, SwarmModel, describe_until};
+use model_hub::ModelRef;
 use prometheus_client::metrics::gauge::Gauge;
 use shard_client::{MAX_COLLECT_BYTES, MAX_MESSAGE_BYTES, MAX_OPEN_BYTES};
-use shard_engine::{
-    BackendChoice, CANDLE_THREADS_VARIABLE, CutError, DeviceChoice, Footprint, Usage, cut_of,
-};
+use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice};
 use swarm_net::{
     DescribeServer, MethodLimit, NetError, PeerCalls, PeerListener, Role, ShardOffer, SwarmNet,
     peer_server_for,
@@ -21,7 +20,7 @@ use swarm_process::{
     telemetry,
 };
 use swarm_proto::wire::shard_service_server::ShardServiceServer;
-use swarm_types::{Cut, ModelDigest, ModelId, NodeId};
+use swarm_types::NodeId;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -31,11 +30,11 @@ use tonic::service::Routes;
 
 use crate::{
     Config, WorkerError,
-    host::{Host, Served},
+    host::Host,
     load::Load,
     metrics::Metrics,
+    model::Known,
     offer::{Fixed, Loading, announce, grpc_address, offers},
-    room,
     sessions::{Bounds, Sessions},
     shard_service::{self, ShardServer},
 };
@@ -55,44 +54,52 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) ->
 /// A worker whose ports are open.
 pub struct Worker {
     config: Config,
-    model: PathBuf,
     net: SwarmNet,
     peers: PeerListener,
     public: PublicServer,
+    sharing: Sharing,
+    /// Nothing while it is to come from other nodes.
+    model: Option<Model>,
+}
+
+/// The model, of which the header is here, and what the worker is with it.
+struct Model {
+    known: Known,
     fixed: Fixed,
+    source: Source,
+}
+
+/// Where its bytes are. It is given to others for as long as this lives.
+enum Source {
+    Local { _shared: Shared },
+    Swarm(SwarmModel),
 }
 
 impl Worker {
-    /// Finds the model, opens the ports, joins the swarm and announces the shards as not loaded yet.
+    /// Finds the model, opens the ports, joins the swarm and announces the shards as not loaded yet. A model that comes
+    /// from other nodes is found once the worker runs.
     ///
     /// # Errors
     /// Says what is missing and how to give it.
     pub async fn bind(config: Config) -> Result<Self, WorkerError> {
-        let model = model_hub::resolve(&config.model, &config.hub).await?;
-        let header = Header::read_without_arrays(&model);
-        let failed = |source| WorkerError::Model { path: model.display().to_string(), source };
-        let header = header.map_err(failed)?;
-        let (cut, footprint) = plan(&header, &config).map_err(|error| match error {
-            CutError::Header(source) => failed(source),
-            CutError::Layers(error) => error.into(),
-        })?;
-        room::check(&footprint, &config)?;
+        let local = match LocalModel::find(&config.model, &config.hub).await? {
+            Some(local) => Some((Known::of(&local.path, local.digest(), &config)?, local)),
+            None => None,
+        };
         let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);
         let identity = config.net.load_identity(&identity_name(&config))?;
         let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Worker, identity).await?;
-        let fixed = Fixed {
-            shards: config.shard_id,
-            cut,
-            model: ModelId::new(
-                header.name(&file_name(&model)),
-                ModelDigest(header.digest),
-                config.precision,
-            ),
-            device: config.device.to_string(),
-            kv_bytes: config.kv_memory.0,
-            grpc_address: grpc_address(public.local_addr(), &net.addresses()),
+        let sharing = Sharing::start(&net, &config.sharing)?;
+        let model = match local {
+            Some((known, local)) => {
+                let source = Source::Local { _shared: sharing.share(&known.model.name, &local)? };
+                Some(Model { fixed: fixed(&config, &net, public.local_addr(), &known), known, source })
+            }
+            None => None,
         };
-        net.announce(offers(&fixed, Loading::Percent(0), 0, &BTreeMap::new())?);
+        if let Some(model) = &model {
+            net.announce(offers(&model.fixed, Loading::Percent(0), 0, &BTreeMap::new())?);
+        }
         config.address_file.tell(|| Addresses {
             peer_id: net.id().clone(),
             addresses: net.addresses(),
@@ -102,7 +109,7 @@ impl Worker {
         })?;
         warn_of_threads(&config);
         tracing::info!(peer = %net.id(), shards = %config.shard_id, grpc = %public.local_addr(), "worker started");
-        Ok(Self { config, model, net, peers, public, fixed })
+        Ok(Self { config, net, peers, public, sharing, model })
     }
 
     /// The worker's peer id.
@@ -128,31 +135,70 @@ impl Worker {
     /// # Errors
     /// When the layers cannot be loaded, or a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
+        let Self { config, net, mut peers, public, sharing, model } = self;
         let registry = Registry::default();
-        let metrics = register(&registry, &self.net);
-        registry.show_swarm(self.net.status());
-        show_limits(&registry, &self.config);
-        let sessions = Sessions::new(bounds(&self.config));
-        let (loading, percent) = watch::channel(Loading::Percent(0));
-        let (engine, loaded) = watch::channel(None);
-        let health = self.public.health();
+        let metrics = register(&registry, &net, &sharing);
+        registry.show_swarm(net.status());
+        show_limits(&registry, &config);
+        let health = public.health();
         health.set(shard_service::NAME, false).await;
         health.set(status_service::NAME, true).await;
 
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
-        let host = Host::new(self.net.clone(), self.served(), loaded, sessions.clone(), metrics.clone());
+        let mut shutdown = pin!(shutdown);
+        let grpc = public.local_addr();
+        let mut public = tokio::spawn(serve_public(public, registry, net.clone(), stop.clone()));
+        let model = match model {
+            Some(model) => model,
+            None => tokio::select! {
+                model = fetch_model(&config, &net, &mut peers, &sharing, grpc) => model?,
+                ended = flatten(&mut public) => return ended,
+                () = &mut shutdown => {
+                    net.leave().await;
+                    return Ok(());
+                }
+            },
+        };
+        let running = Running { config, net, metrics, health, stop };
+        running.run(model, peers, public, shutdown).await
+    }
+}
+
+/// A worker that knows its model.
+struct Running {
+    config: Config,
+    net: SwarmNet,
+    metrics: Metrics,
+    health: Health,
+    stop: CancellationToken,
+}
+
+impl Running {
+    async fn run(
+        self,
+        model: Model,
+        peers: PeerListener,
+        mut public: JoinHandle<Result<(), WorkerError>>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
+        let Self { config, net, metrics, health, stop } = self;
+        let Model { known, fixed, source } = model;
+        let sessions = Sessions::new(bounds(&config));
+        let (loading, percent) = watch::channel(Loading::Percent(0));
+        let (engine, loaded) = watch::channel(None);
+        let host = Host::new(net.clone(), known.served(&config), loaded, sessions.clone(), metrics.clone());
         let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
-        let server = ShardServer(host);
-        let peers = serve_peers(server, self.calls(), self.net.peer_service(), self.peers, stop.clone());
-        let mut peers = self.net.spawn(peers);
-        let mut public = tokio::spawn(serve_public(self.public, registry, self.net.clone(), stop.clone()));
-        let announcer =
-            tokio::spawn(announce(self.net.clone(), self.fixed.clone(), percent, sessions.running()));
-        let load = Load { config: self.config.clone(), model: self.model, metrics: metrics.clone() };
+        let peers = serve_peers(ShardServer(host), calls(&config), net.peer_service(), peers, stop);
+        let mut peers = net.spawn(peers);
+        let announcer = tokio::spawn(announce(net.clone(), fixed.clone(), percent, sessions.running()));
+        let load = Load { config: config.clone(), model: known, metrics: metrics.clone() };
         let counter = count_sessions(sessions.running(), sessions.leased(), metrics);
         let _counter = AbortOnDropHandle::new(tokio::spawn(counter));
         let compute = async {
+            if let Source::Swarm(model) = &source {
+                load.fetch(model, &loading).await?;
+            }
             let ended = load.run(&loading, &engine, &health).await?;
             let _ = ended.await;
             Err(WorkerError::EngineStopped)
@@ -167,35 +213,56 @@ impl Worker {
         announcer.abort();
         let _ = announcer.await;
         if ended.is_ok() {
-            let draining =
-                offers(&self.fixed, Loading::Draining, *sessions.running().borrow(), &BTreeMap::new())?;
-            drain(&self.config, &self.net, draining, &sessions, &health).await;
+            let draining = offers(&fixed, Loading::Draining, *sessions.running().borrow(), &BTreeMap::new())?;
+            drain(&config, &net, draining, &sessions, &health).await;
         }
-        self.net.leave().await;
+        net.leave().await;
         ended
-    }
-
-    /// A peer may be the hop above of all sessions.
-    fn calls(&self) -> PeerCalls {
-        let places = self.config.max_sessions;
-        PeerCalls { sessions: places.saturating_add(places / 8 + 1), limits: &LIMITS }
-    }
-
-    fn served(&self) -> Served {
-        Served {
-            model: self.model.clone(),
-            shards: self.fixed.shards,
-            cut: self.fixed.cut.clone(),
-            digest: self.fixed.model.digest,
-            precision: self.fixed.model.precision,
-        }
     }
 }
 
-fn register(registry: &Registry, net: &SwarmNet) -> Metrics {
+/// Waits for the model that other nodes hold. Meanwhile peers can ask what this node is.
+async fn fetch_model(
+    config: &Config,
+    net: &SwarmNet,
+    peers: &mut PeerListener,
+    sharing: &Sharing,
+    grpc: SocketAddr,
+) -> Result<Model, WorkerError> {
+    let asked = match &config.model {
+        ModelRef::Swarm(asked) => *asked,
+        _ => None,
+    };
+    let model = describe_until(net, peers, sharing.fetch(asked, &config.hub)).await?;
+    let known = Known::of(model.path(), model.digest(), config)?;
+    let fixed = fixed(config, net, grpc, &known);
+    net.announce(offers(&fixed, Loading::Percent(0), 0, &BTreeMap::new())?);
+    Ok(Model { fixed, known, source: Source::Swarm(model) })
+}
+
+/// What does not change from now on.
+fn fixed(config: &Config, net: &SwarmNet, grpc: SocketAddr, known: &Known) -> Fixed {
+    Fixed {
+        shards: config.shard_id,
+        cut: known.cut.clone(),
+        model: known.model.clone(),
+        device: config.device.to_string(),
+        kv_bytes: config.kv_memory.0,
+        grpc_address: grpc_address(grpc, &net.addresses()),
+    }
+}
+
+/// A peer may be the hop above of all sessions.
+fn calls(config: &Config) -> PeerCalls {
+    let places = config.max_sessions;
+    PeerCalls { sessions: places.saturating_add(places / 8 + 1), limits: &LIMITS }
+}
+
+fn register(registry: &Registry, net: &SwarmNet, sharing: &Sharing) -> Metrics {
     let mut metrics = None;
     registry.register(|registry| {
         net.metrics(registry);
+        sharing.metrics(registry);
         metrics = Some(Metrics::register(registry));
     });
     metrics.expect("the closure has run")
@@ -222,19 +289,6 @@ fn show_limits(registry: &Registry, config: &Config) {
         let sessions = u64::from(config.max_sessions);
         registry.register("sessions_limit", "Sessions that may be open (--max-sessions)", limit(sessions));
     });
-}
-
-/// Which layers all shards have, and what those of this worker will take.
-fn plan(header: &Header, config: &Config) -> Result<(Cut, Footprint), CutError> {
-    let cut = cut_of(header, config.net.total_shards, config.shard_weights.as_ref())?;
-    let Config { precision, kv_type, batch_tokens: batch_rows, .. } = *config;
-    let usage = Usage { precision, kv_type, batch_rows };
-    let footprint = Footprint::of(header, &cut, config.shard_id, usage)?;
-    Ok((cut, footprint))
-}
-
-fn file_name(path: &std::path::Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn identity_name(config: &Config) -> String {

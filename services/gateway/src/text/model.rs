@@ -53,7 +53,7 @@ impl ServedModel {
     ///
     /// # Errors
     /// When it has no tokenizer, or one of a kind that is not supported.
-    pub fn load(path: &Path) -> Result<Self, TextError> {
+    pub fn load(path: &Path, digest: ModelDigest) -> Result<Self, TextError> {
         let header = Header::read(path)?;
         let tokenizer = Tokenizer::from_header(&header)?;
         let template = template(&header, &tokenizer, "tokenizer.chat_template")?;
@@ -68,7 +68,6 @@ impl ServedModel {
         let created = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let context = header.u32(&format!("{}.context_length", header.architecture()?))?;
         let own = visible::cleaned(&header.name(&file).replace(char::is_whitespace, "-")).into_owned();
-        let digest = ModelDigest(header.digest);
         let known = KNOWN.iter().find(|(known, _)| *known == digest.to_string());
         let names = known.map(|(_, name)| (*name).to_owned()).into_iter().chain([own]).collect();
         Ok(Self {
