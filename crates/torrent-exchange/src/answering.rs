@@ -13,6 +13,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
+    causes::Refusal,
     error::ExchangeError,
     frames::FrameWriter,
     limits::SeedLimits,
@@ -21,7 +22,7 @@ use crate::{
     queue::{Answer, Queue},
     seats::Seat,
     shelf::{Changes, Served},
-    wire::{DATA_LIMIT, Refusal, Tell},
+    wire::{DATA_LIMIT, Tell},
 };
 
 /// So many bytes are read at once: the shortest piece of most torrents.

@@ -18,15 +18,19 @@ use tokio::{
 
 use crate::{
     assembly::Assembly,
+    causes::Refusal,
     conversation::{Conversation, NotBegun},
     error::ExchangeError,
     metrics::{Left, Metrics},
     peers::Peers,
-    wire::{Ask, Refusal, Tell},
+    wire::{Ask, Tell},
 };
 
 /// A peer from which nothing comes for so long, though something is under way, is left.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// Who lost pieces tells again what it has; that seldom happens.
+const NEWS_BESIDES: u64 = 1024;
 
 /// What to ask of the peer.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +92,7 @@ impl<P: Peers> Link<P> {
 
     /// Ends well when the fetcher has no more orders.
     async fn talk(&mut self, mut with: Conversation<P::Stream>, bits: &Bytes) -> Result<(), ExchangeError> {
-        let (mut assembly, mut waits_since) = (Assembly::default(), Instant::now());
+        let (mut assembly, mut waits_since, mut told) = (Assembly::default(), Instant::now(), 0);
         self.tell(Event::Has(self.pieces(bits)?)).await?;
         loop {
             let stalled = with.last().max(waits_since) + STALLED_AFTER;
@@ -109,8 +113,13 @@ impl<P: Peers> Link<P> {
                     }
                     Some(Order::Cancel(_)) => {}
                 },
-                told = with.next() => {
-                    self.told(told?, &mut assembly).await?;
+                tell = with.next() => {
+                    let tell = tell?;
+                    told += u64::from(matches!(tell, Tell::Have(_) | Tell::Got(_)));
+                    if told > u64::from(self.metainfo.layout().pieces()) + NEWS_BESIDES {
+                        return Err(ExchangeError::field("got", "is told more often than there are pieces"));
+                    }
+                    self.told(tell, &mut assembly).await?;
                     // What took time here was not the peer.
                     waits_since = Instant::now();
                 }

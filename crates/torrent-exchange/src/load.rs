@@ -12,6 +12,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    causes::Refusal,
     error::ExchangeError,
     fetchers::Fetchers,
     link::{Event, News},
@@ -20,7 +21,6 @@ use crate::{
     peers::Peers,
     progress::Progress,
     shelf::Shelved,
-    wire::Refusal,
 };
 
 /// Speeds are of a second.

@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{error::ExchangeError, wire::Away};
+use crate::{causes::Away, error::ExchangeError};
 
 /// Counters of one node, for all that it seeds and fetches. Cheap to clone.
 #[derive(Clone, Debug, Default)]

@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     answering::{Answering, Means},
+    causes::Away,
     error::ExchangeError,
     frames::{FrameReader, FrameWriter},
     limits::SeedLimits,
@@ -18,7 +19,7 @@ use crate::{
     queue::Queue,
     seats::{Seat, Seats},
     shelf::{Served, Shelf},
-    wire::{ASK_LIMIT, Ask, Away, Hello, Tell},
+    wire::{ASK_LIMIT, Ask, Hello, Tell},
 };
 
 /// From the opening of a stream to its first message, over a slow network and with a round trip for each.
