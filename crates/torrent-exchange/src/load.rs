@@ -180,7 +180,10 @@ impl<P: Peers> Load<P> {
             Event::Got(piece) => {
                 open.has.iter_mut().for_each(|has| has.insert(piece));
                 self.picker.peer_got(&peer, piece);
-                self.fill(&peer);
+                // Most news are of pieces that are not needed here.
+                if self.wanted.contains(piece) && !self.here.contains(piece) {
+                    self.fill(&peer);
+                }
             }
             Event::Whole(piece, bytes, permit) => {
                 open.asked.remove(&piece);

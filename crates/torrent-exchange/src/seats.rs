@@ -1,5 +1,5 @@
-//! Who is served now: a bounded number of peers, and of streams each. When all places are taken, a newcomer gets that of
-//! a peer that asks nothing, or of the one that has been served for longest, if it had its turn: so everybody gets a
+//! Who is served now: a bounded number of peers, and of streams each. When all places are taken, a newcomer gets that
+//! of a peer that asks nothing, or of the one that has been served for longest, if it had its turn: so everybody gets a
 //! part of what few have, and can give it on.
 
 use std::{

@@ -10,7 +10,7 @@ use crate::{
     soon,
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_comes_whole_the_header_first() {
     let (net, model) = (Net::default(), Model::of(40));
     let (seeder, leech) = (Node::new(&net, 1), Node::new(&net, 2));
