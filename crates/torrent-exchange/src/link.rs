@@ -15,11 +15,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep_until},
 };
+use tracing::debug;
 
 use crate::{
     assembly::Assembly,
     causes::Refusal,
-    conversation::{Conversation, NotBegun},
+    conversation::{Conversation, Failed},
     error::ExchangeError,
     metrics::{Left, Metrics},
     peers::Peers,
@@ -79,13 +80,18 @@ pub(crate) struct Link<P> {
 impl<P: Peers> Link<P> {
     /// Until the peer is left or leaves.
     pub(crate) async fn run(mut self) {
-        let left = match Conversation::begin(&self.peers, &self.peer, self.metainfo.info_hash()).await {
-            Err(NotBegun::Unreachable) => Left::Unreachable,
-            Err(NotBegun::Error(error)) => Left::from(&error),
-            Ok((conversation, bits)) => match self.talk(conversation, &bits).await {
-                Ok(()) => return,
-                Err(error) => Left::from(&error),
-            },
+        let begun = Conversation::begin(&self.peers, &self.peer, self.metainfo.info_hash()).await;
+        let ended = match begun {
+            Err(not_begun) => Err(not_begun),
+            Ok((conversation, bits)) => self.talk(conversation, &bits).await.map_err(Failed::Error),
+        };
+        let left = match ended {
+            Ok(()) => return,
+            Err(Failed::Unreachable) => Left::Unreachable,
+            Err(Failed::Error(error)) => {
+                debug!(peer = %self.peer, %error, "the talk with a peer ended");
+                Left::from(&error)
+            }
         };
         _ = self.tell(Event::Ended(left)).await;
     }

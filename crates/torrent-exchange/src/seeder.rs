@@ -83,7 +83,7 @@ impl Seeder {
         let told = served.store().here();
         self.means.metrics.messages.inc_by(2);
         writer.put(&Tell::Hello(hello));
-        writer.send(&Tell::Have(Bytes::copy_from_slice(told.as_bytes()))).await?;
+        writer.put(&Tell::Have(Bytes::copy_from_slice(told.as_bytes())));
         let queue = Queue::new(self.requests);
         let (means, served, queue) = (&*self.means, &served, &queue);
         let answering = Answering { means, served, queue, seat, writer, changes, told };
