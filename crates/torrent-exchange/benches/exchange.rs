@@ -103,7 +103,7 @@ async fn main() {
                 rates.push(measure(way, peers, &metainfo, &path).await);
             }
             rates.sort_by(f64::total_cmp);
-            println!("{name}, {peers} peers: {:.0} MB/s ({:.0} to {:.0})", rates[1], rates[0], rates[2]);
+            println!("{name}, from {peers}: {:.0} MB/s ({:.0} to {:.0})", rates[1], rates[0], rates[2]);
         }
     }
 }

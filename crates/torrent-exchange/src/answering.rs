@@ -13,6 +13,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
+    causes::Refusal,
     error::ExchangeError,
     frames::FrameWriter,
     limits::SeedLimits,
@@ -21,7 +22,7 @@ use crate::{
     queue::{Answer, Queue},
     seats::Seat,
     shelf::{Changes, Served},
-    wire::{DATA_LIMIT, Refusal, Tell},
+    wire::{DATA_LIMIT, Tell},
 };
 
 /// So many bytes are read at once: the shortest piece of most torrents.
@@ -76,8 +77,9 @@ pub(crate) struct Answering<'a, W> {
 }
 
 impl<W: AsyncWrite + Unpin> Answering<'_, W> {
-    /// Until the stream breaks.
+    /// Until the stream breaks. The greeting that was put is sent first.
     pub(crate) async fn run(mut self) -> Result<(), ExchangeError> {
+        self.writer.flush().await?;
         loop {
             self.tell_news().await?;
             match self.queue.next() {
@@ -163,10 +165,11 @@ impl<W: AsyncWrite + Unpin> Answering<'_, W> {
             if !rest.is_empty() && self.queue.is_cancelled() {
                 return Ok(false);
             }
-            let sent = bytes.len();
+            let count = bytes.len();
+            // Before the peer can know of it.
+            self.means.metrics.sent.inc_by(count as u64);
             self.tell(&Tell::Piece { piece, offset, bytes }).await?;
-            self.means.metrics.sent.inc_by(sent as u64);
-            offset += sent as u32;
+            offset += count as u32;
             yield_now().await;
         }
         Ok(true)

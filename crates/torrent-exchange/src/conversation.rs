@@ -26,11 +26,11 @@ pub(crate) struct Conversation<S> {
     writer: FrameWriter<WriteHalf<S>>,
 }
 
-/// Why there is no conversation.
-pub(crate) enum NotBegun {
+/// Why there is no conversation, or no more.
+pub(crate) enum Failed {
     /// There is no stream.
     Unreachable,
-    /// The peer does not greet as it must.
+    /// The peer, or the stream, does what it must not.
     Error(ExchangeError),
 }
 
@@ -40,17 +40,17 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Conversation<S> {
         peers: &P,
         peer: &NodeId,
         info_hash: InfoHash,
-    ) -> Result<(Self, Bytes), NotBegun> {
+    ) -> Result<(Self, Bytes), Failed> {
         let stream = match timeout(OPEN_WITHIN, peers.open(peer)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(_)) | Err(_) => return Err(NotBegun::Unreachable),
+            Ok(Err(_)) | Err(_) => return Err(Failed::Unreachable),
         };
         let (reader, writer) = split(stream);
         let (reader, writer) = (FrameReader::new(reader, TELL_LIMIT), FrameWriter::new(writer));
         let mut begun = Self { reader, writer };
         let greeted = timeout(OPEN_WITHIN, begun.greet(Hello { info_hash })).await;
         let greeted = greeted.unwrap_or(Err(ExchangeError::Silent("it does not greet")));
-        greeted.map(|bits| (begun, bits)).map_err(NotBegun::Error)
+        greeted.map(|bits| (begun, bits)).map_err(Failed::Error)
     }
 
     async fn greet(&mut self, hello: Hello) -> Result<Bytes, ExchangeError> {

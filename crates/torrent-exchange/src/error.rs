@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use model_torrent::TorrentError;
 
-use crate::wire::Away;
+use crate::causes::Away;
 
 /// Why a stream ended, or a fetch failed.
 #[derive(Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use crate::{
     book::Book,
-    conversation::{Conversation, NotBegun},
+    conversation::{Conversation, Failed},
     error::ExchangeError,
     fetchers::Fetchers,
     metrics::Left,
@@ -72,7 +72,6 @@ async fn from_any<P: Peers>(
                 None => return None,
                 Some(Ok((_, Ok(metainfo)))) => return Some(metainfo),
                 Some(Ok((peer, Err(cause)))) => {
-                    debug!(%peer, ?cause, "no torrent from this peer");
                     fetchers.metrics.count_left(cause);
                     book.left(&peer, cause, Instant::now());
                 }
@@ -84,12 +83,17 @@ async fn from_any<P: Peers>(
 }
 
 async fn from<P: Peers>(peers: &P, peer: &NodeId, info_hash: InfoHash) -> Result<Metainfo, Left> {
-    let begun = Conversation::begin(peers, peer, info_hash).await;
-    let (conversation, bits) = begun.map_err(|not_begun| match not_begun {
-        NotBegun::Unreachable => Left::Unreachable,
-        NotBegun::Error(error) => Left::from(&error),
+    let torrent = async {
+        let (conversation, bits) = Conversation::begin(peers, peer, info_hash).await?;
+        parts(conversation, &bits).await.map_err(Failed::Error)
+    };
+    let torrent = torrent.await.map_err(|failed| match failed {
+        Failed::Unreachable => Left::Unreachable,
+        Failed::Error(error) => {
+            debug!(%peer, %error, "no torrent from this peer");
+            Left::from(&error)
+        }
     })?;
-    let torrent = parts(conversation, &bits).await.map_err(|error| Left::from(&error))?;
     let read = spawn_blocking(move || Metainfo::from_bytes(&torrent, TORRENT_LIMIT));
     let read = read.await.map_err(|_| Left::Broken)?;
     read.ok().filter(|metainfo| metainfo.info_hash() == info_hash).ok_or(Left::Wrong)

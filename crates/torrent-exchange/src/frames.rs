@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, timeout},
+    time::{Instant, error::Elapsed, timeout},
 };
 
 use crate::{error::ExchangeError, wire::Message};
@@ -14,7 +14,8 @@ use crate::{error::ExchangeError, wire::Message};
 const PREFIX: usize = 4;
 /// So much room is made at once: who announces a long frame and does not send it costs no more.
 const ROOM: usize = 64 * 1024;
-/// A peer that reads takes a message in milliseconds. One that takes nothing for so long does not read.
+/// A peer that reads takes a message in milliseconds, or in seconds over the slowest network. Otherwise it only holds
+/// what is being sent to it.
 const TAKES_WITHIN: Duration = Duration::from_secs(20);
 
 /// Reads frames. Cancel safe: what came of a frame stays here.
@@ -91,22 +92,23 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     /// Sends what was put.
     pub(crate) async fn flush(&mut self) -> Result<(), ExchangeError> {
-        while self.out.has_remaining() {
-            let written = timeout(TAKES_WITHIN, self.io.write_buf(&mut self.out)).await;
-            if written.map_err(|_| ExchangeError::Silent("it does not read"))?? == 0 {
-                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-            }
-        }
-        let flushed = timeout(TAKES_WITHIN, self.io.flush()).await;
-        Ok(flushed.map_err(|_| ExchangeError::Silent("it does not read"))??)
+        let write = async {
+            self.io.write_all_buf(&mut self.out).await?;
+            self.io.flush().await
+        };
+        Ok(timeout(TAKES_WITHIN, write).await.map_err(does_not_read)??)
     }
 
     /// Sends the last message, and says that nothing follows.
     pub(crate) async fn finish(&mut self, message: &impl Message) -> Result<(), ExchangeError> {
         self.send(message).await?;
         let closed = timeout(TAKES_WITHIN, self.io.shutdown()).await;
-        Ok(closed.map_err(|_| ExchangeError::Silent("it does not read"))??)
+        Ok(closed.map_err(does_not_read)??)
     }
+}
+
+fn does_not_read(_: Elapsed) -> ExchangeError {
+    ExchangeError::Silent("it does not read")
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod answering;
 mod assembly;
 mod book;
+mod causes;
 mod conversation;
 mod error;
 mod fetcher;
@@ -29,6 +30,7 @@ mod shelf;
 mod speed;
 mod wire;
 
+pub use causes::{Away, Refusal};
 pub use error::ExchangeError;
 pub use fetcher::{Fetcher, Wanted};
 pub use fetchers::Fetchers;
@@ -38,4 +40,3 @@ pub use peers::{Banned, Peers};
 pub use progress::Progress;
 pub use seeder::Seeder;
 pub use shelf::{Shelf, Shelved};
-pub use wire::{Away, Refusal};

@@ -15,18 +15,23 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep_until},
 };
+use tracing::debug;
 
 use crate::{
     assembly::Assembly,
-    conversation::{Conversation, NotBegun},
+    causes::Refusal,
+    conversation::{Conversation, Failed},
     error::ExchangeError,
     metrics::{Left, Metrics},
     peers::Peers,
-    wire::{Ask, Refusal, Tell},
+    wire::{Ask, Tell},
 };
 
 /// A peer from which nothing comes for so long, though something is under way, is left.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// Who lost pieces tells again what it has; that seldom happens.
+const NEWS_BESIDES: u64 = 1024;
 
 /// What to ask of the peer.
 #[derive(Clone, Copy, Debug)]
@@ -75,20 +80,25 @@ pub(crate) struct Link<P> {
 impl<P: Peers> Link<P> {
     /// Until the peer is left or leaves.
     pub(crate) async fn run(mut self) {
-        let left = match Conversation::begin(&self.peers, &self.peer, self.metainfo.info_hash()).await {
-            Err(NotBegun::Unreachable) => Left::Unreachable,
-            Err(NotBegun::Error(error)) => Left::from(&error),
-            Ok((conversation, bits)) => match self.talk(conversation, &bits).await {
-                Ok(()) => return,
-                Err(error) => Left::from(&error),
-            },
+        let begun = Conversation::begin(&self.peers, &self.peer, self.metainfo.info_hash()).await;
+        let ended = match begun {
+            Err(not_begun) => Err(not_begun),
+            Ok((conversation, bits)) => self.talk(conversation, &bits).await.map_err(Failed::Error),
+        };
+        let left = match ended {
+            Ok(()) => return,
+            Err(Failed::Unreachable) => Left::Unreachable,
+            Err(Failed::Error(error)) => {
+                debug!(peer = %self.peer, %error, "the talk with a peer ended");
+                Left::from(&error)
+            }
         };
         _ = self.tell(Event::Ended(left)).await;
     }
 
     /// Ends well when the fetcher has no more orders.
     async fn talk(&mut self, mut with: Conversation<P::Stream>, bits: &Bytes) -> Result<(), ExchangeError> {
-        let (mut assembly, mut waits_since) = (Assembly::default(), Instant::now());
+        let (mut assembly, mut waits_since, mut told) = (Assembly::default(), Instant::now(), 0);
         self.tell(Event::Has(self.pieces(bits)?)).await?;
         loop {
             let stalled = with.last().max(waits_since) + STALLED_AFTER;
@@ -109,8 +119,13 @@ impl<P: Peers> Link<P> {
                     }
                     Some(Order::Cancel(_)) => {}
                 },
-                told = with.next() => {
-                    self.told(told?, &mut assembly).await?;
+                tell = with.next() => {
+                    let tell = tell?;
+                    told += u64::from(matches!(tell, Tell::Have(_) | Tell::Got(_)));
+                    if told > u64::from(self.metainfo.layout().pieces()) + NEWS_BESIDES {
+                        return Err(ExchangeError::field("got", "is told more often than there are pieces"));
+                    }
+                    self.told(tell, &mut assembly).await?;
                     // What took time here was not the peer.
                     waits_since = Instant::now();
                 }

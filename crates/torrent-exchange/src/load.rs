@@ -12,6 +12,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    causes::Refusal,
     error::ExchangeError,
     fetchers::Fetchers,
     link::{Event, News},
@@ -20,7 +21,6 @@ use crate::{
     peers::Peers,
     progress::Progress,
     shelf::Shelved,
-    wire::Refusal,
 };
 
 /// Speeds are of a second.
@@ -155,17 +155,17 @@ impl<P: Peers> Load<P> {
             return;
         }
         pieces.iter().for_each(|piece| self.wanted.insert(piece));
+        self.recount();
         let missing = pieces.without(&self.here);
         if missing.count() == 0 {
             _ = done.send(Ok(()));
-        } else {
-            self.picker.want(&missing);
-            self.waiting.push(Waiting { missing, done });
-            (self.next_lookup, self.lookup_wait, self.busy) = (Instant::now(), LOOK_AGAIN, Instant::now());
-            self.look();
-            self.fill_all();
+            return;
         }
-        self.recount();
+        self.picker.want(&missing);
+        self.waiting.push(Waiting { missing, done });
+        (self.next_lookup, self.lookup_wait, self.busy) = (Instant::now(), LOOK_AGAIN, Instant::now());
+        self.look();
+        self.fill_all();
     }
 
     fn on_news(&mut self, news: News) {
@@ -180,7 +180,10 @@ impl<P: Peers> Load<P> {
             Event::Got(piece) => {
                 open.has.iter_mut().for_each(|has| has.insert(piece));
                 self.picker.peer_got(&peer, piece);
-                self.fill(&peer);
+                // Most news are of pieces that are not needed here.
+                if self.wanted.contains(piece) && !self.here.contains(piece) {
+                    self.fill(&peer);
+                }
             }
             Event::Whole(piece, bytes, permit) => {
                 open.asked.remove(&piece);
@@ -226,7 +229,7 @@ impl<P: Peers> Load<P> {
         });
         match result {
             Ok(()) => {
-                self.metrics.verified.inc_by(u64::from(!self.here.contains(piece)));
+                self.metrics.verified.inc();
                 self.links.book.gave(peer);
                 self.arrived(piece);
             }
@@ -256,10 +259,6 @@ impl<P: Peers> Load<P> {
         let asked = self.picker.arrived(piece);
         asked.iter().for_each(|peer| self.links.cancel(peer, piece));
         asked.iter().for_each(|peer| self.fill(peer));
-        self.waiting.iter_mut().for_each(|waiting| waiting.missing.remove(piece));
-        for waiting in self.waiting.extract_if(.., |waiting| waiting.missing.count() == 0) {
-            _ = waiting.done.send(Ok(()));
-        }
         let length = self.metainfo.layout().piece(piece).map_or(0, |piece| u64::from(piece.length));
         if self.wanted.contains(piece) {
             self.progress.send_modify(|progress| {
@@ -270,6 +269,11 @@ impl<P: Peers> Load<P> {
                 let store = self.store.clone();
                 self.disk.spawn_blocking(move || Done::Synced(store.sync()));
             }
+        }
+        // Whoever is told sees it in the progress too.
+        self.waiting.iter_mut().for_each(|waiting| waiting.missing.remove(piece));
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.missing.count() == 0) {
+            _ = waiting.done.send(Ok(()));
         }
     }
 

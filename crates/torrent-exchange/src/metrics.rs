@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{error::ExchangeError, wire::Away};
+use crate::{causes::Away, error::ExchangeError};
 
 /// Counters of one node, for all that it seeds and fetches. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Metrics {
     pub sent: Counter,
     /// Bytes of pieces that came, right or wrong.
     pub received: Counter,
-    /// Pieces that came, were right, and were kept.
+    /// Pieces that came and were right; the few that came twice count twice.
     pub verified: Counter,
     /// Pieces that came and were wrong.
     pub wrong: Counter,

@@ -8,7 +8,7 @@ use std::{
 use model_torrent::PieceIndex;
 use tokio::sync::Notify;
 
-use crate::{error::ExchangeError, wire::Refusal};
+use crate::{causes::Refusal, error::ExchangeError};
 
 /// Refusals that wait, besides the pieces. They are few bytes each; a peer with more does not read its answers.
 const REFUSALS: usize = 256;

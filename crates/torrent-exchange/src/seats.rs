@@ -1,5 +1,6 @@
-//! Who is served now: a bounded number of peers, and of streams each. When all places are taken, one that asks nothing
-//! gives way.
+//! Who is served now: a bounded number of peers, and of streams each. When all places are taken, a newcomer gets that
+//! of a peer that asks nothing, or of the one that has been served for longest, if it had its turn: so everybody gets a
+//! part of what few have, and can give it on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +15,8 @@ use crate::limits::SeedLimits;
 
 /// Who asks nothing for so long has what it needs for now. Before that it may just have come.
 const SPARED: Duration = Duration::from_secs(5);
+/// Who goes on asking keeps its place for so long: much longer than a stream and the first pieces take.
+const TURN: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(crate) struct Seats {
@@ -31,6 +34,7 @@ struct State {
 #[derive(Debug)]
 struct Taken {
     peer: NodeId,
+    since: Instant,
     /// Since when nothing was asked, if nothing is under way.
     idle: Option<Instant>,
     dismissed: Arc<Notify>,
@@ -63,8 +67,9 @@ impl Seats {
         }
         let (number, dismissed) = (state.next, Arc::new(Notify::new()));
         state.next += 1;
-        let idle = Some(Instant::now());
-        state.taken.insert(number, Taken { peer: peer.clone(), idle, dismissed: dismissed.clone() });
+        let (peer, since) = (peer.clone(), Instant::now());
+        let taken = Taken { peer, since, idle: Some(since), dismissed: dismissed.clone() };
+        state.taken.insert(number, taken);
         Some(Seat { number, seats: self.clone(), dismissed })
     }
 
@@ -74,16 +79,11 @@ impl Seats {
 }
 
 impl State {
-    /// Sends the peer away that asks nothing for longest, if one may go.
+    /// Sends a peer away, if one may go.
     fn dismiss(&mut self, now: Instant) -> bool {
-        let mut idle: BTreeMap<&NodeId, Option<Instant>> = BTreeMap::new();
-        for taken in self.taken.values() {
-            let since = idle.entry(&taken.peer).or_insert(taken.idle);
-            *since = since.zip(taken.idle).map(|(one, other)| one.max(other));
-        }
-        let idle = idle.into_iter().filter_map(|(peer, since)| Some((since?, peer)));
-        let first = idle.min().filter(|(since, _)| now.duration_since(*since) >= SPARED);
-        let Some(peer) = first.map(|(_, peer)| peer.clone()) else { return false };
+        let idle = self.first(|taken| taken.idle.filter(|since| now.duration_since(*since) >= SPARED));
+        let had_its_turn = |taken: &Taken| (now.duration_since(taken.since) >= TURN).then_some(taken.since);
+        let Some(peer) = idle.or_else(|| self.first(had_its_turn)) else { return false };
         self.taken.retain(|_, taken| {
             let stays = taken.peer != peer;
             if !stays {
@@ -92,6 +92,17 @@ impl State {
             stays
         });
         true
+    }
+
+    /// Of the peers for all of whose streams there is a time, the one whose time is first.
+    fn first(&self, time: impl Fn(&Taken) -> Option<Instant>) -> Option<NodeId> {
+        let mut times: BTreeMap<&NodeId, Option<Instant>> = BTreeMap::new();
+        for taken in self.taken.values() {
+            let last = times.entry(&taken.peer).or_insert_with(|| time(taken));
+            *last = last.zip(time(taken)).map(|(one, other)| one.max(other));
+        }
+        let times = times.into_iter().filter_map(|(peer, time)| Some((time?, peer)));
+        times.min().map(|(_, peer)| peer.clone())
     }
 }
 
@@ -136,6 +147,10 @@ mod tests {
         drop((gives_way, idle));
         assert!(seats.take(&peers[1]).is_none(), "and a place is free only once");
         drop(newcomer);
-        assert!(seats.take(&peers[1]).is_some());
+        let newcomer = seats.take(&peers[1]).unwrap();
+        newcomer.is_idle(false);
+        tokio::time::advance(TURN - SPARED).await;
+        assert!(seats.take(&peers[2]).is_some(), "the first one had its turn");
+        busy.dismissed().await;
     }
 }

@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     answering::{Answering, Means},
+    causes::Away,
     error::ExchangeError,
     frames::{FrameReader, FrameWriter},
     limits::SeedLimits,
@@ -18,7 +19,7 @@ use crate::{
     queue::Queue,
     seats::{Seat, Seats},
     shelf::{Served, Shelf},
-    wire::{ASK_LIMIT, Ask, Away, Hello, Tell},
+    wire::{ASK_LIMIT, Ask, Hello, Tell},
 };
 
 /// From the opening of a stream to its first message, over a slow network and with a round trip for each.
@@ -82,7 +83,7 @@ impl Seeder {
         let told = served.store().here();
         self.means.metrics.messages.inc_by(2);
         writer.put(&Tell::Hello(hello));
-        writer.send(&Tell::Have(Bytes::copy_from_slice(told.as_bytes()))).await?;
+        writer.put(&Tell::Have(Bytes::copy_from_slice(told.as_bytes())));
         let queue = Queue::new(self.requests);
         let (means, served, queue) = (&*self.means, &served, &queue);
         let answering = Answering { means, served, queue, seat, writer, changes, told };

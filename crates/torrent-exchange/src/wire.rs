@@ -21,12 +21,13 @@
 //! bytes. Cancel is answered by refused unless the last bytes are on their way already. A piece is not requested again
 //! before its answer is complete.
 
-use std::fmt;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model_torrent::{InfoHash, PieceIndex};
 
-use crate::error::ExchangeError;
+use crate::{
+    causes::{Away, Refusal},
+    error::ExchangeError,
+};
 
 /// Of this protocol. Who has another one is refused.
 pub(crate) const VERSION: u16 = 1;
@@ -71,40 +72,6 @@ pub(crate) enum Tell {
     },
     Refused(PieceIndex, Refusal),
     Away(Away),
-}
-
-/// Why a piece is not sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// It is not here.
-    NotHere,
-    /// Too many are requested already.
-    Full,
-    /// It was cancelled.
-    Cancelled,
-    /// The disk does not give it.
-    Unreadable,
-}
-
-/// Why a peer ends the stream.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Away {
-    /// It does not serve this torrent, or not any more.
-    NotServed,
-    /// It serves as many as it can.
-    Busy,
-    /// Nothing was asked of it for a while.
-    Idle,
-}
-
-impl fmt::Display for Away {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotServed => "it does not serve this torrent",
-            Self::Busy => "it serves as many as it can",
-            Self::Idle => "nothing was asked of it for a while",
-        })
-    }
 }
 
 /// Writes itself behind its length.

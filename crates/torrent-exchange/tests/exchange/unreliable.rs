@@ -123,6 +123,7 @@ async fn who_speaks_another_language_is_left_at_once() {
         raw::piece(3, 9, b"not where it begins"),
         raw::frame(9, &[&29u32.to_be_bytes(), &[9]]),
         raw::frame(7, &[&9u32.to_be_bytes(), &0u32.to_be_bytes(), b"torrent"]),
+        raw::frame(6, &[&1u32.to_be_bytes()]).repeat(1100),
         u32::MAX.to_be_bytes().to_vec(),
     ] {
         let (_, leech) = in_spite_of(move |model, mut stream| {

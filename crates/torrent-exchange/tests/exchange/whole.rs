@@ -10,7 +10,7 @@ use crate::{
     soon,
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_comes_whole_the_header_first() {
     let (net, model) = (Net::default(), Model::of(40));
     let (seeder, leech) = (Node::new(&net, 1), Node::new(&net, 2));
@@ -88,20 +88,20 @@ async fn a_torrent_or_pieces_that_are_others_are_refused() {
     assert!(Store::open(&wanted.folder, model.metainfo, &hashing).is_ok(), "it is free when that is over");
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 #[tokio::test]
-async fn a_disk_that_does_not_take_it_ends_the_fetch_with_that_error() {
+async fn what_cannot_be_kept_ends_the_fetch_with_that_error() {
     let (net, model) = (Net::default(), Model::of(9));
     let (seeder, leech) = (Node::new(&net, 1), Node::new(&net, 2));
     let _shelved = model.shelve(&seeder);
     let wanted = leech.wanted(model.metainfo.info_hash(), None);
-    // Every write to this device says that the disk is full.
-    std::fs::create_dir_all(&wanted.folder).unwrap();
-    std::os::unix::fs::symlink("/dev/full", wanted.folder.join("model.gguf")).unwrap();
-    let opened = soon(leech.fetchers.open(wanted)).await;
-    let error = match opened {
-        Ok(fetcher) => soon(fetcher.fetch(model.all())).await.unwrap_err(),
-        Err(error) => error,
-    };
-    assert!(matches!(error, ExchangeError::Torrent(_)), "{error}");
+    let fetcher = soon(leech.fetchers.open(wanted.clone())).await.unwrap();
+    // Then there is nowhere to write down which pieces are here.
+    std::fs::remove_dir_all(&wanted.folder).unwrap();
+    let (one, other) =
+        soon(async { tokio::join!(fetcher.fetch(model.all()), fetcher.fetch(model.all())) }).await;
+    for error in [one.unwrap_err(), other.unwrap_err()] {
+        let ExchangeError::Torrent(cause) = error else { panic!("{error}") };
+        assert!(matches!(&*cause, TorrentError::Io { .. }), "{cause}");
+    }
 }
