@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(HeldTorrent::try_from(sent.clone()), Ok(fixture::held_torrent(7)));
         let short = wire::HeldTorrent { info_hash: "07".into(), ..sent.clone() };
         let crowded = wire::HeldTorrent { pieces_held: 5, ..sent };
-        let field = |wrong| HeldTorrent::try_from(wrong).expect_err("refused").field;
+        let field = |wrong: wire::HeldTorrent| HeldTorrent::try_from(wrong).expect_err("refused").field;
         assert_eq!([field(short), field(crowded)], ["info_hash", "pieces_held"]);
     }
 }

@@ -17,10 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("torrent-exchange", &["swarm-types", "model-torrent"]),
     ("swarm-net", &["swarm-types", "swarm-proto"]),
     ("swarm-process", &["swarm-types", "swarm-proto"]),
-    (
-        "model-files",
-        &["swarm-types", "gguf", "model-hub", "model-torrent", "swarm-net", "torrent-exchange"],
-    ),
+    ("model-files", &["swarm-types", "gguf", "model-hub", "model-torrent", "swarm-net", "torrent-exchange"]),
     ("shard-client", &["swarm-types", "swarm-proto", "swarm-process"]),
     (
         "shard-worker",

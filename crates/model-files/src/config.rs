@@ -29,7 +29,9 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
         _ => return Err("must be bytes, or end in KiB, MiB or GiB".into()),
     };
     let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    bytes.and_then(NonZeroU64::new).ok_or_else(|| "must be a whole number of bytes, KiB, MiB or GiB, above 0".into())
+    bytes
+        .and_then(NonZeroU64::new)
+        .ok_or_else(|| "must be a whole number of bytes, KiB, MiB or GiB, above 0".into())
 }
 
 #[cfg(test)]

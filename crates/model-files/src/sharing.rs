@@ -91,7 +91,8 @@ impl Sharing {
         loop {
             let name = if copy == 0 { info_hash.to_string() } else { format!("{info_hash}.{copy}") };
             let folder = below.join(name);
-            let opened = self.fetchers.open(Wanted { info_hash, folder: folder.clone(), metainfo: None }).await;
+            let opened =
+                self.fetchers.open(Wanted { info_hash, folder: folder.clone(), metainfo: None }).await;
             match opened {
                 Err(error) if is_busy(&error) && copy < MOST_COPIES => copy += 1,
                 Err(error) => return Err(error.into()),

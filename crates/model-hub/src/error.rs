@@ -14,7 +14,9 @@ pub enum HubError {
     #[error("{0}")]
     Name(String),
     /// The model comes from other nodes.
-    #[error("swarm: models come from other nodes, and only workers and gateways fetch them: name a file, pypi: or hf:")]
+    #[error(
+        "swarm: models come from other nodes, and only workers and gateways fetch them: name a file, pypi: or hf:"
+    )]
     Swarm,
     /// The file cannot be hashed.
     #[error("which model it is cannot be told: {0}")]

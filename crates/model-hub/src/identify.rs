@@ -55,8 +55,7 @@ mod tests {
     #[tokio::test]
     async fn a_model_is_what_is_in_it_under_any_name() {
         let folder = tempfile::tempdir().expect("a folder");
-        let config =
-            HubConfig { cache_dir: Some(folder.path().join("cache")), ..HubConfig::default() };
+        let config = HubConfig { cache_dir: Some(folder.path().join("cache")), ..HubConfig::default() };
         let write = |name: &str, seed| {
             let path = folder.path().join(name);
             TinyModel { seed, ..TinyModel::default() }.write(&path).expect("written");

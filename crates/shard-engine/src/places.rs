@@ -38,7 +38,9 @@ pub fn places(header: &Header, cut: &Cut, shards: ShardRange) -> Result<Vec<Rang
     for range in ranges {
         match joined.last_mut() {
             // What aligns tensors lies between them.
-            Some(last) if range.start <= last.end.next_multiple_of(1 << 12) => last.end = last.end.max(range.end),
+            Some(last) if range.start <= last.end.next_multiple_of(1 << 12) => {
+                last.end = last.end.max(range.end)
+            }
             _ => joined.push(range),
         }
     }

@@ -182,7 +182,8 @@ impl Gateway {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
-        let Self { config, model, cut, net, peers, ports, registry, sharing: (sharing, _source), keys } = self;
+        let Self { config, model, cut, net, peers, ports, registry, sharing: (sharing, _source), keys } =
+            self;
         registry.register(|registry| {
             net.metrics(registry);
             sharing.metrics(registry);

@@ -12,7 +12,9 @@ mod node;
 mod plan;
 mod secret;
 mod serve;
+mod share;
 mod status;
+mod torrent;
 mod up;
 
 use std::process::ExitCode;
@@ -40,6 +42,10 @@ enum Command {
     Rendezvous(Box<Node<rendezvous::Config>>),
     /// Run a gateway, the node that clients ask.
     Gateway(Box<Node<gateway::Config>>),
+    /// Give model files to the nodes of a swarm, and compute nothing.
+    Share(Box<Node<share::Config>>),
+    /// Write the torrent of a model's file: what it is by content.
+    Torrent(torrent::Config),
     /// Make the secret that all nodes of a swarm hold.
     #[command(subcommand)]
     Secret(secret::Command),
@@ -75,6 +81,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Worker(node) => succeeded(shard_worker::serve(node.service, node.lifetime.over()).await),
         Command::Rendezvous(node) => succeeded(rendezvous::serve(node.service, node.lifetime.over()).await),
         Command::Gateway(node) => succeeded(gateway::serve(node.service, node.lifetime.over()).await),
+        Command::Share(node) => succeeded(share::run(node.service, node.lifetime.over()).await),
+        Command::Torrent(config) => torrent::run(config).await,
         Command::Secret(command) => secret::run(command),
         Command::Invite(config) => invite::run(config).await,
         Command::Identity(command) => identity::run(command),

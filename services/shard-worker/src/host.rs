@@ -1,6 +1,10 @@
 //! What all sessions of a worker stand on: who it is, what it serves, its engine, and its way to other hops.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use grammar::{GrammarError, Grammars};
 use shard_engine::SlotOptions;
@@ -44,24 +48,33 @@ pub(crate) struct Host(Arc<Inner>);
 
 struct Inner {
     net: SwarmNet,
-    served: Served,
+    /// There once the model's header is here.
+    served: OnceLock<(Served, Grammars)>,
     /// There once the layers are loaded.
     engine: watch::Receiver<Option<EngineHandle>>,
     sessions: Sessions,
-    grammars: Grammars,
     metrics: Metrics,
 }
 
 impl Host {
     pub(crate) fn new(
         net: SwarmNet,
-        served: Served,
         engine: watch::Receiver<Option<EngineHandle>>,
         sessions: Sessions,
         metrics: Metrics,
     ) -> Self {
+        Self(Arc::new(Inner { net, served: OnceLock::new(), engine, sessions, metrics }))
+    }
+
+    /// From now on sessions must fit this. It is said once.
+    pub(crate) fn serve(&self, served: Served) {
         let grammars = Grammars::new(served.model.clone());
-        Self(Arc::new(Inner { net, served, engine, sessions, grammars, metrics }))
+        let _ = self.0.served.set((served, grammars));
+    }
+
+    fn served(&self) -> Result<&(Served, Grammars), Refusal> {
+        let loading = || Refusal::new(RefusalCause::NotReady, "the shard is still loading");
+        self.0.served.get().ok_or_else(loading)
     }
 
     pub(crate) fn id(&self) -> &NodeId {
@@ -99,7 +112,7 @@ impl Host {
 
     /// The engine, if the session fits what is served here.
     pub(crate) fn admit(&self, open: &OpenSession) -> Result<EngineHandle, Refusal> {
-        let Served { shards, cut, digest, precision, .. } = &self.0.served;
+        let (Served { shards, cut, digest, precision, .. }, _) = self.served()?;
         if open.hop.worker != *self.id() {
             let what = format!("this is worker {}, not {}", self.id(), open.hop.worker);
             return Err(Refusal::invalid("hops", what));
@@ -138,7 +151,7 @@ impl Host {
     ) -> Result<(Held, u32), Refusal> {
         let WantedSlot { mut options, grammar, tokens } = wanted;
         if let Some(grammar) = grammar {
-            match self.0.grammars.ready(grammar).await {
+            match self.served()?.1.ready(grammar).await {
                 Ok(ready) => options.grammar = Some(ready),
                 Err(error) => {
                     // Nobody else would close it.

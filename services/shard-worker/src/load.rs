@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use gguf::Header;
 use model_files::{Progress, SwarmModel};
-use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions, CutError, places};
+use shard_engine::{CutError, Engine, EngineConfig, EngineError, SlotOptions, places};
 use swarm_process::grpc::Health;
 use swarm_types::{SamplingParams, Step, StepInput, TokenId};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Config, WorkerError, engine_thread::EngineHandle, metrics::Metrics, model::Known, offer::Loading, shard_service,
+    Config, WorkerError, engine_thread::EngineHandle, metrics::Metrics, model::Known, offer::Loading,
+    shard_service,
 };
 
 /// The way from a file to a running engine.

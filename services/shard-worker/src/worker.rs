@@ -1,8 +1,8 @@
 //! The service: joins the swarm, loads its layers, serves them, drains.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, pin::pin, sync::atomic::AtomicU64};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::atomic::AtomicU64};
 
-use model_files::{LocalModel, Shared, Sharing, SwarmModel, describe_until};
+use model_files::{LocalModel, Shared, Sharing, SwarmModel};
 use model_hub::ModelRef;
 use prometheus_client::metrics::gauge::Gauge;
 use shard_client::{MAX_COLLECT_BYTES, MAX_MESSAGE_BYTES, MAX_OPEN_BYTES};
@@ -30,6 +30,7 @@ use tonic::service::Routes;
 
 use crate::{
     Config, WorkerError,
+    engine_thread::EngineHandle,
     host::Host,
     load::Load,
     metrics::Metrics,
@@ -135,97 +136,110 @@ impl Worker {
     /// # Errors
     /// When the layers cannot be loaded, or a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
-        let Self { config, net, mut peers, public, sharing, model } = self;
+        let Self { config, net, peers, public, sharing, model } = self;
         let registry = Registry::default();
         let metrics = register(&registry, &net, &sharing);
         registry.show_swarm(net.status());
         show_limits(&registry, &config);
+        let sessions = Sessions::new(bounds(&config));
+        let (engine, loaded) = watch::channel(None);
         let health = public.health();
         health.set(shard_service::NAME, false).await;
         health.set(status_service::NAME, true).await;
 
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
-        let mut shutdown = pin!(shutdown);
+        let host = Host::new(net.clone(), loaded, sessions.clone(), metrics.clone());
+        let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
+        let server = ShardServer(host.clone());
+        let peers = serve_peers(server, calls(&config), net.peer_service(), peers, stop.clone());
+        let mut peers = net.spawn(peers);
         let grpc = public.local_addr();
         let mut public = tokio::spawn(serve_public(public, registry, net.clone(), stop.clone()));
-        let model = match model {
-            Some(model) => model,
-            None => tokio::select! {
-                model = fetch_model(&config, &net, &mut peers, &sharing, grpc) => model?,
-                ended = flatten(&mut public) => return ended,
-                () = &mut shutdown => {
-                    net.leave().await;
-                    return Ok(());
-                }
-            },
-        };
-        let running = Running { config, net, metrics, health, stop };
-        running.run(model, peers, public, shutdown).await
-    }
-}
-
-/// A worker that knows its model.
-struct Running {
-    config: Config,
-    net: SwarmNet,
-    metrics: Metrics,
-    health: Health,
-    stop: CancellationToken,
-}
-
-impl Running {
-    async fn run(
-        self,
-        model: Model,
-        peers: PeerListener,
-        mut public: JoinHandle<Result<(), WorkerError>>,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), WorkerError> {
-        let Self { config, net, metrics, health, stop } = self;
-        let Model { known, fixed, source } = model;
-        let sessions = Sessions::new(bounds(&config));
-        let (loading, percent) = watch::channel(Loading::Percent(0));
-        let (engine, loaded) = watch::channel(None);
-        let host = Host::new(net.clone(), known.served(&config), loaded, sessions.clone(), metrics.clone());
-        let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
-        let peers = serve_peers(ShardServer(host), calls(&config), net.peer_service(), peers, stop);
-        let mut peers = net.spawn(peers);
-        let announcer = tokio::spawn(announce(net.clone(), fixed.clone(), percent, sessions.running()));
-        let load = Load { config: config.clone(), model: known, metrics: metrics.clone() };
-        let counter = count_sessions(sessions.running(), sessions.leased(), metrics);
+        let counter = count_sessions(sessions.running(), sessions.leased(), metrics.clone());
         let _counter = AbortOnDropHandle::new(tokio::spawn(counter));
-        let compute = async {
-            if let Source::Swarm(model) = &source {
-                load.fetch(model, &loading).await?;
-            }
-            let ended = load.run(&loading, &engine, &health).await?;
-            let _ = ended.await;
-            Err(WorkerError::EngineStopped)
-        };
+        let work = Work { config, net, sharing, host, sessions, metrics, health };
+        let mut announced = None;
         let ended = tokio::select! {
-            ended = compute => ended,
+            ended = work.compute(model, grpc, engine, &mut announced) => ended,
             ended = flatten(&mut peers) => ended,
             ended = flatten(&mut public) => ended,
             () = shutdown => Ok(()),
         };
-        // It must not announce the shards as loaded any more.
-        announcer.abort();
-        let _ = announcer.await;
-        if ended.is_ok() {
-            let draining = offers(&fixed, Loading::Draining, *sessions.running().borrow(), &BTreeMap::new())?;
-            drain(&config, &net, draining, &sessions, &health).await;
+        work.leave(announced, ended).await
+    }
+}
+
+/// What a worker computes with.
+struct Work {
+    config: Config,
+    net: SwarmNet,
+    sharing: Sharing,
+    host: Host,
+    sessions: Sessions,
+    metrics: Metrics,
+    health: Health,
+}
+
+/// What is announced of the shards, and by whom.
+struct Announced {
+    fixed: Fixed,
+    announcer: AbortOnDropHandle<()>,
+}
+
+impl Work {
+    /// Gets the model, loads the layers, and computes until the engine stops.
+    async fn compute(
+        &self,
+        model: Option<Model>,
+        grpc: SocketAddr,
+        engine: watch::Sender<Option<EngineHandle>>,
+        announced: &mut Option<Announced>,
+    ) -> Result<(), WorkerError> {
+        let Self { config, net, sharing, host, sessions, metrics, health } = self;
+        let Model { known, fixed, source } = match model {
+            Some(model) => model,
+            None => fetch_model(config, net, sharing, grpc).await?,
+        };
+        host.serve(known.served(config));
+        let (loading, percent) = watch::channel(Loading::Percent(0));
+        let announcer = announce(net.clone(), fixed.clone(), percent, sessions.running());
+        let announcer = AbortOnDropHandle::new(tokio::spawn(announcer));
+        *announced = Some(Announced { fixed, announcer });
+        let load = Load { config: config.clone(), model: known, metrics: metrics.clone() };
+        if let Source::Swarm(model) = &source {
+            load.fetch(model, &loading).await?;
         }
-        net.leave().await;
+        let ended = load.run(&loading, &engine, health).await?;
+        let _ = ended.await;
+        Err(WorkerError::EngineStopped)
+    }
+
+    /// Lets running sessions finish, if it `ended` well, and leaves the swarm.
+    async fn leave(
+        self,
+        announced: Option<Announced>,
+        ended: Result<(), WorkerError>,
+    ) -> Result<(), WorkerError> {
+        if let Some(Announced { fixed, announcer }) = announced {
+            // It must not announce the shards as loaded any more.
+            announcer.abort();
+            let _ = announcer.await;
+            if ended.is_ok() {
+                let running = *self.sessions.running().borrow();
+                let draining = offers(&fixed, Loading::Draining, running, &BTreeMap::new())?;
+                drain(&self.config, &self.net, draining, &self.sessions, &self.health).await;
+            }
+        }
+        self.net.leave().await;
         ended
     }
 }
 
-/// Waits for the model that other nodes hold. Meanwhile peers can ask what this node is.
+/// Waits for the model that other nodes hold.
 async fn fetch_model(
     config: &Config,
     net: &SwarmNet,
-    peers: &mut PeerListener,
     sharing: &Sharing,
     grpc: SocketAddr,
 ) -> Result<Model, WorkerError> {
@@ -233,7 +247,7 @@ async fn fetch_model(
         ModelRef::Swarm(asked) => *asked,
         _ => None,
     };
-    let model = describe_until(net, peers, sharing.fetch(asked, &config.hub)).await?;
+    let model = sharing.fetch(asked, &config.hub).await?;
     let known = Known::of(model.path(), model.digest(), config)?;
     let fixed = fixed(config, net, grpc, &known);
     net.announce(offers(&fixed, Loading::Percent(0), 0, &BTreeMap::new())?);

@@ -300,7 +300,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("tiny.gguf");
         TinyModel { layers: 1, ..TinyModel::default() }.write(&path).expect("written");
-        let model = ServedModel::load(&path, ModelDigest([7; 32])).expect("a model");
+        let model = ServedModel::for_tests(&path);
         let optional: Map<String, Value> =
             (0..40).map(|number| (format!("p{number}"), json!({"type": "integer"}))).collect();
         for required in [json!([]), json!(["p3", "p1"])] {

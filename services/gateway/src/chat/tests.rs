@@ -47,7 +47,7 @@ fn chatter(answer: &str) -> (Chatter, mpsc::Receiver<GenerationRequest>) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("tiny.gguf");
     TinyModel { context: 4096, ..TinyModel::default() }.write(&path).expect("written");
-    let model = Arc::new(ServedModel::load(&path, ModelDigest([7; 32])).expect("a model"));
+    let model = Arc::new(ServedModel::for_tests(&path));
     let tokens = model.tokenizer().encode(answer).expect("encoded");
     let (asked, told) = mpsc::channel(8);
     (Chatter::new(Completer::new(model, Arc::new(Script { tokens, asked, _model: dir }))), told)

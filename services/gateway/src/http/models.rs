@@ -55,7 +55,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("tiny.gguf");
         TinyModel::default().write(&path).expect("written");
-        let model = ServedModel::load(&path, ModelDigest([7; 32])).expect("a model");
+        let model = ServedModel::for_tests(&path);
         let shown = object(&model, "m");
         assert!(misfits("/v1/models/{id}", Some("200"), &shown).is_empty(), "{shown}");
         let list = json!({"object": "list", "data": [shown]});

@@ -83,6 +83,12 @@ impl ServedModel {
         })
     }
 
+    /// Of whatever digest.
+    #[cfg(test)]
+    pub(crate) fn for_tests(path: &Path) -> Self {
+        Self::load(path, ModelDigest([7; 32])).expect("a model")
+    }
+
     /// The same under these names, if there are some, instead of what people and its file call it.
     #[must_use]
     pub fn named(self, names: Vec<String>) -> Self {

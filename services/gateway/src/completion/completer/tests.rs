@@ -28,7 +28,7 @@ fn model() -> Arc<ServedModel> {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("tiny.gguf");
     TinyModel::default().write(&path).expect("written");
-    Arc::new(ServedModel::load(&path, ModelDigest([7; 32])).expect("a model"))
+    Arc::new(ServedModel::for_tests(&path))
 }
 
 fn request(stop: &[&str]) -> CompletionRequest {

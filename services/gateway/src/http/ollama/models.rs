@@ -160,7 +160,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("tiny.gguf");
         TinyModel::default().write(&path).expect("written");
-        let model = ServedModel::load(&path, ModelDigest([7; 32])).expect("a model").named(vec!["small".into()]);
+        let model = ServedModel::for_tests(&path).named(vec!["small".into()]);
         let entry = entry(&model);
         let list = json!({"models": [entry]});
         assert!(misfits("/api/tags", Some("200"), &list).is_empty(), "{list}");
