@@ -6,16 +6,20 @@
 mod http;
 mod model;
 mod network;
+mod pieces;
 mod process;
 mod python;
+mod reference;
 mod scenarios;
 mod swarm;
 
 pub use http::{ask, chat, counted, counts, stream_chat};
-pub use model::{ModelFile, real_model, tiny_model};
+pub use model::{ModelFile, model_of_many_pieces, real_model, tiny_model};
 pub use network::Network;
+pub use pieces::SharedModel;
 pub use process::{Process, ProcessSpec, replica_state};
 pub use python::{chromium, needed, otelcol, python, python_script, python_with};
+pub use reference::{expected_tokens, generate, ids, oracle};
 pub use scenarios::{Scenario, run_scenarios};
 pub use swarm::{Swarm, SwarmSpec};
 

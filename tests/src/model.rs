@@ -29,6 +29,17 @@ pub fn tiny_model(layers: u32) -> anyhow::Result<ModelFile> {
     Ok(file)
 }
 
+/// A random model whose file has about a hundred pieces, as nodes give them to each other.
+///
+/// # Errors
+/// When its file cannot be written.
+pub fn model_of_many_pieces() -> anyhow::Result<ModelFile> {
+    let file = ModelFile { dir: TempDir::with_prefix("model-")? };
+    let model = TinyModel { layers: 12, hidden: 256, feed_forward: 512, ..TinyModel::default() };
+    model.write(&file.path())?;
+    Ok(file)
+}
+
 /// The real model's file, fetched and checked as the product does it.
 ///
 /// # Errors

@@ -14,12 +14,16 @@ use crate::{Process, ProcessSpec, network::host};
 /// What kind of swarm.
 #[derive(Clone, Debug)]
 pub struct SwarmSpec {
-    /// The model's file.
+    /// The model's file, or `swarm:` for the one that other nodes give.
     pub model: PathBuf,
+    /// Files that a node of their own gives to the others. It is there before the gateway.
+    pub shared: Vec<PathBuf>,
     /// Into how many shards it is cut.
     pub total_shards: u32,
     /// `standard` or `exact`.
     pub precision: &'static str,
+    /// More flags for every node that only gives files.
+    pub share_args: Vec<String>,
     /// More flags for every worker.
     pub worker_args: Vec<String>,
     /// More flags for the gateway.
@@ -34,12 +38,20 @@ impl SwarmSpec {
     pub fn new(model: PathBuf) -> Self {
         Self {
             model,
+            shared: vec![],
             total_shards: 8,
             precision: "standard",
+            share_args: vec![],
             worker_args: vec![],
             gateway_args: vec![],
             environment: vec![],
         }
+    }
+
+    /// The same, where one node has the model's file and the others get it from there, and from each other.
+    #[must_use]
+    pub fn fetching(model: PathBuf) -> Self {
+        Self { shared: vec![model], ..Self::new("swarm:".into()) }
     }
 }
 
@@ -49,6 +61,8 @@ pub struct Swarm {
     ground: Ground,
     /// The node to enter by.
     pub rendezvous: Process,
+    /// Those that only give files.
+    pub seeders: Vec<Process>,
     /// One worker for each shard, in order; more after [`Self::add_worker`].
     pub workers: Vec<Process>,
     /// The node that answers.
@@ -69,7 +83,7 @@ impl Swarm {
         Ok(swarm)
     }
 
-    /// Starts a rendezvous and a gateway only.
+    /// Starts a rendezvous, who gives files, and a gateway only.
     ///
     /// # Errors
     /// When one does not come up.
@@ -79,9 +93,12 @@ impl Swarm {
         Secret::generate().create(&secret)?;
         let ground = Ground { spec, dir, secret, hosts: AtomicU8::new(1) };
         let rendezvous = ground.start("rendezvous", rendezvous_args(&ground.spec)).await?;
-        let gateway = gateway_args(&ground.spec, &rendezvous.quic_address()?);
-        let gateway = ground.start("gateway", gateway).await?;
-        Ok(Self { ground, rendezvous, workers: vec![], gateway })
+        let (entry, mut seeders) = (rendezvous.quic_address()?, vec![]);
+        if !ground.spec.shared.is_empty() {
+            seeders.push(ground.start("seeder", share_args(&ground.spec, &entry)).await?);
+        }
+        let gateway = ground.start("gateway", gateway_args(&ground.spec, &entry)).await?;
+        Ok(Self { ground, rendezvous, seeders, workers: vec![], gateway })
     }
 
     /// Starts a swarm and waits until the gateway sees it ready.
@@ -105,6 +122,16 @@ impl Swarm {
         Ok(self.workers.len() - 1)
     }
 
+    /// One more node that gives the same files.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn add_seeder(&mut self, name: &str) -> anyhow::Result<()> {
+        let args = share_args(&self.ground.spec, &self.rendezvous.quic_address()?);
+        self.seeders.push(self.ground.start(name, args).await?);
+        Ok(())
+    }
+
     /// One more gateway into the same swarm.
     ///
     /// # Errors
@@ -116,6 +143,21 @@ impl Swarm {
         self.ground.start(name, args).await
     }
 
+    /// A gateway into the same swarm, with another model.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn gateway_of(&self, name: &str, model: PathBuf) -> anyhow::Result<Process> {
+        let spec = SwarmSpec { model, ..self.ground.spec.clone() };
+        self.ground.start(name, gateway_args(&spec, &self.rendezvous.quic_address()?)).await
+    }
+
+    /// The folder in which the process of this name keeps what it fetches.
+    #[must_use]
+    pub fn cache(&self, name: &str) -> PathBuf {
+        self.ground.cache(name)
+    }
+
     /// The file with the swarm's secret.
     #[must_use]
     pub fn secret(&self) -> &Path {
@@ -124,7 +166,7 @@ impl Swarm {
 
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &Process> {
-        [&self.rendezvous, &self.gateway].into_iter().chain(&self.workers)
+        [&self.rendezvous, &self.gateway].into_iter().chain(&self.workers).chain(&self.seeders)
     }
 }
 
@@ -140,12 +182,20 @@ struct Ground {
 }
 
 impl Ground {
+    fn cache(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.cache"))
+    }
+
     /// `args` without where it listens.
     async fn start(&self, name: &str, mut args: Vec<String>) -> anyhow::Result<Process> {
         let host = host(self.hosts.fetch_add(1, Ordering::Relaxed));
         let listen = format!("--listen /ip4/{host}/udp/0/quic-v1 --listen /ip4/{host}/tcp/0");
         args.extend(words(&listen).chain(words("--grpc-listen 127.0.0.1:0 --secret-file")));
         args.push(self.secret.display().to_string());
+        // Who fetches finds nothing on this machine, and goes nowhere else.
+        if args.iter().any(|arg| arg == "swarm:") {
+            args.extend(words("--offline --cache-dir").chain([self.cache(name).display().to_string()]));
+        }
         let environment = self.spec.environment.clone();
         Process::start(ProcessSpec { name: name.into(), args, environment, dir: self.dir.path().into() })
             .await
@@ -158,6 +208,12 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 
 fn rendezvous_args(spec: &SwarmSpec) -> Vec<String> {
     words(&format!("rendezvous --total-shards {}", spec.total_shards)).collect()
+}
+
+fn share_args(spec: &SwarmSpec, entry: &str) -> Vec<String> {
+    let own = format!("share --total-shards {} --rendezvous {entry}", spec.total_shards);
+    let files = spec.shared.iter().map(|file| file.display().to_string());
+    words(&own).chain(files).chain(spec.share_args.clone()).collect()
 }
 
 fn member_args(spec: &SwarmSpec, entry: &str) -> Vec<String> {

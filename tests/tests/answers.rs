@@ -8,12 +8,16 @@ use std::{
 };
 
 use anyhow::Context;
-use futures::{StreamExt, future::try_join_all};
+use futures::future::try_join_all;
 use gateway::clients::{Entry, Limits};
+use model_hub::HubConfig;
 use serde_json::{Value, json};
 use shard_engine::cut_of;
-use swarm_proto::wire::{self, generate_request::Input, inference_service_client::InferenceServiceClient};
-use swarm_tests::{Process, Swarm, SwarmSpec, ask, chat, python, python_script, real_model, stream_chat};
+use swarm_proto::wire::{self, generate_request::Input};
+use swarm_tests::{
+    Swarm, SwarmSpec, ask, chat, expected_tokens, generate, ids, oracle, python, python_script, real_model,
+    stream_chat,
+};
 use swarm_types::{ShardId, ShardRange};
 
 swarm_tests::scenarios! {
@@ -37,45 +41,11 @@ struct Eight {
 impl Eight {
     async fn start() -> anyhow::Result<Self> {
         let model = real_model().await?;
+        // All of the file is read once for this; who starts then reads what it serves alone.
+        model_hub::identify(&model, &HubConfig::default()).await?;
         let swarm = Swarm::ready(SwarmSpec::new(model.clone())).await?;
         Ok(Self { model, swarm })
     }
-}
-
-fn oracle() -> anyhow::Result<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/oracle.json");
-    Ok(serde_json::from_slice(&std::fs::read(path)?)?)
-}
-
-fn ids(list: &Value) -> Vec<u32> {
-    list.as_array().into_iter().flatten().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
-}
-
-/// Greedy tokens and log-probabilities over the gateway's gRPC.
-async fn generate(
-    gateway: &Process,
-    prompt: Input,
-    max_tokens: u32,
-) -> anyhow::Result<Vec<wire::ChunkToken>> {
-    let request = wire::GenerateRequest {
-        input: Some(prompt),
-        sampling: Some(wire::SamplingParams {
-            temperature: Some(0.0),
-            top_logprobs: Some(5),
-            ..Default::default()
-        }),
-        max_tokens: Some(max_tokens),
-        ..Default::default()
-    };
-    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
-    let mut events = client.generate(request).await?.into_inner();
-    let mut tokens = vec![];
-    while let Some(event) = events.next().await {
-        if let Some(wire::generate_response::Event::Chunk(chunk)) = event?.event {
-            tokens.extend(chunk.tokens);
-        }
-    }
-    Ok(tokens)
 }
 
 /// What a worker takes besides its weights and caches: libp2p, buffers, its share of the program.
@@ -124,7 +94,7 @@ async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyho
         mib(read)
     );
     assert!(resident <= stored + OF_A_PROCESS, "{resident} bytes are resident, {stored} are its tensors'");
-    // What stands before the tensors is read for the digest, once by the service and once by the engine.
+    // What stands before the tensors is read by the service and by the engine. Which model it is was known.
     assert!(
         read <= stored + 3 * header.data_offset + (4 << 20),
         "{read} bytes were read, {stored} are its own"
@@ -139,10 +109,7 @@ async fn tokens_and_logprobs_equal_the_reference(eight: &Eight) -> anyhow::Resul
         let name = case["name"].as_str().unwrap_or_default();
         let prompt = Input::PromptTokens(wire::TokenIds { ids: ids(&case["prompt_tokens"]) });
         let got = generate(&eight.swarm.gateway, prompt, 48).await?;
-        let mut expected = ids(&case["tokens"]);
-        if case["stop"] == "eos" {
-            expected.pop();
-        }
+        let expected = expected_tokens(case);
         assert_eq!(got.iter().map(|token| token.id).collect::<Vec<_>>(), expected, "case {name}");
         let steps = ids(&case["logprob_steps"]);
         for (step, reference) in steps.iter().zip(case["logprobs"].as_array().into_iter().flatten()) {
