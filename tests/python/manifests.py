@@ -24,7 +24,7 @@ from manifest_checks.members import listen_faults, membership_faults
 from manifest_checks.objects import Overlay, newest_versions, render, schema_faults
 from manifest_checks.pods import ending_faults, identity_faults, probe_faults, worker_set_faults, workload_faults
 from manifest_checks.policies import policy_faults
-from manifest_checks.programs import SERVICES, SHARDS, read_help
+from manifest_checks.programs import OPERATOR, SERVICES, SHARDS, SUBCOMMANDS, read_help
 from manifest_checks.references import reference_faults
 from manifest_checks.restrictions import restricted_faults
 
@@ -70,7 +70,11 @@ def scan_faults(root, overlays):
 def rendered_overlays(kubectl, k8s, report):
     overlays = []
     with tempfile.TemporaryDirectory() as made:
-        folders = [k8s / "base", *sorted((k8s / "overlays").iterdir()), open_overlay(k8s, Path(made).resolve())]
+        folders = [k8s / "base", *sorted((k8s / "overlays").iterdir())]
+        made = Path(made).resolve()
+        # The components that no overlay has, as docs/kubernetes.md says.
+        folders.append(made_overlay(made / "local-open", k8s, "overlays/local", "components/open-gateway"))
+        folders.append(made_overlay(made / "from-hub", k8s, "base", "components/from-hub"))
         for folder in folders:
             try:
                 overlays.append(Overlay(folder.name, render(kubectl, folder)))
@@ -80,15 +84,12 @@ def rendered_overlays(kubectl, k8s, report):
     return overlays
 
 
-def open_overlay(k8s, folder):
-    """The component that no overlay has, as docs/kubernetes.md says."""
-    kustomization = folder / "local-open/kustomization.yaml"
-    kustomization.parent.mkdir()
-    local, component = (
-        os.path.relpath(k8s / part, kustomization.parent) for part in ("overlays/local", "components/open-gateway")
-    )
-    kustomization.write_text(yaml.safe_dump({"resources": [local], "components": [component]}))
-    return kustomization.parent
+def made_overlay(folder, k8s, below, component):
+    folder.mkdir()
+    below, component = (os.path.relpath(k8s / part, folder) for part in (below, component))
+    text = yaml.safe_dump({"resources": [below], "components": [component]})
+    (folder / "kustomization.yaml").write_text(text)
+    return folder
 
 
 def check_workloads(overlays, programs, report):
@@ -126,6 +127,7 @@ def read_programs(bin_dir):
     """The services, and `llama-swarm health`, or none where it is not there."""
     try:
         programs = {name: read_help(bin_dir / name) for name in SERVICES}
+        programs |= {name: read_help(bin_dir / OPERATOR, name) for name in SUBCOMMANDS}
     except LookupError as error:
         give_up(f"{error}; build the services first, see --bin-dir")
     try:

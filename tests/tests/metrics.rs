@@ -69,13 +69,14 @@ fn family_of<'a>(name: &'a str, families: &BTreeMap<String, String>) -> Option<&
 }
 
 /// Counters that are not shown before their first event, which may never come here.
-const AFTER_AN_EVENT: [&str; 6] = [
+const AFTER_AN_EVENT: [&str; 7] = [
     "llama_swarm_announcements_refused_total",
     "llama_swarm_dht_operations_total",
     // By the names of keys, which this gateway has none of.
     "llama_swarm_gateway_client_generated_tokens_total",
     "llama_swarm_gateway_client_prompt_tokens_total",
     "llama_swarm_gateway_client_requests_total",
+    "llama_swarm_piece_peers_left_total",
     "llama_swarm_sessions_refused_total",
 ];
 
@@ -113,7 +114,8 @@ async fn the_page_lists_exactly_what_each_service_shows() -> anyhow::Result<()> 
     for line in page.lines().filter(|line| line.strip_prefix("| `").is_some_and(is_metric)) {
         let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
         let [_, name, kind, _, on, ..] = cells[..] else { bail!("a line without its cells: {line}") };
-        let on = services.iter().map(|(service, _)| *service).filter(|service| on == "all" || on == *service);
+        let lists = |service: &&str| on == "all" || on.split(", ").any(|named| named == *service);
+        let on = services.iter().map(|(service, _)| *service).filter(lists);
         listed.insert((name.to_owned(), kind.to_owned()), on.collect());
     }
     let unlisted = beyond(&shown, &listed);

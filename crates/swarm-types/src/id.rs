@@ -138,11 +138,9 @@ impl fmt::Display for TokenId {
     }
 }
 
-/// SHA-256 over a GGUF file's header and length: which model this is, without reading its weights.
+/// Which model this is: the info-hash of the BitTorrent v2 torrent over its file, under a name that is always the same.
 ///
-/// Metadata, tokenizer, shapes and quantisation decide it, the weights' values do not: two checkpoints of one model
-/// whose metadata is the same to the byte share a digest. Whoever publishes both must tell them apart in the metadata
-/// (a name or a version will do).
+/// All bytes of the file decide it and nothing else. Files that differ in a single weight are two models.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModelDigest(pub [u8; 32]);
 

@@ -35,6 +35,13 @@ class Workload:
     def container(self):
         return self.pod["containers"][0]
 
+    @property
+    def models(self):
+        """What it computes with, or gives to others."""
+        if self.service == "share":
+            return [argument for argument in self.container["args"][1:] if not argument.startswith("--")]
+        return [self.environment[name] for name in ("LLAMA_SWARM_MODEL",) if name in self.environment]
+
     def __str__(self):
         return f"{self.overlay}: {self.kind} {self.name}"
 

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-from manifest_checks.programs import SHARDS, expected_ports, unknown_variables
+from manifest_checks.programs import OPERATOR, SHARDS, SUBCOMMANDS, expected_ports, unknown_variables
 
 # What each service answers in grpc.health.v1 and under which paths; the rest comes from --help.
 HEALTH = {
     "rendezvous": {""},
+    "share": {""},
     "shard-worker": {"", "swarm.v1.ShardService"},
     "gateway": {"", "swarm.v1.InferenceService"},
 }
@@ -15,6 +16,7 @@ HTTP_PATHS = {"/healthz", "/readyz", "/metrics"}
 # What a probe must ask: (startup, readiness, liveness).
 PROBES = {
     "rendezvous": ("", "", ""),
+    "share": ("", "", ""),
     "shard-worker": ("swarm.v1.ShardService", "swarm.v1.ShardService", ""),
     "gateway": ("/healthz", "/readyz", "/healthz"),
 }
@@ -27,8 +29,11 @@ def workload_faults(workload, program):
         if argument.startswith("--") and argument.split("=")[0] not in program.flags:
             yield f"{service} knows no flag {argument}"
     image, _, tag = container["image"].partition("@")[0].rpartition(":")
-    if image.rpartition("/")[2] != service or not re.match(r"\d", tag):
-        yield f"image {container['image']} is not {service} by version"
+    wanted = OPERATOR if service in SUBCOMMANDS else service
+    if image.rpartition("/")[2] != wanted or not re.match(r"\d", tag):
+        yield f"image {container['image']} is not {wanted} by version"
+    if service in SUBCOMMANDS and container.get("args", [None])[0] != service:
+        yield f"{OPERATOR} is not told to {service}: {container.get('args')}"
     opened = expected_ports(program, workload.environment)
     declared = {(port.get("protocol", "TCP"), port["containerPort"]) for port in container["ports"]}
     for protocol, port in declared ^ set(opened):
@@ -88,7 +93,7 @@ def worker_set_faults(workload, program):
 
 
 def identity_faults(workload, program):
-    """A pod that comes back is the same peer: its key lies on what outlives it."""
+    """A pod that comes back is the same peer: its key lies on what outlives it, as do files that others wait for."""
     file = program.value(workload.environment, "--identity") or ""
     mounts = {m["mountPath"]: m["name"] for m in workload.container.get("volumeMounts", [])}
     volume = mounts.get(str(Path(file).parent))
@@ -98,7 +103,10 @@ def identity_faults(workload, program):
     if volume is None:
         yield f"the identity {file!r} is not on a volume"
     folders = [v for name, v in workload.environment.items() if name in ("HF_HOME", "LLAMA_SWARM_CACHE_DIR")]
-    fetches = workload.environment.get("LLAMA_SWARM_MODEL", "").startswith(("hf:", "pypi:"))
+    fetches = any(model.startswith(("hf:", "pypi:", "swarm:")) for model in workload.models)
     for folder in folders if fetches else []:
-        if not any(Path(folder).is_relative_to(mount) for mount in mounts):
+        lies_on = next((name for mount, name in mounts.items() if Path(folder).is_relative_to(mount)), None)
+        if lies_on is None:
             yield f"the model's folder {folder} is not on a volume"
+        elif workload.service == "share" and lies_on not in claims:
+            yield f"the files in {folder}, which others wait for, are not on a volume that outlives the pod"

@@ -29,8 +29,27 @@ def to_other_namespaces(policies, way, pod):
     return {(p.get("protocol", "TCP"), p["port"]) for rule in outside for p in rule.get("ports", [])}
 
 
+def reaches_hubs(policies, pod):
+    """Whether a pod may ask by HTTPS outside of the cluster."""
+    rules = (rule for p in policies if selects(p["podSelector"], pod) for rule in p.get("egress") or [])
+    outside = (rule for rule in rules if any("ipBlock" in peer for peer in rule.get("to", [])))
+    return any(port.get("port") == 443 for rule in outside for port in rule.get("ports", []))
+
+
+def hub_faults(overlay, policies):
+    """Who fetches from a hub may ask it, and nobody else; somebody has what comes from the swarm."""
+    for workload in overlay.workloads:
+        fetches = any(model.startswith("hf:") for model in workload.models)
+        if fetches != reaches_hubs(policies, workload.labels):
+            yield f"{workload.name}: {'cannot reach' if fetches else 'may reach'} hubs"
+        from_swarm = any(model.startswith("swarm:") for model in workload.models)
+        if from_swarm and not any(other.service == "share" for other in overlay.workloads):
+            yield f"{workload.name}: its model comes from the swarm, where nobody has it"
+
+
 def policy_faults(overlay, programs):
     policies = [policy["spec"] for policy in overlay.of("NetworkPolicy")]
+    yield from hub_faults(overlay, policies)
     pods = [(w.name, w.labels, expected_ports(programs[w.service], w.environment)) for w in overlay.workloads]
     for name, labels, ports in pods:
         closed = {

@@ -5,11 +5,15 @@ import subprocess
 from dataclasses import dataclass
 
 SERVICES = ("rendezvous", "shard-worker", "gateway")
+# Nodes that are a sub-command of the operator's command, and its image.
+SUBCOMMANDS = ("share",)
+OPERATOR = "llama-swarm"
 SHARDS = 8
 IMAGE_USER = "65532:65532"
 # Variables of libraries, which no --help lists.
 LIBRARY_VARIABLES = {
     "rendezvous": set(),
+    "share": {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN"},
     "shard-worker": {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "CUDA_CACHE_PATH"},
     "gateway": {"HF_HOME", "HF_ENDPOINT", "HF_TOKEN"},
 }
