@@ -11,17 +11,21 @@ use model_torrent::{Hashing, Known, Metainfo, TorrentError};
 
 use crate::{HubConfig, HubError, files::blocking, lock::FetchLock, progress::Progress};
 
+/// Smaller files are read again sooner than a note about them is found.
+const WORTH_KEEPING: u64 = 16 << 20;
 /// More threads than this wait for the disk.
 const MOST_THREADS: usize = 4;
 
-/// The torrent of a model's file, whose info-hash is the model's digest. All of the file is read for it once; after that
-/// it is known for as long as the file is as it was. Processes that ask together read it once.
+/// The torrent of a model's file, whose info-hash is the model's digest. All of a large file is read for it once; after
+/// that it is known for as long as the file is as it was. Processes that ask together read it once.
 ///
 /// # Errors
 /// When the file cannot be read.
 pub async fn identify(path: &Path, config: &HubConfig) -> Result<Arc<Metainfo>, HubError> {
     let paths = [path.to_owned()];
-    let Ok(folder) = config.cache_dir().map(|dir| dir.join("torrents")) else {
+    let is_small = path.metadata().is_ok_and(|file| file.len() < WORTH_KEEPING);
+    let folder = config.cache_dir().ok().filter(|_| !is_small).map(|dir| dir.join("torrents"));
+    let Some(folder) = folder else {
         return blocking(move || Ok(made(&paths, |hashing| Metainfo::of_files(&paths, hashing))?)).await;
     };
     let known = Known::new(&folder);

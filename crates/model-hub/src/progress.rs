@@ -1,4 +1,4 @@
-//! Shows how far a download is: a bar on a terminal, a line now and then elsewhere.
+//! Shows how far a download, or a look at a file, is: a bar on a terminal, a line now and then elsewhere.
 
 use std::{
     io::IsTerminal,
@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Lines come at least this often while something moves, and at every tenth.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// How far one download is. Dropping it takes the bar away.
+/// How far it is. Dropping it takes the bar away.
 pub(crate) struct Progress {
     what: String,
     total: Option<u64>,
@@ -28,7 +28,7 @@ struct Lines {
 }
 
 impl Progress {
-    /// Begins at nothing; `total` in bytes, where it is known.
+    /// Begins at nothing; `what` is done with so many bytes, where that is known.
     pub(crate) fn new(what: impl Into<String>, total: Option<u64>) -> Self {
         let what = what.into();
         let shape = match std::io::stderr().is_terminal() {
@@ -80,7 +80,7 @@ fn bar(what: &str, total: Option<u64>) -> ProgressBar {
     };
     let style = ProgressStyle::with_template(template).expect("the template is valid");
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-    bar.with_style(style.progress_chars("=> ")).with_message(format!("fetching {what}"))
+    bar.with_style(style.progress_chars("=> ")).with_message(what.to_owned())
 }
 
 fn line(what: &str, done: u64, total: Option<u64>) -> String {
@@ -88,9 +88,9 @@ fn line(what: &str, done: u64, total: Option<u64>) -> String {
     match total.filter(|total| *total > 0) {
         Some(total) => {
             let (percent, done) = (done.saturating_mul(100) / total, megabytes(done));
-            format!("fetching {what}: {done:.1} of {:.1} MB ({percent} %)", megabytes(total))
+            format!("{what}: {done:.1} of {:.1} MB ({percent} %)", megabytes(total))
         }
-        None => format!("fetching {what}: {:.1} MB", megabytes(done)),
+        None => format!("{what}: {:.1} MB", megabytes(done)),
     }
 }
 
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn lines_say_how_far_it_is() {
-        assert_eq!(line("m", 41_300_000, Some(92_900_000)), "fetching m: 41.3 of 92.9 MB (44 %)");
-        assert_eq!(line("m", 41_300_000, None), "fetching m: 41.3 MB");
-        assert_eq!(line("m", 0, Some(0)), "fetching m: 0.0 MB");
+        assert_eq!(line("m", 41_300_000, Some(92_900_000)), "m: 41.3 of 92.9 MB (44 %)");
+        assert_eq!(line("m", 41_300_000, None), "m: 41.3 MB");
+        assert_eq!(line("m", 0, Some(0)), "m: 0.0 MB");
     }
 }

