@@ -67,7 +67,7 @@ async fn who_holds_a_torrent_tells_its_peers_and_is_found_by_all() {
     holder.net.hold(vec![torrent.clone()]);
     for node in [&rendezvous, &seeker] {
         sees_held(node, id, std::slice::from_ref(&torrent)).await;
-        assert_eq!(found(node, &torrent.info_hash).await, [id.clone()]);
+        assert_eq!(found(node, &torrent.info_hash).await, std::slice::from_ref(id));
     }
     let unknown = ModelDigest([8; 32]);
     assert!(seeker.net.find_torrent(&unknown).await.unwrap().is_empty(), "nobody holds it");

@@ -36,6 +36,28 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 ";
+/// The words of <https://spdx.org/licenses/BSD-3-Clause.html>, after the line that says whose it is.
+const BSD_3_CLAUSE: &str = "\
+Redistribution and use in source and binary forms, with or without modification, are permitted provided that the
+following conditions are met:
+
+1. Redistributions of source code must retain the above copyright notice, this list of conditions and the following
+disclaimer.
+
+2. Redistributions in binary form must reproduce the above copyright notice, this list of conditions and the following
+disclaimer in the documentation and/or other materials provided with the distribution.
+
+3. Neither the name of the copyright holder nor the names of its contributors may be used to endorse or promote products
+derived from this software without specific prior written permission.
+
+THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT HOLDERS AND CONTRIBUTORS \"AS IS\" AND ANY EXPRESS OR IMPLIED WARRANTIES,
+INCLUDING, BUT NOT LIMITED TO, THE IMPLIED WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE
+DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL,
+SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES (INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR
+SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS INTERRUPTION) HOWEVER CAUSED AND ON ANY THEORY OF LIABILITY,
+WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF
+THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH DAMAGE.
+";
 
 /// At least one. The files of the package first, by their paths.
 pub(crate) fn of(package: &Package) -> Result<Vec<String>> {
@@ -103,6 +125,9 @@ fn standard(expression: &str, authors: &[String]) -> Result<String> {
     match () {
         () if choices.contains(&"MIT") => Ok(format!("Copyright (c) {holders}\n\n{}", MIT.trim_end())),
         () if choices.contains(&"Apache-2.0") => Ok(APACHE.trim_matches('\n').to_owned()),
+        () if choices.contains(&"BSD-3-Clause") => {
+            Ok(format!("Copyright (c) {holders}\n\n{}", BSD_3_CLAUSE.trim_end()))
+        }
         () => bail!("it has no text of its licence {expression:?}, and here is none: add it to texts.rs"),
     }
 }
@@ -155,7 +180,8 @@ mod tests {
             assert!(text.starts_with("Copyright (c) A <a@example.com>, B\n\nPermission"), "{text}");
         }
         assert!(standard("Apache-2.0", &[]).unwrap().contains("Apache License"));
-        for expression in ["BSD-3-Clause", "MIT AND BSD-3-Clause", ""] {
+        assert!(standard("BSD-3-Clause", &authors).unwrap().contains("\n\nRedistribution and use"));
+        for expression in ["ISC", "MIT AND BSD-3-Clause", ""] {
             assert!(standard(expression, &authors).is_err(), "{expression}");
         }
     }

@@ -67,7 +67,7 @@ impl Holder {
     }
 
     /// What connected peers must be told now, if anything. It counts as told.
-    pub(crate) fn to_tell(&mut self, now: Instant) -> Option<&[HeldTorrent]> {
+    pub(crate) fn news(&mut self, now: Instant) -> Option<&[HeldTorrent]> {
         self.tell_at.filter(|at| *at <= now)?;
         self.tell_at = None;
         self.last_told = Some(now);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn told(holder: &mut Holder, now: Instant) -> Option<Vec<u32>> {
-        let told = holder.to_tell(now)?;
+        let told = holder.news(now)?;
         Some(told.iter().map(|torrent| torrent.pieces_held).collect())
     }
 
@@ -192,7 +192,7 @@ mod tests {
         let (mut holder, now) = (holder(), Instant::now());
         let hostile = HeldTorrent { name: "a\nb".into(), ..held_torrent(1) };
         holder.hold(vec![hostile, held_torrent(2), held_torrent(2)], now);
-        assert_eq!(holder.to_tell(now), Some(&[held_torrent(2)][..]));
+        assert_eq!(holder.news(now), Some(&[held_torrent(2)][..]));
         holder.hold((0..=255).map(held_torrent).collect(), now);
         assert_eq!(told(&mut holder, now).map(|told| told.len()), Some(MAX_HELD_TORRENTS));
     }

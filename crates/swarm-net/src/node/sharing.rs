@@ -25,7 +25,7 @@ impl Node {
     pub(super) fn tell_torrents(&mut self, now: Instant) {
         let holder = &mut self.torrents.holder;
         holder.publish(&mut self.swarm.behaviour_mut().kad, now);
-        if let Some(held) = holder.to_tell(now) {
+        if let Some(held) = holder.news(now) {
             self.description.send_modify(|told| {
                 *told = Arc::new(Description { torrents: held.to_vec(), ..Description::clone(told) });
             });
