@@ -125,8 +125,11 @@ def what_cannot_be_is_refused_by_field():
 def main():
     global client
     client = openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none", timeout=600, max_retries=0)
+    calls = 0
     with ThreadPoolExecutor(8) as pool:
-        calls = sum(pool.map(one, range(100)))
+        for number, count in enumerate(pool.map(one, range(100))):
+            calls += count
+            print(f"prompt {number}: {count}", flush=True)
     print(f"100 prompts, {calls} calls, all valid", flush=True)
     a_conversation_goes_on_with_what_came_of_a_call()
     plain_and_streamed_are_the_same_where_the_model_may_choose()
