@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Calls of functions through a gateway, judged by jsonschema: tools.py URL. Ends with "ok".
+"""Calls of functions through a gateway, judged by jsonschema: tools.py URL [PROMPTS]. Ends with "ok".
 
-100 prompts that must call something, each plain and streamed; then what clients do with calls.
+100 prompts, or so many, that must call something, each plain and streamed; then what clients do with calls.
 """
 
 import json
@@ -125,12 +125,12 @@ def what_cannot_be_is_refused_by_field():
 def main():
     global client
     client = openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none", timeout=600, max_retries=0)
-    calls = 0
+    calls, prompts = 0, int(sys.argv[2]) if len(sys.argv) > 2 else 100
     with ThreadPoolExecutor(8) as pool:
-        for number, count in enumerate(pool.map(one, range(100))):
+        for number, count in enumerate(pool.map(one, range(prompts))):
             calls += count
             print(f"prompt {number}: {count}", flush=True)
-    print(f"100 prompts, {calls} calls, all valid", flush=True)
+    print(f"{prompts} prompts, {calls} calls, all valid", flush=True)
     a_conversation_goes_on_with_what_came_of_a_call()
     plain_and_streamed_are_the_same_where_the_model_may_choose()
     what_cannot_be_is_refused_by_field()

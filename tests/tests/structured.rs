@@ -15,6 +15,9 @@ use tokio::{
 /// Each worker is the only one of its shard, so the session needs the one that is killed.
 const SHARDS: u32 = 3;
 
+/// Prompts that must call something. Each has all tools in it, so old processors take seconds for one.
+const CALLS: &str = "24";
+
 /// Two swarms at once would only wait for each other.
 static TURNS: Mutex<()> = Mutex::const_new(());
 
@@ -29,7 +32,7 @@ async fn calls_that_must_be_always_parse_and_streams_say_what_plain_answers_say(
     let Some(python) = needed("calls of functions", python())? else { return Ok(()) };
     let _turn = TURNS.lock().await;
     let swarm = swarm().await?;
-    let mut script = Script::start(python, "tools.py", &swarm)?;
+    let mut script = Script::start(python, "tools.py", &[CALLS], &swarm)?;
     while script.says().await?.is_some() {}
     script.ends_well().await
 }
@@ -39,7 +42,7 @@ async fn every_answer_validates_and_killed_workers_change_none() -> anyhow::Resu
     let Some(python) = needed("structured answers", python())? else { return Ok(()) };
     let _turn = TURNS.lock().await;
     let mut swarm = swarm().await?;
-    let mut script = Script::start(python, "structured.py", &swarm)?;
+    let mut script = Script::start(python, "structured.py", &[], &swarm)?;
     let mut killed = 0;
     while let Some(line) = script.says().await? {
         if let Some(worker) = line.strip_prefix("kill ") {
@@ -64,10 +67,11 @@ struct Script {
 }
 
 impl Script {
-    fn start(python: PathBuf, name: &str, swarm: &Swarm) -> anyhow::Result<Self> {
+    fn start(python: PathBuf, name: &str, more: &[&str], swarm: &Swarm) -> anyhow::Result<Self> {
         let mut process = Command::new(python)
             .arg(python_script(name))
             .arg(swarm.gateway.http_url())
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
