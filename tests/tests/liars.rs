@@ -9,7 +9,7 @@ use swarm_net::{Identity, MemberConfig, NetConfig, PeerListener, Role, SwarmNet,
 use swarm_tests::{
     BOUND, ModelFile, SharedModel, Swarm, SwarmSpec, chat, counted, counts, model_of_many_pieces,
 };
-use swarm_types::{HeldTorrent, ModelDigest, ShardId, ShardRange};
+use swarm_types::{HeldTorrent, ShardId, ShardRange};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -51,7 +51,7 @@ impl Node {
     fn says_it_has(&self, model: &SharedModel) {
         let layout = model.metainfo.layout();
         self.net.hold(vec![HeldTorrent {
-            info_hash: ModelDigest(model.metainfo.info_hash().0),
+            info_hash: model.metainfo.info_hash(),
             name: "tiny-llama".into(),
             bytes: layout.total(),
             pieces_held: layout.pieces(),

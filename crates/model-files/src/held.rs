@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use model_torrent::Store;
 use swarm_net::SwarmNet;
-use swarm_types::{HeldTorrent, ModelDigest};
+use swarm_types::HeldTorrent;
 
 /// The stores of this node, each with its model's name. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,7 @@ impl Holdings {
             let store = holding.store.upgrade()?;
             let layout = store.metainfo().layout();
             Some(HeldTorrent {
-                info_hash: ModelDigest(store.metainfo().info_hash().0),
+                info_hash: store.metainfo().info_hash(),
                 name: holding.name.clone(),
                 bytes: layout.total(),
                 pieces_held: store.here().count(),

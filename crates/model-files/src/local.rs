@@ -35,6 +35,6 @@ impl LocalModel {
     /// Which model.
     #[must_use]
     pub fn digest(&self) -> ModelDigest {
-        ModelDigest(self.metainfo.info_hash().0)
+        self.metainfo.info_hash()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 
-use model_torrent::InfoHash;
 use swarm_net::{PeerStream, SwarmNet};
 use swarm_types::{ModelDigest, NodeId};
 use torrent_exchange::Peers;
@@ -19,14 +18,13 @@ impl Peers for SwarmPeers {
     }
 
     /// Those that say so themselves; while none does, those that the DHT knows.
-    async fn holders(&self, info_hash: InfoHash) -> Vec<NodeId> {
-        let digest = ModelDigest(info_hash.0);
+    async fn holders(&self, info_hash: ModelDigest) -> Vec<NodeId> {
         let told = self.0.torrents().borrow().clone();
-        let holds = |node: &NodeId| told[node].iter().any(|torrent| torrent.info_hash == digest);
+        let holds = |node: &NodeId| told[node].iter().any(|torrent| torrent.info_hash == info_hash);
         let told: Vec<NodeId> = told.keys().filter(|node| holds(node)).cloned().collect();
         match told.is_empty() {
             false => told,
-            true => self.0.find_torrent(&digest).await.unwrap_or_default(),
+            true => self.0.find_torrent(&info_hash).await.unwrap_or_default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use model_hub::{HubConfig, HubError};
-use model_torrent::{InfoHash, Store};
+use model_torrent::Store;
 use prometheus_client::registry::Registry;
 use swarm_net::{PeerListener, SwarmNet};
 use swarm_types::ModelDigest;
@@ -75,18 +75,22 @@ impl Sharing {
     ///
     /// # Errors
     /// When it cannot be kept on this machine, or is no model.
-    pub async fn fetch(&self, model: Option<InfoHash>, hub: &HubConfig) -> Result<SwarmModel, FilesError> {
+    pub async fn fetch(&self, model: Option<ModelDigest>, hub: &HubConfig) -> Result<SwarmModel, FilesError> {
         let net = &self.fetchers.peers.0;
-        let (info_hash, name) = wanted(net, model.map(|model| ModelDigest(model.0))).await?;
+        let (info_hash, name) = wanted(net, model).await?;
         tracing::info!(model = name, %info_hash, "the model comes from the swarm");
         let folder = hub.cache_dir()?.join("swarm");
-        let fetcher = self.open(InfoHash(info_hash.0), &folder).await?;
+        let fetcher = self.open(info_hash, &folder).await?;
         self.holdings.add(&name, fetcher.store());
         SwarmModel::begin(fetcher).await
     }
 
     /// The first folder for it that no other process uses.
-    async fn open(&self, info_hash: InfoHash, below: &Path) -> Result<torrent_exchange::Fetcher, FilesError> {
+    async fn open(
+        &self,
+        info_hash: ModelDigest,
+        below: &Path,
+    ) -> Result<torrent_exchange::Fetcher, FilesError> {
         let mut copy = 0;
         loop {
             let name = if copy == 0 { info_hash.to_string() } else { format!("{info_hash}.{copy}") };

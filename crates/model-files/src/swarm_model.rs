@@ -57,7 +57,7 @@ impl SwarmModel {
     /// Which model.
     #[must_use]
     pub fn digest(&self) -> ModelDigest {
-        ModelDigest(self.fetcher.metainfo().info_hash().0)
+        self.fetcher.metainfo().info_hash()
     }
 
     /// How far it is, counted over all that was wanted so far.

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use gguf::GgufError;
 use model_torrent::TorrentError;
 
-use crate::{Hash, NotAHash};
+use model_torrent::{Hash, NotAHash};
 
 /// Why a model's file cannot be had.
 #[derive(Debug, thiserror::Error)]

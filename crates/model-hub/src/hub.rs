@@ -17,6 +17,7 @@ pub use file::HubFile;
 use crate::{
     Hash, HubConfig, HubError,
     files::{blocking, check, sync_directory, usable},
+    hash,
     lock::FetchLock,
 };
 use file::cache_of;
@@ -68,7 +69,7 @@ fn verify(pointer: &Path, what: &str) -> Result<(), HubError> {
     let blob = fs::canonicalize(pointer).map_err(HubError::io(pointer))?;
     let named = blob.file_name().and_then(|name| name.to_str()?.parse::<Hash>().ok());
     if let Some(expected) = named {
-        let got = Hash::of_file(&blob).map_err(HubError::io(&blob))?;
+        let got = hash::of_file(&blob).map_err(HubError::io(&blob))?;
         if got != expected {
             return Err(HubError::WrongHash { what: what.into(), expected, got });
         }

@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 
 pub use config::{HubAccess, HubConfig, Token};
 pub use error::HubError;
-pub use hash::{Hash, NotAHash};
 pub use hub::HubFile;
 pub use identify::identify;
 pub use model_ref::{DEFAULT_MODEL, ModelRef};
+pub use model_torrent::Hash;
 pub use pypi::Package;
 
 use files::{blocking, check};

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use model_torrent::InfoHash;
+use swarm_types::ModelDigest;
 
 use crate::{HubError, HubFile, Package};
 
@@ -21,7 +21,7 @@ pub enum ModelRef {
     /// `hf:owner/repo/file.gguf@REVISION`.
     Hub(HubFile),
     /// What other nodes hold: `swarm:` for the model that the swarm serves, or `swarm:INFO_HASH`.
-    Swarm(Option<InfoHash>),
+    Swarm(Option<ModelDigest>),
 }
 
 impl Default for ModelRef {

@@ -61,7 +61,7 @@ pub enum TorrentError {
         /// How many bytes there are.
         total: u64,
     },
-    /// Bytes or their proof do not hash to what the torrent says.
+    /// Bytes do not hash to what the torrent says.
     #[error("these are not the bytes of piece {piece}")]
     WrongBytes {
         /// Of which piece they should be.

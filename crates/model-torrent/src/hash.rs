@@ -1,15 +1,15 @@
-//! SHA-256 hashes: of blocks and what is above them, and of a torrent as a whole.
+//! SHA-256 hashes: of blocks and what is above them, and of whole files.
 
 use std::{fmt, str::FromStr};
 
 use sha2::{Digest, Sha256};
 
-/// A text that was to be an info-hash.
+/// A text that was to be a hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an info-hash: write 64 hexadecimal digits")]
-pub struct NotAnInfoHash(String);
+#[error("{0:?} is not a SHA-256: write 64 hexadecimal digits")]
+pub struct NotAHash(String);
 
-/// A hash in the tree over a file; shown as 64 lowercase hexadecimal digits.
+/// A SHA-256 hash; shown as 64 lowercase hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
 
@@ -40,28 +40,18 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// Which model this is: SHA-256 of the info dict. Shown as 64 lowercase hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InfoHash(pub [u8; 32]);
-
-impl fmt::Display for InfoHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&Hash(self.0), f)
+impl From<Sha256> for Hash {
+    fn from(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
     }
 }
 
-impl fmt::Debug for InfoHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+impl FromStr for Hash {
+    type Err = NotAHash;
 
-impl FromStr for InfoHash {
-    type Err = NotAnInfoHash;
-
-    fn from_str(text: &str) -> Result<Self, NotAnInfoHash> {
+    fn from_str(text: &str) -> Result<Self, NotAHash> {
         let mut hash = [0; 32];
-        hex::decode_to_slice(text, &mut hash).map_err(|_| NotAnInfoHash(text.into()))?;
+        hex::decode_to_slice(text, &mut hash).map_err(|_| NotAHash(text.into()))?;
         Ok(Self(hash))
     }
 }
@@ -71,12 +61,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_info_hash_is_read_as_it_is_shown() {
-        let hash = InfoHash(Hash::of(b"abc").0);
+    fn a_hash_is_read_as_it_is_shown() {
+        let hash = Hash::of(b"abc");
         assert_eq!(hash.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(hash.to_string().parse(), Ok(hash));
         for wrong in ["", "ba78", &"é".repeat(32), &"0".repeat(66)] {
-            assert!(wrong.parse::<InfoHash>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Hash>().is_err(), "{wrong}");
         }
     }
 }

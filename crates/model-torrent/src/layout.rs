@@ -8,7 +8,7 @@ use crate::{
     piece_set::{PieceIndex, PieceSet},
 };
 
-/// The piece of small models. Smaller ones would not be checked faster: a block's own proof is for that.
+/// The piece of small models. Smaller ones would not be checked faster.
 const SHORTEST_PIECE: u64 = 256 * 1024;
 /// The piece of the largest models. What is wrong in a piece, or half fetched at the end of a layer, is fetched again:
 /// with more than this it would be felt.

@@ -26,31 +26,6 @@ pub(crate) fn padding(width: u32) -> Hash {
     top(vec![], width, Hash::NOTHING)
 }
 
-/// The hashes that, with those of the leaves from `first` on, `count` of them, lead to the top; lowest first. Width and
-/// count are powers of two, and `first` is a multiple of `count`.
-pub(crate) fn uncles(mut level: Vec<Hash>, width: u32, first: u32, count: u32) -> Vec<Hash> {
-    let (mut padding, mut place, mut uncles) = (Hash::NOTHING, first, vec![]);
-    for height in 0..width.ilog2() {
-        if height >= count.ilog2() {
-            uncles.push(level.get((place ^ 1) as usize).copied().unwrap_or(padding));
-        }
-        level = next_level(&level, &padding);
-        padding = Hash::above(&padding, &padding);
-        place /= 2;
-    }
-    uncles
-}
-
-/// The top that a hash leads to. `place` counts the hashes of its level from the left.
-pub(crate) fn climb(hash: Hash, mut place: u32, uncles: &[Hash]) -> Hash {
-    let mut top = hash;
-    for uncle in uncles {
-        top = if place.is_multiple_of(2) { Hash::above(&top, uncle) } else { Hash::above(uncle, &top) };
-        place /= 2;
-    }
-    top
-}
-
 fn next_level(level: &[Hash], padding: &Hash) -> Vec<Hash> {
     level.chunks(2).map(|pair| Hash::above(&pair[0], pair.get(1).unwrap_or(padding))).collect()
 }

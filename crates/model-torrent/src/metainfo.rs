@@ -1,9 +1,11 @@
 //! A torrent: where its pieces lie, and what they hash to.
 
+use swarm_types::ModelDigest;
+
 use crate::{
     BLOCK,
     error::TorrentError,
-    hash::{Hash, InfoHash},
+    hash::Hash,
     info,
     layout::{Layout, Piece},
     merkle,
@@ -16,7 +18,7 @@ pub struct Metainfo {
     layout: Layout,
     pieces: Vec<Hash>,
     roots: Vec<Hash>,
-    info_hash: InfoHash,
+    info_hash: ModelDigest,
 }
 
 impl Metainfo {
@@ -24,13 +26,13 @@ impl Metainfo {
     pub(crate) fn new(layout: Layout, pieces: Vec<Hash>) -> Self {
         assert_eq!(pieces.len(), layout.pieces() as usize, "each piece has its hash");
         let roots: Vec<_> = (0..layout.files()).map(|file| root(&pieces, &layout, file)).collect();
-        let info_hash = InfoHash(Hash::of(&info::encode(&layout, &roots)).0);
+        let info_hash = ModelDigest(Hash::of(&info::encode(&layout, &roots)).0);
         Self { layout, pieces, roots, info_hash }
     }
 
     /// Which model this is.
     #[must_use]
-    pub fn info_hash(&self) -> InfoHash {
+    pub fn info_hash(&self) -> ModelDigest {
         self.info_hash
     }
 
@@ -57,7 +59,7 @@ impl Metainfo {
         Ok((piece, &self.pieces[index.0 as usize]))
     }
 
-    /// Checks the bytes of a whole piece. That needs no proof.
+    /// Checks the bytes of a piece.
     ///
     /// # Errors
     /// When these are not its bytes, or there is no such piece.

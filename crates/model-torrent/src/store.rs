@@ -23,13 +23,11 @@ use crate::{
     disk,
     dot_torrent::TORRENT_LIMIT,
     error::TorrentError,
-    hash::Hash,
     hashing::Hashing,
     layout::Piece,
     making::in_order,
     metainfo::{Metainfo, hash_piece},
     piece_set::{PieceIndex, PieceSet},
-    proof::Run,
     sealed,
 };
 
@@ -175,23 +173,19 @@ impl Store {
         Ok(bytes)
     }
 
-    /// The bytes of a run, with their proof. The whole piece is read and hashed for it: who needs many runs of a piece
-    /// is better served with the piece.
+    /// Reads and hashes a piece that is here: a file can be written to by others, and disks go bad. A piece that is
+    /// wrong counts as not here from then on.
     ///
     /// # Errors
-    /// As [`Self::read`]; and when the file has other bytes by now, which then count as not here.
-    pub fn read_proven(&self, run: &Run) -> Result<(Vec<u8>, Vec<Hash>), TorrentError> {
-        let (piece, _) = self.metainfo.piece(run.piece())?;
-        let mut bytes = self.read(run.piece(), 0..piece.length)?;
-        let proof = self.metainfo.prove(run, &bytes).inspect_err(|_| {
+    /// As [`Self::read`]; and when the file has other bytes by now.
+    pub fn check(&self, index: PieceIndex) -> Result<(), TorrentError> {
+        let (piece, _) = self.metainfo.piece(index)?;
+        let bytes = self.read(index, 0..piece.length)?;
+        self.metainfo.verify_piece(index, &bytes).inspect_err(|_| {
             self.forget(&[piece]);
             // It will be written over: until then, the record must not go on saying that it is here.
             _ = self.sync();
-        })?;
-        let wanted = run.bytes();
-        bytes.truncate(wanted.end as usize);
-        bytes.drain(..wanted.start as usize);
-        Ok((bytes, proof))
+        })
     }
 
     /// Puts a whole piece where it belongs, if these are its bytes. It is here from then on; that it is here after a

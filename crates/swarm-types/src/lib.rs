@@ -5,6 +5,7 @@
 
 mod admission;
 mod announcement;
+mod byte_size;
 mod cut;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
@@ -25,6 +26,7 @@ pub use admission::{Admission, UnknownAdmission};
 pub use announcement::{
     Announcement, AnnouncementError, Capabilities, MAX_ANNOUNCEMENT_BYTES, MAX_ROUND_TRIPS,
 };
+pub use byte_size::ByteSize;
 pub use cut::{Cut, CutCosts, ShardWeights};
 pub use grammar::{Grammar, GrammarTooLong, MAX_GRAMMAR_BYTES};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};

@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, fs, io, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Instant};
 
-use model_torrent::{Hashing, InfoHash, Metainfo, PieceSet, Store};
-use swarm_types::NodeId;
+use model_torrent::{Hashing, Metainfo, PieceSet, Store};
+use swarm_types::{ModelDigest, NodeId};
 use tokio::{
     io::{AsyncRead, AsyncWrite, duplex},
     net::{TcpListener, TcpStream},
@@ -58,7 +58,7 @@ impl Peers for Swarm {
         }
     }
 
-    async fn holders(&self, _: InfoHash) -> Vec<NodeId> {
+    async fn holders(&self, _: ModelDigest) -> Vec<NodeId> {
         self.seeders.keys().cloned().collect()
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use model_torrent::InfoHash;
-use swarm_types::NodeId;
+use swarm_types::{ModelDigest, NodeId};
 use tokio::{
     io::{ReadHalf, WriteHalf, split},
     time::{Instant, timeout},
@@ -39,7 +38,7 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Conversation<S> {
     pub(crate) async fn begin<P: Peers<Stream = S>>(
         peers: &P,
         peer: &NodeId,
-        info_hash: InfoHash,
+        info_hash: ModelDigest,
     ) -> Result<(Self, Bytes), Failed> {
         let stream = match timeout(OPEN_WITHIN, peers.open(peer)).await {
             Ok(Ok(stream)) => stream,

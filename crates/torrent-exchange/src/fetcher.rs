@@ -6,7 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use model_torrent::{Hashing, InfoHash, Metainfo, PieceSet, Store};
+use model_torrent::{Hashing, Metainfo, PieceSet, Store};
+use swarm_types::ModelDigest;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, spawn_blocking},
@@ -28,7 +29,7 @@ const COMMANDS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// Which model.
-    pub info_hash: InfoHash,
+    pub info_hash: ModelDigest,
     /// Where its pieces are, or will be. It belongs to this torrent alone.
     pub folder: PathBuf,
     /// The torrent, if it is known already. If not, it is read from the folder, or fetched.

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use model_torrent::{InfoHash, Metainfo, TORRENT_LIMIT};
-use swarm_types::NodeId;
+use model_torrent::{Metainfo, TORRENT_LIMIT};
+use swarm_types::{ModelDigest, NodeId};
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, timeout},
@@ -38,7 +38,7 @@ const BYTES_A_FILE: usize = 1024 * 256;
 type Try = (NodeId, Result<Metainfo, Left>);
 
 /// The torrent with this info-hash. Goes on until somebody gives it.
-pub(crate) async fn metainfo<P: Peers>(fetchers: &Fetchers<P>, info_hash: InfoHash) -> Arc<Metainfo> {
+pub(crate) async fn metainfo<P: Peers>(fetchers: &Fetchers<P>, info_hash: ModelDigest) -> Arc<Metainfo> {
     let (mut book, mut wait) = (Book::new(fetchers.banned.clone()), ASK_AGAIN);
     loop {
         book.held_by(fetchers.peers.holders(info_hash).await);
@@ -53,7 +53,7 @@ pub(crate) async fn metainfo<P: Peers>(fetchers: &Fetchers<P>, info_hash: InfoHa
 /// Tries each holder, the next one when one fails or takes long.
 async fn from_any<P: Peers>(
     fetchers: &Fetchers<P>,
-    info_hash: InfoHash,
+    info_hash: ModelDigest,
     book: &mut Book,
 ) -> Option<Metainfo> {
     let mut candidates: Vec<NodeId> = book.candidates(Instant::now()).into_iter().cloned().collect();
@@ -82,7 +82,7 @@ async fn from_any<P: Peers>(
     }
 }
 
-async fn from<P: Peers>(peers: &P, peer: &NodeId, info_hash: InfoHash) -> Result<Metainfo, Left> {
+async fn from<P: Peers>(peers: &P, peer: &NodeId, info_hash: ModelDigest) -> Result<Metainfo, Left> {
     let torrent = async {
         let (conversation, bits) = Conversation::begin(peers, peer, info_hash).await?;
         parts(conversation, &bits).await.map_err(Failed::Error)

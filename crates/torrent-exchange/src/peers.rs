@@ -6,8 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use model_torrent::InfoHash;
-use swarm_types::NodeId;
+use swarm_types::{ModelDigest, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Who can be reached, and how.
@@ -20,7 +19,7 @@ pub trait Peers: Clone + Send + Sync + 'static {
 
     /// Who is known now to hold at least some of a torrent, this node not among them. May differ from call to call: it
     /// is asked again and again while something is missing. Cancel safe.
-    fn holders(&self, info_hash: InfoHash) -> impl Future<Output = Vec<NodeId>> + Send;
+    fn holders(&self, info_hash: ModelDigest) -> impl Future<Output = Vec<NodeId>> + Send;
 }
 
 /// Peers that sent wrong bytes: they are not asked again while this process lives. Cheap to clone; all fetchers of a

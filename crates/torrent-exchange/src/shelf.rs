@@ -5,14 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use swarm_types::ModelDigest;
+
 use bytes::Bytes;
-use model_torrent::{InfoHash, Store};
+use model_torrent::Store;
 use tokio::sync::watch;
 
 /// The stores that peers can fetch from, by info-hash. A store that is still being filled is served too: what is in it.
 /// Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Shelf(Arc<Mutex<HashMap<InfoHash, Arc<Served>>>>);
+pub struct Shelf(Arc<Mutex<HashMap<ModelDigest, Arc<Served>>>>);
 
 /// A store on the shelf; taken off it when this is dropped.
 #[derive(Debug)]
@@ -45,15 +47,15 @@ impl Shelf {
 
     /// Which torrents are served.
     #[must_use]
-    pub fn info_hashes(&self) -> Vec<InfoHash> {
+    pub fn info_hashes(&self) -> Vec<ModelDigest> {
         self.stores().keys().copied().collect()
     }
 
-    pub(crate) fn get(&self, info_hash: InfoHash) -> Option<Arc<Served>> {
+    pub(crate) fn get(&self, info_hash: ModelDigest) -> Option<Arc<Served>> {
         self.stores().get(&info_hash).cloned()
     }
 
-    fn stores(&self) -> MutexGuard<'_, HashMap<InfoHash, Arc<Served>>> {
+    fn stores(&self) -> MutexGuard<'_, HashMap<ModelDigest, Arc<Served>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

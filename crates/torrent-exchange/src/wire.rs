@@ -22,7 +22,8 @@
 //! before its answer is complete.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use model_torrent::{InfoHash, PieceIndex};
+use model_torrent::PieceIndex;
+use swarm_types::ModelDigest;
 
 use crate::{
     causes::{Away, Refusal},
@@ -41,7 +42,7 @@ pub(crate) const TELL_LIMIT: usize = DATA_LIMIT + 16;
 /// The first message from both sides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Hello {
-    pub(crate) info_hash: InfoHash,
+    pub(crate) info_hash: ModelDigest,
 }
 
 /// From who fetches.
@@ -209,7 +210,7 @@ impl Fields {
         }
         let mut hash = [0; 32];
         self.0.try_copy_to_slice(&mut hash).map_err(|_| short("hello.info-hash"))?;
-        Ok(Hello { info_hash: InfoHash(hash) })
+        Ok(Hello { info_hash: ModelDigest(hash) })
     }
 
     fn refusal(&mut self) -> Result<Refusal, ExchangeError> {
@@ -265,7 +266,7 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_is_written() {
         let (piece, data) = (PieceIndex(70_000), Bytes::from_static(b"some"));
-        let hello = Hello { info_hash: InfoHash([9; 32]) };
+        let hello = Hello { info_hash: ModelDigest([9; 32]) };
         for ask in [Ask::Hello(hello), Ask::Torrent, Ask::Request(piece), Ask::Cancel(piece)] {
             assert_eq!(Ask::try_from(bytes(&ask)).unwrap(), ask);
         }

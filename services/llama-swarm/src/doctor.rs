@@ -13,7 +13,7 @@ use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use swarm_process::machine::available_memory;
-use swarm_types::{ModelDigest, SwarmStatus};
+use swarm_types::SwarmStatus;
 
 use crate::{
     credentials::Credentials,
@@ -120,9 +120,7 @@ async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
             findings.push(Finding::good(format!("{shown} is a sound model file")));
             findings.push(machine::memory(&plan, available_memory()));
             match model_hub::identify(&path, &config.hub).await {
-                Ok(metainfo) => {
-                    Some(OwnCut { digest: ModelDigest(metainfo.info_hash().0), cut: plan.cut().clone() })
-                }
+                Ok(metainfo) => Some(OwnCut { digest: metainfo.info_hash(), cut: plan.cut().clone() }),
                 Err(error) => {
                     findings.push(Finding::bad(error.to_string(), MODEL_FIX));
                     None

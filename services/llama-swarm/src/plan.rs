@@ -8,9 +8,8 @@ use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use serde::Serialize;
 use shard_engine::{CutError, Footprint, KvType, Usage, cut_of};
-use shard_worker::ByteSize;
 use swarm_process::flags::precision;
-use swarm_types::{Cut, LayerRange, Precision, ShardId, ShardRange, ShardWeights};
+use swarm_types::{ByteSize, Cut, LayerRange, Precision, ShardId, ShardRange, ShardWeights};
 
 use crate::bench::table::table;
 

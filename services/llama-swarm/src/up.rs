@@ -19,14 +19,13 @@ use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::{BackendChoice, DeviceChoice, KvType};
-use shard_worker::ByteSize;
 use swarm_net::Secret;
 use swarm_process::{
     flags::precision,
     machine, shutdown,
     telemetry::{self, Telemetry, TelemetryConfig},
 };
-use swarm_types::{Precision, ShardRange, ShardWeights};
+use swarm_types::{ByteSize, Precision, ShardRange, ShardWeights};
 use tempfile::TempDir;
 
 use crate::{

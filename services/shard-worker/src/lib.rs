@@ -22,6 +22,6 @@ mod shares;
 mod spent;
 mod worker;
 
-pub use config::{ByteSize, Config};
+pub use config::Config;
 pub use error::WorkerError;
 pub use worker::{Worker, serve};

@@ -15,6 +15,7 @@ use zip::{ZipArchive, result::ZipError};
 use crate::{
     Hash, HubError,
     files::{check, sync_directory},
+    hash,
     progress::Progress,
 };
 
@@ -59,7 +60,7 @@ impl Wheel {
             Some(expected) if expected != got => return Err(HubError::WrongHash { what, expected, got }),
             _ => {}
         }
-        if recorded.is_some_and(|recorded| recorded != got.record_form()) {
+        if recorded.is_some_and(|recorded| recorded != hash::record_form(&got)) {
             return Err(self.wrong(format!("{model} has another SHA-256 than its RECORD says")));
         }
         check(part.path()).map_err(|error| self.not_a_model(&model, error))?;

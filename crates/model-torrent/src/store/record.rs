@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{error::TorrentError, hash::InfoHash, piece_set::PieceSet, sealed};
+use swarm_types::ModelDigest;
+
+use crate::{error::TorrentError, piece_set::PieceSet, sealed};
 
 /// Another form of the record has another number.
 const FORM: &[u8] = b"llama-swarm pieces of a torrent, form 1\n";
@@ -11,11 +13,11 @@ const FORM: &[u8] = b"llama-swarm pieces of a torrent, form 1\n";
 #[derive(Debug)]
 pub(super) struct Record {
     path: PathBuf,
-    info_hash: InfoHash,
+    info_hash: ModelDigest,
 }
 
 impl Record {
-    pub(super) fn new(folder: &Path, info_hash: InfoHash) -> Self {
+    pub(super) fn new(folder: &Path, info_hash: ModelDigest) -> Self {
         Self { path: folder.join("model.pieces"), info_hash }
     }
 

@@ -43,9 +43,7 @@ fn pieces_come_in_any_order_and_are_served_from_then_on() {
         assert!(matches!(store.read(PieceIndex(piece), 0..1), Err(TorrentError::NotHere { .. })));
         store.write(PieceIndex(piece), &pieces[piece as usize]).unwrap();
         assert!(store.has(PieceIndex(piece)));
-        let run = metainfo.run(PieceIndex(piece), 0, 2).unwrap();
-        let (bytes, proof) = store.read_proven(&run).unwrap();
-        metainfo.verify(&run, &bytes, &proof).unwrap();
+        store.check(PieceIndex(piece)).unwrap();
         assert_eq!(store.read(PieceIndex(piece), 3..9).unwrap(), pieces[piece as usize][3..9]);
     }
     assert!(store.here().is_full());
@@ -162,11 +160,10 @@ fn whole_files_are_served_from_where_they_lie() {
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is put beside them");
 
-    // Somebody writes into the file: what is no longer true is not told with a proof.
+    // Somebody writes into the file: what is no longer true is not told.
     let file = File::options().write(true).open(&paths[0]).unwrap();
     file.write_all_at(&noise(9, 5), PIECE as u64).unwrap();
-    let run = metainfo.run(PieceIndex(1), 0, 1).unwrap();
-    assert!(matches!(store.read_proven(&run), Err(TorrentError::WrongBytes { .. })));
+    assert!(matches!(store.check(PieceIndex(1)), Err(TorrentError::WrongBytes { .. })));
     assert!(!store.has(PieceIndex(1)) && store.has(PieceIndex(0)));
 
     file.set_len(9).unwrap();
@@ -220,4 +217,14 @@ fn a_folder_that_cannot_be_made_is_named() {
     let refused = Store::open(&below, torrent(&[10]).0, &hashing());
     assert!(matches!(refused, Err(TorrentError::Io { path, source })
         if path == below && source.kind() == io::ErrorKind::NotADirectory));
+}
+
+#[test]
+fn only_its_own_bytes_are_a_piece() {
+    let (metainfo, pieces) = torrent(&[PIECE + 10]);
+    metainfo.verify_piece(PieceIndex(1), &pieces[1]).unwrap();
+    for wrong in [&pieces[1][1..], &pieces[0], &[&pieces[1][..], &[0]].concat()] {
+        assert!(matches!(metainfo.verify_piece(PieceIndex(1), wrong), Err(TorrentError::WrongBytes { .. })));
+    }
+    assert!(matches!(metainfo.verify_piece(PieceIndex(2), &[]), Err(TorrentError::OutOfBounds(_))));
 }

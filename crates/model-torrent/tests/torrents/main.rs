@@ -1,4 +1,4 @@
-//! Torrents of real files on disk: made, read, proven, kept, and judged by another client.
+//! Torrents of real files on disk: made, read, kept, and judged by another client.
 
 mod clients;
 mod hostile;
@@ -6,7 +6,6 @@ mod keeping;
 mod killed;
 mod known;
 mod making;
-mod proofs;
 
 use std::{
     fs,

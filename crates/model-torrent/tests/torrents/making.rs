@@ -7,7 +7,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use model_torrent::{Hashing, InfoHash, Metainfo, TORRENT_LIMIT, TorrentError};
+use model_torrent::{Hashing, Metainfo, TORRENT_LIMIT, TorrentError};
+use swarm_types::ModelDigest;
 
 use crate::{KIB, PIECE, files, hashing, noise, torrent};
 
@@ -48,7 +49,7 @@ fn a_torrent_is_read_as_it_was_written() {
         assert_eq!(again, *metainfo);
         assert_eq!(again.to_bytes(), bytes);
         let shown = metainfo.info_hash().to_string();
-        assert_eq!(shown.parse::<InfoHash>().unwrap(), again.info_hash());
+        assert_eq!(shown.parse::<ModelDigest>().unwrap(), again.info_hash());
     }
 }
 

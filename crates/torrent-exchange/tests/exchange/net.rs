@@ -8,8 +8,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use model_torrent::{Hashing, InfoHash, Metainfo, PieceIndex, PieceSet, Store};
-use swarm_types::NodeId;
+use model_torrent::{Hashing, Metainfo, PieceIndex, PieceSet, Store};
+use swarm_types::{ModelDigest, NodeId};
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, duplex};
 use torrent_exchange::{
@@ -49,7 +49,7 @@ impl Peers for Port {
         Ok(here)
     }
 
-    async fn holders(&self, _: InfoHash) -> Vec<NodeId> {
+    async fn holders(&self, _: ModelDigest) -> Vec<NodeId> {
         let nodes = self.net.0.lock().expect("not poisoned");
         nodes.keys().filter(|node| **node != self.me).cloned().collect()
     }
@@ -95,7 +95,7 @@ impl Node {
     }
 
     /// Where it keeps what it fetches.
-    pub(crate) fn wanted(&self, info_hash: InfoHash, metainfo: Option<Arc<Metainfo>>) -> Wanted {
+    pub(crate) fn wanted(&self, info_hash: ModelDigest, metainfo: Option<Arc<Metainfo>>) -> Wanted {
         Wanted { info_hash, folder: self.folder.path().join("store"), metainfo }
     }
 

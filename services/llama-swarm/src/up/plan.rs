@@ -8,12 +8,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, KvType};
-use shard_worker::ByteSize;
 use swarm_process::{
     address_file::Addresses,
     telemetry::{LogFormat, TelemetryConfig},
 };
-use swarm_types::{MAX_SHARDS, Precision, ShardRange, ShardWeights};
+use swarm_types::{ByteSize, MAX_SHARDS, Precision, ShardRange, ShardWeights};
 
 /// A worker's caches get no less, however little memory there is: it holds a long session of a small model.
 const LEAST_KV_MEMORY: u64 = 256 * MIB;
