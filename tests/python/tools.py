@@ -37,11 +37,11 @@ PROMPTS = ["What is the weather in Rome?", "What is 3 + 4?", "Turn on the light!
 client: openai.OpenAI
 
 
-def ask(number: int, max_tokens=300, **more):
+def ask(number: int, max_tokens=300, tools=TOOLS, **more):
     return client.chat.completions.create(
         model="any",
         messages=[{"role": "user", "content": f"{PROMPTS[number % len(PROMPTS)]} ({number})"}],
-        tools=TOOLS,
+        tools=tools,
         temperature=[0, 0.7, 1.2][number % 3],
         seed=number,
         max_tokens=max_tokens,
@@ -108,6 +108,19 @@ def plain_and_streamed_are_the_same_where_the_model_may_choose():
         assert (streamed, text) == (calls, message.content or ""), (number, message, streamed, text)
 
 
+def strict_functions_are_held_where_the_model_may_choose():
+    tools = [{**tool, "function": {**tool["function"], "strict": True}} for tool in TOOLS]
+    brace = client.post("/tokenize", body={"prompt": "{"}, cast_to=dict)["tokens"][-1]
+    for number in range(10):
+        # A model that wants to begin with a brace, and to write as many as it may.
+        choice = ask(number, tools=tools, logit_bias={str(brace): 100}).choices[0]
+        assert choice.finish_reason == "tool_calls" and len(choice.message.tool_calls) == 1, choice
+        for call in choice.message.tool_calls:
+            check(call.function.name, call.function.arguments)
+    words = ask(0, 40, tools=tools, logit_bias={str(brace): -100}).choices[0].message
+    assert words.content and not words.tool_calls, words
+
+
 def what_cannot_be_is_refused_by_field():
     wrong = [
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
@@ -133,6 +146,7 @@ def main():
     print(f"{prompts} prompts, {calls} calls, all valid", flush=True)
     a_conversation_goes_on_with_what_came_of_a_call()
     plain_and_streamed_are_the_same_where_the_model_may_choose()
+    strict_functions_are_held_where_the_model_may_choose()
     what_cannot_be_is_refused_by_field()
     print("ok", flush=True)
 

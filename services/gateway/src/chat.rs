@@ -6,6 +6,8 @@ mod chatter;
 mod collect;
 mod forced;
 mod format;
+mod lark;
+mod offered;
 mod plan;
 mod prompt;
 mod reader;

@@ -8,7 +8,7 @@ use super::{
     calls::Calls,
     forced,
     format::ToolFormat,
-    prompt,
+    offered, prompt,
     thinking::{self, Thinking},
     tools,
 };
@@ -26,8 +26,10 @@ const ENABLE_THINKING: &str = "enable_thinking";
 pub(super) struct Plan {
     /// The first that the template takes.
     chats: Vec<Chat>,
-    /// What the text must be like. The model cannot think then.
+    /// What the text must be like.
     pub(super) grammar: Option<Grammar>,
+    /// It has room for nothing else, so that the model cannot think.
+    held: bool,
     /// The field that says so.
     pub(super) grammar_field: &'static str,
     thinking: Thinking,
@@ -62,11 +64,21 @@ impl Plan {
             let names = shown.iter().map(|tool| tool.name.clone()).collect();
             Calls::new(format, names, !request.parallel_tool_calls)
         });
-        let grammar_field = if forced.is_some() { "tools" } else { GRAMMAR };
-        let grammar = forced.or(request.grammar.take());
+        let grammar_field = if request.grammar.is_some() { GRAMMAR } else { "tools" };
+        let wanted = forced.or(request.grammar.take());
+        let held = wanted.is_some();
         let mut chat = std::mem::take(&mut request.chat);
-        let thinking = thinking(&mut chat, template, grammar.is_some());
+        let thinking = thinking(&mut chat, template, held);
         let tokenizer = model.tokenizer();
+        let grammar = match wanted {
+            None if shown.iter().any(|tool| tool.strict) => {
+                let tools: Vec<&Tool> = shown.iter().collect();
+                let thinks = template.is_some_and(ChatTemplate::thinks);
+                let offered = offered::grammar(format, &tools, thinks, tokenizer);
+                Some(offered.map_err(|error| GenerationError::invalid("tools", error))?)
+            }
+            wanted => wanted,
+        };
         let marks = [
             calls.as_ref().map(|_| format.unseen(tokenizer)),
             template.filter(|template| template.thinks()).map(|_| Thinking::unseen(tokenizer)),
@@ -74,6 +86,7 @@ impl Plan {
         Ok(Self {
             chats: prompt::conversations(chat, shown, template),
             grammar,
+            held,
             grammar_field,
             thinking,
             calls,
@@ -98,7 +111,7 @@ impl Plan {
         // Some templates have every message begin with thinking.
         Ok(match text.trim_end() {
             begun if !begun.ends_with(thinking::OPEN) => Prompt { thinking: self.thinking.clone(), text },
-            _ if self.grammar.is_none() => Prompt { thinking: Thinking::begun(), text },
+            _ if !self.held => Prompt { thinking: Thinking::begun(), text },
             begun => {
                 let text = format!("{begun}\n\n{}\n\n", thinking::CLOSE);
                 Prompt { text, thinking: self.thinking.clone() }
