@@ -10,6 +10,7 @@ mod driver;
 mod gen_ai;
 mod generator;
 mod metrics;
+mod outage;
 mod outlet;
 mod patience;
 mod pipeline;

@@ -73,6 +73,8 @@ pub enum Missing {
     OtherCut,
     /// Its workers have it, but are excluded.
     Excluded,
+    /// Its workers are leaving: they end what runs and take nothing more.
+    Draining,
     /// A worker is loading it.
     Loading {
         /// How far, 0 to 100.
@@ -187,6 +189,8 @@ impl Planner<'_> {
             ReplicaState::Offline => Missing::Absent,
             _ if !self.fits(replica) => Missing::OtherModel,
             _ if !self.cuts_as_wished(replica, shard.shard_id) => Missing::OtherCut,
+            // Whoever loads never says that all of it is there.
+            ReplicaState::Loading if replica.capabilities.loaded_percent >= 100 => Missing::Draining,
             ReplicaState::Loading => Missing::Loading { percent: replica.capabilities.loaded_percent },
             ReplicaState::Loaded => Missing::Excluded,
         };
@@ -268,6 +272,7 @@ fn sentence(missing: Missing, shards: &[String]) -> String {
              --shard-weights"
         ),
         Missing::Excluded => format!("{list} {has} only workers that just failed or are full"),
+        Missing::Draining => format!("{list} {has} only workers that are leaving"),
         Missing::Loading { percent } => format!("{list} {is} loading ({percent} %)"),
     }
 }

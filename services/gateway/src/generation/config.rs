@@ -42,7 +42,8 @@ pub struct GenerationConfig {
           value_parser = seconds)]
     pub step_timeout: Duration,
 
-    /// Seconds that a running generation waits for the swarm to be whole again after a worker was lost.
+    /// Seconds that a generation waits for the swarm to be whole again after a worker was lost: one that runs, and one
+    /// that comes in that time.
     #[arg(long, env = "LLAMA_SWARM_RECOVERY_TIMEOUT", default_value = "30", value_name = "SECONDS",
           value_parser = seconds)]
     pub recovery_timeout: Duration,

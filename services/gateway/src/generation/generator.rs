@@ -7,7 +7,10 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use swarm_types::{MAX_TOP_LOGPROBS, SessionId, SwarmStatus};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout_at,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, Span};
 
@@ -17,6 +20,7 @@ use super::{
     admission::Admission,
     driver::{Assignment, Driver},
     metrics::GenerationMetrics,
+    outage::Outage,
     outlet::{Event, Inlet, outlet},
 };
 use crate::swarm::{Reserved, Swarm};
@@ -28,14 +32,16 @@ pub struct Generator {
     config: GenerationConfig,
     metrics: GenerationMetrics,
     admission: Arc<Admission>,
+    outage: Outage,
 }
 
 impl Generator {
-    /// A generator that has nothing to do yet.
+    /// A generator that has nothing to do yet. Within a runtime, as it watches the swarm.
     #[must_use]
     pub fn new(swarm: Swarm, config: GenerationConfig, metrics: GenerationMetrics) -> Self {
         let admission = Arc::new(Admission::new(&config, metrics.clone()));
-        Self { swarm, config, metrics, admission }
+        let outage = Outage::watch(swarm.clone());
+        Self { swarm, config, metrics, admission, outage }
     }
 
     /// The swarm's status, now and on every change.
@@ -78,11 +84,11 @@ impl Generator {
         started_at: Instant,
     ) -> Result<GenerationStream, GenerationError> {
         self.check(&request)?;
-        self.ready()?;
+        if !self.outage.is_young(self.config.recovery_timeout) {
+            self.ready()?;
+        }
         let place = self.admission.enter(request.principal.clone()).await?;
-        // The swarm may have changed while this one waited for its turn.
-        self.ready()?;
-        let reserved = self.reserve()?;
+        let reserved = self.reserve().await?;
         let running = self.metrics.started(request.prompt.len());
         request.principal.prompted(request.prompt.len() as u64);
         let session = new_session();
@@ -113,9 +119,33 @@ impl Generator {
         self.readiness().map_err(|reason| GenerationError::NotReady { reason })
     }
 
-    fn reserve(&self) -> Result<Reserved, GenerationError> {
-        let reserved = self.swarm.reserve(self.swarm.any_route());
-        reserved.map_err(|problem| GenerationError::NotReady { reason: self.swarm.explain(&problem) })
+    /// A route. Where the swarm served a moment ago, what is missing is waited for as a running answer waits.
+    async fn reserve(&self) -> Result<Reserved, GenerationError> {
+        let mut status = self.swarm.status();
+        let deadline = tokio::time::Instant::now() + self.config.recovery_timeout;
+        let mut waits = None;
+        loop {
+            status.mark_unchanged();
+            if self.admission.is_closed() {
+                self.ready()?;
+            }
+            let problem = match self.swarm.reserve(self.swarm.any_route()) {
+                Ok(reserved) => return Ok(reserved),
+                Err(problem) => problem,
+            };
+            let reason = self.swarm.explain(&problem);
+            if waits.is_none() && !self.outage.is_young(self.config.recovery_timeout) {
+                return Err(GenerationError::NotReady { reason });
+            }
+            if waits.is_none() {
+                tracing::debug!(reason, "waits for the swarm to be whole again");
+                waits = Some(self.metrics.waits());
+            }
+            if !matches!(timeout_at(deadline, status.changed()).await, Ok(Ok(()))) {
+                let waited = self.config.recovery_timeout.as_secs_f32();
+                return Err(GenerationError::NotReady { reason: format!("{reason}, also after {waited} s") });
+            }
+        }
     }
 
     fn check(&self, request: &GenerationRequest) -> Result<(), GenerationError> {

@@ -1,6 +1,7 @@
 //! Generations against workers that speak the real protocol.
 
 mod fake;
+mod waiting;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -419,7 +420,7 @@ async fn what_cannot_start_is_refused_by_cause() {
         async move { generator.start(request).await.err().expect("refused") }
     };
     let not_ready = refusal(request(6, 8)).await;
-    assert_eq!(not_ready.to_string(), "the swarm is not ready: shard 1 is loading (100 %)");
+    assert_eq!(not_ready.to_string(), "the swarm is not ready: shard 1 has only workers that are leaving");
     let cases = [
         (request(0, 8), "invalid", "prompt"),
         (request(399, 2), "context_length", "400"),
