@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use swarm_types::visible;
 
 use super::sse::SseParser;
 use crate::credentials::{Credentials, KEY_FIX};
@@ -17,6 +18,11 @@ use crate::credentials::{Credentials, KEY_FIX};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A long prompt on a busy swarm may take minutes to its first token; longer silence is a fault.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Requests for one answer, where the gateway says when to come again.
+const TRIES: u32 = 4;
+/// Nobody waits longer than this without being asked.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -117,7 +123,8 @@ impl ChatClient {
     pub(crate) fn new(url: &str, credentials: &Credentials) -> Result<Self> {
         let http =
             credentials.http()?.connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_TIMEOUT).build()?;
-        let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let url = url.trim_end_matches('/').trim_end_matches("/v1");
+        let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         Ok(Self { http, url })
     }
 
@@ -155,26 +162,43 @@ impl ChatClient {
         if let Some(temperature) = options.temperature {
             body["temperature"] = f64::from(temperature).into();
         }
-        let request = self.http.post(format!("{}/v1/chat/completions", self.url)).json(&body);
-        let answer = request.send().await.map_err(|error| match error.is_connect() {
+        let mut tried = 0;
+        loop {
+            let answer = self.send(&body).await?;
+            if answer.status().is_success() {
+                return Ok(answer);
+            }
+            tried += 1;
+            let pause = pause_of(&answer).filter(|_| tried < TRIES);
+            let refusal = refusal(answer).await;
+            let Some(pause) = pause else { return Err(refusal) };
+            let refusal = refusal.to_string();
+            eprintln!("{}; asking again in {} s", visible::one_line(&refusal), pause.as_secs());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn send(&self, body: &serde_json::Value) -> Result<reqwest::Response> {
+        let request = self.http.post(format!("{}/v1/chat/completions", self.url)).json(body);
+        request.send().await.map_err(|error| match error.is_connect() {
             true => anyhow!(
                 "no gateway answers at {}: start one (`llama-swarm up`) or name it with --url",
                 self.url
             ),
             false => anyhow!(error).context("the gateway did not answer"),
-        })?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        Err(refusal(answer).await)
+        })
     }
+}
+
+/// How long to wait before asking again, if the gateway says so and it is not too long.
+fn pause_of(answer: &reqwest::Response) -> Option<Duration> {
+    let seconds = answer.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds)).filter(|pause| *pause <= LONGEST_PAUSE)
 }
 
 /// The gateway's own words about why it refuses.
 async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     let status = answer.status();
-    let retry = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    let retry = retry.map(|seconds| format!(" (try again in {seconds} s)")).unwrap_or_default();
     let body = answer.text().await.unwrap_or_default();
     let message = match serde_json::from_str::<Event>(&body) {
         Ok(Event { error: Some(error), .. }) => error.message,
@@ -182,7 +206,7 @@ async fn refusal(answer: reqwest::Response) -> anyhow::Error {
     };
     let fix =
         if status == reqwest::StatusCode::UNAUTHORIZED { format!(" ({KEY_FIX})") } else { String::new() };
-    anyhow!("the gateway refuses with {status}: {message}{retry}{fix}")
+    anyhow!("the gateway refuses with {status}: {message}{fix}")
 }
 
 /// What has arrived of an answer.
