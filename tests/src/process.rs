@@ -189,6 +189,26 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has noted where a peer is, for the next time that it starts.
+    ///
+    /// # Errors
+    /// When it does not within the bound.
+    pub async fn has_noted(&self, peer: &Self) -> anyhow::Result<()> {
+        let book = self.spec.dir.join(format!("{}.key.peers", self.spec.name));
+        let address = peer.quic_address()?;
+        let address = address.split("/p2p/").next().unwrap_or_default().to_owned();
+        let notes = |line: &str| line.starts_with(peer.peer_id()) && line.contains(&address);
+        let mut poll = tokio::time::interval(Duration::from_millis(50));
+        let noted = async {
+            while !std::fs::read_to_string(&book).is_ok_and(|text| text.lines().any(notes)) {
+                poll.tick().await;
+            }
+        };
+        tokio::time::timeout(BOUND, noted)
+            .await
+            .with_context(|| format!("{} notes {address}", self.spec.name))
+    }
+
     /// Ends it as a crash does, and waits until it is gone.
     ///
     /// # Errors

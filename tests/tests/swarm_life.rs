@@ -123,3 +123,29 @@ async fn three_machines_make_eight_shards_and_give_the_same_text() -> anyhow::Re
     assert_eq!(chat(&swarm.gateway, "hello", 16).await?, expected);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_rendezvous_restarted_workers_come_back_on_other_ports() -> anyhow::Result<()> {
+    let model = tiny_model(8)?;
+    let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
+    let before = chat(&swarm.gateway, "hello", 16).await?;
+    for worker in &swarm.workers {
+        worker.has_noted(&swarm.gateway).await?;
+    }
+    swarm.rendezvous.kill().await?;
+    for number in 0..swarm.workers.len() {
+        let worker = &mut swarm.workers[number];
+        let address = worker.quic_address()?;
+        worker.kill().await?;
+        worker.restart().await?;
+        anyhow::ensure!(worker.quic_address()? != address, "it has the same port");
+        let (started, peer) = (worker.started(), worker.peer_id().to_owned());
+        let back = |status: &SwarmStatus| replica_state(status, number, &peer) == Some(ReplicaState::Loaded);
+        swarm.gateway.sees("the worker is back", back).await?;
+        let took = started.elapsed();
+        eprintln!("shard {number} is back {took:?} after its start");
+        anyhow::ensure!(took < Duration::from_secs(10), "{took:?}");
+    }
+    assert_eq!(chat(&swarm.gateway, "hello", 16).await?, before);
+    Ok(())
+}

@@ -4,7 +4,7 @@ use std::{
     fmt,
     fs::{File, TryLockError},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ pub struct Identity {
     key: Keypair,
     id: NodeId,
     /// Locked while this process uses it: two nodes must not be the same.
-    _file: Option<Arc<File>>,
+    file: Option<Arc<(PathBuf, File)>>,
 }
 
 impl Identity {
@@ -75,9 +75,14 @@ impl Identity {
         &self.key
     }
 
+    /// Where it is kept.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.0.as_path())
+    }
+
     fn new(key: Keypair) -> Self {
         let id = peer::node_id(&key.public().to_peer_id());
-        Self { key, id, _file: None }
+        Self { key, id, file: None }
     }
 
     fn load(path: &Path) -> Result<Self, NetError> {
@@ -90,7 +95,7 @@ impl Identity {
             }
         }
         let identity = Self::read(path, &file)?;
-        Ok(Self { _file: Some(Arc::new(file)), ..identity })
+        Ok(Self { file: Some(Arc::new((path.to_owned(), file))), ..identity })
     }
 
     fn read(path: &Path, file: &File) -> Result<Self, NetError> {

@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::{connected::Peer, torrents::Torrents};
+use self::{acquaintances::Acquaintances, connected::Peer, torrents::Torrents};
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::{exchange, gate::Gate, keyring::Keyring, renewals::Renewals, roster::Roster},
@@ -49,6 +49,7 @@ use crate::{
     transport::{self, activity::Activity, address},
 };
 
+mod acquaintances;
 mod connected;
 mod connections;
 mod dht;
@@ -112,6 +113,7 @@ pub(crate) struct Node {
     membership: Membership,
     announcer: Announcer,
     dialer: Dialer,
+    acquaintances: Acquaintances,
     entries: Entries,
     registrations: Registrations,
     queries: Queries,
@@ -157,6 +159,7 @@ impl Node {
         let (hearing, heard) = mpsc::channel(DESCRIPTIONS);
         let mut node = Self {
             swarm,
+            acquaintances: Acquaintances::of(&identity),
             _identity: identity,
             me,
             external: settings.external,
@@ -190,6 +193,7 @@ impl Node {
             addresses: watch::Sender::default(),
         };
         node.listen(&settings.listen).await?;
+        node.look_for_acquaintances(now);
         tell_admission(settings.admission);
         let ends = node.ends();
         Ok((node, ends))

@@ -171,5 +171,6 @@ impl Node {
         self.awaited.retain(|(_, answer)| !answer.is_closed());
         log(self.membership.expire(now));
         self.check_proofs(now);
+        self.note_members();
     }
 }
