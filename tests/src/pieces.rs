@@ -1,4 +1,4 @@
-//! Which pieces of a model's file a node needs, and which it has.
+//! Which pieces of a model's files a node needs, and which it has.
 
 use std::{
     num::NonZeroUsize,
@@ -15,7 +15,7 @@ use swarm_types::ShardRange;
 
 use crate::{Swarm, SwarmSpec, chat};
 
-/// A model's whole file, and its pieces.
+/// A model's whole files, and their pieces.
 #[derive(Debug)]
 pub struct SharedModel {
     path: PathBuf,
@@ -25,7 +25,7 @@ pub struct SharedModel {
 }
 
 impl SharedModel {
-    /// Of this file.
+    /// Of this file, and of the others that lie beside it if it is one of several.
     ///
     /// # Errors
     /// When it cannot be read, or is no model.
@@ -34,7 +34,7 @@ impl SharedModel {
         Ok(Self { header: Header::read_without_arrays(&path)?, path, metainfo })
     }
 
-    /// Where it is.
+    /// Where its first file is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -51,10 +51,12 @@ impl SharedModel {
     #[must_use]
     pub fn header_pieces(&self) -> PieceSet {
         let layout = self.metainfo.layout();
-        let least = self.header.data_offset.div_ceil(u64::from(layout.piece_length()));
         let mut pieces = PieceSet::empty(layout.pieces());
-        let first = self.pieces().take_while(|piece| u64::from(piece.index.0) < least.next_power_of_two());
-        first.for_each(|piece| pieces.insert(piece.index));
+        for (number, file) in self.header.files.iter().enumerate() {
+            let least = file.data_offset.div_ceil(u64::from(layout.piece_length())).next_power_of_two();
+            let first = layout.pieces_of(number).unwrap_or_default().zip(0..least);
+            first.for_each(|(piece, _)| pieces.insert(PieceIndex(piece)));
+        }
         pieces
     }
 
@@ -83,10 +85,16 @@ impl SharedModel {
     /// When that is not so.
     pub fn kept(&self, cache: &Path) -> anyhow::Result<PieceSet> {
         let folder = cache.join("swarm").join(self.metainfo.info_hash().to_string());
-        let (kept, right) = (std::fs::read(folder.join("model.gguf"))?, std::fs::read(&self.path)?);
-        ensure!(kept.len() == right.len(), "the file has {} bytes, not {}", kept.len(), right.len());
-        let mut here = PieceSet::empty(self.metainfo.layout().pieces());
+        let (layout, mut files) = (self.metainfo.layout(), vec![]);
+        for (number, file) in self.header.files.iter().enumerate() {
+            let (kept, right) =
+                (std::fs::read(folder.join(layout.path(number)))?, std::fs::read(&file.path)?);
+            ensure!(kept.len() == right.len(), "file {number} has {} bytes, not {}", kept.len(), right.len());
+            files.push((kept, right));
+        }
+        let mut here = PieceSet::empty(layout.pieces());
         for piece in self.pieces() {
+            let (kept, right) = &files[piece.file];
             let place = piece.offset as usize..piece.offset as usize + piece.length as usize;
             if kept[place.clone()] == right[place.clone()] {
                 here.insert(piece.index);

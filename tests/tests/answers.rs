@@ -96,7 +96,7 @@ async fn a_middle_worker_holds_and_reads_only_its_layers(eight: &Eight) -> anyho
     assert!(resident <= stored + OF_A_PROCESS, "{resident} bytes are resident, {stored} are its tensors'");
     // What stands before the tensors is read by the service and by the engine. Which model it is was known.
     assert!(
-        read <= stored + 3 * header.data_offset + (4 << 20),
+        read <= stored + 3 * header.files[0].data_offset + (4 << 20),
         "{read} bytes were read, {stored} are its own"
     );
     Ok(())

@@ -4,23 +4,20 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufReader, Read},
-    path::Path,
+    ops::Range,
+    path::{Path, PathBuf},
 };
 
-use crate::{Array, Dtype, GgufError, Value, reader::Reader};
+use crate::{Array, GgufError, TensorInfo, Value, reader::Reader, tensors};
 
 /// Metadata entries of real files: some dozens.
 const MAX_METADATA: u64 = 4096;
-/// Tensors of real files: some thousands.
-const MAX_TENSORS: u64 = 1 << 16;
-/// Dimensions of a ggml tensor.
-const MAX_DIMENSIONS: u32 = 4;
 /// The key that says where tensors are aligned to.
 const ALIGNMENT: &str = "general.alignment";
 /// Where tensors are aligned to when the file does not say.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// What a GGUF file says before its tensors' bytes.
+/// What a model's files say before its tensors' bytes.
 #[derive(Clone, Debug)]
 pub struct Header {
     /// 2 or 3.
@@ -29,70 +26,85 @@ pub struct Header {
     pub metadata: BTreeMap<String, Value>,
     /// Where each tensor lies.
     pub tensors: BTreeMap<String, TensorInfo>,
-    /// Where the tensors' bytes begin in the file.
-    pub data_offset: u64,
-    /// Bytes of the whole file.
-    pub file_len: u64,
+    /// The model's files, in order: one, or all of those that it is split into.
+    pub files: Vec<ModelFile>,
     /// Keys of the arrays that were read over, so that none of them passes for a key that is not there.
     forgotten: BTreeSet<String>,
 }
 
-/// A tensor's form and place.
+/// One of the files that a model is in.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TensorInfo {
-    /// How it is stored.
-    pub dtype: Dtype,
-    /// Innermost dimension first, as in the file.
-    pub shape: Vec<u64>,
-    /// From [`Header::data_offset`].
-    pub offset: u64,
-    /// How many bytes it takes.
+pub struct ModelFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How many bytes it has.
     pub bytes: u64,
+    /// Where its tensors' bytes begin.
+    pub data_offset: u64,
+    /// Bytes of all files before it.
+    pub start: u64,
 }
 
 impl Header {
-    /// Reads and checks a file's header.
+    /// Reads and checks a model's header. Of a model in several files any one is named, and the others lie beside it.
     ///
     /// # Errors
-    /// Says what is wrong with the file.
+    /// Says what is wrong with the file, or which file is missing.
     pub fn read(path: &Path) -> Result<Self, GgufError> {
         Self::open(path, true)
     }
 
-    /// Reads and checks a file's header, forgetting metadata arrays: vocabularies are large, and of use only to
+    /// Reads and checks a model's header, forgetting metadata arrays: vocabularies are large, and of use only to
     /// who turns text into tokens. Asking for one of them is an error.
     ///
     /// # Errors
-    /// Says what is wrong with the file.
+    /// As [`Self::read`].
     pub fn read_without_arrays(path: &Path) -> Result<Self, GgufError> {
         Self::open(path, false)
     }
 
-    /// Reads and checks the header of a whole file that lies in memory.
+    /// Reads and checks what one file says, also when it is one of several: the others need not be there.
     ///
     /// # Errors
     /// Says what is wrong with the file.
-    pub fn from_bytes(file: &[u8]) -> Result<Self, GgufError> {
-        Self::parse(Reader::new(file, "memory".into(), file.len() as u64), file.len() as u64, true)
+    pub fn read_one_file(path: &Path) -> Result<Self, GgufError> {
+        Self::open_one(path, false)
     }
 
-    /// As [`Self::read_without_arrays`], of a whole file that lies in memory.
+    /// Reads and checks the header of a model whose files lie in memory, whole and in order.
     ///
     /// # Errors
-    /// Says what is wrong with the file.
-    pub fn from_bytes_without_arrays(file: &[u8]) -> Result<Self, GgufError> {
-        Self::parse(Reader::new(file, "memory".into(), file.len() as u64), file.len() as u64, false)
+    /// Says what is wrong with them.
+    pub fn from_bytes(files: &[&[u8]]) -> Result<Self, GgufError> {
+        Self::in_memory(files, true)
     }
 
-    fn open(path: &Path, keep_arrays: bool) -> Result<Self, GgufError> {
+    /// As [`Self::read_without_arrays`], of a model whose files lie in memory.
+    ///
+    /// # Errors
+    /// Says what is wrong with them.
+    pub fn from_bytes_without_arrays(files: &[&[u8]]) -> Result<Self, GgufError> {
+        Self::in_memory(files, false)
+    }
+
+    fn in_memory(files: &[&[u8]], keep_arrays: bool) -> Result<Self, GgufError> {
+        let parse = |(number, file): (usize, &&[u8])| {
+            let path = format!("memory-{number}");
+            let reader = Reader::new(*file, path.clone(), file.len() as u64);
+            Self::parse(reader, path.into(), keep_arrays && number == 0)
+        };
+        Self::join(files.iter().enumerate().map(parse))
+    }
+
+    pub(crate) fn open_one(path: &Path, keep_arrays: bool) -> Result<Self, GgufError> {
         let failed = |source| GgufError::Io { path: path.display().to_string(), source };
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let reader = Reader::new(BufReader::with_capacity(1 << 16, file), path.display().to_string(), length);
-        Self::parse(reader, length, keep_arrays)
+        Self::parse(reader, path.to_owned(), keep_arrays)
     }
 
-    fn parse<R: Read>(mut reader: Reader<R>, file_len: u64, keep_arrays: bool) -> Result<Self, GgufError> {
+    fn parse<R: Read>(mut reader: Reader<R>, path: PathBuf, keep_arrays: bool) -> Result<Self, GgufError> {
         if reader.bytes::<4>("the magic number")? != *b"GGUF" {
             return Err(GgufError::Magic);
         }
@@ -100,7 +112,7 @@ impl Header {
         if !(2..=3).contains(&version) {
             return Err(GgufError::Version(version));
         }
-        let tensor_count = reader.count("the number of tensors", MAX_TENSORS)?;
+        let tensor_count = reader.count("the number of tensors", tensors::MOST)?;
         let metadata_count = reader.count("the number of metadata entries", MAX_METADATA)?;
         let (metadata, forgotten) = read_metadata(&mut reader, metadata_count, keep_arrays)?;
         let alignment = match metadata.get(ALIGNMENT) {
@@ -114,10 +126,24 @@ impl Header {
                 })?
             }
         };
-        let tensors = read_tensors(&mut reader, tensor_count)?;
+        let mut tensors = tensors::read(&mut reader, tensor_count)?;
         let data_offset = reader.position().next_multiple_of(alignment);
-        check_places(&tensors, data_offset, file_len, alignment)?;
-        Ok(Self { version, metadata, tensors, data_offset, file_len, forgotten })
+        tensors::place(&mut tensors, data_offset, reader.length(), alignment)?;
+        let file = ModelFile { path, bytes: reader.length(), data_offset, start: 0 };
+        Ok(Self { version, metadata, tensors, files: vec![file], forgotten })
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.last().map_or(0, |last| last.start + last.bytes)
+    }
+
+    /// The bytes of a tensor of this header, counted over all files, one behind the other.
+    #[must_use]
+    pub fn range(&self, tensor: &TensorInfo) -> Range<u64> {
+        let start = self.files.get(tensor.file).map_or(0, |file| file.start) + tensor.offset;
+        start..start + tensor.bytes
     }
 
     /// `general.architecture`.
@@ -274,69 +300,4 @@ fn read_metadata<R: Read>(
         }
     }
     Ok((metadata, forgotten))
-}
-
-fn read_tensors<R: Read>(
-    reader: &mut Reader<R>,
-    count: u64,
-) -> Result<BTreeMap<String, TensorInfo>, GgufError> {
-    let mut tensors = BTreeMap::new();
-    for _ in 0..count {
-        let name = reader.string("a tensor's name")?;
-        let tensor = read_tensor(reader, &name)?;
-        if tensors.insert(name.clone(), tensor).is_some() {
-            return Err(GgufError::Damaged(format!("tensor {name} is there twice")));
-        }
-    }
-    Ok(tensors)
-}
-
-fn read_tensor<R: Read>(reader: &mut Reader<R>, name: &str) -> Result<TensorInfo, GgufError> {
-    let damaged = |what: String| GgufError::Damaged(format!("tensor {name} {what}"));
-    let dimensions = reader.u32(name)?;
-    if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-        return Err(damaged(format!("has {dimensions} dimensions")));
-    }
-    let shape = (0..dimensions).map(|_| reader.u64(name)).collect::<Result<Vec<_>, _>>()?;
-    let number = reader.u32(name)?;
-    let dtype =
-        Dtype::from_number(number).ok_or_else(|| damaged(format!("has unsupported type {number}")))?;
-    let offset = reader.u64(name)?;
-    let elements = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
-    let elements = elements.filter(|n| *n > 0).ok_or_else(|| damaged(format!("has shape {shape:?}")))?;
-    let (block, block_bytes) = dtype.block();
-    if shape[0] % block != 0 {
-        return Err(damaged(format!("has rows of {} numbers, not whole blocks of {block}", shape[0])));
-    }
-    let bytes = (elements / block).checked_mul(block_bytes).ok_or_else(|| damaged("is too large".into()))?;
-    Ok(TensorInfo { dtype, shape, offset, bytes })
-}
-
-/// Every tensor lies aligned inside the file and over no other.
-fn check_places(
-    tensors: &BTreeMap<String, TensorInfo>,
-    data_offset: u64,
-    file_len: u64,
-    alignment: u64,
-) -> Result<(), GgufError> {
-    let mut places: Vec<_> =
-        tensors.iter().map(|(name, tensor)| (tensor.offset, tensor.bytes, name)).collect();
-    places.sort_unstable();
-    let mut free_from = 0;
-    for (offset, bytes, name) in places {
-        if offset % alignment != 0 {
-            return Err(GgufError::Damaged(format!("tensor {name} is not aligned to {alignment} bytes")));
-        }
-        if offset < free_from {
-            return Err(GgufError::Damaged(format!("tensor {name} lies over another")));
-        }
-        let past = || GgufError::Damaged(format!("tensor {name} ends past all files"));
-        free_from = offset.checked_add(bytes).ok_or_else(past)?;
-        let end = data_offset.checked_add(free_from).ok_or_else(past)?;
-        if end > file_len {
-            let what = format!("the bytes of tensor {name}");
-            return Err(GgufError::Truncated { what, missing: end - file_len });
-        }
-    }
-    Ok(())
 }

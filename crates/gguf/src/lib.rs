@@ -1,4 +1,5 @@
-//! Reads the header of a GGUF model file: metadata and where the tensors lie, never the tensors' bytes.
+//! Reads the header of a GGUF model: metadata and where the tensors lie, never the tensors' bytes. A model is in one
+//! file, or split into several, which are read as one.
 //!
 //! A header comes from outside: nothing it declares is believed before the bytes are there, every size is checked
 //! against the file, and what is wrong is named. The format is described in
@@ -8,6 +9,8 @@ mod dtype;
 mod header;
 mod parts;
 mod reader;
+mod several;
+mod tensors;
 #[cfg(feature = "test-support")]
 pub mod tiny;
 mod value;
@@ -15,9 +18,13 @@ mod vocabulary;
 #[cfg(feature = "test-support")]
 pub mod write;
 
+use std::path::Path;
+
 pub use dtype::Dtype;
-pub use header::{Header, TensorInfo};
+pub use header::{Header, ModelFile};
 pub use parts::Parts;
+pub use several::{Split, files_of, name_of_file};
+pub use tensors::TensorInfo;
 pub use value::{Array, Value};
 pub use vocabulary::{SPACE, TokenKind, Vocabulary};
 
@@ -70,4 +77,41 @@ pub enum GgufError {
         /// What it should be.
         expected: &'static str,
     },
+    /// It is one of several, and its name does not lead to the others.
+    #[error(
+        "it says that it is file {file} of the {count} of a model, so its name must end in {ending}, and {name} does \
+         not: give all files the names that they were written with"
+    )]
+    Name {
+        /// How it is called.
+        name: String,
+        /// Which file it says it is, from 1.
+        file: u32,
+        /// Of how many.
+        count: u32,
+        /// How its name must end.
+        ending: String,
+    },
+    /// Another file of the model is not beside it.
+    #[error("the model is in {count} files, and {path} is not there: put all of them into one folder")]
+    NoFile {
+        /// Where it should be.
+        path: String,
+        /// How many there are.
+        count: u32,
+    },
+    /// Something is wrong with another file of the model than the one that was named.
+    #[error("{path}: {source}")]
+    InFile {
+        /// Which one.
+        path: String,
+        /// What is wrong with it.
+        source: Box<GgufError>,
+    },
+}
+
+impl GgufError {
+    fn in_file(path: &Path, source: Self) -> Self {
+        Self::InFile { path: path.display().to_string(), source: Box::new(source) }
+    }
 }

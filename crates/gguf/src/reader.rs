@@ -10,8 +10,8 @@ const MAX_STRING: u64 = 1 << 20;
 /// and twice as many merges. What is kept of an element can be larger than its bytes in the file, so the header's size
 /// alone would not bound it.
 const MAX_ELEMENTS: u64 = 4 << 20;
-/// Bytes of a whole header. Large vocabularies take some 20 MiB.
-const MAX_HEADER: u64 = 256 << 20;
+/// Bytes of a whole header, of all files of a model together. Large vocabularies take some 20 MiB.
+pub(crate) const MAX_HEADER: u64 = 256 << 20;
 
 pub(crate) struct Reader<R> {
     input: R,
@@ -24,6 +24,11 @@ pub(crate) struct Reader<R> {
 impl<R: Read> Reader<R> {
     pub(crate) fn new(input: R, path: String, length: u64) -> Self {
         Self { input, path, position: 0, length, elements: 0 }
+    }
+
+    /// Bytes of the whole file.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
     }
 
     pub(crate) fn position(&self) -> u64 {

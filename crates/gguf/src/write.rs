@@ -1,12 +1,12 @@
 //! Writes GGUF files of version 3. Behind the feature `test-support`.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use crate::{Array, Dtype, Value};
+use crate::{Array, Dtype, GgufError, Header, Split, Value, files_of};
 
 const ALIGNMENT: usize = 32;
 
@@ -32,6 +32,13 @@ impl Writer {
     pub fn tensor_f32(&mut self, name: impl Into<String>, shape: &[u64], values: &[f32]) {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.tensor(name, Dtype::F32, shape, bytes);
+    }
+
+    /// Says that it is one of several files, in the types that `gguf-split` has.
+    pub fn split(&mut self, split: Split) {
+        self.metadata("split.no", Value::U16(split.number as u16));
+        self.metadata("split.count", Value::U16(split.count as u16));
+        self.metadata("split.tensors.count", Value::I32(split.tensors as i32));
     }
 
     /// Writes the file.
@@ -70,6 +77,39 @@ impl Writer {
         }
         out
     }
+}
+
+/// Splits a model into several files, as `gguf-split` does: the first one has the metadata. `first` is where it goes,
+/// `NAME-00001-of-0000N.gguf`; `tensors` is how many each file gets in the order of the model's file, and the last one
+/// gets the rest as well. Gives the paths of all files.
+///
+/// # Errors
+/// When the model cannot be read, or is in several files, or one cannot be written.
+pub fn split(model: &Path, first: &Path, tensors: &[usize]) -> Result<Vec<PathBuf>, GgufError> {
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        |source| GgufError::Io { path, source }
+    };
+    let (header, file) = (Header::read(model)?, fs::read(model).map_err(failed(model))?);
+    let mut rest: Vec<_> = header.tensors.iter().collect();
+    rest.sort_by_key(|(_, tensor)| tensor.offset);
+    let mut rest = rest.into_iter();
+    let split = Split { number: 0, count: tensors.len() as u32, tensors: rest.len() as u32 };
+    for (number, (path, count)) in (0..).zip(split.paths(first)?.iter().zip(tensors)) {
+        let mut part = Writer::default();
+        if number == 0 {
+            let own = header.metadata.iter().filter(|(key, _)| !key.starts_with("split."));
+            own.for_each(|(key, value)| part.metadata(key, value.clone()));
+        }
+        part.split(Split { number, ..split });
+        let count = if number + 1 == split.count { rest.len() } else { *count };
+        for (name, tensor) in rest.by_ref().take(count) {
+            let bytes = &file[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
+            part.tensor(name, tensor.dtype, &tensor.shape, bytes.to_vec());
+        }
+        part.write(path).map_err(failed(path))?;
+    }
+    files_of(first)
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {

@@ -50,7 +50,9 @@ fn a_header_is_read_back_as_written() {
     assert_eq!(header.strings("list").expect("there"), ["a", "ü"]);
     assert_eq!(header.tensors["one"].shape, [2, 3]);
     assert_eq!((header.tensors["two"].dtype, header.tensors["two"].bytes), (Dtype::Q4_1, 20));
-    assert_eq!(header.tensors["two"].offset, 32);
+    let [file] = &header.files[..] else { panic!("{:?}", header.files) };
+    assert_eq!(header.tensors["two"].offset, file.data_offset + 32);
+    assert_eq!((file.path.as_path(), file.bytes), (files.path().as_path(), header.bytes()));
     assert!(matches!(header.u32("f"), Err(GgufError::Type { key, .. }) if key == "f"));
     assert!(matches!(header.u32("m"), Err(GgufError::Missing(key)) if key == "m"));
 }

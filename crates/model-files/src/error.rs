@@ -21,9 +21,14 @@ pub enum FilesError {
     /// It came, and is no model.
     #[error("the swarm's model is not one that can be read: {0}")]
     Header(#[from] GgufError),
-    /// It is in several files.
-    #[error("the swarm's model is in {0} files: join them first, with `llama-gguf-split --merge`")]
-    Split(usize),
+    /// Its torrent is not over the files that its header tells of.
+    #[error("the swarm's model has {torrent} files, and its header says that there are {header}")]
+    Files {
+        /// How many the torrent has.
+        torrent: usize,
+        /// How many the header tells of.
+        header: usize,
+    },
     /// The node has left.
     #[error(transparent)]
     Net(#[from] NetError),

@@ -1,18 +1,21 @@
-//! A model's file that is whole on this machine.
+//! A model whose files are whole on this machine.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use model_hub::{HubConfig, ModelRef, identify};
+use model_hub::{HubConfig, ModelRef, files_of, identify};
 use model_torrent::Metainfo;
 use swarm_types::ModelDigest;
 
 use crate::FilesError;
 
-/// A model's file that is whole on this machine.
+/// A model whose files are whole on this machine.
 #[derive(Clone, Debug)]
 pub struct LocalModel {
-    /// Where it is.
-    pub path: PathBuf,
+    /// Where it is: one file, or all that it is split into, in order.
+    pub paths: Vec<PathBuf>,
     /// What it is.
     pub metainfo: Arc<Metainfo>,
 }
@@ -28,8 +31,14 @@ impl LocalModel {
             return Ok(None);
         }
         let path = model_hub::resolve(model, hub).await?;
-        let metainfo = identify(&path, hub).await?;
-        Ok(Some(Self { path, metainfo }))
+        let (paths, metainfo) = (files_of(&path).await?, identify(&path, hub).await?);
+        Ok(Some(Self { paths, metainfo }))
+    }
+
+    /// The first file, which leads to the others.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""))
     }
 
     /// Which model.

@@ -65,7 +65,7 @@ impl Sharing {
     /// # Errors
     /// When the file is not what it was.
     pub fn share(&self, name: &str, model: &LocalModel) -> Result<Shared, FilesError> {
-        let store = Arc::new(Store::whole(model.metainfo.clone(), std::slice::from_ref(&model.path))?);
+        let store = Arc::new(Store::whole(model.metainfo.clone(), &model.paths)?);
         self.holdings.add(name, &store);
         Ok(Shared { _shelved: self.fetchers.shelf.put(store.clone()), _store: store })
     }

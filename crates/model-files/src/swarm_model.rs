@@ -1,4 +1,4 @@
-//! A model's file that comes from other nodes: a part of it is here, and more comes when it is wanted.
+//! A model that comes from other nodes: a part of it is here, and more comes when it is wanted.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gguf::Header;
+use gguf::{GgufError, Header};
 use model_torrent::{PieceIndex, PieceSet};
 use swarm_net::{NetError, PeerTorrents, SwarmNet};
 use swarm_types::{ModelDigest, SwarmStatus};
@@ -23,32 +23,31 @@ pub struct SwarmModel {
 }
 
 impl SwarmModel {
-    /// Fetches the header. How long it is nobody knows before: twice as much is fetched until it is whole.
+    /// Fetches the header: the front of each file.
     pub(crate) async fn begin(fetcher: Fetcher) -> Result<Self, FilesError> {
         let layout = fetcher.metainfo().layout();
-        if layout.files() != 1 {
-            return Err(FilesError::Split(layout.files()));
-        }
-        let (pieces, piece_length) = (layout.pieces(), u64::from(layout.piece_length()));
-        let path = fetcher.store().paths().next().map(Path::to_path_buf).unwrap_or_default();
-        let mut count = 1;
-        loop {
-            let mut first = PieceSet::empty(pieces);
-            (0..count).for_each(|piece| first.insert(PieceIndex(piece)));
+        let (files, piece_length) = (layout.files(), u64::from(layout.piece_length()));
+        let paths: Vec<PathBuf> = fetcher.store().paths().map(Path::to_path_buf).collect();
+        let path = paths.first().cloned().unwrap_or_default();
+        let all = (0..files).filter_map(|file| layout.pieces_of(file)).zip(paths);
+        let mut fronts: Vec<Front> = all.map(|(pieces, path)| Front { path, pieces, count: 1 }).collect();
+        while !fronts.is_empty() {
+            let mut first = PieceSet::empty(layout.pieces());
+            fronts.iter().flat_map(Front::here).for_each(|piece| first.insert(PieceIndex(piece)));
             fetcher.fetch(first).await?;
-            let file = path.clone();
-            let read = spawn_blocking(move || Header::read_without_arrays(&file)).await?;
-            match read {
-                // Nothing of what was read is a hole.
-                Ok(header) if header.data_offset <= u64::from(count) * piece_length => break,
-                Err(error) if count == pieces => return Err(error.into()),
-                _ => count = count.saturating_mul(2).min(pieces),
-            }
+            let next =
+                move || fronts.into_iter().filter_map(|front| front.next(piece_length).transpose()).collect();
+            fronts = spawn_blocking::<_, Result<_, GgufError>>(next).await??;
         }
-        Ok(Self { fetcher, path })
+        let file = path.clone();
+        let header = spawn_blocking(move || Header::read_without_arrays(&file)).await??;
+        match header.files.len() {
+            told if told == files => Ok(Self { fetcher, path }),
+            told => Err(FilesError::Files { torrent: files, header: told }),
+        }
     }
 
-    /// The file. It has its whole length; what is not here reads as zeros.
+    /// The first file; the others lie beside it. They have their whole length; what is not here reads as zeros.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -66,13 +65,42 @@ impl SwarmModel {
         self.fetcher.progress()
     }
 
-    /// Resolves when these bytes of the file are here, however long that takes.
+    /// Resolves when these bytes are here, however long that takes. They are counted over all files, one behind the
+    /// other.
     ///
     /// # Errors
-    /// When they cannot be kept, because the disk is full for example, or the file is shorter.
+    /// When they cannot be kept, because the disk is full for example, or the files are shorter.
     pub async fn need(&self, ranges: Vec<Range<u64>>) -> Result<(), FilesError> {
         let pieces = self.fetcher.metainfo().layout().covering(ranges)?;
         Ok(self.fetcher.fetch(pieces).await?)
+    }
+}
+
+/// How much of a file's front is here. How long its header is nobody knows before: twice as much is fetched until it is
+/// whole.
+struct Front {
+    path: PathBuf,
+    /// All pieces of the file.
+    pieces: Range<u32>,
+    /// How many of them are fetched.
+    count: u32,
+}
+
+impl Front {
+    fn here(&self) -> Range<u32> {
+        self.pieces.start..self.pieces.start + self.count
+    }
+
+    /// What to fetch next; nothing if the header is whole.
+    fn next(self, piece_length: u64) -> Result<Option<Self>, GgufError> {
+        let (all, here) = (self.pieces.len() as u32, u64::from(self.count) * piece_length);
+        match Header::read_one_file(&self.path) {
+            // Nothing of what was read is a hole.
+            Ok(header) if header.files.iter().all(|file| file.data_offset <= here) => Ok(None),
+            Ok(_) if self.count == all => Ok(None),
+            Err(error) if self.count == all => Err(error),
+            _ => Ok(Some(Self { count: all.min(self.count.saturating_mul(2)), ..self })),
+        }
     }
 }
 

@@ -44,14 +44,6 @@ pub enum HubError {
         /// What is wrong with it.
         source: GgufError,
     },
-    /// The file is one of several that make a model.
-    #[error("{path} is one of {parts} parts of a model: join them first, with `llama-gguf-split --merge`")]
-    Split {
-        /// Which file.
-        path: PathBuf,
-        /// How many there are.
-        parts: u32,
-    },
     /// Nothing may be fetched, and the model is not there.
     #[error(
         "{model} is not on this machine, and --offline forbids to fetch it: run once without --offline, or copy \

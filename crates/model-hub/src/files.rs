@@ -5,12 +5,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gguf::Header;
+use gguf::{GgufError, Header};
 
 use crate::{HubError, progress};
 
-/// A file that is a whole GGUF model, or why it is not.
+/// A whole GGUF model by one of its files, or why it is none.
 pub(crate) fn check(path: &Path) -> Result<Header, HubError> {
+    read(path, Header::read_without_arrays)
+}
+
+/// The first file of a whole GGUF model, by one of its files.
+pub(crate) fn first_of(path: PathBuf) -> Result<PathBuf, HubError> {
+    let first = check(&path)?.files.into_iter().next();
+    Ok(first.map_or(path, |file| file.path))
+}
+
+/// A whole GGUF file. The others of a model in several files may be missing.
+pub(crate) fn check_file(path: &Path) -> Result<Header, HubError> {
+    read(path, Header::read_one_file)
+}
+
+fn read(path: &Path, header: impl FnOnce(&Path) -> Result<Header, GgufError>) -> Result<Header, HubError> {
     let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => HubError::NotFound { path: path.into() },
         _ => HubError::Io { path: path.into(), source: error },
@@ -19,12 +34,7 @@ pub(crate) fn check(path: &Path) -> Result<Header, HubError> {
     if !metadata.is_file() {
         return Err(HubError::NotAFile { path: path.into() });
     }
-    let invalid = |source| HubError::Invalid { path: path.into(), source };
-    let header = Header::read_without_arrays(path).map_err(invalid)?;
-    match header.opt_u32("split.count").map_err(invalid)? {
-        Some(parts) if parts > 1 => Err(HubError::Split { path: path.into(), parts }),
-        _ => Ok(header),
-    }
+    header(path).map_err(|source| HubError::Invalid { path: path.into(), source })
 }
 
 /// What there is, for a caller that can fetch it again: a damaged file counts as none.

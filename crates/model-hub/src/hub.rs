@@ -1,9 +1,10 @@
-//! `hf:owner/repo/file.gguf`: a file of a Hugging Face hub.
+//! `hf:owner/repo/file.gguf`: a file of a Hugging Face hub, with the others where a model is split into several.
 //!
 //! It is kept where Hugging Face's own tools keep it, so that what these fetched is found and the other way round.
 
 mod download;
 mod file;
+pub(crate) mod several;
 
 use std::{
     fs,
@@ -16,29 +17,29 @@ pub use file::HubFile;
 
 use crate::{
     Hash, HubConfig, HubError,
-    files::{blocking, check, sync_directory, usable},
+    files::{blocking, check_file, sync_directory, usable},
     hash,
     lock::FetchLock,
 };
 use file::cache_of;
 
 /// The file, fetched when it is not in the hub's cache.
-pub(crate) async fn resolve(file: &HubFile, config: &HubConfig) -> Result<PathBuf, HubError> {
+async fn resolve_file(file: &HubFile, config: &HubConfig) -> Result<PathBuf, HubError> {
     let cache = cache_of(config)?;
     let folder = file.hub_repo().folder_name();
     if config.offline {
         let missing = HubError::Offline { model: file.to_string(), place: cache.path().join(folder) };
-        return cached(file, config).await?.ok_or(missing);
+        return cached_file(file, config).await?.ok_or(missing);
     }
     // What is wrong is told below, once.
-    if let Ok(Some(path)) = cached(file, config).await {
+    if let Ok(Some(path)) = cached_file(file, config).await {
         return Ok(path);
     }
     let lock = format!("{}.llama-swarm.lock", file.path().replace('/', "--"));
     let lock = cache.path().join(".locks").join(folder).join(lock);
     let _lock = FetchLock::take(&lock, &file.to_string()).await?;
     // Another process may have been faster.
-    if let Some(path) = usable(cached(file, config).await)? {
+    if let Some(path) = usable(cached_file(file, config).await)? {
         return Ok(path);
     }
     // What is there is damaged, and the crate would let it stay.
@@ -58,9 +59,9 @@ pub(crate) async fn resolve(file: &HubFile, config: &HubConfig) -> Result<PathBu
 }
 
 /// The file, if it is in the hub's cache.
-pub(crate) async fn cached(file: &HubFile, config: &HubConfig) -> Result<Option<PathBuf>, HubError> {
+async fn cached_file(file: &HubFile, config: &HubConfig) -> Result<Option<PathBuf>, HubError> {
     let Some(pointer) = cache_of(config)?.repo(file.hub_repo()).get(file.path()) else { return Ok(None) };
-    blocking(move || check(&pointer).map(|_| Some(pointer))).await
+    blocking(move || check_file(&pointer).map(|_| Some(pointer))).await
 }
 
 /// Checks what was downloaded and makes it last. A hub calls a large file by its SHA-256, which then is the name of
@@ -74,7 +75,7 @@ fn verify(pointer: &Path, what: &str) -> Result<(), HubError> {
             return Err(HubError::WrongHash { what: what.into(), expected, got });
         }
     }
-    check(pointer)?;
+    check_file(pointer)?;
     File::open(&blob).and_then(|blob| blob.sync_all()).map_err(HubError::io(&blob))?;
     [blob.parent(), pointer.parent()].into_iter().flatten().try_for_each(sync_directory)
 }

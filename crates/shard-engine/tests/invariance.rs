@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use candle_core::{Device, IndexOp, Tensor, quantized::gguf_file};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
-use gguf::tiny::TinyModel;
+use gguf::{tiny::TinyModel, write::split};
 use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions};
 use swarm_types::{SamplingParams, ShardRange, Step};
 
@@ -70,6 +72,25 @@ fn more_shards_than_layers_do_not_change_a_bit() {
     assert_eq!((route.engines[1].info().weight_bytes, route.engines[1].info().bytes_read), (0, 0));
     let mut route = Route::new(vec![part(0, 4), part(4, 8)]);
     assert_eq!(route.generate(1, &params(), 1), expected);
+}
+
+#[test]
+fn a_model_in_several_files_gives_the_same_bits_and_reads_the_same_bytes() {
+    let model = Model::new(&TinyModel { rope_factors: true, tied: false, ..TinyModel::default() });
+    let run = |model: PathBuf, config: EngineConfig| {
+        let engine = Engine::load(EngineConfig { model, ..config }, |_| ()).expect("loaded");
+        let read = engine.info().bytes_read;
+        (Route::new(vec![engine]).generate(1, &params(), 5), read)
+    };
+    let expected = run(model.path(), model.whole());
+    for tensors in [[0, 30, 0], [20, 1, 0]] {
+        let first = model.dir.path().join("m-00001-of-00003.gguf");
+        let files = split(&model.path(), &first, &tensors).expect("split");
+        assert_eq!(run(first, model.whole()), expected, "{tensors:?}");
+        std::fs::remove_file(&files[1]).expect("removed");
+        let error = Engine::load(EngineConfig { model: files[0].clone(), ..model.whole() }, |_| ());
+        assert!(error.expect_err("refused").to_string().contains("m-00002-of-00003.gguf is not there"));
+    }
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Gateway {
             None => None,
         };
         let local = match LocalModel::find(&config.model, &config.hub).await? {
-            Some(local) => Some((load(local.path.clone(), local.digest(), &config).await?, local)),
+            Some(local) => Some((load(local.path().to_owned(), local.digest(), &config).await?, local)),
             None => None,
         };
         let ports = Ports::bind(&config, keys.as_ref().map(|(keys, _)| keys.clone())).await?;

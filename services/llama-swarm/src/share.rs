@@ -68,9 +68,8 @@ pub(crate) async fn run(config: Config, shutdown: impl Future<Output = ()>) -> R
         let found = LocalModel::find(model, &config.hub).await?;
         let found =
             found.with_context(|| format!("{model} is not on this machine: name a file, pypi: or hf:"))?;
-        let header = Header::read_without_arrays(&found.path)?;
-        let file = found.path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        models.push((header.name(&file).to_owned(), found));
+        let header = Header::read_without_arrays(found.path())?;
+        models.push((header.name(&gguf::name_of_file(found.path())).to_owned(), found));
     }
     let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);
     let (net, peers) =
@@ -79,7 +78,7 @@ pub(crate) async fn run(config: Config, shutdown: impl Future<Output = ()>) -> R
     let sharing = Sharing::start(&net, &config.sharing)?;
     let mut shared = vec![];
     for (name, model) in &models {
-        tracing::info!(model = name, info_hash = %model.digest(), path = %model.path.display(), "shared");
+        tracing::info!(model = name, info_hash = %model.digest(), path = %model.path().display(), "shared");
         shared.push(sharing.share(name, model)?);
     }
     config.address_file.tell(|| Addresses {

@@ -1,4 +1,4 @@
-//! Writes the torrent of a model's file.
+//! Writes the torrent of a model.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -28,12 +28,15 @@ pub(crate) struct Config {
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let path = model_hub::resolve(&config.model, &config.hub).await?;
     let metainfo = model_hub::identify(&path, &config.hub).await?;
-    let name = path.file_stem().map(PathBuf::from).unwrap_or_default();
-    let out = config.out.unwrap_or_else(|| name.with_extension("torrent"));
+    let out = config.out.unwrap_or_else(|| format!("{}.torrent", gguf::name_of_file(&path)).into());
     fs::write(&out, metainfo.to_bytes()).with_context(|| format!("cannot write {}", out.display()))?;
     let layout = metainfo.layout();
     println!("info-hash  {}", metainfo.info_hash());
     println!("bytes      {} in {} pieces of {}", layout.total(), layout.pieces(), layout.piece_length());
-    println!("torrent    {} (its file is called {})", out.display(), layout.path(0).display());
+    let called = match layout.files() {
+        1 => format!("its file is called {}", layout.path(0).display()),
+        files => format!("its {files} files are called {} and so on", layout.path(0).display()),
+    };
+    println!("torrent    {} ({called})", out.display());
     Ok(ExitCode::SUCCESS)
 }

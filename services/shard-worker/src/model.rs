@@ -26,8 +26,7 @@ impl Known {
             CutError::Layers(error) => error.into(),
         })?;
         room::check(&footprint, config)?;
-        let file = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let model = ModelId::new(header.name(&file), digest, config.precision);
+        let model = ModelId::new(header.name(&gguf::name_of_file(path)), digest, config.precision);
         Ok(Self { path: path.to_owned(), cut, model })
     }
 

@@ -84,7 +84,7 @@ impl Worker {
     /// Says what is missing and how to give it.
     pub async fn bind(config: Config) -> Result<Self, WorkerError> {
         let local = match LocalModel::find(&config.model, &config.hub).await? {
-            Some(local) => Some((Known::of(&local.path, local.digest(), &config)?, local)),
+            Some(local) => Some((Known::of(local.path(), local.digest(), &config)?, local)),
             None => None,
         };
         let public = PublicServer::bind(config.grpc_listen).await?.secured(config.tls.open_mutual().await?);

@@ -36,6 +36,11 @@ impl HubFile {
         &self.revision
     }
 
+    /// Another file, as it is at a commit.
+    pub(super) fn at(&self, path: String, commit: String) -> Self {
+        Self { repo: self.repo.clone(), path, revision: commit }
+    }
+
     /// As the hub's own crate names it.
     pub(super) fn hub_repo(&self) -> Repo {
         Repo::with_revision(self.repo.clone(), RepoType::Model, self.revision.clone())

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gguf::GgufError;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use zip::{ZipArchive, result::ZipError};
@@ -133,11 +134,11 @@ impl Wheel {
 
     fn not_a_model(&self, model: &str, error: HubError) -> HubError {
         match error {
+            HubError::Invalid { source: GgufError::Name { file, count, .. }, .. } => self.wrong(format!(
+                "{model} is file {file} of the {count} of a model; a package must have it in one file"
+            )),
             HubError::Invalid { source, .. } => {
                 self.wrong(format!("{model} is not a whole GGUF model: {source}"))
-            }
-            HubError::Split { parts, .. } => {
-                self.wrong(format!("{model} is one of {parts} parts of a model"))
             }
             error => error,
         }

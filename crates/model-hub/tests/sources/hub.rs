@@ -1,7 +1,7 @@
 //! Models from a hub.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -16,17 +16,19 @@ use axum::{
     routing::any,
 };
 use futures::{StreamExt, future, stream};
-use gguf::tiny::TinyModel;
-use model_hub::{HubAccess, HubConfig, HubError, Token, cached, resolve};
+use gguf::{Header, tiny::TinyModel, write::split};
+use model_hub::{HubAccess, HubConfig, HubError, Token, cached, files_of, resolve};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use crate::{bytes_of, model, sha256, tiny};
 
-/// A model hub on loopback with one file, at `owner/repo`.
+/// A model hub on loopback, at `owner/repo` with one file that is called `tiny.gguf`, and more if need be.
 struct Hub {
     file: Vec<u8>,
     etag: String,
+    /// By how their paths end.
+    more: BTreeMap<String, Vec<u8>>,
     /// What happens once, in the middle of the piece that begins there.
     fault: Mutex<Option<(usize, Fault)>>,
     hung: Notify,
@@ -42,13 +44,27 @@ enum Fault {
 struct Request {
     /// First byte that was asked for, of how many.
     piece: Option<(usize, usize)>,
+    path: String,
     authorization: Option<String>,
 }
+
+/// What all revisions of the repository lead to.
+const COMMIT: &str = "0123456789012345678901234567890123456789";
 
 impl Hub {
     fn new(file: Vec<u8>) -> Self {
         let etag = sha256(&file).to_string();
-        Self { file, etag, fault: Mutex::default(), hung: Notify::new(), requests: Mutex::default() }
+        let (more, fault, requests) = (BTreeMap::new(), Mutex::default(), Mutex::default());
+        Self { file, etag, more, fault, hung: Notify::new(), requests }
+    }
+
+    /// The file at a path, and what the hub calls it.
+    fn at(&self, path: &str) -> Option<(&[u8], String)> {
+        if path.ends_with("/tiny.gguf") {
+            return Some((&self.file, self.etag.clone()));
+        }
+        let (_, file) = self.more.iter().find(|(name, _)| path.ends_with(name.as_str()))?;
+        Some((file, sha256(file).to_string()))
     }
 
     /// Serves until the test ends. Gives itself, and how to reach it from a fresh machine.
@@ -74,30 +90,31 @@ impl Hub {
 async fn answer(State(hub): State<Arc<Hub>>, uri: Uri, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let last = hub.file.len() - 1;
+    let file = hub.at(uri.path());
+    let last = file.as_ref().map_or(0, |(file, _)| file.len() - 1);
     let range = range.and_then(|(start, end)| Some((start.parse().ok()?, last.min(end.parse().ok()?))));
     let authorization = text(header::AUTHORIZATION).map(Into::into);
     let piece = range.map(|(start, end)| (start, end + 1 - start));
-    hub.requests.lock().expect("sound").push(Request { piece, authorization });
+    hub.requests.lock().expect("sound").push(Request { piece, path: uri.path().into(), authorization });
 
     let response = |status| Response::builder().status(status);
     let empty = |status| response(status).body(Body::empty()).expect("a response");
-    match (uri.path(), range) {
-        (path, _) if path.contains("/private/") => empty(StatusCode::UNAUTHORIZED),
-        (path, _) if path.contains("/portal/") => empty(StatusCode::OK),
-        (path, Some((start, end))) if path.ends_with("/tiny.gguf") => response(StatusCode::PARTIAL_CONTENT)
-            .header("x-repo-commit", "0123456789012345678901234567890123456789")
-            .header(header::ETAG, format!("\"{}\"", hub.etag))
-            .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{}", hub.file.len()))
-            .body(body(&hub, start, end))
+    match (uri.path(), range, file) {
+        (path, _, _) if path.contains("/private/") => empty(StatusCode::UNAUTHORIZED),
+        (path, _, _) if path.contains("/portal/") => empty(StatusCode::OK),
+        (_, Some((start, end)), Some((file, etag))) => response(StatusCode::PARTIAL_CONTENT)
+            .header("x-repo-commit", COMMIT)
+            .header(header::ETAG, format!("\"{etag}\""))
+            .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{}", file.len()))
+            .body(body(&hub, file, start, end))
             .expect("a response"),
         _ => empty(StatusCode::NOT_FOUND),
     }
 }
 
-fn body(hub: &Arc<Hub>, start: usize, end: usize) -> Body {
+fn body(hub: &Arc<Hub>, file: &[u8], start: usize, end: usize) -> Body {
     let mut fault = hub.fault.lock().expect("sound");
-    let piece = hub.file[start..=end].to_vec();
+    let piece = file[start..=end].to_vec();
     let fault = match end > start {
         true => fault.take_if(|(at, _)| *at == start),
         false => None,
@@ -230,6 +247,58 @@ async fn a_file_of_a_hub_that_was_damaged_later_is_fetched_again() {
     File::options().write(true).open(&path).expect("opened").set_len(2000).expect("cut");
     assert!(matches!(cached(&name, &config).await, Err(HubError::Invalid { .. })));
     assert_eq!(fs::read(resolve(&name, &config).await.expect("fetched again")).expect("read"), hub.file);
+}
+
+/// A hub with a model in three files, of which the first has the metadata alone, and their names.
+fn hub_of_three() -> (Hub, [String; 3]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let whole = dir.path().join("whole.gguf");
+    TinyModel::default().write(&whole).expect("written");
+    let files = split(&whole, &dir.path().join("m-00001-of-00003.gguf"), &[0, 40, 0]).expect("split");
+    let names = [1, 2, 3].map(|number| format!("sub/m-0000{number}-of-00003.gguf"));
+    let bytes = files.iter().map(|path| fs::read(path).expect("read"));
+    (Hub { more: names.iter().cloned().zip(bytes).collect(), ..Hub::new(tiny()) }, names)
+}
+
+#[tokio::test]
+async fn a_model_in_several_files_is_fetched_by_any_of_them_all_of_one_commit() {
+    let (hub, names) = hub_of_three();
+    let (hub, config, _home) = hub.start().await;
+    let name = |file: usize| model(&format!("hf:owner/repo/{}", names[file]));
+    let path = resolve(&name(1), &config).await.expect("fetched");
+    assert!(path.ends_with(&names[0]), "{}", path.display());
+    for (path, name) in files_of(&path).await.expect("a model").iter().zip(&names) {
+        assert_eq!(fs::read(path).expect("read"), hub.more[name]);
+    }
+    assert_eq!(Header::read_without_arrays(&path).expect("whole").files.len(), 3);
+    let at = |name: &str, revision: &str| format!("/owner/repo/resolve/{revision}/{name}");
+    let asked: BTreeSet<String> =
+        hub.requests.lock().expect("sound").iter().map(|request| request.path.clone()).collect();
+    let expected = [at(&names[0], COMMIT), at(&names[1], "main"), at(&names[2], COMMIT)];
+    assert_eq!(asked, BTreeSet::from(expected), "the branch may have moved on after the first one");
+
+    let pieces = hub.pieces().len();
+    assert_eq!(resolve(&name(1), &config).await.expect("kept"), path);
+    assert_eq!(hub.pieces().len(), pieces, "nothing is fetched again");
+    assert_eq!(cached(&name(1), &config).await.expect("kept").as_ref(), Some(&path));
+    let offline = HubConfig { offline: true, ..config.clone() };
+    assert_eq!(resolve(&name(1), &offline).await.expect("kept"), path);
+
+    fs::remove_file(path.with_file_name("m-00003-of-00003.gguf")).expect("removed");
+    assert_eq!(cached(&name(1), &config).await.expect("looked"), None);
+    let missing = resolve(&name(1), &offline).await.expect_err("one is missing").to_string();
+    assert!(missing.contains(&names[2]), "{missing}");
+    assert_eq!(resolve(&name(1), &config).await.expect("fetched again"), path);
+}
+
+#[tokio::test]
+async fn a_file_of_several_that_the_hub_does_not_have_is_named() {
+    let (mut hub, names) = hub_of_three();
+    hub.more.remove(&names[2]);
+    let (_hub, config, _home) = hub.start().await;
+    let error =
+        resolve(&model(&format!("hf:owner/repo/{}", names[0])), &config).await.expect_err("one is missing");
+    assert!(matches!(&error, HubError::NotOnHub { what, .. } if what.contains(&names[2])), "{error}");
 }
 
 #[tokio::test]

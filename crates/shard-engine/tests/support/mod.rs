@@ -48,7 +48,7 @@ impl Model {
         let mut writer = Writer::default();
         header.metadata.iter().for_each(|(key, value)| writer.metadata(key, value.clone()));
         for (name, tensor) in &header.tensors {
-            let start = (header.data_offset + tensor.offset) as usize;
+            let start = tensor.offset as usize;
             let bytes = file[start..start + tensor.bytes as usize].to_vec();
             if let Some((dtype, bytes)) = change(name, tensor, bytes) {
                 writer.tensor(name, dtype, &tensor.shape, bytes);

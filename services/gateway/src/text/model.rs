@@ -63,7 +63,7 @@ impl ServedModel {
             tracing::warn!(%error, "the model's chat template for tools is not used");
             None
         });
-        let file = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let file = gguf::name_of_file(path);
         let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let created = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         let context = header.u32(&format!("{}.context_length", header.architecture()?))?;
@@ -193,7 +193,7 @@ fn facts(header: &Header) -> Result<ModelFacts, TextError> {
     Ok(ModelFacts {
         architecture: header.architecture()?.into(),
         hidden: header.u32(&format!("{}.embedding_length", header.architecture()?))?,
-        bytes: header.file_len,
+        bytes: header.bytes(),
         parameters,
         stored_as: most.unwrap_or_default().to_uppercase(),
         template: template.and_then(|value| match value {
