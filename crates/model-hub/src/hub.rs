@@ -4,6 +4,7 @@
 
 mod download;
 mod file;
+mod kept;
 
 use std::{
     fs,
@@ -13,6 +14,7 @@ use std::{
 };
 
 pub use file::HubFile;
+pub(crate) use kept::{kept, remove_kept};
 
 use crate::{
     Hash, HubConfig, HubError,
@@ -34,9 +36,7 @@ pub(crate) async fn resolve(file: &HubFile, config: &HubConfig) -> Result<PathBu
     if let Ok(Some(path)) = cached(file, config).await {
         return Ok(path);
     }
-    let lock = format!("{}.llama-swarm.lock", file.path().replace('/', "--"));
-    let lock = cache.path().join(".locks").join(folder).join(lock);
-    let _lock = FetchLock::take(&lock, &file.to_string()).await?;
+    let _lock = FetchLock::take(&file.lock_in(&cache), &file.to_string()).await?;
     // Another process may have been faster.
     if let Some(path) = usable(cached(file, config).await)? {
         return Ok(path);
