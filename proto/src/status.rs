@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use swarm_types::{
-    Capabilities, LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica, ReplicaState, ShardId,
-    ShardStatus, SwarmStatus, Transport,
+    Capabilities, Fetching, LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica, ReplicaState,
+    ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
 use crate::{WireError, parse, wire};
@@ -52,6 +52,9 @@ impl From<&Replica> for wire::Replica {
             round_trips_us: can.round_trips_us.iter().map(|(node, us)| (node.to_string(), *us)).collect(),
             memory_bytes: can.memory_bytes,
             tokens_per_second: can.tokens_per_second,
+            fetching: can
+                .fetching
+                .map(|Fetching { peers, bytes_per_second }| wire::Fetching { peers, bytes_per_second }),
         }
     }
 }
@@ -126,6 +129,7 @@ impl TryFrom<wire::Replica> for Replica {
             loaded_percent: loaded_percent.ok_or_else(|| WireError::new("loaded_percent", "above 100"))?,
             active_sessions: wire.active_sessions,
             round_trips_us: round_trips(wire.round_trips_us)?,
+            fetching: wire.fetching.map(fetching).transpose()?,
         };
         Ok(Self {
             worker: parse("worker", &wire.worker)?,
@@ -144,6 +148,14 @@ fn speed(tokens_per_second: f32) -> Result<f32, WireError> {
         Ok(tokens_per_second)
     } else {
         Err(WireError::new("tokens_per_second", "negative or no number"))
+    }
+}
+
+fn fetching(wire: wire::Fetching) -> Result<Fetching, WireError> {
+    let told = Fetching { peers: wire.peers, bytes_per_second: wire.bytes_per_second };
+    match told.wrong_field() {
+        Some(field) => Err(WireError::new(field, "larger than can be")),
+        None => Ok(told),
     }
 }
 
@@ -225,6 +237,10 @@ mod tests {
         assert_eq!(field(|s| s.shards[0].replicas[0].transport = "pigeon".into()), "transport");
         assert_eq!(field(|s| s.shards[0].replicas[0].first_layer = 5), "first_layer");
         assert_eq!(field(|s| s.shards[0].replicas[0].tokens_per_second = f32::NAN), "tokens_per_second");
+        let many = wire::Fetching { peers: u32::MAX, bytes_per_second: 0 };
+        let mut wrong = wire::SwarmStatus::from(&status());
+        wrong.shards[0].replicas[0].fetching = Some(many);
+        assert_eq!(SwarmStatus::try_from(wrong).expect_err("refused").field, "fetching.peers");
     }
 
     fn replica(text: &str, number: u32) -> Replica {
@@ -235,6 +251,7 @@ mod tests {
             device: text.into(),
             loaded_percent: (number % 101) as u8,
             active_sessions: number,
+            fetching: (more == 1).then(|| Fetching { peers: more, bytes_per_second: number.into() }),
             ..fixture::capabilities()
         };
         Replica {

@@ -205,6 +205,7 @@ def states_shown_are_those_told(page: Page, fake: FakeGateway):
     shards = [[replica(worker[shard], shard)] for shard in range(SHARDS)]
     shards[0][0]["round_trips_us"] = {worker[1]: 420}
     shards[1][0] |= {"state": "LOADING", "loaded_percent": 45, "device": hostile}
+    shards[1][0]["fetching"] = {"peers": 3, "bytes_per_second": 41_000_000}
     shards[2] = [replica(worker[2], 2), replica("12D3KooWSpare", 2) | {"state": "OFFLINE", "transport": None}]
     shards[2][0]["round_trips_us"] = {worker[3]: 12_345, "someone else": 1}
     shards[4] = []
@@ -214,7 +215,7 @@ def states_shown_are_those_told(page: Page, fake: FakeGateway):
     card = lambda shard: page.locator(f"[data-shard='{shard}']")
     expect(shard_state(page, 1)).to_have_text("LOADING")
     expect(card(1).get_by_role("progressbar", name="Loaded so far")).to_have_attribute("value", "45")
-    expect(card(1)).to_contain_text("45 % loaded")
+    expect(card(1)).to_contain_text("45 % loaded · 3 peers · 41 MB/s")
     expect(card(1)).to_contain_text(hostile)
     assert page.locator("img").count() == 0 and page.title() == "llama-swarm"
     expect(shard_state(page, 2)).to_have_text("LOADED")
@@ -262,6 +263,18 @@ def a_lost_gateway_is_said_and_nothing_old_is_shown(page: Page, fake: FakeGatewa
         expect(page.locator("#connection")).to_have_text("Connected")
         expect(page.locator("#model-name")).to_have_text(MODEL)
         expect(shard_state(page, 0)).to_have_text("LOADED")
+
+
+def a_gateway_without_a_model_says_so(page: Page, fake: FakeGateway):
+    fake.waits = "the model's header is still on its way"
+    fake.tell(status([[replica(f"12D3KooWReplica{shard}", shard)] for shard in range(SHARDS)]))
+    page.goto(fake.url)
+    expect(page.locator("#connection")).to_have_text(fake.waits)
+    expect(page.locator("#connection")).to_have_attribute("data-state", "LOADING")
+    contrast_is_enough(page)
+    fake.waits = None
+    expect(page.locator("#connection")).to_have_text("Connected")
+    all_loaded(page)
 
 
 def a_key_is_asked_for_and_kept_in_the_tab_alone(page: Page, fake: FakeGateway, open_page):
@@ -343,6 +356,7 @@ def main():
             no_sideways_scrolling_on_a_telephone(page)
             page_answers.check(open_page, fake, contrast_is_enough)
             page = open_page("light")
+            a_gateway_without_a_model_says_so(page, fake)
             a_key_is_asked_for_and_kept_in_the_tab_alone(page, fake, open_page)
             no_sideways_scrolling_on_a_telephone(page)
         browser.close()

@@ -46,6 +46,8 @@ class FakeGateway:
         self.status = None
         # Who does not show it is refused, if there is one.
         self.key = None
+        # All are refused with these words, while there are some.
+        self.waits = None
 
     def __enter__(self):
         self.start()
@@ -62,10 +64,12 @@ class FakeGateway:
 
         class Handler(BaseHTTPRequestHandler):
             def refuses(self):
-                if not fake.key or self.headers["authorization"] == f"Bearer {fake.key}":
-                    return False
                 error = {"message": "the API key is not one of this gateway's", "code": "invalid_api_key"}
-                self.send_response(401)
+                if fake.waits:
+                    error = {"message": fake.waits, "code": "swarm_not_ready"}
+                elif not fake.key or self.headers["authorization"] == f"Bearer {fake.key}":
+                    return False
+                self.send_response(503 if fake.waits else 401)
                 self.send_header("content-type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps({"error": error}).encode())

@@ -209,6 +209,19 @@ impl Process {
             .with_context(|| format!("{} notes {address}", self.spec.name))
     }
 
+    /// Waits until this gateway, which fetches its model's header from others, has it.
+    ///
+    /// # Errors
+    /// When it does not within the bound.
+    pub async fn has_header(&self) -> anyhow::Result<()> {
+        let (since, mut poll) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+        while reqwest::get(format!("{}/v1/models", self.http_url())).await?.status() == 503 {
+            anyhow::ensure!(since.elapsed() < BOUND, "{} never has it:\n{}", self.spec.name, self.log());
+            poll.tick().await;
+        }
+        Ok(())
+    }
+
     /// Ends it as a crash does, and waits until it is gone.
     ///
     /// # Errors

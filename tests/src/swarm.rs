@@ -2,14 +2,16 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::{Output, Stdio},
     sync::atomic::{AtomicU8, Ordering},
 };
 
 use anyhow::Context;
 use swarm_net::Secret;
 use tempfile::TempDir;
+use tokio::{process::Command, time::timeout};
 
-use crate::{Process, ProcessSpec, network::host};
+use crate::{BOUND, Process, ProcessSpec, llama_swarm, network::host};
 
 /// What kind of swarm.
 #[derive(Clone, Debug)]
@@ -83,7 +85,7 @@ impl Swarm {
         Ok(swarm)
     }
 
-    /// Starts a rendezvous, who gives files, and a gateway only.
+    /// Starts a rendezvous, who gives files, and a gateway only. What that fetches from who gives files it has then.
     ///
     /// # Errors
     /// When one does not come up.
@@ -98,6 +100,9 @@ impl Swarm {
             seeders.push(ground.start("seeder", share_args(&ground.spec, &entry)).await?);
         }
         let gateway = ground.start("gateway", gateway_args(&ground.spec, &entry)).await?;
+        if !seeders.is_empty() {
+            gateway.has_header().await?;
+        }
         Ok(Self { ground, rendezvous, seeders, workers: vec![], gateway })
     }
 
@@ -130,6 +135,32 @@ impl Swarm {
         let args = share_args(&self.ground.spec, &self.rendezvous.quic_address()?);
         self.seeders.push(self.ground.start(name, args).await?);
         Ok(())
+    }
+
+    /// One more node that gives files, this one.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn add_seeder_of(&mut self, name: &str, file: PathBuf) -> anyhow::Result<()> {
+        let spec = SwarmSpec { shared: vec![file], ..self.ground.spec.clone() };
+        let args = share_args(&spec, &self.rendezvous.quic_address()?);
+        self.seeders.push(self.ground.start(name, args).await?);
+        Ok(())
+    }
+
+    /// Runs `llama-swarm pull`, for the process of this name, to its end.
+    ///
+    /// # Errors
+    /// When it does not come to its end within the bound.
+    pub async fn pull(&self, name: &str, model: &str) -> anyhow::Result<Output> {
+        let (total, entry) = (self.ground.spec.total_shards, self.rendezvous.quic_address()?);
+        let args = format!("pull {model} --total-shards {total} --rendezvous {entry} --offline");
+        let mut command = Command::new(llama_swarm());
+        command.args(words(&args)).args(words(&self.ground.listen())).stdin(Stdio::null());
+        command.arg("--cache-dir").arg(self.cache(name)).arg("--secret-file").arg(self.secret());
+        command.arg("--identity").arg(self.ground.dir.path().join(format!("{name}.pull.key")));
+        let ended = timeout(BOUND, command.kill_on_drop(true).output()).await;
+        Ok(ended.context("the pull does not end")??)
     }
 
     /// One more gateway into the same swarm.
@@ -186,11 +217,15 @@ impl Ground {
         self.dir.path().join(format!("{name}.cache"))
     }
 
+    /// Where the next process listens for peers.
+    fn listen(&self) -> String {
+        let host = host(self.hosts.fetch_add(1, Ordering::Relaxed));
+        format!("--listen /ip4/{host}/udp/0/quic-v1 --listen /ip4/{host}/tcp/0")
+    }
+
     /// `args` without where it listens.
     async fn start(&self, name: &str, mut args: Vec<String>) -> anyhow::Result<Process> {
-        let host = host(self.hosts.fetch_add(1, Ordering::Relaxed));
-        let listen = format!("--listen /ip4/{host}/udp/0/quic-v1 --listen /ip4/{host}/tcp/0");
-        args.extend(words(&listen).chain(words("--grpc-listen 127.0.0.1:0 --secret-file")));
+        args.extend(words(&self.listen()).chain(words("--grpc-listen 127.0.0.1:0 --secret-file")));
         args.push(self.secret.display().to_string());
         // Who fetches finds nothing on this machine, and goes nowhere else.
         if args.iter().any(|arg| arg == "swarm:") {

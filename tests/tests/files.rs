@@ -118,7 +118,10 @@ async fn comes_to_its_model(
     verified_before: u64,
     answer: &str,
 ) -> anyhow::Result<()> {
-    swarm.gateway.sees("swarm ready", |status| status.swarm_ready).await?;
+    let fetches_no_more = |status: &wire::SwarmStatus| {
+        status.swarm_ready && status.shards[0].replicas.iter().all(|replica| replica.fetching.is_none())
+    };
+    swarm.gateway.sees("swarm ready, all fetched", fetches_no_more).await?;
     assert_eq!(chat(&swarm.gateway, "hello", 16).await?, answer);
     let verified = verified_before + counted(&swarm.workers[0], VERIFIED).await?;
     let wanted = model.wanted(1, ShardRange::one(ShardId(0)))?;
@@ -156,6 +159,13 @@ async fn a_fetch_goes_on_while_one_of_two_that_have_the_file_is_killed_again_and
     let model = SharedModel::of(file.path()).await?;
     let answer = model.says("hello", 16).await?;
     let mut swarm = slow_swarm(&model).await?;
+    let fetches = |status: &wire::SwarmStatus| {
+        let replica = status.shards[0].replicas.first();
+        replica
+            .and_then(|replica| replica.fetching)
+            .is_some_and(|told| told.peers > 0 && told.bytes_per_second > 0)
+    };
+    swarm.gateway.sees("from how many peers the worker fetches, and how fast", fetches).await?;
     let mut random = Random(2);
     for _ in 0..6 {
         for is_killed in [true, false] {
@@ -171,7 +181,9 @@ async fn a_fetch_goes_on_while_one_of_two_that_have_the_file_is_killed_again_and
         }
     }
     let log = swarm.workers[0].log();
-    ensure!(log.contains("LOADING "), "nobody is told how far it is:\n{log}");
+    let told = log.lines().filter(|line| line.contains("[STATUS]   Shard 0: ★ LOCAL  LOADING "));
+    let told = told.filter(|line| line.contains(" % · ") && line.contains(" MB/s"));
+    ensure!(told.count() > 0, "nobody is told how far it is:\n{log}");
     comes_to_its_model(swarm, &model, 0, &answer).await
 }
 

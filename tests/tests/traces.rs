@@ -14,8 +14,8 @@ use swarm_proto::wire::{
     GenerateRequest, generate_request::Input, inference_service_client::InferenceServiceClient,
 };
 use swarm_tests::{
-    BOUND, Process, Swarm, SwarmSpec, chat, counted, counts, needed, otelcol, python_script, python_with,
-    tiny_model,
+    BOUND, Process, SharedModel, Swarm, SwarmSpec, chat, counted, counts, needed, otelcol, python_script,
+    python_with, tiny_model,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -321,6 +321,44 @@ async fn a_lost_hop_is_an_event_of_the_generation_and_the_trace_goes_on() -> any
         assert_eq!(session["parent"], generation["id"], "{session:#}");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_fetches_of_a_model_is_a_span() -> anyhow::Result<()> {
+    let Some(mut receiver) = needed("traces at a receiver of others", Receiver::rotel().await)? else {
+        return Ok(());
+    };
+    let file = tiny_model(2)?;
+    let model = SharedModel::of(file.path()).await?;
+    let spec = SwarmSpec {
+        total_shards: 1,
+        environment: receiver.environment(),
+        ..SwarmSpec::fetching(file.path())
+    };
+    let mut swarm = Swarm::ready(spec).await?;
+    // The header by both, and the layers by the worker.
+    receiver.receives("three fetches", |spans| named(spans, "fetch").len() == 3).await?;
+    let attribute = |span: &Value, name: &str| span["attributes"][format!("llama_swarm.{name}")].clone();
+    let mut received = BTreeMap::<String, u64>::new();
+    for span in named(&receiver.spans, "fetch") {
+        has(
+            span,
+            &json!({
+                "llama_swarm.model": "tiny-llama", "llama_swarm.pieces_wrong": 0,
+                "llama_swarm.info_hash": model.metainfo.info_hash().to_string(),
+            }),
+        )?;
+        ensure!(span["kind"] == "internal" && span["status"] == "unset", "{span:#}");
+        ensure!(attribute(span, "seconds").as_f64().is_some_and(|seconds| seconds > 0.0), "{span:#}");
+        ensure!(attribute(span, "bytes_wanted").as_u64().is_some_and(|bytes| bytes > 0), "{span:#}");
+        ensure!(attribute(span, "peers").as_u64().is_some_and(|peers| (1..=2).contains(&peers)), "{span:#}");
+        let node = span["resource"]["service.instance.id"].to_string();
+        *received.entry(node).or_default() +=
+            attribute(span, "bytes_received").as_u64().context("a number")?;
+    }
+    let worker = received[&json!(swarm.workers[0].peer_id()).to_string()];
+    ensure!(worker >= model.metainfo.layout().total(), "the worker has got all: {received:?}");
+    swarm.gateway.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,9 +32,6 @@ pub enum FilesError {
     /// The node has left.
     #[error(transparent)]
     Net(#[from] NetError),
-    /// The server for peers failed.
-    #[error("gRPC server: {0}")]
-    Grpc(#[from] tonic::transport::Error),
     /// A thread for files ended early.
     #[error("internal: {0}")]
     Internal(String),

@@ -2,19 +2,23 @@
 //!
 //! A [`LocalModel`] is whole on this machine. A [`SwarmModel`] comes from other nodes: its header first, then the bytes
 //! that are asked for. Both are given to others by [`Sharing`]. How pieces travel is `torrent-exchange`'s business, how
-//! nodes find each other `swarm-net`'s, which bytes a node needs its own.
+//! nodes find each other `swarm-net`'s, which bytes a node needs its own. What is kept on this machine, of whatever
+//! source, is listed and removed here too ([`cached_models`]).
 
+mod cache;
+mod called;
 mod config;
-mod describing;
 mod error;
 mod held;
 mod local;
 mod peers;
 mod sharing;
 mod swarm_model;
+mod traced;
 
+pub use cache::{CachedModel, Source, cached_models};
+pub use called::{NameError, called};
 pub use config::SharingConfig;
-pub use describing::describe_until;
 pub use error::FilesError;
 pub use local::LocalModel;
 pub use sharing::{Shared, Sharing};

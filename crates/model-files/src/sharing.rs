@@ -14,9 +14,15 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 use torrent_exchange::{Fetchers, Metrics, Seeder, Shelf, Shelved, Wanted};
+use tracing::Instrument;
 
 use crate::{
-    FilesError, LocalModel, SharingConfig, SwarmModel, held::Holdings, peers::SwarmPeers, swarm_model::wanted,
+    FilesError, LocalModel, SharingConfig, SwarmModel,
+    cache::{folder_name, swarm_folder},
+    held::Holdings,
+    peers::SwarmPeers,
+    swarm_model::{Begun, wanted},
+    traced::Traced,
 };
 
 /// What changes is told as often.
@@ -79,10 +85,17 @@ impl Sharing {
         let net = &self.fetchers.peers.0;
         let (info_hash, name) = wanted(net, model).await?;
         tracing::info!(model = name, %info_hash, "the model comes from the swarm");
-        let folder = hub.cache_dir()?.join("swarm");
-        let fetcher = self.open(info_hash, &folder).await?;
-        self.holdings.add(&name, fetcher.store());
-        SwarmModel::begin(fetcher).await
+        let metrics = self.fetchers.metrics.clone();
+        let traced = Traced::begin(&name, info_hash, &metrics);
+        let header = async {
+            let fetcher = self.open(info_hash, &swarm_folder(hub)?).await?;
+            self.holdings.add(&name, fetcher.store());
+            SwarmModel::begin(Begun { fetcher, name: name.clone(), metrics }, &traced).await
+        };
+        let model = header.instrument(traced.span().clone()).await;
+        let progress = model.as_ref().map(|model| *model.progress().borrow()).unwrap_or_default();
+        traced.ended(&model, progress);
+        model
     }
 
     /// The first folder for it that no other process uses.
@@ -93,8 +106,7 @@ impl Sharing {
     ) -> Result<torrent_exchange::Fetcher, FilesError> {
         let mut copy = 0;
         loop {
-            let name = if copy == 0 { info_hash.to_string() } else { format!("{info_hash}.{copy}") };
-            let folder = below.join(name);
+            let folder = below.join(folder_name(info_hash, copy));
             let opened =
                 self.fetchers.open(Wanted { info_hash, folder: folder.clone(), metainfo: None }).await;
             match opened {

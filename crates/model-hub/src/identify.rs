@@ -34,7 +34,7 @@ pub async fn files_of(path: &Path) -> Result<Vec<PathBuf>, HubError> {
 pub async fn identify(path: &Path, config: &HubConfig) -> Result<Arc<Metainfo>, HubError> {
     let paths = files_of(path).await?;
     let is_small = bytes_of(&paths) < WORTH_KEEPING;
-    let folder = config.cache_dir().ok().filter(|_| !is_small).map(|dir| dir.join("torrents"));
+    let folder = config.cache_dir().ok().filter(|_| !is_small).map(|dir| folder_in(&dir));
     let Some(folder) = folder else {
         return blocking(move || Ok(made(&paths, |hashing| Metainfo::of_files(&paths, hashing))?)).await;
     };
@@ -46,6 +46,15 @@ pub async fn identify(path: &Path, config: &HubConfig) -> Result<Arc<Metainfo>, 
     // Where nothing can be kept, each process reads for itself.
     let _lock = FetchLock::take(&folder.join("lock"), "the torrent of a model").await.ok();
     blocking(move || Ok(made(&paths, |hashing| known.torrent_of(&paths, hashing))?)).await
+}
+
+/// What is known of files that were hashed before.
+pub(crate) fn known_torrents(config: &HubConfig) -> Result<Known, HubError> {
+    Ok(Known::new(folder_in(&config.cache_dir()?)))
+}
+
+fn folder_in(cache: &Path) -> PathBuf {
+    cache.join("torrents")
 }
 
 fn made(

@@ -5,6 +5,7 @@
 //! model a file is, its content says ([`identify`]). What is in a model beyond its header is left to others, and so are
 //! models that come from other nodes.
 
+mod cache;
 mod config;
 mod error;
 mod files;
@@ -18,6 +19,7 @@ mod pypi;
 
 use std::path::{Path, PathBuf};
 
+pub use cache::{CachedFile, cached_files};
 pub use config::{HubAccess, HubConfig, Token};
 pub use error::HubError;
 pub use hub::HubFile;

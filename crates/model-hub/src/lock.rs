@@ -25,6 +25,16 @@ pub(crate) struct FetchLock {
 }
 
 impl FetchLock {
+    /// The same without waiting: nobody fetches while what is there is removed.
+    pub(crate) fn at_once(path: &Path) -> Result<Self, HubError> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(HubError::Fetching { path: path.into() }),
+            Err(TryLockError::Error(source)) => Err(HubError::io(path)(source)),
+        }
+    }
+
     /// Waits until no other process fetches. The lock's file is made if need be, and never removed: who waits on a
     /// removed file would not see who locks its successor.
     pub(crate) async fn take(path: &Path, what: &str) -> Result<Self, HubError> {

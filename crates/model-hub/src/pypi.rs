@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use model_torrent::bytes_on_disk;
 use tempfile::TempDir;
 
 pub use package::Package;
@@ -70,6 +71,27 @@ pub(crate) async fn cached(package: &Package, config: &HubConfig) -> Result<Opti
         Err(error) => Err(error),
     })
     .await
+}
+
+/// The packages' files that are here, each with its path.
+pub(crate) fn kept(config: &HubConfig) -> Result<Vec<(Package, PathBuf)>, HubError> {
+    let mut found = vec![];
+    for entry in fs::read_dir(config.cache_dir()?).into_iter().flatten().flatten() {
+        let package = entry.file_name().to_str().and_then(Package::of_file_name);
+        found.extend(package.map(|package| (package, entry.path())));
+    }
+    found.sort_by(|a, b| a.1.cmp(&b.1));
+    Ok(found)
+}
+
+/// Removes a package's file. Says how many bytes of the disk that frees.
+pub(crate) fn remove(package: &Package, config: &HubConfig) -> Result<u64, HubError> {
+    let (dir, name) = (config.cache_dir()?, package.file_name());
+    let _lock = FetchLock::at_once(&dir.join(format!("{name}.lock")))?;
+    let path = dir.join(name);
+    let bytes = path.metadata().map_or(0, |state| bytes_on_disk(&state));
+    fs::remove_file(&path).map_err(HubError::io(path))?;
+    Ok(bytes)
 }
 
 /// Takes away what processes left that were killed while they fetched. What cannot be removed harms nobody.

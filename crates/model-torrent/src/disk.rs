@@ -1,6 +1,25 @@
-//! Reading and writing at a place in a file, without a position that two threads would share.
+//! Files as they lie on the disk: reading and writing at a place, without a position that two threads would share, and
+//! how much they take.
 
-use std::{fs::File, io};
+use std::{
+    fs::{File, Metadata},
+    io,
+};
+
+/// Bytes that a file takes on the disk: holes take none.
+#[cfg(unix)]
+#[must_use]
+pub fn bytes_on_disk(file: &Metadata) -> u64 {
+    // By POSIX the unit of st_blocks is the system's; all systems that Rust runs on have 512 bytes.
+    std::os::unix::fs::MetadataExt::blocks(file).saturating_mul(512)
+}
+
+/// Where holes are not told, as much as the file is long.
+#[cfg(not(unix))]
+#[must_use]
+pub fn bytes_on_disk(file: &Metadata) -> u64 {
+    file.len()
+}
 
 /// Reads all of `buffer` from `offset` on.
 #[cfg(unix)]

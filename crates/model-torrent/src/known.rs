@@ -52,6 +52,13 @@ impl Known {
         Ok(metainfo)
     }
 
+    /// Forgets what is known of these files, which are there still. That it cannot be forgotten harms nobody.
+    pub fn forget(&self, paths: &[PathBuf]) {
+        if let Ok((place, _)) = self.entry(paths) {
+            _ = fs::remove_file(place);
+        }
+    }
+
     /// Where the file about these files lies, and how it begins.
     fn entry(&self, paths: &[PathBuf]) -> Result<(PathBuf, Vec<u8>), TorrentError> {
         let mut subject = FORM.to_vec();

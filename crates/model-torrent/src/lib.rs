@@ -21,6 +21,7 @@ mod piece_set;
 mod sealed;
 mod store;
 
+pub use disk::bytes_on_disk;
 pub use dot_torrent::TORRENT_LIMIT;
 pub use error::TorrentError;
 pub use hash::{Hash, NotAHash};
@@ -31,4 +32,4 @@ pub use merkle::BLOCK;
 pub use metainfo::Metainfo;
 pub use picker::Picker;
 pub use piece_set::{PieceIndex, PieceSet};
-pub use store::Store;
+pub use store::{Kept, Store, is_used};

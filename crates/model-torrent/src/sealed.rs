@@ -33,11 +33,16 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The body of a file that is whole, about this subject, and no longer than `limit`.
 pub(crate) fn load(path: &Path, subject: &[u8], limit: usize) -> Option<Vec<u8>> {
-    let most = subject.len() + limit + SEAL;
+    load_about(path, subject, 0, limit)
+}
+
+/// The same, where `unknown` bytes of the subject are not known, which are its last.
+pub(crate) fn load_about(path: &Path, subject: &[u8], unknown: usize, limit: usize) -> Option<Vec<u8>> {
+    let most = subject.len() + unknown + limit + SEAL;
     let mut bytes = vec![];
     File::open(path).ok()?.take(most as u64 + 1).read_to_end(&mut bytes).ok()?;
     let (content, seal) = bytes.split_at_checked(bytes.len().checked_sub(SEAL)?)?;
-    let body = content.strip_prefix(subject)?;
+    let body = content.strip_prefix(subject)?.get(unknown..)?;
     let whole = bytes.len() <= most && seal == Hash::of(content).0;
     whole.then(|| body.to_vec())
 }

@@ -9,6 +9,7 @@
 //! each file, so it counts only for files that nobody has touched since. If anything about it is otherwise, all pieces
 //! are hashed again.
 
+mod kept;
 mod lock;
 mod record;
 
@@ -30,6 +31,9 @@ use crate::{
     piece_set::{PieceIndex, PieceSet},
     sealed,
 };
+
+pub use kept::Kept;
+pub use lock::is_used;
 
 use lock::Lock;
 use record::Record;
@@ -101,7 +105,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The files that a torrent was made of, where they lie. They are only read, and not hashed again.
+    /// The files that a torrent was made of, where they lie. They are only read, and not hashed again. As long as this
+    /// lives, they have a lock that others can share, as far as the disk has locks.
     ///
     /// # Errors
     /// When one cannot be read, or has another length than in the torrent, or they are not all parts of one model.
@@ -117,6 +122,7 @@ impl Store {
             if got != expected {
                 return Err(TorrentError::Length { path: path.into(), expected, got });
             }
+            lock::use_whole(&file);
             files.push(OpenFile { path: path.into(), file });
         }
         let here = RwLock::new(PieceSet::full(layout.pieces()));

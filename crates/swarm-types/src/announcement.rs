@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision, ShardId, id::MAX_TEXT,
+    Fetching, LayerRange, LayersError, ModelDigest, ModelId, NodeId, Precision, ShardId, id::MAX_TEXT,
     layers::MAX_SHARDS, visible::is_visible,
 };
 
@@ -87,6 +87,9 @@ pub struct Capabilities {
     /// or gateways if this is the last shard.
     #[serde(default)]
     pub round_trips_us: BTreeMap<NodeId, u32>,
+    /// While the shard's part of the model comes from other nodes: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetching: Option<Fetching>,
 }
 
 /// An announcement as JSON, where the model and the cut are told among the capabilities.
@@ -189,6 +192,9 @@ impl Announcement {
         if !(capabilities.tokens_per_second.is_finite() && capabilities.tokens_per_second >= 0.0) {
             return Err(AnnouncementError::OutOfRange("tokens_per_second"));
         }
+        if let Some(field) = capabilities.fetching.as_ref().and_then(Fetching::wrong_field) {
+            return Err(AnnouncementError::OutOfRange(field));
+        }
         if capabilities.round_trips_us.len() > MAX_ROUND_TRIPS {
             return Err(AnnouncementError::TooLong("round_trips_us"));
         }
@@ -249,6 +255,16 @@ mod tests {
     }
 
     #[test]
+    fn how_a_model_is_fetched_is_told_only_while_it_is() {
+        let mut fetching = announcement();
+        fetching.capabilities.fetching = Some(Fetching { peers: 3, bytes_per_second: 41_000_000 });
+        let json = String::from_utf8(fetching.to_json()).expect("UTF-8");
+        assert!(json.contains(r#""fetching":{"peers":3,"bytes_per_second":41000000}"#), "{json}");
+        assert_eq!(Announcement::from_json(json.as_bytes()), Ok(fetching));
+        assert!(!String::from_utf8(announcement().to_json()).expect("UTF-8").contains("fetching"));
+    }
+
+    #[test]
     fn an_older_workers_announcement_is_read() {
         let json = String::from_utf8(announcement().to_json()).expect("UTF-8");
         let older = json.replace("loaded_percent", "load_percent").replace(",\"round_trips_us\":{}", "");
@@ -269,6 +285,13 @@ mod tests {
         assert_eq!(
             refusal(|a| a.capabilities.loaded_percent = 101),
             AnnouncementError::OutOfRange("loaded_percent")
+        );
+        let fetching = Fetching { peers: 0, bytes_per_second: u64::MAX };
+        let mut impossible = announcement();
+        impossible.capabilities.fetching = Some(fetching);
+        assert_eq!(
+            Announcement::from_json(&impossible.to_json()),
+            Err(AnnouncementError::OutOfRange("fetching.bytes_per_second"))
         );
         let tokens_per_second = AnnouncementError::OutOfRange("tokens_per_second");
         assert_eq!(refusal(|a| a.capabilities.tokens_per_second = -1.0), tokens_per_second);

@@ -36,6 +36,7 @@ pub fn capabilities() -> Capabilities {
         loaded_percent: 100,
         active_sessions: 0,
         round_trips_us: BTreeMap::new(),
+        fetching: None,
     }
 }
 

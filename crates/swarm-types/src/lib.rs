@@ -7,6 +7,7 @@ mod admission;
 mod announcement;
 mod byte_size;
 mod cut;
+mod fetching;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 mod grammar;
@@ -28,6 +29,7 @@ pub use announcement::{
 };
 pub use byte_size::ByteSize;
 pub use cut::{Cut, CutCosts, ShardWeights};
+pub use fetching::Fetching;
 pub use grammar::{Grammar, GrammarTooLong, MAX_GRAMMAR_BYTES};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
 pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};

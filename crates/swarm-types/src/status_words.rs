@@ -1,11 +1,15 @@
 //! The words that a status is told with, in every node's log and by `llama-swarm status`. Operators and their tools
 //! know these lines to the letter.
 
-use crate::{ShardStatus, SwarmStatus};
+use std::fmt::Display;
+
+use crate::{Fetching, ShardStatus, SwarmStatus};
 
 /// Stands above the shards' lines.
 pub const SHARDS: &str = "[STATUS] Shard Online Status:";
 const DISCOVERED: &str = "[STATUS] Discovered Shards";
+/// The shard is the node's own.
+const LOCAL: &str = "★ LOCAL";
 
 /// How many shards somebody serves.
 #[must_use]
@@ -24,6 +28,22 @@ pub fn discovered_now(before: &SwarmStatus, now: &SwarmStatus) -> Option<String>
 #[must_use]
 pub fn shard(shard: &ShardStatus) -> String {
     format!("[STATUS]   Shard {}: {}", shard.shard_id, mark(shard))
+}
+
+/// How far a replica is that is not loaded yet; while its part of the model comes from other nodes, from how many and
+/// how fast.
+#[must_use]
+pub fn loading(percent: u8, fetching: Option<Fetching>) -> String {
+    match fetching {
+        Some(fetching) => format!("LOADING {percent} % · {fetching}"),
+        None => format!("LOADING {percent} %"),
+    }
+}
+
+/// The same of shards that the node itself serves.
+#[must_use]
+pub fn loading_here(shards: impl Display, percent: u8, fetching: Option<Fetching>) -> String {
+    format!("[STATUS]   Shard {shards}: {LOCAL}  {}", loading(percent, fetching))
 }
 
 /// Whether the pipeline is complete and the swarm ready.
@@ -57,7 +77,7 @@ fn yes_no(yes: bool) -> &'static str {
 
 fn mark(shard: &ShardStatus) -> &'static str {
     if shard.replicas.iter().any(|replica| replica.local) {
-        "★ LOCAL"
+        LOCAL
     } else if shard.online() {
         "✓ ONLINE"
     } else {

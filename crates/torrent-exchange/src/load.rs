@@ -1,6 +1,6 @@
 //! Fills a store: decides what to ask of whom, checks what comes, and goes on until nothing is missing.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use model_torrent::{Metainfo, Picker, PieceIndex, PieceSet, Store, TorrentError};
 use swarm_types::NodeId;
@@ -74,6 +74,7 @@ pub(crate) struct Load<P> {
     /// When something was under way last.
     busy: Instant,
     progress: watch::Sender<Progress>,
+    givers: HashSet<NodeId>,
     metrics: Metrics,
 }
 
@@ -113,6 +114,7 @@ impl<P: Peers> Load<P> {
             lookup_wait: LOOK_AGAIN,
             busy: Instant::now(),
             progress,
+            givers: HashSet::new(),
         }
     }
 
@@ -231,6 +233,9 @@ impl<P: Peers> Load<P> {
             Ok(()) => {
                 self.metrics.verified.inc();
                 self.links.book.gave(peer);
+                if self.givers.insert(peer.clone()) {
+                    self.progress.send_modify(|progress| progress.givers += 1);
+                }
                 self.arrived(piece);
             }
             Err(TorrentError::WrongBytes { .. }) => {
@@ -399,6 +404,7 @@ impl<P: Peers> Load<P> {
             bytes_here: bytes_wanted - bytes_missing,
             bytes_per_second,
             peers,
+            givers: self.givers.len(),
         };
         self.progress.send_if_modified(|before| std::mem::replace(before, now) != now);
     }

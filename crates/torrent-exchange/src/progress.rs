@@ -1,5 +1,7 @@
 //! How far a fetch is.
 
+use swarm_types::Fetching;
+
 /// Counted over all pieces that were asked for so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
@@ -15,4 +17,15 @@ pub struct Progress {
     pub bytes_per_second: u64,
     /// Peers that are talked to.
     pub peers: usize,
+    /// Peers that have given pieces so far.
+    pub givers: usize,
+}
+
+impl Progress {
+    /// What others are told of it.
+    #[must_use]
+    pub fn fetching(&self) -> Fetching {
+        let peers = u32::try_from(self.peers).unwrap_or(u32::MAX);
+        Fetching { peers, bytes_per_second: self.bytes_per_second }.bounded()
+    }
 }

@@ -13,7 +13,8 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// One as a worker sends it, one of an older worker, and one without its signature.
+/// One as a worker sends it, one of an older worker, one of a worker that fetches its model, and one without its
+/// signature.
 pub fn seeds() -> Vec<Vec<u8>> {
     let digest = "07".repeat(32);
     let now = format!(
@@ -27,6 +28,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     );
     let round_trips = r#","round_trips_us":{"12D3KooWGzBvZVkz":250}"#;
     let older = now.replace("loaded_percent", "load_percent").replace(round_trips, "");
+    let fetching = now.replace(round_trips, r#","fetching":{"peers":3,"bytes_per_second":41000000}"#);
     let signed = |object: &str| SignedText { object: object.into(), signature: [0xa5; 64] }.join();
-    vec![signed(&now), signed(&older), now.into_bytes()]
+    vec![signed(&now), signed(&older), signed(&fetching), now.into_bytes()]
 }

@@ -134,6 +134,7 @@ fn status(worker: String, digest: String) -> wire::SwarmStatus {
         model: Some(wire::ModelInfo { name: "tiny".into(), digest, precision: "exact".into() }),
         end_layer: 4,
         round_trips_us: [(worker.clone(), 250)].into(),
+        fetching: Some(wire::Fetching { peers: 3, bytes_per_second: 41_000_000 }),
         ..Default::default()
     };
     wire::SwarmStatus {

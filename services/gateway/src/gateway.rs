@@ -1,17 +1,9 @@
 //! The service: joins the swarm, opens its ports, answers, drains.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, future::pending, io, net::SocketAddr, path::Path, sync::Arc};
 
 use futures::FutureExt;
-use gguf::Header;
-use model_files::{FilesError, LocalModel, Shared, Sharing, SwarmModel, describe_until};
-use model_hub::ModelRef;
+use model_files::Sharing;
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
@@ -20,68 +12,28 @@ use swarm_process::{
     metrics::Registry,
     reread::Reread,
     status_service::{self, SwarmStatusService},
-    telemetry::{self, TelemetryError},
+    telemetry,
 };
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Cut, CutCosts, LayersError, ModelDigest, NodeId, SwarmStatus};
+use swarm_types::{Cut, ModelDigest, NodeId, SwarmStatus};
 use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
 
 use crate::{
     Config,
     clients::{ClientMetrics, Entry, Keys},
     completion::Completer,
+    error::GatewayError,
     generation::{GenerationMetrics, Generator},
-    http::Api,
+    http::Front,
     inference_service::{self, InferenceService},
+    model::{Found, Model, Source},
     ports::Ports,
     route::{Misfit, misfits},
     swarm::{Connect, GatewayModel, Swarm},
-    text::{ServedModel, TextError},
+    text::ServedModel,
 };
-
-/// A gateway that cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
-    /// The model's file cannot be had.
-    #[error(transparent)]
-    Files(#[from] FilesError),
-    /// The model's file cannot be used.
-    #[error("model {path}: {source}")]
-    Model {
-        /// Which file.
-        path: String,
-        /// What is wrong with it.
-        source: TextError,
-    },
-    /// The model cannot be cut into so many shards.
-    #[error("--total-shards or --shard-weights: {0}")]
-    Cut(#[from] LayersError),
-    /// The network does not start.
-    #[error(transparent)]
-    Net(#[from] NetError),
-    /// A port or file.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// A port is open beyond this machine, and nobody would be asked for a key.
-    #[error(
-        "{flag} {address}: whoever reaches this port would use the model, for no client needs a key: make keys \
-         (llama-swarm key new NAME --file FILE) and give --api-keys-file FILE, or let everybody in by --open-gateway"
-    )]
-    Open {
-        /// Which port.
-        flag: &'static str,
-        /// Where it would listen.
-        address: SocketAddr,
-    },
-    /// Logs or traces that cannot be had as they were asked for.
-    #[error(transparent)]
-    Telemetry(#[from] TelemetryError),
-    /// The server for peers failed.
-    #[error("gRPC server: {0}")]
-    Grpc(#[from] tonic::transport::Error),
-}
 
 /// Runs a gateway until `shutdown`, with logs and traces: what its process does between flags and exit code.
 ///
@@ -98,26 +50,20 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()> + Send) ->
 /// A gateway whose ports are open.
 pub struct Gateway {
     config: Config,
-    model: Arc<ServedModel>,
-    cut: Arc<Cut>,
     net: SwarmNet,
     peers: PeerListener,
     ports: Ports,
     registry: Registry,
-    /// The model's file is given to others, whole or what is here of it.
-    sharing: (Sharing, Source),
+    sharing: Sharing,
+    /// Nothing while its header is to come from other nodes.
+    model: Option<Model>,
     /// What is to be read again when it changes.
     keys: Option<(Keys, Reread<Vec<Entry>>)>,
 }
 
-/// Where the model's bytes are. It is given to others for as long as this lives.
-enum Source {
-    Local { _shared: Shared },
-    Swarm { _model: SwarmModel },
-}
-
 impl Gateway {
-    /// Finds the model, opens the ports, joins the swarm.
+    /// Finds the model, opens the ports, joins the swarm. A model that comes from other nodes is found once the gateway
+    /// runs.
     ///
     /// # Errors
     /// Says what is missing and how to give it.
@@ -129,21 +75,12 @@ impl Gateway {
             Some(file) => Some(Keys::open(file, metrics).await?),
             None => None,
         };
-        let local = match LocalModel::find(&config.model, &config.hub).await? {
-            Some(local) => Some((load(local.path().to_owned(), local.digest(), &config).await?, local)),
-            None => None,
-        };
+        let found = Found::of(&config).await?;
         let ports = Ports::bind(&config, keys.as_ref().map(|(keys, _)| keys.clone())).await?;
         let identity = config.net.load_identity("gateway")?;
-        let (net, mut peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
+        let (net, peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
         let sharing = Sharing::start(&net, &config.sharing)?;
-        let ((model, cut), source) = match local {
-            Some((loaded, local)) => {
-                let shared = sharing.share(loaded.0.id(), &local)?;
-                (loaded, Source::Local { _shared: shared })
-            }
-            None => fetch_model(&config, &net, &mut peers, &sharing).await?,
-        };
+        let model = found.map(|found| found.share(&sharing)).transpose()?;
         config.address_file.tell(|| Addresses {
             peer_id: net.id().clone(),
             addresses: net.addresses(),
@@ -152,11 +89,10 @@ impl Gateway {
             metrics: ports.metrics_addr(),
         })?;
         tracing::info!(
-            peer = %net.id(), http = %ports.http_addr(), grpc = %ports.grpc_addr(), model = model.id(),
+            peer = %net.id(), http = %ports.http_addr(), grpc = %ports.grpc_addr(), model = %config.model,
             "gateway started"
         );
-        let sharing = (sharing, source);
-        Ok(Self { config, model, cut, net, peers, ports, registry, sharing, keys })
+        Ok(Self { config, net, peers, ports, registry, sharing, model, keys })
     }
 
     /// The node's peer id.
@@ -177,45 +113,35 @@ impl Gateway {
         self.ports.http_addr()
     }
 
-    /// Answers until `shutdown`; then takes nothing more in, lets what runs finish, and leaves the swarm.
+    /// Answers until `shutdown`; then takes nothing more in, lets what runs finish, and leaves the swarm. Before the
+    /// model's header is here, requests are told so.
     ///
     /// # Errors
-    /// When a server fails.
+    /// When a server fails, or the model cannot be had.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
-        let Self { config, model, cut, net, peers, ports, registry, sharing: (sharing, _source), keys } =
-            self;
+        let Self { config, net, peers, ports, registry, sharing, model, keys } = self;
         registry.register(|registry| {
             net.metrics(registry);
             sharing.metrics(registry);
         });
         registry.show_swarm(net.status());
-        let digest = model.digest();
-        let generator = Generator::new(
-            swarm(&net, &model, cut.clone()),
-            config.generations.clone(),
-            GenerationMetrics::new(&registry, model.id()),
-        );
-        let completer = Completer::new(model, Arc::new(generator.clone()));
-        let completer = completer.with_strict_context(config.api.strict_context);
-        let api = Api::new(completer.clone(), generator.clone(), &registry, &config.generations, &config.api);
-        let status = SwarmStatusService::server(net.status());
-        let inference = InferenceService::server(completer, generator.clone(), config.api.allow_any_model);
+        let (health, front) = (ports.health(), ports.front(&registry));
+        health.set(status_service::NAME, true).await;
+        health.set(inference_service::NAME, false).await;
+        let inference = InferenceService::default();
+        let work = Work { config, net, sharing, registry, front, inference, health };
+        let mut answering = model.map(|model| work.answer_by(model));
 
         let stop = CancellationToken::new();
         let _stop_when_dropped = stop.clone().drop_guard();
         let (mut servers, mut tasks) = (JoinSet::new(), JoinSet::new());
-        let health = ports.health();
-        health.set(status_service::NAME, true).await;
-        tasks.spawn(tell_health(health, generator.clone()).map(Ok));
-        tasks.spawn(tell_misfits(net.status(), digest, cut).map(Ok));
         if let Some((keys, reread)) = keys {
             tasks.spawn(reread.follow(move |entries| keys.take(entries)).map(Ok));
         }
-        let services = |routes: Routes| routes.add_service(status).add_service(inference);
-        for server in ports.serve(api, services, &registry, &stop) {
+        for server in ports.serve(&work.front, work.services(), &work.registry, &stop) {
             servers.spawn(server.map(Ok));
         }
-        let peers = peer_server().add_service(net.peer_service()).serve_with_incoming(peers);
+        let peers = peer_server().add_service(work.net.peer_service()).serve_with_incoming(peers);
         // Streams of peers come for as long as the network's thread lives.
         tasks.spawn(async move {
             peers.await?;
@@ -225,18 +151,78 @@ impl Gateway {
         let ended = tokio::select! {
             ended = first_end(&mut servers) => ended,
             ended = first_end(&mut tasks) => ended,
+            ended = work.answer(&mut answering) => ended,
             () = shutdown => {
-                generator.drain(config.drain_timeout).await;
+                if let Some(answering) = &answering {
+                    answering.generator.drain(work.config.drain_timeout).await;
+                }
                 Ok(())
             }
         };
         stop.cancel();
-        net.leave().await;
+        work.net.leave().await;
         // The servers end by themselves within their grace; the others are ended here.
         while servers.join_next().await.is_some() {}
-        drop(net);
+        drop((answering, work));
         tasks.shutdown().await;
         ended
+    }
+}
+
+/// What a gateway answers with.
+struct Work {
+    config: Config,
+    net: SwarmNet,
+    sharing: Sharing,
+    registry: Registry,
+    front: Front,
+    inference: InferenceService,
+    health: Health,
+}
+
+/// What is there once the model's header is.
+struct Answering {
+    generator: Generator,
+    /// The model's file is given to others.
+    _source: Source,
+    _telling: [AbortOnDropHandle<()>; 2],
+}
+
+impl Work {
+    /// Gets the model if it is not there yet, and answers by it from then on.
+    async fn answer(&self, answering: &mut Option<Answering>) -> Result<(), GatewayError> {
+        if answering.is_none() {
+            let model = Model::fetch(&self.config, &self.sharing).await?;
+            tracing::info!(model = model.served.id(), "the model's header is here");
+            *answering = Some(self.answer_by(model));
+        }
+        pending().await
+    }
+
+    fn answer_by(&self, Model { served, cut, source }: Model) -> Answering {
+        let Self { config, net, registry, front, inference, health, .. } = self;
+        let digest = served.digest();
+        let generator = Generator::new(
+            swarm(net, &served, cut.clone()),
+            config.generations.clone(),
+            GenerationMetrics::new(registry, served.id()),
+        );
+        let completer = Completer::new(served, Arc::new(generator.clone()));
+        let completer = completer.with_strict_context(config.api.strict_context);
+        front.answer_by(completer.clone(), generator.clone(), &config.generations, &config.api);
+        inference.answer_by(completer, generator.clone(), config.api.allow_any_model);
+        let telling = [
+            tokio::spawn(tell_health(health.clone(), generator.clone())),
+            tokio::spawn(tell_misfits(net.status(), digest, cut)),
+        ];
+        Answering { generator, _source: source, _telling: telling.map(AbortOnDropHandle::new) }
+    }
+
+    /// On the gRPC port.
+    fn services(&self) -> impl FnOnce(Routes) -> Routes + use<> {
+        let (status, inference) =
+            (SwarmStatusService::server(self.net.status()), self.inference.clone().server());
+        |routes| routes.add_service(status).add_service(inference)
     }
 }
 
@@ -266,39 +252,6 @@ fn check_open(config: &Config) -> Result<(), GatewayError> {
         );
     }
     Ok(())
-}
-
-/// Waits for the model that other nodes hold, and takes its header. Meanwhile peers can ask what this node is.
-async fn fetch_model(
-    config: &Config,
-    net: &SwarmNet,
-    peers: &mut PeerListener,
-    sharing: &Sharing,
-) -> Result<(Loaded, Source), GatewayError> {
-    let asked = match &config.model {
-        ModelRef::Swarm(asked) => *asked,
-        _ => None,
-    };
-    let model = describe_until(net, peers, sharing.fetch(asked, &config.hub)).await?;
-    let loaded = load(model.path().to_owned(), model.digest(), config).await?;
-    Ok((loaded, Source::Swarm { _model: model }))
-}
-
-/// The model as far as text goes, and how it is cut.
-type Loaded = (Arc<ServedModel>, Arc<Cut>);
-
-async fn load(path: PathBuf, digest: ModelDigest, config: &Config) -> Result<Loaded, GatewayError> {
-    let shown = path.display().to_string();
-    let read = move || {
-        let (model, header) = (ServedModel::load(&path, digest)?, Header::read_without_arrays(&path)?);
-        let parts = header.parts()?;
-        Ok::<_, TextError>((model, parts.layer_bytes(), parts.head_bytes()))
-    };
-    let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
-    let (model, layers, head) = read.map_err(|source| GatewayError::Model { path: shown, source })?;
-    let costs = CutCosts { layers: &layers, head };
-    let cut = Cut::new(costs, config.net.total_shards, config.shard_weights.as_ref())?;
-    Ok((Arc::new(model.named(config.api.served_model_name.clone())), Arc::new(cut)))
 }
 
 fn swarm(net: &SwarmNet, model: &ServedModel, cut: Arc<Cut>) -> Swarm {

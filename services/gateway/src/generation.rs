@@ -18,6 +18,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use api::NO_MODEL;
 pub use api::{
     FinishReason, Generate, GeneratedToken, GenerationError, GenerationEvent, GenerationRequest,
     GenerationStream, Operation,

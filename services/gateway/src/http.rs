@@ -15,6 +15,7 @@ mod dialect;
 mod embeddings;
 mod error;
 mod fields;
+mod front;
 mod functions;
 mod grammar;
 mod ignored;
@@ -52,41 +53,30 @@ use axum::{
 pub use api::Api;
 pub use config::ApiConfig;
 pub(crate) use error::ApiError;
+pub(crate) use front::Front;
 
 use fields::Fields;
 use kept::Kept;
 use routes::Routes;
 
-use crate::{
-    access::Access,
-    clients::{Origin, Principal},
-};
+use crate::clients::Principal;
 
 /// Holds the longest prompt that any context takes, as JSON.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
 impl Api {
-    /// All paths, with those of `others`, for whoever `access` lets in; web pages of `origins` may ask as well.
-    pub(crate) fn routes(&self, others: Router, access: &Access, origins: &[Origin]) -> Router {
+    /// All paths, with nothing in front of them.
+    fn routes(&self) -> Router {
         let asked = asked().map(|routes| {
             let routes = routes.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
             routes.layer(middleware::from_fn_with_state(self.clone(), limit))
         });
-        let routes = asked
+        asked
             .merge(shown())
             .router()
             .fallback(error::unknown_path)
             .method_not_allowed_fallback(error::wrong_method)
             .with_state(self.clone())
-            .merge(others);
-        let routes = access.guard(routes);
-        // What a page of others asks before it asks is answered without a key, as browsers want it.
-        let routes = match cors::layer(origins) {
-            Some(cors) => routes.layer(cors),
-            None => routes,
-        };
-        let routes = routes.layer(middleware::from_fn(error::in_dialect));
-        paths::forgiving(routes.layer(middleware::from_fn_with_state(self.clone(), requests::identify)))
     }
 }
 

@@ -1,6 +1,9 @@
 //! `InferenceService`: text in, text out, over gRPC.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+};
 
 use futures::{Stream, StreamExt};
 use swarm_process::trace;
@@ -28,9 +31,12 @@ pub const NAME: &str = "swarm.v1.InferenceService";
 /// Holds the longest prompt that any context takes.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
-/// Answers from the swarm. Cheap to clone.
-#[derive(Clone)]
-pub struct InferenceService {
+/// Answers from the swarm, once there is a model to answer with; refuses all calls before. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct InferenceService(Arc<OnceLock<Served>>);
+
+/// What it answers with.
+struct Served {
     completer: Completer,
     generator: Generator,
     /// Whatever model is asked for, the served one answers.
@@ -38,17 +44,23 @@ pub struct InferenceService {
 }
 
 impl InferenceService {
-    /// The service, ready to be added to a server.
-    #[must_use]
-    pub fn server(
-        completer: Completer,
-        generator: Generator,
-        any_model: bool,
-    ) -> InferenceServiceServer<Self> {
-        InferenceServiceServer::new(Self { completer, generator, any_model })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    /// From now on it answers by these. It is said once.
+    pub fn answer_by(&self, completer: Completer, generator: Generator, any_model: bool) {
+        let _ = self.0.set(Served { completer, generator, any_model });
     }
 
+    /// The service, ready to be added to a server.
+    #[must_use]
+    pub fn server(self) -> InferenceServiceServer<Self> {
+        InferenceServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn served(&self) -> Result<&Served, Status> {
+        self.0.get().ok_or_else(|| status(GenerationError::no_model()))
+    }
+}
+
+impl Served {
     async fn request(
         &self,
         wire: wire::GenerateRequest,
@@ -202,11 +214,12 @@ impl Service for InferenceService {
         let started = async {
             let principal = principal(&request)?;
             let in_hand = principal.begin()?;
-            let request = self.request(request.into_inner(), principal.clone()).await?;
-            self.completer.check(&request).map_err(status)?;
+            let served = self.served()?;
+            let request = served.request(request.into_inner(), principal.clone()).await?;
+            served.completer.check(&request).map_err(status)?;
             let tokens = request.prompt.len() as u64;
             principal.draw(tokens)?;
-            let events = self.completer.start(request).await;
+            let events = served.completer.start(request).await;
             let events = events.inspect_err(|_| principal.give_back(tokens)).map_err(status)?;
             Ok::<_, Status>((u32::try_from(tokens).unwrap_or(u32::MAX), events, in_hand))
         };
@@ -238,7 +251,8 @@ impl Service for InferenceService {
         &self,
         request: Request<wire::ListModelsRequest>,
     ) -> Result<Response<wire::ListModelsResponse>, Status> {
-        let model = self.completer.model();
+        let served = self.served()?;
+        let model = served.completer.model();
         if principal(&request)?.may_use(model.names()).is_err() {
             return Ok(Response::new(wire::ListModelsResponse::default()));
         }
@@ -246,7 +260,7 @@ impl Service for InferenceService {
             id: model.id().into(),
             digest: model.digest().to_string(),
             context_length: model.context_length(),
-            ready: self.generator.readiness().is_ok(),
+            ready: served.generator.readiness().is_ok(),
         };
         Ok(Response::new(wire::ListModelsResponse { models: vec![model] }))
     }

@@ -9,14 +9,17 @@ pub mod chat;
 pub mod clients;
 pub mod completion;
 mod config;
+mod error;
 mod gateway;
 pub mod generation;
 pub mod http;
 pub mod inference_service;
+mod model;
 mod ports;
 pub mod route;
 pub mod swarm;
 pub mod text;
 
 pub use config::Config;
-pub use gateway::{Gateway, GatewayError, serve};
+pub use error::GatewayError;
+pub use gateway::{Gateway, serve};

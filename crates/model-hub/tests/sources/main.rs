@@ -1,6 +1,8 @@
 //! Models from packages and hubs, with what can go wrong on the way. Pip is a script, the hub is on loopback.
 
 mod hub;
+#[cfg(unix)]
+mod kept;
 mod packages;
 
 use std::fs;

@@ -27,6 +27,13 @@ impl Record {
         PieceSet::from_bytes(&bytes, pieces)
     }
 
+    /// What was here when the record was written, whatever became of the files since.
+    pub(super) fn told(&self, files: usize, pieces: u32) -> Option<PieceSet> {
+        let bytes =
+            sealed::load_about(&self.path, &self.subject(&[]), files * 24, pieces.div_ceil(8) as usize)?;
+        PieceSet::from_bytes(&bytes, pieces)
+    }
+
     pub(super) fn save(&self, stamps: &[[u8; 24]], here: &PieceSet) -> Result<(), TorrentError> {
         let saved = sealed::save(&self.path, &self.subject(stamps), here.as_bytes());
         saved.map_err(TorrentError::writing(&self.path, here.as_bytes().len() as u64))

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model_torrent::{Hashing, Metainfo, PieceIndex, Store, TORRENT_LIMIT, TorrentError};
+use model_torrent::{Hashing, Metainfo, PieceIndex, Store, TORRENT_LIMIT, TorrentError, is_used};
 
 use crate::{KIB, PIECE, files, hashing, noise, numbers, torrent};
 
@@ -35,7 +35,7 @@ fn pieces_come_in_any_order_and_are_served_from_then_on() {
     let folder = tempfile::tempdir().unwrap();
     let (metainfo, pieces) = torrent(&[600 * KIB + 1, 40 * KIB]);
     let store = Store::open(folder.path(), metainfo.clone(), &hashing()).unwrap();
-    assert_eq!(here(&store), []);
+    assert!(here(&store).is_empty());
     let length = fs::metadata(store.paths().next().unwrap()).unwrap();
     assert_eq!(length.len(), 600 * KIB as u64 + 1);
     assert!(length.blocks() * 512 < length.len(), "nothing is there yet");
@@ -227,4 +227,53 @@ fn only_its_own_bytes_are_a_piece() {
         assert!(matches!(metainfo.verify_piece(PieceIndex(1), wrong), Err(TorrentError::WrongBytes { .. })));
     }
     assert!(matches!(metainfo.verify_piece(PieceIndex(2), &[]), Err(TorrentError::OutOfBounds(_))));
+}
+
+#[test]
+fn a_folder_tells_what_it_keeps_and_is_removed_when_nobody_uses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("torrent");
+    let (metainfo, pieces) = torrent(&[600 * KIB, 40 * KIB]);
+    let store = Store::open(&folder, metainfo.clone(), &hashing()).unwrap();
+    for piece in [0, 3] {
+        store.write(PieceIndex(piece), &pieces[piece as usize]).unwrap();
+    }
+    store.sync().unwrap();
+    let kept = Store::look(&folder).expect("a folder of a store");
+    assert_eq!((kept.pieces, kept.in_use, kept.metainfo), (2, true, (*metainfo).clone()));
+    assert!((296 * KIB as u64..600 * KIB as u64).contains(&kept.bytes_on_disk), "{}", kept.bytes_on_disk);
+    assert!(kept.used.is_some());
+    assert!(matches!(Store::remove(&folder), Err(TorrentError::Busy { .. })));
+    drop(store);
+    // As after the end of a process that wrote more than it recorded.
+    File::options()
+        .write(true)
+        .open(folder.join(metainfo.layout().path(0)))
+        .unwrap()
+        .write_at(&[1], 7)
+        .unwrap();
+    let kept = Store::look(&folder).expect("a folder of a store");
+    assert_eq!((kept.pieces, kept.in_use), (2, false));
+    assert!(Store::remove(&folder).unwrap() >= kept.bytes_on_disk - 4096);
+    assert!(!folder.exists() && Store::look(&folder).is_none());
+}
+
+#[test]
+fn a_file_in_a_folder_that_is_used_as_a_whole_one_stays_and_so_does_what_is_not_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("torrent");
+    let (metainfo, pieces) = torrent(&[300 * KIB]);
+    let store = Store::open(&folder, metainfo.clone(), &hashing()).unwrap();
+    (0..).zip(&pieces).for_each(|(piece, bytes)| store.write(PieceIndex(piece), bytes).unwrap());
+    drop(store);
+    fs::write(folder.join("notes.txt"), "mine").unwrap();
+    let path = folder.join("model.gguf");
+    let whole = Store::whole(metainfo, std::slice::from_ref(&path)).unwrap();
+    assert!(Store::look(&folder).unwrap().in_use && is_used(&path));
+    assert!(matches!(Store::remove(&folder), Err(TorrentError::Busy { path: used }) if used == path));
+    drop(whole);
+    assert!(!is_used(&path));
+    Store::remove(&folder).unwrap();
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes.txt"]);
 }

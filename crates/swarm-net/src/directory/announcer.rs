@@ -34,6 +34,7 @@ impl ShardOffer {
             loaded_percent: 0,
             active_sessions: 0,
             round_trips_us: BTreeMap::new(),
+            fetching: None,
             ..self.capabilities.clone()
         };
         Self { capabilities, ..self.clone() }

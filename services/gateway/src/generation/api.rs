@@ -121,6 +121,9 @@ impl FinishReason {
 /// generation and frees its session on every hop.
 pub type GenerationStream = Pin<Box<dyn Stream<Item = Result<GenerationEvent, GenerationError>> + Send>>;
 
+/// What a gateway waits for whose model comes from other nodes.
+pub(crate) const NO_MODEL: &str = "the model's header is still on its way from the swarm";
+
 /// Why a generation is refused or broken off.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GenerationError {
@@ -194,6 +197,12 @@ impl GenerationError {
     /// A part of the request that cannot be, and what is wrong with it.
     pub fn invalid(field: &str, what: impl Display) -> Self {
         Self::Invalid { field: field.into(), message: format!("{field}: {what}") }
+    }
+
+    /// The model is to come from other nodes, and its header is not here yet.
+    #[must_use]
+    pub fn no_model() -> Self {
+        Self::NotReady { reason: NO_MODEL.into() }
     }
 
     /// The cause by name: the label of the counters.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use swarm_process::{
     bodies::Bodies,
-    metrics::Registry,
     shares::{self, Terms},
 };
 
@@ -30,7 +29,6 @@ pub struct Api {
     pub(super) completer: Completer,
     pub(super) chatter: Chatter,
     pub(super) generator: Generator,
-    pub(super) metrics: HttpMetrics,
     pub(super) unknown_fields: UnknownFields,
     /// Whatever model is asked for, the served one answers.
     pub(super) any_model: bool,
@@ -38,44 +36,33 @@ pub struct Api {
     pub(super) requests: Shares,
     pub(super) bodies: Bodies,
     pub(super) watchers: shares::Shares,
-    /// For the trace only.
-    pub(super) scheme: &'static str,
 }
 
 impl Api {
-    /// Completes by `completer`; shows the swarm and the readiness of `generator`. Counts in `registry`.
-    #[must_use]
-    pub fn new(
+    /// Completes by `completer`; shows the swarm and the readiness of `generator`.
+    pub(super) fn new(
         completer: Completer,
         generator: Generator,
-        registry: &Registry,
+        metrics: HttpMetrics,
         config: &GenerationConfig,
         tolerance: &ApiConfig,
     ) -> Self {
         let requests = config.max_generations as usize + config.max_queued as usize + SPARE_REQUESTS;
         let watchers = Terms { amount: WATCHERS, waiting: WATCHERS, spared: WATCHES_FOR, at_once: true };
-        let metrics = HttpMetrics::new(registry);
         Self {
             chatter: Chatter::new(completer.clone()).with_tool_format(tolerance.tool_format),
             completer,
             generator,
-            unknown_fields: UnknownFields::new(tolerance.strict_fields, metrics.clone()),
+            unknown_fields: UnknownFields::new(tolerance.strict_fields, metrics),
             any_model: tolerance.allow_any_model,
-            metrics,
             requests: Shares::new(requests),
             bodies: Bodies::default(),
             watchers: shares::Shares::new(watchers),
-            scheme: "http",
         }
     }
 
     /// Whether the model is to be had by this name.
     pub(super) fn serves(&self, name: &str) -> bool {
         self.any_model || self.completer.model().is_called(name)
-    }
-
-    /// The same over `http` or `https`.
-    pub(crate) fn over(self, scheme: &'static str) -> Self {
-        Self { scheme, ..self }
     }
 }

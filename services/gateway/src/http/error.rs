@@ -275,6 +275,11 @@ pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
     response.map(|_| Body::from(error.body_in(dialect).to_string()))
 }
 
+/// Whatever is asked before the model's header is here.
+pub(super) async fn no_model() -> ApiError {
+    GenerationError::no_model().into()
+}
+
 pub(super) async fn unknown_path(uri: Uri) -> ApiError {
     let message = format!("there is no {}: GET /openapi.json tells what there is", uri.path());
     ApiError::new(StatusCode::NOT_FOUND, INVALID, message).with_code("unknown_url")

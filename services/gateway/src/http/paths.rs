@@ -16,10 +16,10 @@ use tower::{ServiceExt, service_fn};
 const WITHOUT_VERSION: [&str; 6] =
     ["/chat/completions", "/completions", "/embeddings", "/messages", "/models", "/responses"];
 
-/// The same, for paths as clients write them.
-pub(super) fn forgiving(routes: Router) -> Router {
+/// The routes that there are at the time, for paths as clients write them.
+pub(super) fn forgiving(routes: impl Fn() -> Router + Clone + Send + Sync + 'static) -> Router {
     let service = service_fn(move |mut request: Request| {
-        let routes = routes.clone();
+        let routes = routes();
         async move {
             if let Some(uri) = meant(request.uri()) {
                 *request.uri_mut() = uri;

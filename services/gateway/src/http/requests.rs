@@ -18,7 +18,7 @@ use tonic::metadata::MetadataMap;
 use tracing::{Instrument, Span, field::Empty, info_span};
 use uuid::Uuid;
 
-use super::Api;
+use super::metrics::HttpMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids are replaced: they go into logs and traces.
@@ -27,15 +27,23 @@ const MAX_ID: usize = 128;
 /// Paths that machines ask every few seconds; as traces they would only bury the others.
 const NOT_TRACED: [&str; 4] = ["/metrics", "/healthz", "/readyz", "/health"];
 
+/// What is told of each request.
+#[derive(Clone)]
+pub(super) struct Identify {
+    pub(super) metrics: HttpMetrics,
+    /// For the trace only.
+    pub(super) scheme: &'static str,
+}
+
 /// Takes the client's `x-request-id` or makes one, returns it, and puts the request into the client's trace.
-pub(super) async fn identify(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn identify(State(told): State<Identify>, request: Request, next: Next) -> Response {
     let id = id(&request);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     let span = if NOT_TRACED.contains(&route) {
         Span::none()
     } else {
-        request_span(&request, route, &id, api.scheme)
+        request_span(&request, route, &id, told.scheme)
     };
     trace::follow(&MetadataMap::from_headers(request.headers().clone()), &span);
     let mut response = next.run(request).instrument(span.clone()).await;
@@ -44,7 +52,7 @@ pub(super) async fn identify(State(api): State<Api>, request: Request, next: Nex
     if code.is_server_error() {
         span.record("otel.status_code", "ERROR").record("error.type", code.as_str());
     }
-    api.metrics.answered(route, code.as_u16());
+    told.metrics.answered(route, code.as_u16());
     response.headers_mut().insert(REQUEST_ID, id);
     response.map(|body| Body::new(InSpan { body, span }))
 }

@@ -13,6 +13,7 @@ use swarm_process::listener::client_of;
 use tokio_stream::wrappers::WatchStream;
 
 use super::{Api, busy::BusyMeter, error::ApiError, sse};
+use crate::generation::NO_MODEL;
 
 /// The swarm as this node sees it; to a client that accepts `text/event-stream`, again on every change, and each second
 /// how busy this gateway is.
@@ -61,13 +62,20 @@ pub(super) async fn healthy() -> &'static str {
     "ok\n"
 }
 
+/// No generation can start before the model is here.
+pub(super) async fn waiting() -> Response {
+    not_ready(&format!("waiting for the model: {NO_MODEL}"))
+}
+
 /// A generation could start now, or why not.
 pub(super) async fn ready(State(api): State<Api>) -> Response {
     match api.generator.readiness() {
         Ok(()) => Json(json!({"ready": true})).into_response(),
-        Err(reason) => {
-            let body = Json(json!({"ready": false, "reason": reason}));
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
-        }
+        Err(reason) => not_ready(&reason),
     }
+}
+
+fn not_ready(reason: &str) -> Response {
+    let body = Json(json!({"ready": false, "reason": reason}));
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
 }

@@ -1,8 +1,8 @@
 //! What each shard of a swarm lacks. Pure: judges a status.
 
 use swarm_types::{
-    Admission, Cut, ModelDigest, ModelId, Replica, ReplicaState, ShardId, ShardRange, ShardStatus,
-    ShardWeights, SwarmStatus,
+    Admission, Capabilities, Cut, ModelDigest, ModelId, Replica, ReplicaState, ShardId, ShardRange,
+    ShardStatus, ShardWeights, SwarmStatus,
 };
 
 use super::finding::Finding;
@@ -106,8 +106,9 @@ fn lacking(
 ) -> Option<Finding> {
     let (id, command) = (shard.shard_id, command.for_shard(shard.shard_id, model));
     if let Some(replica) = loading {
-        let what =
-            format!("shard {id} is loading on {}: {} %", replica.worker, replica.capabilities.loaded_percent);
+        let Capabilities { loaded_percent, fetching, .. } = &replica.capabilities;
+        let fetching = fetching.map(|fetching| format!(" · {fetching}")).unwrap_or_default();
+        let what = format!("shard {id} is loading on {}: {loaded_percent} %{fetching}", replica.worker);
         return Some(Finding::warning(what, "wait; if it does not move, see that worker's log"));
     }
     let offline = shard.replicas.iter().find(|replica| replica.state == ReplicaState::Offline);
@@ -145,7 +146,7 @@ fn describe(model: &ModelId) -> String {
 #[cfg(test)]
 mod tests {
     use swarm_types::{
-        Capabilities, Precision,
+        Precision,
         fixture::{capabilities, model, replica, status},
     };
 

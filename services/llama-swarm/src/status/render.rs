@@ -35,10 +35,14 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
     lines
 }
 
-/// A shard without its sessions: they come and go with every request, which is no news.
+/// A shard without its sessions, which come and go with every request, and without how fast it is fetched, which is
+/// another each second: neither is news.
 fn idle(shard: &ShardStatus) -> ShardStatus {
     let mut shard = shard.clone();
-    shard.replicas.iter_mut().for_each(|replica| replica.capabilities.active_sessions = 0);
+    for replica in &mut shard.replicas {
+        replica.capabilities.active_sessions = 0;
+        replica.capabilities.fetching.iter_mut().for_each(|fetching| fetching.bytes_per_second = 0);
+    }
     shard
 }
 
@@ -58,7 +62,7 @@ fn shard(shard: &ShardStatus) -> Vec<String> {
 fn replica(replica: &Replica) -> String {
     let can = &replica.capabilities;
     let state = match replica.state {
-        ReplicaState::Loading => format!("LOADING {} %", can.loaded_percent),
+        ReplicaState::Loading => words::loading(can.loaded_percent, can.fetching),
         ReplicaState::Loaded => "LOADED".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
@@ -81,7 +85,7 @@ fn replica(replica: &Replica) -> String {
 #[cfg(test)]
 mod tests {
     use swarm_types::{
-        Capabilities, ModelId,
+        Capabilities, Fetching, ModelId,
         fixture::{capabilities, model, replica, status},
     };
 
@@ -91,7 +95,8 @@ mod tests {
     fn the_whole_status_has_a_line_a_shard_and_one_more_for_each_of_several_replicas() {
         use ReplicaState::{Loaded, Loading, Offline};
         let local = Replica { local: true, transport: None, ..replica("aa", Loaded) };
-        let still = Capabilities { loaded_percent: 40, tokens_per_second: 0.0, ..capabilities() };
+        let fetching = Some(Fetching { peers: 3, bytes_per_second: 41_000_000 });
+        let still = Capabilities { loaded_percent: 40, tokens_per_second: 0.0, fetching, ..capabilities() };
         let loading = Replica { capabilities: still, ..replica("bb", Loading) };
         let status = status(vec![vec![local], vec![loading, replica("cc", Offline)], vec![]]);
         let expected = "\
@@ -99,7 +104,7 @@ mod tests {
 [STATUS] Shard Online Status:
 [STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu  1024 MiB  12.5 tokens/s
 [STATUS]   Shard 1: ✓ ONLINE  2 replicas
-[STATUS]     LOADING 40 %  bb  layers 4..8  cpu  QUIC  1024 MiB
+[STATUS]     LOADING 40 % · 3 peers · 41 MB/s  bb  layers 4..8  cpu  QUIC  1024 MiB
 [STATUS]     OFFLINE  cc  layers 4..8  cpu  QUIC
 [STATUS]   Shard 2: ✗ OFFLINE  no worker found yet
 [STATUS] Pipeline Complete: ✗ NO

@@ -1,0 +1,88 @@
+//! A gateway's model: its text part, how it is cut, and where its bytes are.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use gguf::Header;
+use model_files::{LocalModel, Shared, Sharing, SwarmModel};
+use model_hub::ModelRef;
+use swarm_types::{Cut, CutCosts, ModelDigest};
+
+use crate::{
+    Config,
+    error::GatewayError,
+    text::{ServedModel, TextError},
+};
+
+/// A model whose header is here.
+pub(crate) struct Model {
+    pub(crate) served: Arc<ServedModel>,
+    pub(crate) cut: Arc<Cut>,
+    pub(crate) source: Source,
+}
+
+/// Where the model's bytes are. It is given to others for as long as this lives, whole or what is here of it.
+pub(crate) enum Source {
+    Local { _shared: Shared },
+    Swarm { _model: SwarmModel },
+}
+
+/// A model that is whole on this machine, as far as text goes.
+pub(crate) struct Found {
+    local: LocalModel,
+    loaded: Loaded,
+}
+
+impl Found {
+    /// Finds it, fetching it from a hub if need be. Nothing for a model that comes from other nodes.
+    ///
+    /// # Errors
+    /// Says what is missing and how to give it.
+    pub(crate) async fn of(config: &Config) -> Result<Option<Self>, GatewayError> {
+        let Some(local) = LocalModel::find(&config.model, &config.hub).await? else { return Ok(None) };
+        let loaded = load(local.path().to_owned(), local.digest(), config).await?;
+        Ok(Some(Self { local, loaded }))
+    }
+
+    /// From now on it is given to others.
+    ///
+    /// # Errors
+    /// When the file is not what it was.
+    pub(crate) fn share(self, sharing: &Sharing) -> Result<Model, GatewayError> {
+        let Self { local, loaded: (served, cut) } = self;
+        let source = Source::Local { _shared: sharing.share(served.id(), &local)? };
+        Ok(Model { served, cut, source })
+    }
+}
+
+impl Model {
+    /// Waits for the model that other nodes hold, and takes its header.
+    ///
+    /// # Errors
+    /// When it cannot be kept, or is no model that can be used.
+    pub(crate) async fn fetch(config: &Config, sharing: &Sharing) -> Result<Self, GatewayError> {
+        let asked = match &config.model {
+            ModelRef::Swarm(asked) => *asked,
+            _ => None,
+        };
+        let model = sharing.fetch(asked, &config.hub).await?;
+        let (served, cut) = load(model.path().to_owned(), model.digest(), config).await?;
+        Ok(Self { served, cut, source: Source::Swarm { _model: model } })
+    }
+}
+
+/// The model as far as text goes, and how it is cut.
+type Loaded = (Arc<ServedModel>, Arc<Cut>);
+
+async fn load(path: PathBuf, digest: ModelDigest, config: &Config) -> Result<Loaded, GatewayError> {
+    let shown = path.display().to_string();
+    let read = move || {
+        let (model, header) = (ServedModel::load(&path, digest)?, Header::read_without_arrays(&path)?);
+        let parts = header.parts()?;
+        Ok::<_, TextError>((model, parts.layer_bytes(), parts.head_bytes()))
+    };
+    let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
+    let (model, layers, head) = read.map_err(|source| GatewayError::Model { path: shown, source })?;
+    let costs = CutCosts { layers: &layers, head };
+    let cut = Cut::new(costs, config.net.total_shards, config.shard_weights.as_ref())?;
+    Ok((Arc::new(model.named(config.api.served_model_name.clone())), Arc::new(cut)))
+}
