@@ -25,9 +25,9 @@ pub async fn files_of(path: &Path) -> Result<Vec<PathBuf>, HubError> {
     blocking(move || gguf::files_of(&path).map_err(|source| HubError::Invalid { path, source })).await
 }
 
-/// The torrent of all files of the model of which this is one. Its info-hash is the model's digest. All of a large model
-/// is read for it once; after that it is known for as long as each file is as it was. Processes that ask together read
-/// it once.
+/// The torrent of all files of the model of which this is one. Its info-hash is the model's digest. All of a large
+/// model is read for it once; after that it is known for as long as each file is as it was. Processes that ask together
+/// read it once.
 ///
 /// # Errors
 /// When the files are not all there, or cannot be read.

@@ -7,8 +7,8 @@ use swarm_types::{Cut, ShardRange};
 
 use crate::{cut::CutError, part::Part};
 
-/// The bytes that loading these shards reads behind the headers, counted over all files, one behind the other; in order.
-/// Neighbours are one range.
+/// The bytes that loading these shards reads behind the headers, counted over all files, one behind the other; in
+/// order. Neighbours are one range.
 ///
 /// # Errors
 /// When the header does not tell the layers, or there are no such shards.

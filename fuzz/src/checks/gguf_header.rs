@@ -28,7 +28,7 @@ pub fn files(bytes: &[u8]) -> Vec<&[u8]> {
 fn is_true(header: &Header, files: &[&[u8]]) {
     let lengths: Vec<_> = header.files.iter().map(|file| file.bytes).collect();
     assert_eq!(lengths, files.iter().map(|file| file.len() as u64).collect::<Vec<_>>());
-    assert_eq!(header.bytes(), lengths.iter().sum());
+    assert_eq!(header.bytes(), lengths.iter().sum::<u64>());
     let mut places: Vec<_> = header.tensors.values().map(|tensor| header.range(tensor)).collect();
     for (tensor, place) in header.tensors.values().zip(&places) {
         let file = &header.files[tensor.file];
