@@ -43,12 +43,12 @@ impl Traced {
 
     /// So much is wanted.
     pub(crate) fn wants(&self, bytes: u64) {
-        self.span.record("llama_swarm.bytes_wanted", bytes);
+        self.span.record("llama_swarm.bytes_wanted", number(bytes));
     }
 
     /// How it ended, and how far it had come.
     pub(crate) fn ended<T>(&self, result: &Result<T, FilesError>, progress: Progress) {
-        self.span.record("llama_swarm.peers", progress.givers);
+        self.span.record("llama_swarm.peers", number(progress.givers as u64));
         if let Err(error) = result {
             self.span.record("otel.status_code", "ERROR");
             self.span.record("otel.status_description", tracing::field::display(error));
@@ -59,8 +59,14 @@ impl Traced {
 impl Drop for Traced {
     fn drop(&mut self) {
         let (received, wrong) = self.before;
-        self.span.record("llama_swarm.bytes_received", self.metrics.received.get().saturating_sub(received));
-        self.span.record("llama_swarm.pieces_wrong", self.metrics.wrong.get().saturating_sub(wrong));
+        let since = |now: u64, before: u64| number(now.saturating_sub(before));
+        self.span.record("llama_swarm.bytes_received", since(self.metrics.received.get(), received));
+        self.span.record("llama_swarm.pieces_wrong", since(self.metrics.wrong.get(), wrong));
         self.span.record("llama_swarm.seconds", self.since.elapsed().as_secs_f64());
     }
+}
+
+/// Traces have numbers with a sign alone; others are told as texts.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

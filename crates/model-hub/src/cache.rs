@@ -26,8 +26,8 @@ pub struct CachedFile {
     pub torrent: Option<Metainfo>,
 }
 
-/// All of them: those in the cache's folder, and all models in the folder of Hugging Face's tools, whoever fetched them.
-/// Reads and hashes none of them; it blocks.
+/// All of them: those in the cache's folder, and all models in the folder of Hugging Face's tools, whoever fetched
+/// them. Reads and hashes none of them; it blocks.
 ///
 /// # Errors
 /// When nobody can tell where the cache is.

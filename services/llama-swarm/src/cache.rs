@@ -11,8 +11,8 @@ use model_hub::HubConfig;
 /// Which cache.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Cache {
-    /// Directory for fetched models [default: llama-swarm in the user's cache directory]. Files of hf: are where Hugging
-    /// Face's own tools keep them (`HF_HOME`).
+    /// Directory for fetched models [default: llama-swarm in the user's cache directory]. Files of hf: are where
+    /// Hugging Face's own tools keep them (`HF_HOME`).
     #[arg(long, env = "LLAMA_SWARM_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! What is in the hub's cache, and taking it out.
 //!
-//! `models--owner--repo/snapshots/COMMIT/path` is a pointer to `models--owner--repo/blobs/HASH`; a file that is the same
-//! at two commits has two pointers to one blob. `refs/NAME` has the commit that a branch or tag was at.
+//! `models--owner--repo/snapshots/COMMIT/path` is a pointer to `models--owner--repo/blobs/HASH`; a file that is the
+//! same at two commits has two pointers to one blob. `refs/NAME` has the commit that a branch or tag was at.
 
 use std::{
     collections::BTreeMap,

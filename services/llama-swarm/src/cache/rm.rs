@@ -12,8 +12,8 @@ use super::{Cache, spoken};
 /// What to remove.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Config {
-    /// pypi:NAME==VERSION, hf:owner/repo/file.gguf, or an info-hash or its first digits, six at least; all copies of it,
-    /// or with .N behind it that copy alone. `list` shows them.
+    /// pypi:NAME==VERSION, hf:owner/repo/file.gguf, or an info-hash or its first digits, six at least; all copies of
+    /// it, or with .N behind it that copy alone. `list` shows them.
     #[arg(value_name = "MODEL|INFO_HASH")]
     model: String,
 
