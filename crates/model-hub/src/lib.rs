@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::{HubAccess, HubConfig, Token};
 pub use error::HubError;
-pub use hub::HubFile;
+pub use hub::{HubFile, HubRanges, HubState, look_up};
 pub use identify::identify;
 pub use model_ref::{DEFAULT_MODEL, ModelRef};
 pub use model_torrent::Hash;
@@ -54,6 +54,15 @@ pub async fn cached(model: &ModelRef, config: &HubConfig) -> Result<Option<PathB
         ModelRef::Pypi(package) => pypi::cached(package, config).await,
         ModelRef::Hub(file) => hub::cached(file, config).await,
         ModelRef::Swarm(_) => Err(HubError::Swarm),
+    }
+}
+
+/// Which commit of a hub's file a model is, that was found at this path. Nothing for other models.
+#[must_use]
+pub fn pinned(model: &ModelRef, path: &Path) -> Option<HubFile> {
+    match model {
+        ModelRef::Hub(file) => hub::pinned(file, path),
+        _ => None,
     }
 }
 

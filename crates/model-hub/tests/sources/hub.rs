@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     response::Response,
     routing::any,
 };
@@ -24,14 +24,17 @@ use tokio::sync::Notify;
 use crate::{bytes_of, model, sha256, tiny};
 
 /// A model hub on loopback with one file, at `owner/repo`.
-struct Hub {
-    file: Vec<u8>,
+pub(crate) struct Hub {
+    pub(crate) file: Vec<u8>,
     etag: String,
     /// What happens once, in the middle of the piece that begins there.
     fault: Mutex<Option<(usize, Fault)>>,
     hung: Notify,
-    requests: Mutex<Vec<Request>>,
+    pub(crate) requests: Mutex<Vec<Request>>,
 }
+
+/// The commit that every branch of it is.
+pub(crate) const COMMIT: &str = "0123456789012345678901234567890123456789";
 
 enum Fault {
     Cut,
@@ -39,20 +42,20 @@ enum Fault {
 }
 
 #[derive(Debug)]
-struct Request {
+pub(crate) struct Request {
     /// First byte that was asked for, of how many.
-    piece: Option<(usize, usize)>,
-    authorization: Option<String>,
+    pub(crate) piece: Option<(usize, usize)>,
+    pub(crate) authorization: Option<String>,
 }
 
 impl Hub {
-    fn new(file: Vec<u8>) -> Self {
+    pub(crate) fn new(file: Vec<u8>) -> Self {
         let etag = sha256(&file).to_string();
         Self { file, etag, fault: Mutex::default(), hung: Notify::new(), requests: Mutex::default() }
     }
 
     /// Serves until the test ends. Gives itself, and how to reach it from a fresh machine.
-    async fn start(self) -> (Arc<Self>, HubConfig, TempDir) {
+    pub(crate) async fn start(self) -> (Arc<Self>, HubConfig, TempDir) {
         let hub = Arc::new(self);
         let router = Router::new().fallback(any(answer)).with_state(hub.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -71,7 +74,7 @@ impl Hub {
     }
 }
 
-async fn answer(State(hub): State<Arc<Hub>>, uri: Uri, headers: HeaderMap) -> Response {
+async fn answer(State(hub): State<Arc<Hub>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let last = hub.file.len() - 1;
@@ -85,8 +88,19 @@ async fn answer(State(hub): State<Arc<Hub>>, uri: Uri, headers: HeaderMap) -> Re
     match (uri.path(), range) {
         (path, _) if path.contains("/private/") => empty(StatusCode::UNAUTHORIZED),
         (path, _) if path.contains("/portal/") => empty(StatusCode::OK),
+        // One that knows nothing of ranges, and one that is overloaded.
+        (path, Some(_)) if path.contains("/whole/") => {
+            response(StatusCode::OK).body(Body::from(hub.file.clone())).expect("a response")
+        }
+        (path, _) if path.contains("/busy/") => empty(StatusCode::SERVICE_UNAVAILABLE),
+        (path, None) if path.ends_with("/tiny.gguf") && method == Method::HEAD => response(StatusCode::OK)
+            .header("x-repo-commit", COMMIT)
+            .header("x-linked-etag", format!("\"{}\"", hub.etag))
+            .header("x-linked-size", hub.file.len())
+            .body(Body::empty())
+            .expect("a response"),
         (path, Some((start, end))) if path.ends_with("/tiny.gguf") => response(StatusCode::PARTIAL_CONTENT)
-            .header("x-repo-commit", "0123456789012345678901234567890123456789")
+            .header("x-repo-commit", COMMIT)
             .header(header::ETAG, format!("\"{}\"", hub.etag))
             .header(header::CONTENT_RANGE, format!("bytes {start}-{end}/{}", hub.file.len()))
             .body(body(&hub, start, end))

@@ -2,6 +2,7 @@
 
 mod hub;
 mod packages;
+mod ranges;
 
 use std::fs;
 
