@@ -1,6 +1,10 @@
 //! Gives model files to other nodes, and begins to fetch from them.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use model_hub::{HubConfig, HubError};
@@ -27,8 +31,8 @@ const MOST_COPIES: u32 = 64;
 /// What a node holds of models, given to all who ask. Cheap to clone; ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Sharing {
-    fetchers: Fetchers<SwarmPeers>,
-    holdings: Holdings,
+    pub(crate) fetchers: Fetchers<SwarmPeers>,
+    pub(crate) holdings: Holdings,
     _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
 
@@ -66,7 +70,7 @@ impl Sharing {
     /// When the file is not what it was.
     pub fn share(&self, name: &str, model: &LocalModel) -> Result<Shared, FilesError> {
         let store = Arc::new(Store::whole(model.metainfo.clone(), std::slice::from_ref(&model.path))?);
-        self.holdings.add(name, &store);
+        self.holdings.add(name, model.source.clone(), &store);
         Ok(Shared { _shelved: self.fetchers.shelf.put(store.clone()), _store: store })
     }
 
@@ -79,14 +83,13 @@ impl Sharing {
         let net = &self.fetchers.peers.0;
         let (info_hash, name) = wanted(net, model).await?;
         tracing::info!(model = name, %info_hash, "the model comes from the swarm");
-        let folder = hub.cache_dir()?.join("swarm");
-        let fetcher = self.open(info_hash, &folder).await?;
-        self.holdings.add(&name, fetcher.store());
+        let fetcher = self.open_store(info_hash, &swarm_folder(hub)?).await?;
+        self.holdings.add(&name, None, fetcher.store());
         SwarmModel::begin(fetcher).await
     }
 
     /// The first folder for it that no other process uses.
-    async fn open(
+    pub(crate) async fn open_store(
         &self,
         info_hash: ModelDigest,
         below: &Path,
@@ -104,6 +107,11 @@ impl Sharing {
             }
         }
     }
+}
+
+/// Where models of which parts are here are kept.
+pub(crate) fn swarm_folder(hub: &HubConfig) -> Result<PathBuf, FilesError> {
+    Ok(hub.cache_dir()?.join("swarm"))
 }
 
 fn is_busy(error: &torrent_exchange::ExchangeError) -> bool {
@@ -140,7 +148,10 @@ async fn tell(net: SwarmNet, holdings: Holdings) {
     let (mut told, mut ticks) = (vec![], interval(TELL_EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = holdings.added() => {}
+        }
         holdings.tell(&net, &mut told);
     }
 }

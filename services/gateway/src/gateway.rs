@@ -10,8 +10,7 @@ use std::{
 
 use futures::FutureExt;
 use gguf::Header;
-use model_files::{FilesError, LocalModel, Shared, Sharing, SwarmModel, describe_until};
-use model_hub::ModelRef;
+use model_files::{FilesError, LocalModel, Model, Sharing, describe_until};
 use swarm_net::{NetError, PeerListener, Role, SwarmNet, peer_server};
 use swarm_process::{
     address_file::Addresses,
@@ -105,15 +104,9 @@ pub struct Gateway {
     ports: Ports,
     registry: Registry,
     /// The model's file is given to others, whole or what is here of it.
-    sharing: (Sharing, Source),
+    sharing: (Sharing, Model),
     /// What is to be read again when it changes.
     keys: Option<(Keys, Reread<Vec<Entry>>)>,
-}
-
-/// Where the model's bytes are. It is given to others for as long as this lives.
-enum Source {
-    Local { _shared: Shared },
-    Swarm { _model: SwarmModel },
 }
 
 impl Gateway {
@@ -129,7 +122,7 @@ impl Gateway {
             Some(file) => Some(Keys::open(file, metrics).await?),
             None => None,
         };
-        let local = match LocalModel::find(&config.model, &config.hub).await? {
+        let local = match LocalModel::here(&config.model, &config.hub).await? {
             Some(local) => Some((load(local.path.clone(), local.digest(), &config).await?, local)),
             None => None,
         };
@@ -137,10 +130,10 @@ impl Gateway {
         let identity = config.net.load_identity("gateway")?;
         let (net, mut peers) = SwarmNet::bind(config.net.clone(), Role::Gateway, identity).await?;
         let sharing = Sharing::start(&net, &config.sharing)?;
-        let ((model, cut), source) = match local {
+        let ((model, cut), files) = match local {
             Some((loaded, local)) => {
                 let shared = sharing.share(loaded.0.id(), &local)?;
-                (loaded, Source::Local { _shared: shared })
+                (loaded, Model::Local(local, shared))
             }
             None => fetch_model(&config, &net, &mut peers, &sharing).await?,
         };
@@ -155,7 +148,7 @@ impl Gateway {
             peer = %net.id(), http = %ports.http_addr(), grpc = %ports.grpc_addr(), model = model.id(),
             "gateway started"
         );
-        let sharing = (sharing, source);
+        let sharing = (sharing, files);
         Ok(Self { config, model, cut, net, peers, ports, registry, sharing, keys })
     }
 
@@ -182,8 +175,7 @@ impl Gateway {
     /// # Errors
     /// When a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), GatewayError> {
-        let Self { config, model, cut, net, peers, ports, registry, sharing: (sharing, _source), keys } =
-            self;
+        let Self { config, model, cut, net, peers, ports, registry, sharing: (sharing, _files), keys } = self;
         registry.register(|registry| {
             net.metrics(registry);
             sharing.metrics(registry);
@@ -268,20 +260,16 @@ fn check_open(config: &Config) -> Result<(), GatewayError> {
     Ok(())
 }
 
-/// Waits for the model that other nodes hold, and takes its header. Meanwhile peers can ask what this node is.
+/// Gets a model that is not on this machine, or its header. Meanwhile peers can ask what this node is.
 async fn fetch_model(
     config: &Config,
     net: &SwarmNet,
     peers: &mut PeerListener,
     sharing: &Sharing,
-) -> Result<(Loaded, Source), GatewayError> {
-    let asked = match &config.model {
-        ModelRef::Swarm(asked) => *asked,
-        _ => None,
-    };
-    let model = describe_until(net, peers, sharing.fetch(asked, &config.hub)).await?;
+) -> Result<(Loaded, Model), GatewayError> {
+    let model = describe_until(net, peers, sharing.open(&config.model, &config.hub)).await?;
     let loaded = load(model.path().to_owned(), model.digest(), config).await?;
-    Ok((loaded, Source::Swarm { _model: model }))
+    Ok((loaded, model))
 }
 
 /// The model as far as text goes, and how it is cut.
