@@ -1,7 +1,7 @@
 //! A hub's file, as a node of a swarm gets it.
 //!
 //! One node fetches all of it, since only that tells which model it is; the others then fetch what they need from each
-//! other, and from the hub what none of them has. Which commit of a branch the swarm has, whoever was first has decided.
+//! other, and from the hub what none of them has. Which commit of a branch the swarm has, whoever was first decides.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -181,8 +181,8 @@ impl SwarmNet {
         self.own_files.send_modify(|own| own.held = torrents);
     }
 
-    /// Says from which sources this node wants a model's file, of which it has nothing yet, and that it wants no others:
-    /// at most 16. Peers hear at once.
+    /// Says from which sources this node wants a model's file, of which it has nothing yet, and that it wants no
+    /// others: at most 16. Peers hear at once.
     pub fn want(&self, sources: Vec<WantedSource>) {
         self.own_files.send_modify(|own| own.wanted = sources);
     }
