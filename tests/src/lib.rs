@@ -4,6 +4,7 @@
 //! for time, only for events with a bound.
 
 mod http;
+mod hub;
 mod model;
 mod network;
 mod pieces;
@@ -14,6 +15,7 @@ mod scenarios;
 mod swarm;
 
 pub use http::{ask, chat, counted, counts, stream_chat};
+pub use hub::Hub;
 pub use model::{ModelFile, model_of_many_pieces, real_model, tiny_model};
 pub use network::Network;
 pub use pieces::SharedModel;

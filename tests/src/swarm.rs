@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures::future::{try_join, try_join_all};
 use swarm_net::Secret;
 use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
@@ -90,10 +91,7 @@ impl Swarm {
     /// # Errors
     /// When one does not come up.
     pub async fn without_workers(spec: SwarmSpec) -> anyhow::Result<Self> {
-        let dir = TempDir::with_prefix("swarm-")?;
-        let secret = dir.path().join("swarm.secret");
-        Secret::generate().create(&secret)?;
-        let ground = Ground { spec, dir, secret, hosts: AtomicU8::new(1) };
+        let ground = Ground::of(spec)?;
         let rendezvous = ground.start("rendezvous", rendezvous_args(&ground.spec)).await?;
         let (entry, mut seeders) = (rendezvous.quic_address()?, vec![]);
         if !ground.spec.shared.is_empty() {
@@ -104,6 +102,24 @@ impl Swarm {
             gateway.has_header().await?;
         }
         Ok(Self { ground, rendezvous, seeders, workers: vec![], gateway })
+    }
+
+    /// Starts a rendezvous, then workers and gateway at the same moment.
+    ///
+    /// # Errors
+    /// When one does not come up.
+    pub async fn at_once(spec: SwarmSpec) -> anyhow::Result<Self> {
+        let ground = Ground::of(spec)?;
+        let rendezvous = ground.start("rendezvous", rendezvous_args(&ground.spec)).await?;
+        let entry = rendezvous.quic_address()?;
+        let workers = (0..ground.spec.total_shards).map(|shard| {
+            let args = worker_args(&ground.spec, &shard.to_string(), &entry);
+            let (ground, name) = (&ground, format!("worker-{shard}"));
+            async move { ground.start(&name, args).await }
+        });
+        let gateway = ground.start("gateway", gateway_args(&ground.spec, &entry));
+        let (workers, gateway) = try_join(try_join_all(workers), gateway).await?;
+        Ok(Self { ground, rendezvous, seeders: vec![], workers, gateway })
     }
 
     /// Starts a swarm and waits until the gateway sees it ready.
@@ -213,6 +229,13 @@ struct Ground {
 }
 
 impl Ground {
+    fn of(spec: SwarmSpec) -> anyhow::Result<Self> {
+        let dir = TempDir::with_prefix("swarm-")?;
+        let secret = dir.path().join("swarm.secret");
+        Secret::generate().create(&secret)?;
+        Ok(Self { spec, dir, secret, hosts: AtomicU8::new(1) })
+    }
+
     fn cache(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.cache"))
     }
@@ -231,7 +254,12 @@ impl Ground {
         if args.iter().any(|arg| arg == "swarm:") {
             args.extend(words("--offline --cache-dir").chain([self.cache(name).display().to_string()]));
         }
-        let environment = self.spec.environment.clone();
+        let mut environment = self.spec.environment.clone();
+        // Who has a hub to ask finds nothing on this machine either.
+        if args.iter().any(|arg| arg.starts_with("hf:")) {
+            args.extend(["--cache-dir".into(), self.cache(name).display().to_string()]);
+            environment.push(("HF_HOME".into(), self.cache(name).join("hub").display().to_string()));
+        }
         Process::start(ProcessSpec { name: name.into(), args, environment, dir: self.dir.path().into() })
             .await
     }

@@ -56,6 +56,7 @@ impl Node {
             bytes: layout.total(),
             pieces_held: layout.pieces(),
             pieces: layout.pieces(),
+            source: None,
         }]);
     }
 }

@@ -93,6 +93,12 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, GgufError> {
     split.map_or_else(|| Ok(vec![path.to_owned()]), |split| split.paths(path))
 }
 
+/// Whether the name is that of one file of several.
+#[must_use]
+pub fn is_one_of_several(path: &Path) -> bool {
+    before_numbers(&path.file_stem().unwrap_or_default().to_string_lossy()).is_some()
+}
+
 /// What stands before the numbers in the name of a split model's file.
 fn before_numbers(stem: &str) -> Option<&str> {
     let is_number = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());

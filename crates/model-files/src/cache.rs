@@ -31,7 +31,7 @@ pub struct CachedModel {
     /// Its own name, for people. Two may share it.
     pub name: String,
     /// Where it came from.
-    pub source: Source,
+    pub source: CachedFrom,
     /// Which model, if it was hashed.
     pub info_hash: Option<ModelDigest>,
     /// Its file, or the first of them.
@@ -51,7 +51,7 @@ pub struct CachedModel {
 
 /// Where a model came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Source {
+pub enum CachedFrom {
     /// From PyPI or a hub, by what `--model` calls it.
     Named(ModelRef),
     /// From other nodes: the copy of this number.
@@ -61,7 +61,7 @@ pub enum Source {
     },
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for CachedFrom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Named(model) => write!(f, "{model}"),
@@ -101,7 +101,7 @@ impl CachedModel {
         let pieces = file.torrent.as_ref().map(|torrent| torrent.layout().pieces());
         Self {
             name: name_in(&file.path).unwrap_or_else(|| stem(&file.path)),
-            source: Source::Named(file.model.clone()),
+            source: CachedFrom::Named(file.model.clone()),
             info_hash: file.torrent.as_ref().map(|torrent| torrent.info_hash()),
             path: file.path.clone(),
             bytes_on_disk: file.bytes_on_disk,
@@ -126,7 +126,7 @@ impl CachedModel {
         let path = folder.join(layout.path(0));
         Some(Self {
             name: name_in(&path).unwrap_or_else(|| "unknown".into()),
-            source: Source::Swarm { copy },
+            source: CachedFrom::Swarm { copy },
             info_hash: Some(info_hash),
             path,
             bytes_on_disk: kept.bytes_on_disk,
@@ -142,15 +142,15 @@ impl CachedModel {
     #[must_use]
     pub fn model_ref(&self) -> ModelRef {
         match &self.source {
-            Source::Named(model) => model.clone(),
-            Source::Swarm { .. } => ModelRef::Swarm(self.info_hash),
+            CachedFrom::Named(model) => model.clone(),
+            CachedFrom::Swarm { .. } => ModelRef::Swarm(self.info_hash),
         }
     }
 
     /// Hugging Face's own tools find this file too.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        matches!(self.source, Source::Named(ModelRef::Hub(_)))
+        matches!(self.source, CachedFrom::Named(ModelRef::Hub(_)))
     }
 
     /// Removes it. Says how many bytes of the disk that frees.

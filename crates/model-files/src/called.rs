@@ -5,7 +5,7 @@ use std::path::Path;
 use model_hub::ModelRef;
 use swarm_types::ModelDigest;
 
-use crate::cache::{CachedModel, Source};
+use crate::cache::{CachedFrom, CachedModel};
 
 /// Fewer digits are more often a slip than a name.
 const LEAST_DIGITS: usize = 6;
@@ -52,7 +52,7 @@ pub fn called<'a>(models: &'a [CachedModel], name: &str) -> Result<Vec<&'a Cache
 }
 
 fn by_source(models: &[CachedModel], is: impl Fn(&ModelRef) -> bool) -> Vec<&CachedModel> {
-    let named = |model: &&CachedModel| matches!(&model.source, Source::Named(kept) if is(kept));
+    let named = |model: &&CachedModel| matches!(&model.source, CachedFrom::Named(kept) if is(kept));
     models.iter().filter(named).collect()
 }
 
@@ -72,15 +72,15 @@ fn by_hash<'a>(models: &'a [CachedModel], name: &str) -> Result<Vec<&'a CachedMo
     let begins = |hash: ModelDigest| hash.to_string().starts_with(&digits);
     let is_meant = |model: &&CachedModel| {
         let is_place = match model.source {
-            Source::Swarm { copy: number } => copy.is_none_or(|copy| copy == number),
-            Source::Named(_) => !only_swarm && copy.is_none(),
+            CachedFrom::Swarm { copy: number } => copy.is_none_or(|copy| copy == number),
+            CachedFrom::Named(_) => !only_swarm && copy.is_none(),
         };
         is_place && model.info_hash.is_some_and(begins)
     };
     let found: Vec<_> = models.iter().filter(is_meant).collect();
     let Some(first) = found.first() else { return Err(NameError::Unknown(name.into())) };
     let is_one = |model: &&CachedModel| {
-        let copies = [first, model].iter().all(|model| matches!(model.source, Source::Swarm { .. }));
+        let copies = [first, model].iter().all(|model| matches!(model.source, CachedFrom::Swarm { .. }));
         model.info_hash == first.info_hash && copies
     };
     if found.len() > 1 && !found.iter().all(is_one) {
@@ -98,7 +98,7 @@ fn unknown(name: &str) -> NameError {
 /// What no other model is called.
 fn distinct(model: &CachedModel) -> String {
     match (&model.source, model.info_hash) {
-        (Source::Swarm { .. }, Some(hash)) => format!("swarm:{hash}"),
+        (CachedFrom::Swarm { .. }, Some(hash)) => format!("swarm:{hash}"),
         (source, _) => source.to_string(),
     }
 }
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::cache::Kept;
 
-    fn model(source: Source, hash: Option<u8>) -> CachedModel {
+    fn model(source: CachedFrom, hash: Option<u8>) -> CachedModel {
         CachedModel {
             name: "tiny".into(),
             source,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn named(name: &str, hash: Option<u8>) -> CachedModel {
-        model(Source::Named(name.parse().expect(name)), hash)
+        model(CachedFrom::Named(name.parse().expect(name)), hash)
     }
 
     #[test]
@@ -134,10 +134,10 @@ mod tests {
         let models = [
             named("pypi:a_b==1.0", Some(0xaa)),
             named("hf:o/r/m.gguf", None),
-            model(Source::Swarm { copy: 0 }, Some(0xaa)),
-            model(Source::Swarm { copy: 2 }, Some(0xaa)),
-            model(Source::Swarm { copy: 0 }, Some(0xab)),
-            model(Source::Swarm { copy: 0 }, Some(0xcc)),
+            model(CachedFrom::Swarm { copy: 0 }, Some(0xaa)),
+            model(CachedFrom::Swarm { copy: 2 }, Some(0xaa)),
+            model(CachedFrom::Swarm { copy: 0 }, Some(0xab)),
+            model(CachedFrom::Swarm { copy: 0 }, Some(0xcc)),
         ];
         let places = |name: &str| {
             let found = called(&models, name)?;

@@ -5,9 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use model_hub::{HubConfig, ModelRef, files_of, identify};
+use model_hub::{HubConfig, HubError, ModelRef, files_of, identify};
 use model_torrent::Metainfo;
-use swarm_types::ModelDigest;
+use swarm_types::{ModelDigest, Source};
 
 use crate::FilesError;
 
@@ -18,11 +18,13 @@ pub struct LocalModel {
     pub paths: Vec<PathBuf>,
     /// What it is.
     pub metainfo: Arc<Metainfo>,
+    /// Where it comes from, if that is a commit of a hub's file.
+    pub source: Option<Source>,
 }
 
 impl LocalModel {
-    /// Finds a model, fetching it from a hub if need be, and tells what it is. Nothing for a model that comes from
-    /// other nodes.
+    /// Finds a model, fetching all of it if need be, and tells what it is. Nothing for a model that comes from other
+    /// nodes.
     ///
     /// # Errors
     /// When it cannot be had; the message says what to do.
@@ -31,8 +33,39 @@ impl LocalModel {
             return Ok(None);
         }
         let path = model_hub::resolve(model, hub).await?;
+        Self::at(path, model, hub).await.map(Some)
+    }
+
+    /// The same for a node of a swarm, which can do without all of a model that others have too: nothing also for a
+    /// file of a hub that is not on this machine yet. What can be had in no other way is fetched, which is so for a model
+    /// in several files.
+    ///
+    /// # Errors
+    /// When it cannot be had; the message says what to do.
+    pub async fn here(model: &ModelRef, hub: &HubConfig) -> Result<Option<Self>, FilesError> {
+        match model {
+            ModelRef::Hub(file) if !file.is_one_of_several() => {}
+            _ => return Self::find(model, hub).await,
+        }
+        match model_hub::cached(model, hub).await {
+            Ok(Some(path)) => Self::at(path, model, hub).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(error @ HubError::Invalid { .. }) => {
+                tracing::warn!(%error, "a damaged file is not used");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn at(path: PathBuf, model: &ModelRef, hub: &HubConfig) -> Result<Self, FilesError> {
+        let pinned = model_hub::pinned(model, &path);
+        if let Some(pinned) = &pinned {
+            tracing::info!(%model, commit = %pinned, "the model's commit");
+        }
         let (paths, metainfo) = (files_of(&path).await?, identify(&path, hub).await?);
-        Ok(Some(Self { paths, metainfo }))
+        let source = pinned.and_then(|pinned| pinned.to_string().parse().ok());
+        Ok(Self { paths, metainfo, source })
     }
 
     /// The first file, which leads to the others.

@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::task::AbortOnDropHandle;
-use torrent_exchange::{Fetchers, Metrics, Seeder, Shelf, Shelved, Wanted};
+use torrent_exchange::{Fetcher, Fetchers, Metrics, Seeder, Shelf, Shelved, Wanted};
 use tracing::Instrument;
 
 use crate::{
@@ -33,8 +33,8 @@ const MOST_COPIES: u32 = 64;
 /// What a node holds of models, given to all who ask. Cheap to clone; ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Sharing {
-    fetchers: Fetchers<SwarmPeers>,
-    holdings: Holdings,
+    pub(crate) fetchers: Fetchers<SwarmPeers>,
+    pub(crate) holdings: Holdings,
     _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
 
@@ -72,7 +72,7 @@ impl Sharing {
     /// When the file is not what it was.
     pub fn share(&self, name: &str, model: &LocalModel) -> Result<Shared, FilesError> {
         let store = Arc::new(Store::whole(model.metainfo.clone(), &model.paths)?);
-        self.holdings.add(name, &store);
+        self.holdings.add(name, model.source.clone(), &store);
         Ok(Shared { _shelved: self.fetchers.shelf.put(store.clone()), _store: store })
     }
 
@@ -85,25 +85,28 @@ impl Sharing {
         let net = &self.fetchers.peers.0;
         let (info_hash, name) = wanted(net, model).await?;
         tracing::info!(model = name, %info_hash, "the model comes from the swarm");
+        let fetcher = self.open_store(info_hash, &swarm_folder(hub)?).await?;
+        self.holdings.add(&name, None, fetcher.store());
+        self.header(fetcher, name).await
+    }
+
+    /// Fetches the header of a model.
+    pub(crate) async fn header(&self, fetcher: Fetcher, name: String) -> Result<SwarmModel, FilesError> {
         let metrics = self.fetchers.metrics.clone();
-        let traced = Traced::begin(&name, info_hash, &metrics);
-        let header = async {
-            let fetcher = self.open(info_hash, &swarm_folder(hub)?).await?;
-            self.holdings.add(&name, fetcher.store());
-            SwarmModel::begin(Begun { fetcher, name: name.clone(), metrics }, &traced).await
-        };
-        let model = header.instrument(traced.span().clone()).await;
+        let traced = Traced::begin(&name, fetcher.metainfo().info_hash(), &metrics);
+        let begun = Begun { fetcher, name, metrics };
+        let model = SwarmModel::begin(begun, &traced).instrument(traced.span().clone()).await;
         let progress = model.as_ref().map(|model| *model.progress().borrow()).unwrap_or_default();
         traced.ended(&model, progress);
         model
     }
 
     /// The first folder for it that no other process uses.
-    async fn open(
+    pub(crate) async fn open_store(
         &self,
         info_hash: ModelDigest,
         below: &Path,
-    ) -> Result<torrent_exchange::Fetcher, FilesError> {
+    ) -> Result<Fetcher, FilesError> {
         let mut copy = 0;
         loop {
             let folder = below.join(folder_name(info_hash, copy));
@@ -152,7 +155,10 @@ async fn tell(net: SwarmNet, holdings: Holdings) {
     let (mut told, mut ticks) = (vec![], interval(TELL_EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = holdings.added() => {}
+        }
         holdings.tell(&net, &mut told);
     }
 }

@@ -174,6 +174,14 @@ pub enum HubError {
         /// What it did.
         detail: String,
     },
+    /// The hub does not give parts of a file, or of another file.
+    #[error("the hub gives no parts of {what}: {detail}")]
+    NoRanges {
+        /// Which file.
+        what: String,
+        /// What it did.
+        detail: String,
+    },
     /// Anything else the operating system says.
     #[error("{path}: {source}")]
     Io {

@@ -2,9 +2,11 @@
 //!
 //! It is kept where Hugging Face's own tools keep it, so that what these fetched is found and the other way round.
 
+mod answers;
 mod download;
 mod file;
 mod kept;
+mod ranges;
 pub(crate) mod several;
 
 use std::{
@@ -16,6 +18,7 @@ use std::{
 
 pub use file::HubFile;
 pub(crate) use kept::{kept, remove_kept};
+pub use ranges::{HubRanges, HubState, look_up};
 
 use crate::{
     Hash, HubConfig, HubError,
@@ -43,7 +46,7 @@ async fn resolve_file(file: &HubFile, config: &HubConfig) -> Result<PathBuf, Hub
         return Ok(path);
     }
     // What is there is damaged, and the crate would let it stay.
-    if let Some(pointer) = cache.repo(file.hub_repo()).get(file.path()) {
+    if let Some(pointer) = pointer(file, config)? {
         remove(&pointer)?;
     }
     let pointer = download::download(file, config).await?;
@@ -60,8 +63,24 @@ async fn resolve_file(file: &HubFile, config: &HubConfig) -> Result<PathBuf, Hub
 
 /// The file, if it is in the hub's cache.
 async fn cached_file(file: &HubFile, config: &HubConfig) -> Result<Option<PathBuf>, HubError> {
-    let Some(pointer) = cache_of(config)?.repo(file.hub_repo()).get(file.path()) else { return Ok(None) };
+    let Some(pointer) = pointer(file, config)? else { return Ok(None) };
     blocking(move || check_file(&pointer).map(|_| Some(pointer))).await
+}
+
+/// The file at the commit that a path in the hub's cache belongs to: `snapshots/commit/` and where it lies.
+pub(crate) fn pinned(file: &HubFile, path: &Path) -> Option<HubFile> {
+    let snapshot = path.ancestors().nth(Path::new(file.path()).components().count())?;
+    file.at(snapshot.file_name()?.to_str()?)
+}
+
+/// What leads to the file in the hub's cache, if there is something.
+fn pointer(file: &HubFile, config: &HubConfig) -> Result<Option<PathBuf>, HubError> {
+    let repo = cache_of(config)?.repo(file.hub_repo());
+    Ok(match file.commit() {
+        // The crate finds only commits that it was asked for by name, not those of branches.
+        Some(commit) => Some(repo.pointer_path(commit).join(file.path())).filter(|path| path.exists()),
+        None => repo.get(file.path()),
+    })
 }
 
 /// Checks what was downloaded and makes it last. A hub calls a large file by its SHA-256, which then is the name of

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub use cache::{CachedFile, cached_files};
 pub use config::{HubAccess, HubConfig, Token};
 pub use error::HubError;
-pub use hub::HubFile;
+pub use hub::{HubFile, HubRanges, HubState, look_up};
 pub use identify::{files_of, identify};
 pub use model_ref::{DEFAULT_MODEL, ModelRef};
 pub use model_torrent::Hash;
@@ -57,6 +57,15 @@ pub async fn cached(model: &ModelRef, config: &HubConfig) -> Result<Option<PathB
         ModelRef::Pypi(package) => pypi::cached(package, config).await,
         ModelRef::Hub(file) => hub::several::cached(file, config).await,
         ModelRef::Swarm(_) => Err(HubError::Swarm),
+    }
+}
+
+/// Which commit of a hub's file a model is, that was found at this path. Nothing for other models.
+#[must_use]
+pub fn pinned(model: &ModelRef, path: &Path) -> Option<HubFile> {
+    match model {
+        ModelRef::Hub(file) => hub::pinned(file, path),
+        _ => None,
     }
 }
 

@@ -39,7 +39,7 @@ pub use config::{MemberConfig, NetConfig};
 pub use directory::announcer::ShardOffer;
 pub use error::NetError;
 pub use identity::Identity;
-pub use peers::holdings::PeerTorrents;
+pub use peers::holdings::{PeerTorrents, PeerWants};
 pub use private_file::create_private;
 pub use role::Role;
 pub use swarm_net::SwarmNet;

@@ -17,7 +17,7 @@ use libp2p::{
     core::transport::{ListenerId, TransportError},
     swarm::{self, SwarmEvent},
 };
-use swarm_types::{Admission, HeldTorrent, NodeId, SwarmStatus};
+use swarm_types::{Admission, NodeId, SwarmStatus};
 use tokio::{
     runtime::Handle,
     select,
@@ -45,7 +45,7 @@ use crate::{
         registrations::Registrations,
     },
     metrics::Metrics,
-    peers::{dialer::Dialer, entry::Entries, holdings::PeerTorrents, lines::Line, membership::Membership},
+    peers::{dialer::Dialer, entry::Entries, holdings, lines::Line, membership::Membership},
     transport::{self, activity::Activity, address},
 };
 
@@ -85,7 +85,7 @@ pub(crate) struct Setup {
     pub(crate) services: Handle,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) offers: watch::Receiver<Vec<ShardOffer>>,
-    pub(crate) held: watch::Receiver<Vec<HeldTorrent>>,
+    pub(crate) own_files: watch::Receiver<holdings::OwnFiles>,
     pub(crate) intakes: Intakes,
 }
 
@@ -94,7 +94,8 @@ pub(crate) struct Ends {
     pub(crate) status: watch::Receiver<Arc<SwarmStatus>>,
     pub(crate) description: watch::Receiver<Arc<Description>>,
     pub(crate) addresses: watch::Receiver<Vec<String>>,
-    pub(crate) torrents: watch::Receiver<Arc<PeerTorrents>>,
+    pub(crate) torrents: watch::Receiver<Arc<holdings::PeerTorrents>>,
+    pub(crate) wanted: watch::Receiver<Arc<holdings::PeerWants>>,
 }
 
 /// A running node.
@@ -175,7 +176,7 @@ impl Node {
             queries: Queries::new(keys.clone(), metrics.clone(), now),
             publisher: Publisher::new(metrics.clone()),
             filter: RecordFilter::new(keys.clone(), me),
-            torrents: Torrents::new(&keys, me, &metrics, setup.held),
+            torrents: Torrents::new(&keys, me, &metrics, setup.own_files),
             keys,
             peers: HashMap::new(),
             awaited: vec![],
@@ -204,7 +205,8 @@ impl Node {
             status: self.status.subscribe(),
             description: self.description.subscribe(),
             addresses: self.addresses.subscribe(),
-            torrents: self.torrents.holdings.subscribe(),
+            torrents: self.torrents.holdings.torrents.subscribe(),
+            wanted: self.torrents.holdings.wanted.subscribe(),
         }
     }
 
@@ -221,7 +223,7 @@ impl Node {
                     None => break None,
                 },
                 Ok(()) = self.offers.changed() => self.on_offers(),
-                Ok(()) = self.torrents.wanted.changed() => self.on_held(),
+                Ok(()) = self.torrents.own.changed() => self.on_own_files(),
                 Some(described) = self.heard.recv() => self.on_described(described),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }

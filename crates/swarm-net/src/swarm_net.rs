@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
 use prometheus_client::registry::Registry;
-use swarm_types::{HeldTorrent, ModelDigest, NodeId, SwarmStatus};
+use swarm_types::{HeldTorrent, ModelDigest, NodeId, SwarmStatus, WantedSource};
 use tokio::{
     runtime::{self, Handle, Runtime},
     sync::{mpsc, oneshot, watch},
@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use crate::{
     DescribeServer, Descriptions, Identity, NetConfig, NetError, PeerListener, PeerStream, PeerTorrents,
-    Role, RoundTrip, ShardOffer,
+    PeerWants, Role, RoundTrip, ShardOffer,
     calls::{
         describe::Description,
         links::Links,
@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     node::{Ends, Node, Setup},
     peer,
+    peers::holdings::OwnFiles,
 };
 
 /// Requests from handles that wait for the node's loop.
@@ -47,14 +48,17 @@ pub struct SwarmNet {
     id: NodeId,
     commands: mpsc::Sender<Command>,
     offers: Arc<watch::Sender<Vec<ShardOffer>>>,
-    held: Arc<watch::Sender<Vec<HeldTorrent>>>,
+    own_files: Arc<watch::Sender<OwnFiles>>,
     status: watch::Receiver<Arc<SwarmStatus>>,
     description: watch::Receiver<Arc<Description>>,
     addresses: watch::Receiver<Vec<String>>,
     torrents: watch::Receiver<Arc<PeerTorrents>>,
+    wanted: watch::Receiver<Arc<PeerWants>>,
     torrent_seat: Seat,
     links: Links,
     metrics: Metrics,
+    /// It was told whom to enter by.
+    enters: bool,
     /// Of the thread that has the connections.
     network: Handle,
 }
@@ -84,12 +88,13 @@ impl SwarmNet {
         let torrent_seat = intakes.torrents.seat();
         let listener = intakes.grpc.seat().listen(INCOMING_STREAMS).expect("nobody else has the seat yet");
         let (offers, offered) = watch::channel(vec![]);
-        let (held, wanted) = watch::channel(vec![]);
+        let (own_files, told) = watch::channel(OwnFiles::default());
         let metrics = Metrics::default();
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
         let network = runtime.handle().clone();
         let links = Links::new(commands.downgrade(), network.clone(), metrics.clone());
         let id = identity.id().clone();
+        let enters = !settings.entries.is_empty();
         let setup = Setup {
             settings,
             role,
@@ -99,23 +104,25 @@ impl SwarmNet {
             services: Handle::current(),
             commands: command_queue,
             offers: offered,
-            held: wanted,
+            own_files: told,
             intakes,
         };
-        let Ends { status, description, addresses, torrents } = start(setup, runtime).await?;
-        let (offers, held) = (Arc::new(offers), Arc::new(held));
+        let Ends { status, description, addresses, torrents, wanted } = start(setup, runtime).await?;
+        let (offers, own_files) = (Arc::new(offers), Arc::new(own_files));
         let net = Self {
             id,
             commands,
             offers,
-            held,
+            own_files,
             status,
             description,
             addresses,
             torrents,
+            wanted,
             torrent_seat,
             links,
             metrics,
+            enters,
             network,
         };
         Ok((net, listener))
@@ -125,6 +132,18 @@ impl SwarmNet {
     #[must_use]
     pub fn id(&self) -> &NodeId {
         &self.id
+    }
+
+    /// Whether it was told nodes to enter the swarm by.
+    #[must_use]
+    pub fn enters(&self) -> bool {
+        self.enters
+    }
+
+    /// Whether any other node is connected.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.links.any()
     }
 
     /// Multiaddresses, each with the peer id, that other nodes can be given to enter by.
@@ -159,13 +178,26 @@ impl SwarmNet {
     /// is longer than 256 bytes or that terminals would obey. Peers and DHT hear at once when that changes; if only the
     /// number of pieces changed, connected peers alone are told, and not more often than every second.
     pub fn hold(&self, torrents: Vec<HeldTorrent>) {
-        self.held.send_replace(torrents);
+        self.own_files.send_modify(|own| own.held = torrents);
+    }
+
+    /// Says from which sources this node wants a model's file, of which it has nothing yet, and that it wants no
+    /// others: at most 16. Peers hear at once.
+    pub fn want(&self, sources: Vec<WantedSource>) {
+        self.own_files.send_modify(|own| own.wanted = sources);
     }
 
     /// What connected peers hold, as they say themselves, now and on every change. Who holds nothing is left out.
     #[must_use]
     pub fn torrents(&self) -> watch::Receiver<Arc<PeerTorrents>> {
         self.torrents.clone()
+    }
+
+    /// Which sources connected peers want, as they say themselves, now and on every change. Who wants nothing is left
+    /// out.
+    #[must_use]
+    pub fn wanted(&self) -> watch::Receiver<Arc<PeerWants>> {
+        self.wanted.clone()
     }
 
     /// Asks the DHT which other nodes hold a torrent, and dials those that are not connected. They may be gone for a

@@ -31,6 +31,7 @@ fn refused(registry: &Registry, cause: &str) -> u64 {
 struct Impostor {
     announcements: Vec<Vec<u8>>,
     torrents: Vec<wire::HeldTorrent>,
+    wanted: Vec<wire::WantedSource>,
 }
 
 #[tonic::async_trait]
@@ -39,7 +40,8 @@ impl PeerService for Impostor {
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
         let announcements = self.announcements.iter().cloned().map(Into::into).collect();
-        let description = DescribeResponse { announcements, torrents: self.torrents.clone() };
+        let wanted_sources = self.wanted.clone();
+        let description = DescribeResponse { announcements, torrents: self.torrents.clone(), wanted_sources };
         Ok(Response::new(futures::stream::iter([Ok(description)]).chain(futures::stream::pending()).boxed()))
     }
 }
@@ -65,7 +67,9 @@ async fn a_description_with_others_words_is_refused_but_not_the_honest_rest() {
     let more_than_all = wire::HeldTorrent { pieces_held: 5, ..honest.clone() };
     let mut torrents = vec![more_than_all, honest.clone(), honest];
     torrents.extend((0..=255).map(|number| held_torrent(number).into()));
-    let liar = PeerServiceServer::new(Impostor { announcements, torrents });
+    let wants = |source: &str| wire::WantedSource { source: source.into(), fetching: false };
+    let wanted = ["hf:o/r/f.gguf", "hf:o/r/f.gguf", "", "a\nb"].map(wants).to_vec();
+    let liar = PeerServiceServer::new(Impostor { announcements, torrents, wanted });
     tokio::spawn(peer_server().add_service(liar).serve_with_incoming(peers));
 
     let causes = ["foreign_peer", "malformed", "too_large", "twice", "too_many"];
@@ -82,6 +86,10 @@ async fn a_description_with_others_words_is_refused_but_not_the_honest_rest() {
     let held = held.wait_for(|held| held.contains_key(impostor.id())).await.unwrap().clone();
     let held = &held[impostor.id()];
     assert_eq!((held.first(), held.len()), (Some(&held_torrent(7)), 61), "of the first 64, three were lies");
+    let mut wanted = observer.net.wanted();
+    let wanted = wanted.wait_for(|wanted| wanted.contains_key(impostor.id())).await.unwrap().clone();
+    let wanted: Vec<_> = wanted[impostor.id()].iter().map(|wanted| wanted.source.to_string()).collect();
+    assert_eq!(wanted, ["hf:o/r/f.gguf"], "the others are lies");
     drop(impostor);
 }
 

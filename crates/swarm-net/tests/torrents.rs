@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use support::{Node, PATIENCE, config};
 use swarm_net::{Identity, PeerListener, PeerTorrents, Role};
-use swarm_types::{HeldTorrent, ModelDigest, NodeId, fixture::held_torrent};
+use swarm_types::{HeldTorrent, ModelDigest, NodeId, WantedSource, fixture::held_torrent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, split},
     time::{sleep, timeout},
@@ -74,7 +74,13 @@ async fn who_holds_a_torrent_tells_its_peers_and_is_found_by_all() {
     let others = holder.net.find_torrent(&torrent.info_hash).await.unwrap();
     assert!(others.is_empty(), "none but the node itself: {others:?}");
 
-    let whole = HeldTorrent { pieces_held: 4, ..torrent.clone() };
+    let wanted = vec![WantedSource { source: "hf:o/r/f.gguf".parse().unwrap(), is_fetching: true }];
+    holder.net.want(wanted.clone());
+    let mut told = seeker.net.wanted();
+    let seen = timeout(PATIENCE, told.wait_for(|all| all.get(id) == Some(&wanted))).await;
+    assert!(seen.is_ok_and(|seen| seen.is_ok()), "never heard what it wants");
+
+    let whole = HeldTorrent { pieces_held: 4, source: wanted[0].source.clone().into(), ..torrent.clone() };
     holder.net.hold(vec![whole.clone(), held_torrent(9)]);
     sees_held(&seeker, id, &[whole, held_torrent(9)]).await;
     holder.net.leave().await;

@@ -17,7 +17,7 @@ pub fn model() -> ModelId {
 #[must_use]
 pub fn held_torrent(number: u8) -> HeldTorrent {
     let info_hash = ModelDigest([number; 32]);
-    HeldTorrent { info_hash, name: "tiny".into(), bytes: 1 << 20, pieces_held: 3, pieces: 4 }
+    HeldTorrent { info_hash, name: "tiny".into(), bytes: 1 << 20, pieces_held: 3, pieces: 4, source: None }
 }
 
 /// Of a worker that has loaded four layers.

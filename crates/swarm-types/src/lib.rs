@@ -16,6 +16,7 @@ mod layers;
 mod route;
 mod sampling;
 mod signed_text;
+mod source;
 mod status;
 pub mod status_words;
 mod step;
@@ -36,6 +37,7 @@ pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, Shard
 pub use route::{Hop, Route, RouteError};
 pub use sampling::{MAX_END_TOKENS, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, SamplingError, SamplingParams};
 pub use signed_text::SignedText;
+pub use source::{MAX_SOURCE, MAX_WANTED_SOURCES, Source, SourceError, WantedSource};
 pub use status::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 pub use step::{HopTiming, SampledToken, Step, StepInput, StepKind, StepOutput, TargetScore, TokenLogprob};
 pub use torrent::{HeldTorrent, MAX_HELD_TORRENTS, TorrentError};

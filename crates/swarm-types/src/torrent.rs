@@ -1,6 +1,6 @@
 //! What nodes tell each other of the torrents they hold.
 
-use crate::{ModelDigest, id::MAX_TEXT, visible::is_visible};
+use crate::{ModelDigest, Source, id::MAX_TEXT, visible::is_visible};
 
 /// One node tells of no more torrents than this: a machine has room for a few models, not for hundreds.
 pub const MAX_HELD_TORRENTS: usize = 64;
@@ -57,6 +57,8 @@ pub struct HeldTorrent {
     pub pieces_held: u32,
     /// How many there are, at least one.
     pub pieces: u32,
+    /// Where the node knows that it comes from.
+    pub source: Option<Source>,
 }
 
 impl HeldTorrent {

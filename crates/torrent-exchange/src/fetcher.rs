@@ -18,6 +18,7 @@ use crate::{
     fetchers::Fetchers,
     first,
     load::{Beginning, Command, Load},
+    origin::Origin,
     peers::Peers,
     progress::Progress,
 };
@@ -102,6 +103,14 @@ impl Fetcher {
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
+    }
+
+    /// Reads from here too what peers do not have, or give too slowly. There is one origin at a time.
+    ///
+    /// # Errors
+    /// When the fetcher has ended.
+    pub async fn read_from(&self, origin: Arc<dyn Origin>) -> Result<(), ExchangeError> {
+        self.commands.send(Command::Origin(origin)).await.map_err(|_| ExchangeError::Ended)
     }
 
     /// Resolves when all these pieces are here, however long that takes. May be called several times, also at once. If

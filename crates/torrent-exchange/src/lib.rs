@@ -2,8 +2,9 @@
 //!
 //! A stream is between two nodes. The one that opens it fetches, the other one seeds; two nodes that fetch from each
 //! other have two streams. A [`Seeder`] serves streams from a [`Shelf`] of stores, a [`Fetcher`] fills a store from
-//! several peers at once. Streams and who is known to hold what come through [`Peers`]. What pieces are, how they are
-//! checked and kept, and which to ask of whom is for `model-torrent`; which pieces a node needs is left to others.
+//! several peers at once, and where they do not do, from an [`Origin`] outside of the swarm. Streams and who is known to
+//! hold what come through [`Peers`]. What pieces are, how they are checked and kept, and which to ask of whom is for
+//! `model-torrent`; which pieces a node needs is left to others.
 
 mod answering;
 mod assembly;
@@ -20,6 +21,8 @@ mod link;
 mod links;
 mod load;
 mod metrics;
+mod origin;
+mod origin_reads;
 mod pace;
 mod peers;
 mod progress;
@@ -35,7 +38,8 @@ pub use error::ExchangeError;
 pub use fetcher::{Fetcher, Wanted};
 pub use fetchers::Fetchers;
 pub use limits::{FetchLimits, SeedLimits};
-pub use metrics::{Left, Metrics};
+pub use metrics::{Left, Metrics, OriginFailure};
+pub use origin::{Origin, OriginError, Reading};
 pub use peers::{Banned, Peers};
 pub use progress::Progress;
 pub use seeder::Seeder;

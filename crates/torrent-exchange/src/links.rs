@@ -42,7 +42,7 @@ pub(crate) struct Links<P> {
     /// Ends them all when this is dropped.
     tasks: JoinSet<()>,
     news: mpsc::Sender<News>,
-    writes: Arc<Semaphore>,
+    pub(crate) writes: Arc<Semaphore>,
     next: u64,
 }
 
@@ -129,6 +129,11 @@ impl<P: Peers> Links<P> {
     pub(crate) fn told(&self) -> impl Iterator<Item = (&NodeId, &PieceSet)> {
         let living = self.open.iter().filter(|(_, open)| open.ended.is_none());
         living.filter_map(|(peer, open)| Some((peer, open.has.as_ref()?)))
+    }
+
+    /// Whether nobody is still on the way to telling what it has.
+    pub(crate) fn all_told(&self) -> bool {
+        self.open.values().all(|open| open.has.is_some() || open.ended.is_some())
     }
 
     /// Asks a peer. Says no when it does not even take orders.

@@ -1,5 +1,7 @@
 //! Fills a store: decides what to ask of whom, checks what comes, and goes on until nothing is missing.
 
+mod gaps;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use model_torrent::{Metainfo, Picker, PieceIndex, PieceSet, Store, TorrentError};
@@ -18,6 +20,8 @@ use crate::{
     link::{Event, News},
     links::Links,
     metrics::{Left, Metrics},
+    origin::Origin,
+    origin_reads::OriginReads,
     peers::Peers,
     progress::Progress,
     shelf::Shelved,
@@ -37,6 +41,8 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(crate) enum Command {
     /// These pieces are wanted.
     Fetch { pieces: PieceSet, done: oneshot::Sender<Result<(), ExchangeError>> },
+    /// These are to be read from here too.
+    Origin(Arc<dyn Origin>),
 }
 
 /// Somebody waits for pieces.
@@ -60,6 +66,7 @@ pub(crate) struct Load<P> {
     commands: mpsc::Receiver<Command>,
     news: mpsc::Receiver<News>,
     links: Links<P>,
+    origin: OriginReads,
     picker: Picker<NodeId>,
     seed: u64,
     /// All that was ever asked for.
@@ -94,10 +101,13 @@ impl<P: Peers> Load<P> {
         let (metainfo, here) = (store.metainfo().clone(), store.here());
         let (events, news) = mpsc::channel(64);
         let nothing = PieceSet::empty(metainfo.layout().pieces());
+        let (links, metrics) =
+            (Links::new(fetchers.clone(), metainfo.clone(), events), fetchers.metrics.clone());
         Self {
-            links: Links::new(fetchers.clone(), metainfo.clone(), events),
+            origin: OriginReads::new(metainfo.clone(), links.writes.clone(), metrics.clone()),
+            links,
             picker: Picker::new(&nothing, seed, fetchers.limits.requests_a_peer.max(1)),
-            metrics: fetchers.metrics.clone(),
+            metrics,
             fetchers,
             metainfo,
             store,
@@ -126,10 +136,12 @@ impl<P: Peers> Load<P> {
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(Command::Fetch { pieces, done }) => self.on_fetch(pieces, done),
+                    Some(Command::Origin(origin)) => self.on_origin(origin),
                     None => break,
                 },
                 Some(news) = self.news.recv() => self.on_news(news),
                 Some(done) = self.disk.join_next() => self.on_disk(done),
+                Some(read) = self.origin.next() => self.on_origin_read(read),
                 Some(holders) = self.lookup.join_next() => self.on_holders(holders),
                 _ = ticks.tick() => self.on_tick(),
             }
@@ -140,6 +152,7 @@ impl<P: Peers> Load<P> {
     /// When this is over, nobody has the store but who got it from the handle.
     async fn end(mut self) {
         self.links.leave_all();
+        self.origin.stop();
         while self.disk.join_next().await.is_some() {}
         self.shelved.take_off().await;
         let store = self.store;
@@ -162,6 +175,12 @@ impl<P: Peers> Load<P> {
         if missing.count() == 0 {
             _ = done.send(Ok(()));
             return;
+        }
+        if self.picker.is_done() {
+            self.origin.missing = Instant::now();
+        }
+        if self.links.peers().is_empty() && self.busy.elapsed() >= LINGER {
+            self.origin.reaching = Instant::now();
         }
         self.picker.want(&missing);
         self.waiting.push(Waiting { missing, done });
@@ -224,6 +243,9 @@ impl<P: Peers> Load<P> {
     }
 
     fn on_written(&mut self, peer: &NodeId, piece: PieceIndex, result: Result<(), TorrentError>) {
+        if *peer == self.origin.id {
+            return self.on_origin_written(piece, result);
+        }
         let open = self.links.get(peer);
         let ended = open.and_then(|open| {
             open.writing = open.writing.saturating_sub(1);
@@ -290,6 +312,7 @@ impl<P: Peers> Load<P> {
             _ = waiting.done.send(Err(ExchangeError::Torrent(error.clone())));
         }
         self.links.leave_all();
+        self.origin.stop();
         self.here = self.store.here();
         self.wanted = self.wanted.without(&self.wanted.without(&self.here));
         self.picker = self.new_picker();
@@ -306,6 +329,7 @@ impl<P: Peers> Load<P> {
 
     fn fill_all(&mut self) {
         self.links.peers().iter().for_each(|peer| self.fill(peer));
+        self.fill_from_origin();
     }
 
     /// Asks a peer for as much as it may be asked for.
@@ -350,7 +374,8 @@ impl<P: Peers> Load<P> {
             self.leave(&peer, cause);
         }
         self.waiting.retain(|waiting| !waiting.done.is_closed());
-        if !self.links.is_idle() {
+        self.origin.second();
+        if !self.links.is_idle() || !self.origin.is_idle() {
             self.busy = now;
         }
         let idle = now.duration_since(self.busy);
@@ -388,12 +413,13 @@ impl<P: Peers> Load<P> {
         picker
     }
 
+    fn bytes_of(&self, set: &PieceSet) -> u64 {
+        let pieces = set.iter().filter_map(|piece| self.metainfo.layout().piece(piece));
+        pieces.map(|piece| u64::from(piece.length)).sum()
+    }
+
     fn recount(&self) {
-        let layout = self.metainfo.layout();
-        let count = |set: &PieceSet| {
-            let pieces = set.iter().filter_map(|piece| layout.piece(piece));
-            (set.count(), pieces.map(|piece| u64::from(piece.length)).sum::<u64>())
-        };
+        let count = |set: &PieceSet| (set.count(), self.bytes_of(set));
         let (pieces_wanted, bytes_wanted) = count(&self.wanted);
         let (pieces_missing, bytes_missing) = count(&self.wanted.without(&self.here));
         let (peers, bytes_per_second) = self.links.speed();
@@ -402,7 +428,7 @@ impl<P: Peers> Load<P> {
             pieces_here: pieces_wanted - pieces_missing,
             bytes_wanted,
             bytes_here: bytes_wanted - bytes_missing,
-            bytes_per_second,
+            bytes_per_second: bytes_per_second + self.origin.bytes_per_second(),
             peers,
             givers: self.givers.len(),
         };

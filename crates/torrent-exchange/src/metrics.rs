@@ -23,7 +23,10 @@ pub struct Metrics {
     pub refused: Counter,
     /// Messages on streams that this node serves, both ways.
     pub messages: Counter,
+    /// Bytes of pieces that came from origins, right or wrong.
+    pub origin_received: Counter,
     left: Family<CauseLabels, Counter>,
+    origin_failures: Family<CauseLabels, Counter>,
 }
 
 /// Why a peer was left that was being fetched from.
@@ -58,6 +61,27 @@ impl Left {
             Self::Unreachable => "unreachable",
             Self::Away => "away",
             Self::Useless => "useless",
+        }
+    }
+}
+
+/// Why an origin gave nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OriginFailure {
+    /// It gave other bytes than the piece's; it is not asked again.
+    Wrong,
+    /// It refuses, gives no ranges, or has another file; it is not asked again.
+    Useless,
+    /// It could not be reached, or did not answer; it is asked again later.
+    Unavailable,
+}
+
+impl OriginFailure {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Wrong => "wrong_bytes",
+            Self::Useless => "useless",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -101,12 +125,26 @@ impl Metrics {
         );
         let help = "peers that model pieces were fetched from and that were left, by cause";
         registry.register("piece_peers_left", help, self.left.clone());
+        let help = "bytes of model pieces that came from a hub";
+        registry.register_with_unit("origin_received", help, Unit::Bytes, self.origin_received.clone());
+        let help = "times that a hub did not give a model piece, by cause";
+        registry.register("origin_failures", help, self.origin_failures.clone());
     }
 
     /// How many peers were left for this cause.
     #[must_use]
     pub fn left(&self, cause: Left) -> u64 {
         self.left.get_or_create(&CauseLabels { cause: cause.name() }).get()
+    }
+
+    /// How often an origin gave nothing for this cause.
+    #[must_use]
+    pub fn origin_failures(&self, cause: OriginFailure) -> u64 {
+        self.origin_failures.get_or_create(&CauseLabels { cause: cause.name() }).get()
+    }
+
+    pub(crate) fn count_origin_failure(&self, cause: OriginFailure) {
+        self.origin_failures.get_or_create(&CauseLabels { cause: cause.name() }).inc();
     }
 
     pub(crate) fn count_left(&self, cause: Left) {

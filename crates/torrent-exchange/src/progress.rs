@@ -13,7 +13,7 @@ pub struct Progress {
     pub bytes_wanted: u64,
     /// Of these, how many are here.
     pub bytes_here: u64,
-    /// Bytes that came from peers in the last seconds, in one second.
+    /// Bytes that came, from peers and from an origin, in the last seconds, in one second.
     pub bytes_per_second: u64,
     /// Peers that are talked to.
     pub peers: usize,

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use prost::Message;
 use swarm_proto::{CollectSession, FromBelow, FromHop, ToHop, wire};
-use swarm_types::{Attempt, HeldTorrent, SamplingParams, SwarmStatus};
+use swarm_types::{Attempt, HeldTorrent, SamplingParams, SwarmStatus, WantedSource};
 
 /// What is taken goes back onto the wire and is taken again, the same.
 pub fn check(bytes: &[u8]) {
@@ -14,7 +14,7 @@ pub fn check(bytes: &[u8]) {
 /// Whether it is a message in order. The first byte says which message the others are.
 pub fn is_taken(bytes: &[u8]) -> bool {
     let Some((kind, bytes)) = bytes.split_first() else { return false };
-    match kind % 7 {
+    match kind % 8 {
         0 => same_again::<wire::ForwardRequest, _, _>(bytes, ToHop::try_from, Into::into),
         1 => {
             same_again(bytes, <(Attempt, FromHop)>::try_from, |(attempt, message)| message.into_wire(attempt))
@@ -23,7 +23,8 @@ pub fn is_taken(bytes: &[u8]) -> bool {
         3 => same_again::<wire::CollectRequest, _, _>(bytes, CollectSession::try_from, Into::into),
         4 => same_again::<wire::SamplingParams, _, _>(bytes, SamplingParams::try_from, Into::into),
         5 => same_again(bytes, SwarmStatus::try_from, |status| wire::SwarmStatus::from(&status)),
-        _ => same_again::<wire::HeldTorrent, _, _>(bytes, HeldTorrent::try_from, Into::into),
+        6 => same_again::<wire::HeldTorrent, _, _>(bytes, HeldTorrent::try_from, Into::into),
+        _ => same_again::<wire::WantedSource, _, _>(bytes, WantedSource::try_from, Into::into),
     }
 }
 
@@ -95,6 +96,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (4, sampling.encode_to_vec()),
         (5, status(worker, digest.clone()).encode_to_vec()),
         (6, held_torrent(digest).encode_to_vec()),
+        (7, wire::WantedSource { source: "hf:owner/repo/tiny.gguf".into(), fetching: true }.encode_to_vec()),
     ];
     messages.into_iter().map(|(kind, message)| [vec![kind], message].concat()).collect()
 }
@@ -116,7 +118,8 @@ fn open(session_id: String, worker: String, model_digest: String) -> wire::OpenS
 }
 
 fn held_torrent(info_hash: String) -> wire::HeldTorrent {
-    wire::HeldTorrent { info_hash, name: "tiny".into(), bytes: 1 << 20, pieces: 4, pieces_held: 3 }
+    let source = "hf:owner/repo/tiny.gguf@v1".into();
+    wire::HeldTorrent { info_hash, name: "tiny".into(), bytes: 1 << 20, pieces: 4, pieces_held: 3, source }
 }
 
 fn output() -> wire::Output {

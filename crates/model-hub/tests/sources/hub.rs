@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     response::Response,
     routing::any,
 };
@@ -24,16 +24,19 @@ use tokio::sync::Notify;
 use crate::{bytes_of, model, sha256, tiny};
 
 /// A model hub on loopback, at `owner/repo` with one file that is called `tiny.gguf`, and more if need be.
-struct Hub {
-    file: Vec<u8>,
+pub(crate) struct Hub {
+    pub(crate) file: Vec<u8>,
     etag: String,
     /// By how their paths end.
     more: BTreeMap<String, Vec<u8>>,
     /// What happens once, in the middle of the piece that begins there.
     fault: Mutex<Option<(usize, Fault)>>,
     hung: Notify,
-    requests: Mutex<Vec<Request>>,
+    pub(crate) requests: Mutex<Vec<Request>>,
 }
+
+/// The commit that every branch of it is.
+pub(crate) const COMMIT: &str = "0123456789012345678901234567890123456789";
 
 enum Fault {
     Cut,
@@ -41,18 +44,15 @@ enum Fault {
 }
 
 #[derive(Debug)]
-struct Request {
+pub(crate) struct Request {
     /// First byte that was asked for, of how many.
-    piece: Option<(usize, usize)>,
+    pub(crate) piece: Option<(usize, usize)>,
     path: String,
-    authorization: Option<String>,
+    pub(crate) authorization: Option<String>,
 }
 
-/// What all revisions of the repository lead to.
-const COMMIT: &str = "0123456789012345678901234567890123456789";
-
 impl Hub {
-    fn new(file: Vec<u8>) -> Self {
+    pub(crate) fn new(file: Vec<u8>) -> Self {
         let etag = sha256(&file).to_string();
         let (more, fault, requests) = (BTreeMap::new(), Mutex::default(), Mutex::default());
         Self { file, etag, more, fault, hung: Notify::new(), requests }
@@ -68,7 +68,7 @@ impl Hub {
     }
 
     /// Serves until the test ends. Gives itself, and how to reach it from a fresh machine.
-    async fn start(self) -> (Arc<Self>, HubConfig, TempDir) {
+    pub(crate) async fn start(self) -> (Arc<Self>, HubConfig, TempDir) {
         let hub = Arc::new(self);
         let router = Router::new().fallback(any(answer)).with_state(hub.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -87,7 +87,7 @@ impl Hub {
     }
 }
 
-async fn answer(State(hub): State<Arc<Hub>>, uri: Uri, headers: HeaderMap) -> Response {
+async fn answer(State(hub): State<Arc<Hub>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let range = text(header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let file = hub.at(uri.path());
@@ -102,6 +102,17 @@ async fn answer(State(hub): State<Arc<Hub>>, uri: Uri, headers: HeaderMap) -> Re
     match (uri.path(), range, file) {
         (path, _, _) if path.contains("/private/") => empty(StatusCode::UNAUTHORIZED),
         (path, _, _) if path.contains("/portal/") => empty(StatusCode::OK),
+        // One that knows nothing of ranges, and one that is overloaded.
+        (path, Some(_), _) if path.contains("/whole/") => {
+            response(StatusCode::OK).body(Body::from(hub.file.clone())).expect("a response")
+        }
+        (path, _, _) if path.contains("/busy/") => empty(StatusCode::SERVICE_UNAVAILABLE),
+        (_, None, Some((file, etag))) if method == Method::HEAD => response(StatusCode::OK)
+            .header("x-repo-commit", COMMIT)
+            .header("x-linked-etag", format!("\"{etag}\""))
+            .header("x-linked-size", file.len())
+            .body(Body::empty())
+            .expect("a response"),
         (_, Some((start, end)), Some((file, etag))) => response(StatusCode::PARTIAL_CONTENT)
             .header("x-repo-commit", COMMIT)
             .header(header::ETAG, format!("\"{etag}\""))

@@ -4,6 +4,7 @@ mod hub;
 #[cfg(unix)]
 mod kept;
 mod packages;
+mod ranges;
 
 use std::fs;
 

@@ -10,7 +10,10 @@ use swarm_proto::wire::{
     peer_service_client::PeerServiceClient,
     peer_service_server::{PeerService, PeerServiceServer},
 };
-use swarm_types::{Announcement, HeldTorrent, MAX_ANNOUNCEMENT_BYTES, MAX_HELD_TORRENTS};
+use swarm_types::{
+    Announcement, HeldTorrent, MAX_ANNOUNCEMENT_BYTES, MAX_HELD_TORRENTS, MAX_SOURCE, MAX_WANTED_SOURCES,
+    WantedSource,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
@@ -33,7 +36,9 @@ use crate::{
 /// A peer that describes itself without end is heard this often.
 const HEAR_EVERY: Duration = Duration::from_millis(20);
 /// Of one torrent in a description, with all its texts as long as they may be.
-const MAX_TORRENT_BYTES: usize = 512;
+const MAX_TORRENT_BYTES: usize = 512 + MAX_SOURCE;
+/// Of one wanted source.
+const MAX_WANTED_BYTES: usize = 16 + MAX_SOURCE;
 /// The first description comes at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -44,12 +49,16 @@ pub(crate) struct Description {
     pub(crate) announcements: Vec<Bytes>,
     /// Those that the node holds.
     pub(crate) torrents: Vec<HeldTorrent>,
+    /// Those of which the node has nothing yet.
+    pub(crate) wanted: Vec<WantedSource>,
 }
 
 impl From<&Description> for DescribeResponse {
     fn from(description: &Description) -> Self {
         let torrents = description.torrents.iter().cloned().map(Into::into).collect();
-        Self { announcements: description.announcements.clone(), torrents }
+        let wanted_sources =
+            description.wanted.iter().take(MAX_WANTED_SOURCES).cloned().map(Into::into).collect();
+        Self { announcements: description.announcements.clone(), torrents, wanted_sources }
     }
 }
 
@@ -84,6 +93,7 @@ pub(crate) struct Described {
     pub(crate) epoch: u64,
     pub(crate) announcements: Vec<Announcement>,
     pub(crate) torrents: Vec<HeldTorrent>,
+    pub(crate) wanted: Vec<WantedSource>,
 }
 
 /// Follows one peer's descriptions while it is connected.
@@ -115,7 +125,8 @@ impl Follower {
     async fn follow(&mut self, failures: &mut u32) -> Result<(), FollowError> {
         let channel = self.links.channel(self.peer).await?;
         let largest = (self.keys.total_shards() as usize + 1) * (MAX_ANNOUNCEMENT_BYTES + 16)
-            + MAX_HELD_TORRENTS * MAX_TORRENT_BYTES;
+            + MAX_HELD_TORRENTS * MAX_TORRENT_BYTES
+            + MAX_WANTED_SOURCES * MAX_WANTED_BYTES;
         let mut client = PeerServiceClient::new(channel).max_decoding_message_size(largest);
         let call = timeout(ANSWER_WITHIN, client.describe(DescribeRequest {}));
         let mut descriptions = call.await.map_err(|_| FollowError::Silent)??.into_inner();
@@ -123,7 +134,8 @@ impl Follower {
             *failures = 0;
             let announcements = self.announcements(&description.announcements);
             let torrents = self.torrents(description.torrents);
-            let heard = Described { peer: self.peer, epoch: self.epoch, announcements, torrents };
+            let wanted = self.wanted(description.wanted_sources);
+            let heard = Described { peer: self.peer, epoch: self.epoch, announcements, torrents, wanted };
             if self.heard.send(heard).await.is_err() {
                 break;
             }
@@ -158,6 +170,24 @@ impl Follower {
                 Ok(torrent) if known.insert(torrent.info_hash) => believed.push(torrent),
                 Ok(torrent) => self.refuse(&Refused::TorrentTwice(torrent.info_hash)),
                 Err(error) => self.refuse(&Refused::Torrent(error)),
+            }
+        }
+        believed
+    }
+
+    /// The sources that the peer may want; the others are counted.
+    fn wanted(&mut self, told: Vec<wire::WantedSource>) -> Vec<WantedSource> {
+        if told.len() > MAX_WANTED_SOURCES {
+            self.refuse(&Refused::TooMany);
+        }
+        let mut believed: Vec<WantedSource> = vec![];
+        for wanted in told.into_iter().take(MAX_WANTED_SOURCES) {
+            match WantedSource::try_from(wanted) {
+                Ok(wanted) if believed.iter().all(|known| known.source != wanted.source) => {
+                    believed.push(wanted)
+                }
+                Ok(wanted) => self.refuse(&Refused::SourceTwice(wanted.source)),
+                Err(error) => self.refuse(&Refused::Source(error)),
             }
         }
         believed

@@ -139,6 +139,11 @@ impl Links {
         self.channels().contains_key(peer)
     }
 
+    /// Whether there is a connection to anybody.
+    pub(crate) fn any(&self) -> bool {
+        !self.channels().is_empty()
+    }
+
     /// A ping was answered. Single ones vary much, so each counts for an eighth, as in TCP (RFC 6298).
     pub(crate) fn answered(&self, peer: &PeerId, after: Duration) {
         let Some(link) = self.channels().get(peer).cloned() else { return };

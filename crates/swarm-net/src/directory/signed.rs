@@ -16,7 +16,7 @@ use libp2p::{
     identity::{Keypair, PublicKey},
 };
 use swarm_proto::WireError;
-use swarm_types::{Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, ModelDigest, SignedText};
+use swarm_types::{Announcement, AnnouncementError, MAX_ANNOUNCEMENT_BYTES, ModelDigest, SignedText, Source};
 
 use crate::peer;
 
@@ -53,6 +53,10 @@ pub(crate) enum Refused {
     Twice(u32),
     #[error("torrent {0} is told twice")]
     TorrentTwice(ModelDigest),
+    #[error("source: {0}")]
+    Source(WireError),
+    #[error("source {0} is told twice")]
+    SourceTwice(Source),
     #[error("too many of them")]
     TooMany,
     #[error("comes from a peer that is not admitted")]
@@ -64,7 +68,7 @@ impl Refused {
     pub(crate) fn cause(&self) -> &'static str {
         match self {
             Self::TooLarge(_) => "too_large",
-            Self::Malformed(_) | Self::Torrent(_) => "malformed",
+            Self::Malformed(_) | Self::Torrent(_) | Self::Source(_) => "malformed",
             Self::Signature => "signature",
             Self::ForeignPeer => "foreign_peer",
             Self::WrongKey => "wrong_key",
@@ -73,7 +77,7 @@ impl Refused {
             Self::LivesTooLong => "lives_too_long",
             Self::Outdated => "outdated",
             Self::Publisher => "publisher",
-            Self::Twice(_) | Self::TorrentTwice(_) => "twice",
+            Self::Twice(_) | Self::TorrentTwice(_) | Self::SourceTwice(_) => "twice",
             Self::TooMany => "too_many",
             Self::NotAdmitted => "not_admitted",
         }

@@ -73,7 +73,8 @@ impl Node {
             return;
         }
         let node = node_id(&described.peer);
-        self.torrents.holdings.described(&node, described.torrents);
+        self.torrents.holdings.torrents.described(&node, described.torrents);
+        self.torrents.holdings.wanted.described(&node, described.wanted);
         log(self.membership.described(&node, described.announcements));
     }
 

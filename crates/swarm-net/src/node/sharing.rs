@@ -9,15 +9,22 @@ use super::{Node, log};
 use crate::{
     calls::describe::Description,
     directory::{lookups::Answer, publisher::RECORD_TTL},
-    peers::lines,
+    peers::{holdings::OwnFiles, lines},
 };
 
 impl Node {
-    /// The service holds something else.
-    pub(super) fn on_held(&mut self) {
-        let held = self.torrents.wanted.borrow_and_update().clone();
+    /// The service holds or wants something else.
+    pub(super) fn on_own_files(&mut self) {
+        let OwnFiles { held, wanted } = self.torrents.own.borrow_and_update().clone();
         let now = Instant::now();
         self.torrents.holder.hold(held, now);
+        self.description.send_if_modified(|told| {
+            let is_new = told.wanted != wanted;
+            if is_new {
+                *told = Arc::new(Description { wanted, ..Description::clone(told) });
+            }
+            is_new
+        });
         self.tell_torrents(now);
     }
 

@@ -1,39 +1,69 @@
-//! Which torrents the connected peers hold, as they say themselves. No IO and no clock of its own.
+//! Which torrents the connected peers hold, and which sources they want, as they say themselves. No IO and no clock of
+//! its own.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use swarm_types::{HeldTorrent, NodeId};
+use swarm_types::{HeldTorrent, NodeId, WantedSource};
 use tokio::sync::watch;
 
 /// What each peer holds that holds anything.
 pub type PeerTorrents = BTreeMap<NodeId, Vec<HeldTorrent>>;
+/// What each peer wants that wants anything.
+pub type PeerWants = BTreeMap<NodeId, Vec<WantedSource>>;
 
-/// What all peers hold, for those who want to watch it.
+/// What a node says of model files.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnFiles {
+    pub(crate) held: Vec<HeldTorrent>,
+    pub(crate) wanted: Vec<WantedSource>,
+}
+
+/// What all peers hold and want, for those who want to watch it.
 #[derive(Debug, Default)]
-pub(crate) struct Holdings(watch::Sender<Arc<PeerTorrents>>);
+pub(crate) struct Holdings {
+    pub(crate) torrents: Told<HeldTorrent>,
+    pub(crate) wanted: Told<WantedSource>,
+}
 
 impl Holdings {
+    /// The last connection to a peer is gone.
+    pub(crate) fn gone(&self, node: &NodeId) {
+        self.torrents.gone(node);
+        self.wanted.gone(node);
+    }
+}
+
+/// What peers tell of one kind of thing.
+#[derive(Debug)]
+pub(crate) struct Told<T>(watch::Sender<Arc<BTreeMap<NodeId, Vec<T>>>>);
+
+impl<T> Default for Told<T> {
+    fn default() -> Self {
+        Self(watch::Sender::default())
+    }
+}
+
+impl<T: Clone + PartialEq> Told<T> {
     /// All of it, now and on every change.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<PeerTorrents>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, Vec<T>>>> {
         self.0.subscribe()
     }
 
-    /// A connected peer says what it holds: this and nothing else.
-    pub(crate) fn described(&self, node: &NodeId, torrents: Vec<HeldTorrent>) {
-        if torrents.is_empty() {
+    /// A connected peer tells: this and nothing else.
+    pub(crate) fn described(&self, node: &NodeId, told: Vec<T>) {
+        if told.is_empty() {
             return self.gone(node);
         }
         self.0.send_if_modified(|all| {
-            let changed = all.get(node).is_none_or(|before| *before != torrents);
+            let changed = all.get(node).is_none_or(|before| *before != told);
             if changed {
-                Arc::make_mut(all).insert(node.clone(), torrents);
+                Arc::make_mut(all).insert(node.clone(), told);
             }
             changed
         });
     }
 
-    /// The last connection to a peer is gone.
-    pub(crate) fn gone(&self, node: &NodeId) {
+    fn gone(&self, node: &NodeId) {
         self.0.send_if_modified(|all| {
             let there = all.contains_key(node);
             if there {
@@ -52,7 +82,7 @@ mod tests {
 
     #[test]
     fn watchers_hear_what_changes_and_nothing_else() {
-        let holdings = Holdings::default();
+        let holdings = Told::default();
         let mut watching = holdings.subscribe();
         let mut changed = || {
             let changed = watching.has_changed().expect("the sender lives");

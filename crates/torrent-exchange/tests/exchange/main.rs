@@ -4,6 +4,7 @@ mod bounds;
 mod hostile;
 mod many;
 mod net;
+mod origin;
 mod raw;
 mod unreliable;
 mod whole;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use model_files::{CachedModel, Source, cached_models};
+use model_files::{CachedFrom, CachedModel, cached_models};
 use serde_json::{Value, json};
 use swarm_types::visible;
 
@@ -50,8 +50,8 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
 fn told(model: &CachedModel) -> Value {
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
     let copy = match model.source {
-        Source::Swarm { copy } => Some(copy),
-        Source::Named(_) => None,
+        CachedFrom::Swarm { copy } => Some(copy),
+        CachedFrom::Named(_) => None,
     };
     json!({
         "name": model.name,
@@ -86,9 +86,9 @@ fn row(model: &CachedModel, now: SystemTime) -> Vec<String> {
     let unknown = || "–".to_owned();
     let digits = |hash: String| hash[..DIGITS].to_owned();
     let (from, copy) = match &model.source {
-        Source::Named(source) => (source.to_string(), String::new()),
-        Source::Swarm { copy: 0 } => ("swarm:".into(), String::new()),
-        Source::Swarm { copy } => ("swarm:".into(), format!(".{copy}")),
+        CachedFrom::Named(source) => (source.to_string(), String::new()),
+        CachedFrom::Swarm { copy: 0 } => ("swarm:".into(), String::new()),
+        CachedFrom::Swarm { copy } => ("swarm:".into(), format!(".{copy}")),
     };
     vec![
         visible::one_line(&model.name).into_owned(),
