@@ -1,6 +1,10 @@
 //! Which file of a hub, and where it is kept.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use hf_hub::{Cache, Repo, RepoType};
 
