@@ -195,6 +195,8 @@ impl Gateway {
             config.generations.clone(),
             GenerationMetrics::new(&registry, model.id()),
         );
+        let answering = generator.clone();
+        sharing.give_way_while(move || answering.running() > 0);
         let completer = Completer::new(model, Arc::new(generator.clone()));
         let completer = completer.with_strict_context(config.api.strict_context);
         let api = Api::new(completer.clone(), generator.clone(), &registry, &config.generations, &config.api);
