@@ -115,7 +115,8 @@ def computed(processes):
     """Seconds that all nodes of the swarm have computed."""
     ticks = 0
     for process in processes:
-        ticks += sum(int(field) for field in Path(f"/proc/{process.pid}/stat").read_text().rsplit(")")[-1].split()[11:13])
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")")[-1].split()
+        ticks += sum(int(field) for field in fields[11:13])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -137,7 +138,7 @@ def gaps(given, address):
 
 
 def measure(given, nodes, running):
-    """The median and the 90th percentile of the gaps, MB/s that were given, and processor seconds of the swarm a token."""
+    """Median and 90th percentile of the gaps, MB/s that were given, and the swarm's processor milliseconds a token."""
     before, cpu, start = sent(nodes), computed(running), time.monotonic()
     found = sorted(gaps(given, nodes[-1]["http"]))
     took = time.monotonic() - start

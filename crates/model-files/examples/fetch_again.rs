@@ -1,5 +1,5 @@
-//! Fetches a whole model from a swarm again and again, as fast as it comes, until it is ended: what answers are measured
-//! beside. Says after each time how fast it was.
+//! Fetches a whole model from a swarm again and again, as fast as it comes, until it is ended: what answers are
+//! measured beside. Says after each time how fast it was.
 //!
 //!     cargo run --release -p model-files --example fetch_again -- ENTRY INFO_HASH TOTAL_SHARDS [FOLDER]
 

@@ -154,7 +154,7 @@ impl<W: AsyncWrite + Unpin> Answering<'_, W> {
     }
 
     /// What is given for the first time is looked at before.
-    async fn check(&self, index: PieceIndex) -> Result<Result<(), TorrentError>, ExchangeError> {
+    async fn check(&mut self, index: PieceIndex) -> Result<Result<(), TorrentError>, ExchangeError> {
         if self.served.is_checked(index) {
             return Ok(Ok(()));
         }

@@ -119,8 +119,8 @@ impl Served {
         self.checked().contains(piece)
     }
 
-    /// Reads and hashes a piece before it is given for the first time: a disk that fails must not make this node a liar.
-    /// One that is wrong is forgotten, of which connected peers are told. Blocks for as long as the disk takes.
+    /// Reads and hashes a piece before it is given for the first time: a bad disk must not make this node a liar. One
+    /// that is wrong is forgotten, of which connected peers are told. Blocks for as long as the disk takes.
     pub(crate) fn check(&self, piece: PieceIndex) -> Result<(), TorrentError> {
         let checked = self.store.check(piece);
         match &checked {
