@@ -35,6 +35,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=128, help="of each answer")
     parser.add_argument("--nice", type=int, default=19, help="priority of the node that fetches")
+    parser.add_argument("--swarm-nice", type=int, default=0, help="of the others; below 0 where more runs than this")
     parser.add_argument("--folder", type=Path, default="/dev/shm", help="where that keeps what it fetches")
     return parser.parse_args()
 
@@ -45,10 +46,15 @@ class Processes:
     def __init__(self, folder):
         self.folder, self.running = folder, []
 
-    def start(self, name, command, **more):
+    def start(self, name, nice, command, **more):
         log = (self.folder / f"{name}.log").open("wb")
+        command = ["nice", "-n", nice, *command]
         process = subprocess.Popen([str(part) for part in command], stderr=log, start_new_session=True, **more)
         self.running.append(process)
+        # Where each session has its share of the processors, it is the session's priority that counts.
+        group = Path(f"/proc/{process.pid}/autogroup")
+        if group.exists():
+            group.write_text(str(nice))
         return process
 
     def node(self, given, name, command):
@@ -56,7 +62,7 @@ class Processes:
         told = self.folder / f"{name}.json"
         command += ["--address-file", told, "--identity", self.folder / f"{name}.key", "--grpc-listen", "127.0.0.1:0"]
         command += ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]
-        self.start(name, [given.ours, *command], stdout=subprocess.DEVNULL)
+        self.start(name, given.swarm_nice, [given.ours, *command], stdout=subprocess.DEVNULL)
         wait_for(f"the ports of {name}", told.exists)
         return json.loads(told.read_text())
 
@@ -161,8 +167,8 @@ def main():
             for number in range(given.rounds):
                 alone.append(measure(given, nodes, of_swarm))
                 with tempfile.TemporaryDirectory(dir=given.folder) as kept:
-                    fetch = ["nice", "-n", given.nice, given.fetcher, entry, digest, SHARDS, kept]
-                    fetcher = processes.start("fetcher", fetch, stdout=subprocess.PIPE)
+                    fetch = [given.fetcher, entry, digest, SHARDS, kept]
+                    fetcher = processes.start("fetcher", given.nice, fetch, stdout=subprocess.PIPE)
                     # Each piece has been looked at by then, and the connections are open.
                     fetcher.stdout.readline()
                     beside.append(measure(given, nodes, of_swarm))
