@@ -1,7 +1,6 @@
 //! Nodes that have no model's file get what they need of it from the others.
 
 use std::{
-    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use serde_json::json;
 use swarm_proto::wire::{self, ReplicaState, SwarmStatus, generate_request::Input};
 use swarm_tests::{
     BOUND, Network, Process, SharedModel, Swarm, SwarmSpec, ask, chat, counted, counts, expected_tokens,
-    generate, ids, llama_swarm, model_of_many_pieces, needed, oracle, real_model, replica_state, tiny_model,
+    generate, ids, llama_swarm, model_of_many_pieces, oracle, real_model, replica_state, tiny_model,
 };
 use swarm_types::{ShardId, ShardRange};
 use tokio::time::interval;
@@ -190,61 +189,6 @@ async fn a_fetch_outlives_the_connections_to_those_that_give() -> anyhow::Result
         network.mend(worker, seeder).await?;
     }
     comes_to_its_model(swarm, &model, 0, &answer).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_told_and_what_came_before_is_kept() -> anyhow::Result<()> {
-    let this = "a_full_disk_is_told_and_what_came_before_is_kept";
-    let file = model_of_many_pieces()?;
-    let model = SharedModel::of(file.path()).await?;
-    let answer = model.says("hello", 16).await?;
-    let spec = SwarmSpec { total_shards: 1, ..SwarmSpec::fetching(model.path().to_owned()) };
-    let mut swarm = Swarm::without_workers(spec).await?;
-    let cache = swarm.cache("worker");
-    let Some(disk) = needed(this, SmallDisk::at(&cache, "8m").await)? else { return Ok(()) };
-    let entry = swarm.rendezvous.quic_address()?;
-    swarm.add_worker("worker", "0", &entry).await?;
-    let ended = swarm.workers[0].ended().await?;
-    let log = swarm.workers[0].log();
-    ensure!(!ended.success() && log.contains("no space left"), "it ended with {ended}:\n{log}");
-    let kept = model.kept(&cache)?;
-    ensure!(kept.count() >= 4, "{} pieces were kept", kept.count());
-
-    disk.grow_to("256m").await?;
-    swarm.workers[0].restart().await?;
-    let before = u64::from(kept.count());
-    comes_to_its_model(swarm, &model, before, &answer).await?;
-    drop(disk);
-    Ok(())
-}
-
-/// A disk of so many bytes that can be made larger; gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    async fn at(folder: &Path, size: &str) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], folder).await?;
-        Ok(Self(folder.into()))
-    }
-
-    async fn grow_to(&self, size: &str) -> anyhow::Result<()> {
-        mount(&["-o", &format!("remount,size={size}")], &self.0).await
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Also while a process uses it.
-        drop(Command::new("umount").arg("--lazy").arg(&self.0).status());
-    }
-}
-
-async fn mount(arguments: &[&str], folder: &Path) -> anyhow::Result<()> {
-    let mounted = tokio::process::Command::new("mount").args(arguments).arg(folder).output().await?;
-    let said = String::from_utf8_lossy(&mounted.stderr);
-    ensure!(mounted.status.success(), "mount, which only root may, says: {}", said.trim());
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
