@@ -3,7 +3,7 @@
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -75,6 +75,12 @@ impl Process {
             }
         }
         bail!("{} did not open its ports:\n{}", self.spec.name, self.log())
+    }
+
+    /// Its name in the folder.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.spec.name
     }
 
     /// When it was started.
@@ -243,6 +249,15 @@ impl Process {
         let ended = tokio::time::timeout(BOUND, self.child.wait()).await.context("it does not end")??;
         anyhow::ensure!(ended.success(), "{} ended with {ended}:\n{}", self.spec.name, self.log());
         Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not within the bound.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let ended = tokio::time::timeout(BOUND, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{} does not end:\n{}", self.spec.name, self.log()))??)
     }
 
     /// Starts it again, with the same identity.

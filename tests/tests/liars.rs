@@ -1,17 +1,21 @@
 //! Nodes that say they have a model's file and do not give it: one gives other bytes, one gives nothing.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use anyhow::{Context, ensure};
 use futures::StreamExt;
-use model_torrent::{PieceSet, Store};
+use model_torrent::{PieceIndex, PieceSet, Store};
 use swarm_net::{Identity, MemberConfig, NetConfig, PeerListener, Role, SwarmNet, peer_server};
 use swarm_tests::{
     BOUND, ModelFile, SharedModel, Swarm, SwarmSpec, chat, counted, counts, model_of_many_pieces,
 };
 use swarm_types::{HeldTorrent, ShardId, ShardRange};
-use tempfile::TempDir;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex, split},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 use torrent_exchange::{Metrics, SeedLimits, Seeder, Shelf};
 
@@ -20,7 +24,6 @@ const WRONG: &str = "llama_swarm_pieces_wrong_total";
 /// A node in this process; leaves when dropped.
 struct Node {
     net: SwarmNet,
-    dir: TempDir,
     tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -37,7 +40,7 @@ impl Node {
         let (net, peers) = SwarmNet::bind(config, Role::Worker, Identity::ephemeral()).await?;
         let streams = net.torrent_streams().context("nobody else has them")?;
         let server = peer_server().add_service(net.peer_service()).serve_with_incoming(peers);
-        let mut node = Self { net, dir: tempfile::tempdir()?, tasks: vec![] };
+        let mut node = Self { net, tasks: vec![] };
         node.runs(async move { drop(server.await) });
         Ok((node, streams))
     }
@@ -64,29 +67,52 @@ impl Node {
 /// A node that gives wrong bytes, but for the pieces that are `right`; and what it counts.
 async fn liar(swarm: &Swarm, model: &SharedModel, right: &PieceSet) -> anyhow::Result<(Node, Metrics)> {
     let (mut node, mut streams) = Node::enter(swarm).await?;
-    let path = node.dir.path().join("damaged.gguf");
-    let mut bytes = std::fs::read(model.path())?;
-    for piece in model.pieces().filter(|piece| !right.contains(piece.index)) {
-        bytes[usize::try_from(piece.offset)?] ^= 1;
-    }
-    std::fs::write(&path, bytes)?;
     let (shelf, metrics) = (Shelf::default(), Metrics::default());
-    // Nothing is hashed here.
+    let path = model.path().to_owned();
     let shelved = shelf.put(Arc::new(Store::whole(model.metainfo.clone(), &[path])?));
     let seeder = Seeder::new(shelf, &SeedLimits::default(), metrics.clone());
+    let right = right.clone();
     node.runs(async move {
         let (_shelved, mut serving) = (shelved, JoinSet::new());
         while let Some(Ok(stream)) = streams.next().await {
-            let seeder = seeder.clone();
+            let (seeder, right) = (seeder.clone(), right.clone());
             serving.spawn(async move {
                 let peer = stream.peer().node.clone();
+                let (inner, honest) = duplex(1 << 20);
+                let ((mut asks, tells), (from_seeder, mut to_seeder)) = (split(stream), split(inner));
                 // Who got wrong bytes leaves, which is an error here.
-                drop(seeder.serve(stream, &peer).await);
+                tokio::select! {
+                    ended = seeder.serve(honest, &peer) => drop(ended),
+                    ended = copy(&mut asks, &mut to_seeder) => drop(ended),
+                    ended = lie(from_seeder, tells, &right) => drop(ended),
+                }
             });
         }
     });
     node.says_it_has(model);
     Ok((node, metrics))
+}
+
+/// Passes on what a seeder tells, with the first byte of each piece turned but in those that are `right`.
+async fn lie(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    right: &PieceSet,
+) -> io::Result<()> {
+    loop {
+        let length = from.read_u32().await?;
+        let mut message = vec![0; length as usize];
+        from.read_exact(&mut message).await?;
+        // Byte 8 names the message that begins with a piece's number and where in it the bytes are from.
+        if let [8, a, b, c, d, 0, 0, 0, 0, first, ..] = &mut message[..]
+            && !right.contains(PieceIndex(u32::from_be_bytes([*a, *b, *c, *d])))
+        {
+            *first ^= 1;
+        }
+        to.write_u32(length).await?;
+        to.write_all(&message).await?;
+        to.flush().await?;
+    }
 }
 
 /// A node that takes streams and says nothing on them; and how many it took.

@@ -34,6 +34,7 @@ const MOST_COPIES: u32 = 64;
 #[derive(Clone, Debug)]
 pub struct Sharing {
     pub(crate) fetchers: Fetchers<SwarmPeers>,
+    seeder: Seeder,
     pub(crate) holdings: Holdings,
     _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
@@ -55,15 +56,21 @@ impl Sharing {
         let (shelf, metrics, holdings) = (Shelf::default(), Metrics::default(), Holdings::default());
         let streams = net.torrent_streams().ok_or(swarm_net::NetError::Left)?;
         let seeder = Seeder::new(shelf.clone(), &config.limits(), metrics.clone());
-        let (serving, telling) = (serve(streams, seeder), tell(net.clone(), holdings.clone()));
+        let (serving, telling) = (serve(streams, seeder.clone()), tell(net.clone(), holdings.clone()));
         let tasks = [tokio::spawn(serving), tokio::spawn(telling)].map(AbortOnDropHandle::new);
         let fetchers = Fetchers::new(SwarmPeers(net.clone()), shelf, metrics);
-        Ok(Self { fetchers, holdings, _tasks: Arc::new(tasks) })
+        Ok(Self { fetchers, seeder, holdings, _tasks: Arc::new(tasks) })
     }
 
     /// Adds its counters.
     pub fn metrics(&self, registry: &mut Registry) {
         self.fetchers.metrics.register(registry);
+    }
+
+    /// Gives less to others as long as this says that there is something better to do: answers must not suffer. Asked
+    /// often, so it must be cheap. Who is the first to call this is heard.
+    pub fn give_way_while(&self, works: impl Fn() -> bool + Send + Sync + 'static) {
+        self.seeder.give_way_while(works);
     }
 
     /// Gives a whole model to others. `name` is shown to people.

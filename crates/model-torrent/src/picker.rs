@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::piece_set::{PieceIndex, PieceSet};
 
-/// A piece is asked of one peer, and in the endgame of one more: whose answer comes first ends the wait for a slow one.
+/// A piece is asked of one peer, and in the endgame of one more if the first is late: whose answer comes first ends the
+/// wait.
 const MOST_ASKED: usize = 2;
 
 /// What is still wanted, and who has it. `P` names a peer.
 ///
 /// The rarest piece comes first, so that none dies out; among equally rare ones the seed decides, so that workers with
 /// different seeds ask for different ones and can give them to each other. A piece is under way with one peer only,
-/// until nothing else is left that anybody could be asked for; then a second one may be asked too (the endgame). Who
-/// failed a piece is not asked for it again.
+/// until nothing else is left that anybody could be asked for (the endgame); then a second one may be asked for what is
+/// late with the first. What is late, the picker is told. Who failed a piece is not asked for it again.
 #[derive(Clone, Debug)]
 pub struct Picker<P> {
     seed: u64,
@@ -30,6 +31,8 @@ struct Missing<P> {
     holders: usize,
     /// With whom it is under way.
     asked: Vec<P>,
+    /// Whether it is late with the one with whom it is under way.
+    is_late: bool,
     /// Who failed it, present or not: coming back does not help.
     failed: BTreeSet<P>,
 }
@@ -39,6 +42,18 @@ struct Peer {
     has: PieceSet,
     /// How many pieces are under way with it.
     asked: usize,
+}
+
+impl<P: PartialEq> Missing<P> {
+    fn new(holders: usize) -> Self {
+        Self { holders, asked: vec![], is_late: false, failed: BTreeSet::new() }
+    }
+
+    /// It is not under way with this peer. Who is left is not known to be late.
+    fn not_asked(&mut self, peer: &P) {
+        self.asked.retain(|asked| asked != peer);
+        self.is_late = false;
+    }
 }
 
 impl<P: Ord + Clone> Picker<P> {
@@ -54,7 +69,7 @@ impl<P: Ord + Clone> Picker<P> {
     pub fn want(&mut self, missing: &PieceSet) {
         for piece in missing.iter().filter(|piece| !self.missing.contains_key(piece)).collect::<Vec<_>>() {
             let holders = self.peers.values().filter(|peer| peer.has.contains(piece)).count();
-            self.missing.insert(piece, Missing { holders, asked: vec![], failed: BTreeSet::new() });
+            self.missing.insert(piece, Missing::new(holders));
             self.open.insert((holders, self.tie(piece), piece));
         }
     }
@@ -82,7 +97,7 @@ impl<P: Ord + Clone> Picker<P> {
         self.count(peer, &gone.has, &PieceSet::empty(gone.has.pieces()));
         let pieces: Vec<_> = self.missing.iter().filter(|(_, piece)| piece.asked.contains(peer)).collect();
         for piece in pieces.into_iter().map(|(piece, _)| *piece).collect::<Vec<_>>() {
-            self.change(piece, |piece| piece.asked.retain(|asked| asked != peer));
+            self.change(piece, |piece| piece.not_asked(peer));
         }
     }
 
@@ -118,7 +133,7 @@ impl<P: Ord + Clone> Picker<P> {
         let has = self.peers.get(peer).is_some_and(|known| known.has.contains(piece));
         let was_asked = self.missing.get(&piece).is_some_and(|missing| missing.asked.contains(peer));
         self.change(piece, |missing| {
-            missing.asked.retain(|asked| asked != peer);
+            missing.not_asked(peer);
             if missing.failed.insert(peer.clone()) && has {
                 missing.holders -= 1;
             }
@@ -128,19 +143,25 @@ impl<P: Ord + Clone> Picker<P> {
         }
     }
 
+    /// A piece that is under way with this peer should have come: one more may be asked.
+    pub fn late(&mut self, peer: &P, piece: PieceIndex) {
+        if let Some(missing) = self.missing.get_mut(&piece) {
+            missing.is_late |= missing.asked == [peer.clone()];
+        }
+    }
+
     /// Whether everything that is wanted is here.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// A piece that is under way with one other peer only.
+    /// A piece that is late with one other peer.
     fn endgame(&self, peer: &P, can: impl Fn(&PieceIndex) -> bool) -> Option<PieceIndex> {
-        let under_way = self
-            .missing
-            .iter()
-            .filter(|(_, piece)| (1..MOST_ASKED).contains(&piece.asked.len()) && !piece.asked.contains(peer));
-        let pieces = under_way.map(|(piece, _)| *piece).filter(can);
+        let is_late =
+            |missing: &Missing<P>| missing.is_late && (1..MOST_ASKED).contains(&missing.asked.len());
+        let late = self.missing.iter().filter(|(_, piece)| is_late(piece) && !piece.asked.contains(peer));
+        let pieces = late.map(|(piece, _)| *piece).filter(can);
         pieces.min_by_key(|piece| self.tie(*piece))
     }
 

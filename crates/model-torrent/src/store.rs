@@ -160,6 +160,13 @@ impl Store {
         self.files.iter().map(|file| file.path.as_path())
     }
 
+    /// In which file a piece lies.
+    #[must_use]
+    pub fn path_of(&self, index: PieceIndex) -> Option<&Path> {
+        let piece = self.metainfo.layout().piece(index)?;
+        self.files.get(piece.file).map(|file| file.path.as_path())
+    }
+
     /// A part of a piece that is here.
     ///
     /// # Errors

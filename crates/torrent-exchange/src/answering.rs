@@ -33,7 +33,7 @@ const NEWS: u32 = 64;
 /// What all streams share.
 #[derive(Debug)]
 pub(crate) struct Means {
-    pace: Pace,
+    pub(crate) pace: Pace,
     reads: Arc<Semaphore>,
     /// Each is for as many bytes as are read at once.
     in_flight: Semaphore,
@@ -43,7 +43,7 @@ pub(crate) struct Means {
 impl Means {
     pub(crate) fn new(limits: &SeedLimits, metrics: Metrics) -> Self {
         Self {
-            pace: Pace::new(limits.bytes_per_second),
+            pace: Pace::new(limits),
             reads: Arc::new(Semaphore::new(limits.reads.max(1))),
             in_flight: Semaphore::new((limits.bytes_in_flight / READ).max(1)),
             metrics,
@@ -119,9 +119,9 @@ impl<W: AsyncWrite + Unpin> Answering<'_, W> {
     async fn torrent(&mut self) -> Result<(), ExchangeError> {
         let served = self.served.clone();
         let made = self.means.blocking(move || served.torrent()).await?;
-        let total = made.len() as u32;
-        for offset in (0..made.len()).step_by(self.means.pace.frame()) {
-            let bytes = made.slice(offset..made.len().min(offset + self.means.pace.frame()));
+        let (total, frame) = (made.len() as u32, self.means.pace.frame());
+        for offset in (0..made.len()).step_by(frame) {
+            let bytes = made.slice(offset..made.len().min(offset + frame));
             self.means.pace.pass(bytes.len()).await;
             self.tell(&Tell::Part { total, offset: offset as u32, bytes }).await?;
             yield_now().await;
@@ -132,6 +132,9 @@ impl<W: AsyncWrite + Unpin> Answering<'_, W> {
     async fn piece(&mut self, index: PieceIndex) -> Result<(), ExchangeError> {
         let length = self.served.store().metainfo().layout().piece(index).map_or(0, |piece| piece.length);
         let means = self.means;
+        if let Err(error) = self.check(index).await? {
+            return self.unreadable(index, &error).await;
+        }
         for start in (0..length).step_by(READ) {
             if self.queue.is_cancelled() {
                 return self.tell(&Tell::Refused(index, Refusal::Cancelled)).await;
@@ -148,6 +151,18 @@ impl<W: AsyncWrite + Unpin> Answering<'_, W> {
             }
         }
         Ok(())
+    }
+
+    /// What is given for the first time is looked at before.
+    async fn check(&mut self, index: PieceIndex) -> Result<Result<(), TorrentError>, ExchangeError> {
+        if self.served.is_checked(index) {
+            return Ok(Ok(()));
+        }
+        let served = self.served.clone();
+        let checked = self.means.blocking(move || served.check(index)).await?;
+        let is_wrong = matches!(checked, Err(TorrentError::WrongBytes { .. }));
+        self.means.metrics.damaged.inc_by(u64::from(is_wrong));
+        Ok(checked)
     }
 
     /// Sends bytes of a piece. Says no when it was cancelled before all were sent.
@@ -178,7 +193,7 @@ impl<W: AsyncWrite + Unpin> Answering<'_, W> {
     async fn unreadable(&mut self, piece: PieceIndex, error: &TorrentError) -> Result<(), ExchangeError> {
         self.means.metrics.refused.inc();
         let cause = match error {
-            TorrentError::NotHere { .. } => Refusal::NotHere,
+            TorrentError::NotHere { .. } | TorrentError::WrongBytes { .. } => Refusal::NotHere,
             error => {
                 warn!(%piece, %error, "cannot read a piece that a peer asks for");
                 Refusal::Unreadable

@@ -13,6 +13,8 @@ use crate::{metrics::Left, peers::Banned};
 
 /// After the first failure; doubles with each one more.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// Who is slow stays so for a while, and would be given the last pieces of a fetch.
+const SLOW_WAIT: Duration = Duration::from_secs(10);
 /// Who comes back is noticed within so long.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Who had nothing that is needed may have it then; doubles too, or a swarm in which all wait for the same pieces would
@@ -78,6 +80,7 @@ impl Book {
         let note = self.notes.entry(peer.clone()).or_insert(nothing);
         let (first, times) = match cause {
             Left::Useless => (USELESS_WAIT, &mut note.useless),
+            Left::Slow => (SLOW_WAIT, &mut note.failures),
             _ => (FIRST_WAIT, &mut note.failures),
         };
         let wait = (first * 2u32.pow((*times).min(16))).min(LONGEST_WAIT);

@@ -1,7 +1,7 @@
 //! The peers that a fetch talks to: whom to take on, and whom to let go.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -24,7 +24,7 @@ use crate::{
     link::{Link, News, Order},
     metrics::Left,
     peers::Peers,
-    speed::Speed,
+    speed::{Speed, UnderWay},
 };
 
 /// Orders that may wait for one stream: a few pieces asked and cancelled. A stream with more is stuck.
@@ -56,7 +56,7 @@ pub(crate) struct Open {
     /// Nothing before it told what it has.
     pub(crate) has: Option<PieceSet>,
     /// What is under way with it.
-    pub(crate) asked: BTreeSet<PieceIndex>,
+    pub(crate) asked: UnderWay,
     /// Its pieces that are being checked and written.
     pub(crate) writing: usize,
     /// It ended, and is forgotten when its pieces are written.
@@ -100,7 +100,7 @@ impl<P: Peers> Links<P> {
                 received,
                 speed: Speed::default(),
                 has: None,
-                asked: BTreeSet::new(),
+                asked: UnderWay::default(),
                 writing: 0,
                 ended: None,
                 idle_since: now,
@@ -139,14 +139,15 @@ impl<P: Peers> Links<P> {
     /// Asks a peer. Says no when it does not even take orders.
     pub(crate) fn ask(&mut self, peer: &NodeId, piece: PieceIndex) -> bool {
         let Some(open) = self.open.get_mut(peer) else { return false };
-        open.asked.insert(piece);
+        let length = self.metainfo.layout().piece(piece).map_or(0, |piece| piece.length);
+        open.asked.ask(piece, length, &open.speed, Instant::now());
         open.orders.try_send(Order::Ask(piece)).is_ok()
     }
 
     /// A peer need not send a piece any more.
     pub(crate) fn cancel(&mut self, peer: &NodeId, piece: PieceIndex) {
         let Some(open) = self.open.get_mut(peer) else { return };
-        if open.asked.remove(&piece) {
+        if open.asked.ends(piece) {
             // If it does not take it, it sends the piece in vain.
             _ = open.orders.try_send(Order::Cancel(piece));
         }
@@ -174,15 +175,17 @@ impl<P: Peers> Links<P> {
 
     /// How many are talked to, and how many bytes a second come from them all.
     pub(crate) fn speed(&self) -> (usize, u64) {
-        let bytes: f64 = self.open.values().map(|open| open.speed.mean()).sum();
+        let working = self.open.values().filter(|open| !open.asked.is_empty());
+        let bytes: f64 = working.filter_map(|open| open.speed.mean()).sum();
         (self.open.len(), bytes as u64)
     }
 
     /// A second passed. Says who is to be left.
     pub(crate) fn second(&mut self, now: Instant) -> Vec<(NodeId, Left)> {
         for open in self.open.values_mut() {
-            open.speed.second(open.received.load(Relaxed));
-            if !open.asked.is_empty() || open.writing > 0 {
+            let works = !open.asked.is_empty() || open.writing > 0;
+            open.speed.second(open.received.load(Relaxed), works);
+            if works {
                 open.idle_since = now;
             }
         }
@@ -191,23 +194,33 @@ impl<P: Peers> Links<P> {
         left
     }
 
-    /// Those that are much slower than others, which have what they were asked for too.
+    /// What should have come by now, and from whom. To be asked once a tick, which is so long.
+    pub(crate) fn late(&mut self, now: Instant, tick: Duration) -> Vec<(NodeId, PieceIndex)> {
+        if self.writes.available_permits() == 0 {
+            // Nothing is read from peers while the disk is behind.
+            self.open.values_mut().for_each(|open| open.asked.held_up(tick));
+        }
+        let living = self.open.iter().filter(|(_, open)| open.ended.is_none());
+        let late = living.flat_map(|(peer, open)| open.asked.late(now).map(|piece| (peer.clone(), piece)));
+        late.collect()
+    }
+
+    /// Those that are much slower than others, which have what they were asked for too. Of who has nothing to do counts
+    /// how fast it was: at the end of a fetch the slow ones are alone at work.
     fn slow(&mut self) -> Vec<(NodeId, Left)> {
-        let working: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(_, open)| open.ended.is_none() && !open.asked.is_empty())
-            .map(|(peer, open)| (peer.clone(), open.speed.mean()))
-            .collect();
+        let living = self.open.iter().filter(|(_, open)| open.ended.is_none());
+        let speeds = living.filter_map(|(peer, open)| Some((peer.clone(), open.speed.mean()?)));
+        let speeds: Vec<_> = speeds.collect();
         let mut slow = vec![];
-        for (peer, _) in &working {
-            let replaced = self.can_be_replaced(peer);
-            let Some(open) = self.open.get_mut(peer) else { continue };
-            let others = working.iter().filter(|(other, _)| other != peer);
-            let mut others: Vec<f64> = others.map(|(_, mean)| *mean).collect();
+        for (peer, _) in &speeds {
+            let replaced = self.can_be_replaced(peer, |_| true);
+            let some_rest = self.can_be_replaced(peer, |other| other.asked.is_empty());
+            let Some(open) = self.open.get_mut(peer).filter(|open| !open.asked.is_empty()) else { continue };
+            let others = speeds.iter().filter(|(other, _)| other != peer);
+            let mut others: Vec<f64> = others.map(|(_, speed)| *speed).collect();
             if !replaced {
                 open.speed.rests();
-            } else if open.speed.is_slow(&mut others) {
+            } else if open.speed.is_slow(&mut others, some_rest) {
                 slow.push((peer.clone(), Left::Slow));
             }
         }
@@ -215,11 +228,13 @@ impl<P: Peers> Links<P> {
         slow
     }
 
-    /// Whether others have all that was asked of a peer.
-    fn can_be_replaced(&self, peer: &NodeId) -> bool {
+    /// Whether others, of those that are meant, have all that was asked of a peer.
+    fn can_be_replaced(&self, peer: &NodeId, by: impl Fn(&Open) -> bool) -> bool {
         let Some(open) = self.open.get(peer) else { return false };
-        let others: Vec<_> = self.told().filter(|(other, _)| *other != peer).map(|(_, has)| has).collect();
-        open.asked.iter().all(|piece| others.iter().any(|has| has.contains(*piece)))
+        let others =
+            self.open.iter().filter(|(other, open)| *other != peer && open.ended.is_none() && by(open));
+        let others: Vec<_> = others.filter_map(|(_, open)| open.has.as_ref()).collect();
+        open.asked.pieces().all(|piece| others.iter().any(|has| has.contains(piece)))
     }
 
     /// When there is no room: those that have had nothing to give for longest, as many as others could be tried.

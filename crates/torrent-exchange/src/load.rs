@@ -207,12 +207,12 @@ impl<P: Peers> Load<P> {
                 }
             }
             Event::Whole(piece, bytes, permit) => {
-                open.asked.remove(&piece);
+                open.asked.ends(piece);
                 open.writing += 1;
                 self.write(peer, piece, bytes, permit);
             }
             Event::Refused(piece, Refusal::NotHere | Refusal::Unreadable) => {
-                open.asked.remove(&piece);
+                open.asked.ends(piece);
                 open.has.iter_mut().for_each(|has| has.remove(piece));
                 self.picker.failed(&peer, piece);
                 self.fill_all();
@@ -372,6 +372,9 @@ impl<P: Peers> Load<P> {
         self.compare_with_store();
         for (peer, cause) in self.links.second(now) {
             self.leave(&peer, cause);
+        }
+        for (peer, piece) in self.links.late(now, TICK) {
+            self.picker.late(&peer, piece);
         }
         self.waiting.retain(|waiting| !waiting.done.is_closed());
         self.origin.second();

@@ -21,6 +21,8 @@ pub struct Metrics {
     pub wrong: Counter,
     /// Requests of others that were refused.
     pub refused: Counter,
+    /// Pieces of this node's own that were wrong when they were to be given to others.
+    pub damaged: Counter,
     /// Messages on streams that this node serves, both ways.
     pub messages: Counter,
     /// Bytes of pieces that came from origins, right or wrong.
@@ -118,6 +120,8 @@ impl Metrics {
             "requests of model pieces that were refused",
             self.refused.clone(),
         );
+        let help = "model pieces on this node's disk that were wrong when a peer asked for them";
+        registry.register("pieces_damaged", help, self.damaged.clone());
         registry.register(
             "piece_messages",
             "messages on streams that pieces are served on, both ways",

@@ -44,6 +44,12 @@ impl Seeder {
         Self { shelf, seats: Seats::new(limits), requests: limits.requests_a_stream, means }
     }
 
+    /// Sends less as long as this says that the process has something better to do; it is asked before each frame. Who
+    /// is the first to call this is heard.
+    pub fn give_way_while(&self, works: impl Fn() -> bool + Send + Sync + 'static) {
+        self.means.pace.give_way_while(works);
+    }
+
     /// Serves one stream to its end. `peer` is who opened it, as the transport knows it.
     ///
     /// # Errors

@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use swarm_types::ModelDigest;
 
 use bytes::Bytes;
-use model_torrent::Store;
+use model_torrent::{PieceIndex, PieceSet, Store, TorrentError};
 use tokio::sync::watch;
+use tracing::{debug, warn};
 
 /// The stores that peers can fetch from, by info-hash. A store that is still being filled is served too: what is in it.
 /// Cheap to clone.
@@ -22,7 +23,8 @@ pub struct Shelved {
     shelf: Shelf,
     /// Nothing once it is taken off.
     served: Option<Arc<Served>>,
-    state: watch::Sender<bool>,
+    /// Nobody else keeps it.
+    state: Arc<watch::Sender<bool>>,
 }
 
 /// What a stream sees of a store on the shelf.
@@ -32,6 +34,11 @@ pub(crate) struct Served {
     torrent: OnceLock<Bytes>,
     /// Whether it is still on the shelf; changes with each piece too.
     state: watch::Receiver<bool>,
+    changed: Weak<watch::Sender<bool>>,
+    /// Pieces that were read from disk and were right, since they are on the shelf.
+    checked: Mutex<PieceSet>,
+    /// A piece was wrong, and somebody was told.
+    is_damaged: OnceLock<()>,
 }
 
 impl Shelf {
@@ -39,8 +46,16 @@ impl Shelf {
     #[must_use]
     pub fn put(&self, store: Arc<Store>) -> Shelved {
         let (state, changes) = watch::channel(true);
-        let info_hash = store.metainfo().info_hash();
-        let served = Arc::new(Served { store, torrent: OnceLock::new(), state: changes });
+        let (state, metainfo) = (Arc::new(state), store.metainfo());
+        let info_hash = metainfo.info_hash();
+        let served = Arc::new(Served {
+            checked: Mutex::new(PieceSet::empty(metainfo.layout().pieces())),
+            store,
+            torrent: OnceLock::new(),
+            state: changes,
+            changed: Arc::downgrade(&state),
+            is_damaged: OnceLock::new(),
+        });
         self.stores().insert(info_hash, served.clone());
         Shelved { shelf: self.clone(), served: Some(served), state }
     }
@@ -97,6 +112,40 @@ impl Served {
     /// The torrent's bytes, made for the first who asks.
     pub(crate) fn torrent(&self) -> Bytes {
         self.torrent.get_or_init(|| self.store.metainfo().to_bytes().into()).clone()
+    }
+
+    /// Whether a piece was read from disk before, and was right.
+    pub(crate) fn is_checked(&self, piece: PieceIndex) -> bool {
+        self.checked().contains(piece)
+    }
+
+    /// Reads and hashes a piece before it is given for the first time: a bad disk must not make this node a liar. One
+    /// that is wrong is forgotten, of which connected peers are told. Blocks for as long as the disk takes.
+    pub(crate) fn check(&self, piece: PieceIndex) -> Result<(), TorrentError> {
+        let checked = self.store.check(piece);
+        match &checked {
+            Ok(()) => self.checked().insert(piece),
+            Err(error @ TorrentError::WrongBytes { .. }) => self.tell_damaged(piece, error),
+            Err(_) => {}
+        }
+        checked
+    }
+
+    fn tell_damaged(&self, piece: PieceIndex, error: &TorrentError) {
+        let path = self.store.path_of(piece).unwrap_or(std::path::Path::new("")).display();
+        let (first, what) = (self.is_damaged.set(()).is_ok(), "a file has other bytes than its torrent says");
+        if first {
+            warn!(%path, %error, "{what}: the piece is not given to others; look after the disk, or fetch it again");
+        } else {
+            debug!(%path, %error, "{what}");
+        }
+        if let Some(changed) = self.changed.upgrade() {
+            changed.send_replace(true);
+        }
+    }
+
+    fn checked(&self) -> MutexGuard<'_, PieceSet> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Is told of changes; says no when it is not on the shelf any more.

@@ -184,7 +184,7 @@ struct Work {
 struct Answering {
     generator: Generator,
     /// The model's file is given to others.
-    _source: Source,
+    _files: model_files::Model,
     _telling: [AbortOnDropHandle<()>; 2],
 }
 
@@ -199,14 +199,16 @@ impl Work {
         pending().await
     }
 
-    fn answer_by(&self, Model { served, cut, source }: Model) -> Answering {
-        let Self { config, net, registry, front, inference, health, .. } = self;
+    fn answer_by(&self, Model { served, cut, files }: Model) -> Answering {
+        let Self { config, net, sharing, registry, front, inference, health } = self;
         let digest = served.digest();
         let generator = Generator::new(
             swarm(net, &served, cut.clone()),
             config.generations.clone(),
             GenerationMetrics::new(registry, served.id()),
         );
+        let answering = generator.clone();
+        sharing.give_way_while(move || answering.running() > 0);
         let completer = Completer::new(served, Arc::new(generator.clone()));
         let completer = completer.with_strict_context(config.api.strict_context);
         front.answer_by(completer.clone(), generator.clone(), &config.generations, &config.api);
@@ -215,7 +217,7 @@ impl Work {
             tokio::spawn(tell_health(health.clone(), generator.clone())),
             tokio::spawn(tell_misfits(net.status(), digest, cut)),
         ];
-        Answering { generator, _source: source, _telling: telling.map(AbortOnDropHandle::new) }
+        Answering { generator, _files: files, _telling: telling.map(AbortOnDropHandle::new) }
     }
 
     /// On the gRPC port.

@@ -137,6 +137,8 @@ impl Worker {
         registry.show_swarm(net.status());
         show_limits(&registry, &config);
         let sessions = Sessions::new(bounds(&config));
+        let running = sessions.running();
+        sharing.give_way_while(move || *running.borrow() > 0);
         let (engine, loaded) = watch::channel(None);
         let health = public.health();
         health.set(shard_service::NAME, false).await;

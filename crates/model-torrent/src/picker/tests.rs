@@ -13,6 +13,8 @@ fn set(pieces: u32, members: &[u32]) -> PieceSet {
     set
 }
 
+const NONE: [u32; 0] = [];
+
 /// Asks one peer until nothing comes.
 fn all_of(picker: &mut Picker<char>, peer: char) -> Vec<u32> {
     std::iter::from_fn(|| picker.next(&peer)).map(|piece| piece.0).collect()
@@ -45,20 +47,30 @@ fn equally_rare_ones_come_in_the_order_of_the_seed() {
 }
 
 #[test]
-fn only_the_last_pieces_are_asked_of_a_second_peer() {
+fn only_what_is_late_and_the_last_is_asked_of_a_second_peer() {
     let mut picker = Picker::new(&PieceSet::full(3), 7, 2);
     for peer in ['a', 'b', 'c'] {
         picker.peer_has(&peer, PieceSet::full(3));
     }
     let first = all_of(&mut picker, 'a');
     assert_eq!(first.len(), 2, "no more than two at once");
+    picker.late(&'a', PieceIndex(first[0]));
     let second = all_of(&mut picker, 'b');
-    assert_eq!(second.len(), 2, "the third, and one again, now that nothing else is left");
-    let third = all_of(&mut picker, 'c');
-    assert_eq!(third.len(), 2, "the other two again");
-    assert_eq!(picker.arrived(PieceIndex(second[1])), ['a', 'b']);
-    assert_eq!(picker.arrived(PieceIndex(second[1])), [], "it comes once");
-    assert_eq!(all_of(&mut picker, 'b'), Vec::<u32>::new(), "the others are under way with two each");
+    assert_eq!(second.len(), 2, "the third, and then the late one, now that nothing else is left");
+    assert_eq!(second[1], first[0]);
+    assert_eq!(all_of(&mut picker, 'c'), NONE, "two have the late one, and the others are not late");
+    picker.late(&'c', PieceIndex(first[1]));
+    assert_eq!(all_of(&mut picker, 'c'), NONE, "it is not under way with that peer");
+    picker.failed(&'a', PieceIndex(first[0]));
+    assert_eq!(all_of(&mut picker, 'c'), NONE, "the one that is left is not late");
+    picker.late(&'b', PieceIndex(first[0]));
+    assert_eq!(all_of(&mut picker, 'c'), [first[0]]);
+    assert_eq!(picker.arrived(PieceIndex(first[0])), ['b', 'c']);
+    assert_eq!(picker.arrived(PieceIndex(first[0])), [], "it comes once");
+    picker.late(&'a', PieceIndex(first[1]));
+    picker.peer_left(&'a');
+    assert_eq!(all_of(&mut picker, 'c'), [first[1]], "what was under way with who left is open again");
+    assert_eq!(all_of(&mut picker, 'b'), NONE, "and late with nobody");
 }
 
 #[test]
@@ -69,7 +81,7 @@ fn who_failed_a_piece_is_not_asked_again_not_even_after_coming_back() {
     picker.failed(&'a', PieceIndex(1));
     picker.peer_left(&'a');
     picker.peer_has(&'a', PieceSet::full(4));
-    assert_eq!(all_of(&mut picker, 'a'), Vec::<u32>::new());
+    assert_eq!(all_of(&mut picker, 'a'), NONE);
     picker.peer_has(&'b', PieceSet::full(4));
     assert_eq!(all_of(&mut picker, 'b'), [1]);
     picker.arrived(PieceIndex(1));
@@ -80,6 +92,7 @@ fn who_failed_a_piece_is_not_asked_again_not_even_after_coming_back() {
 #[derive(Clone, Debug)]
 enum Event {
     Ask(Index),
+    Late(Index),
     Arrive(Index),
     Fail(Index),
     Leave(Index),
@@ -89,6 +102,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => any::<Index>().prop_map(Event::Ask),
+        2 => any::<Index>().prop_map(Event::Late),
         3 => any::<Index>().prop_map(Event::Arrive),
         1 => any::<Index>().prop_map(Event::Fail),
         1 => any::<Index>().prop_map(Event::Leave),
@@ -108,6 +122,7 @@ struct World {
     missing: BTreeSet<PieceIndex>,
     peers: BTreeMap<u32, PieceSet>,
     under_way: Vec<(u32, PieceIndex)>,
+    late: BTreeSet<PieceIndex>,
     failed: BTreeSet<(u32, PieceIndex)>,
 }
 
@@ -119,6 +134,7 @@ impl World {
             missing,
             peers: BTreeMap::new(),
             under_way: vec![],
+            late: BTreeSet::new(),
             failed: BTreeSet::new(),
         };
         world.come(FAITHFUL, PieceSet::full(PIECES));
@@ -153,7 +169,10 @@ impl World {
         assert!(self.under_way.iter().filter(|(one, _)| *one == peer).count() < AT_ONCE);
         match self.asked(piece) {
             0 => {}
-            1 => assert!(self.is_endgame(), "asked of two while others are open"),
+            1 => {
+                assert!(self.is_endgame(), "asked of two while others are open");
+                assert!(self.late.contains(&piece), "asked of two though not late");
+            }
             more => panic!("asked of {more} already"),
         }
         self.under_way.push((peer, piece));
@@ -174,6 +193,14 @@ impl World {
             |index: Index| (!self.under_way.is_empty()).then(|| index.index(self.under_way.len()));
         match event {
             Event::Ask(peer) => drop(self.ask(*peer.get(&peers))),
+            Event::Late(index) => {
+                if let Some((peer, piece)) = one_under_way(index).map(|at| self.under_way[at]) {
+                    self.picker.late(&peer, piece);
+                    if self.asked(piece) == 1 {
+                        self.late.insert(piece);
+                    }
+                }
+            }
             Event::Arrive(index) => {
                 if let Some(at) = one_under_way(index) {
                     self.arrive(at);
@@ -183,6 +210,7 @@ impl World {
                 let at = one_under_way(index).filter(|at| self.under_way[*at].0 != FAITHFUL);
                 if let Some((peer, piece)) = at.map(|at| self.under_way.remove(at)) {
                     self.picker.failed(&peer, piece);
+                    self.late.remove(&piece);
                     self.failed.insert((peer, piece));
                 }
             }
@@ -191,7 +219,9 @@ impl World {
                 if peer != FAITHFUL {
                     self.picker.peer_left(&peer);
                     self.peers.remove(&peer);
-                    self.under_way.retain(|(one, _)| *one != peer);
+                    for (_, piece) in self.under_way.extract_if(.., |(one, _)| *one == peer) {
+                        self.late.remove(&piece);
+                    }
                 }
             }
             Event::Come(peer, has) => {

@@ -1,7 +1,7 @@
 //! Keys of the DHT, which records a node believes, and which it stores.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Instant,
 };
 
@@ -23,7 +23,8 @@ use crate::{
 const MAX_PROVIDERS: usize = 64;
 /// Workers whose newest announcement is remembered; the DHT introduces no more of them than are dialled.
 const MAX_WORKERS: usize = 2048;
-/// Torrents whose holders are stored for others. More are refused until some are held by nobody.
+/// Torrents whose holders are stored for others. Who comes when there are as many takes the place of one that somebody
+/// alone holds who alone holds more than the newcomer; otherwise it is refused until some are held by nobody.
 const MAX_TORRENTS: usize = 64;
 
 /// The DHT as this node takes part in it.
@@ -185,13 +186,40 @@ impl RecordFilter {
             && self.torrents.len() >= MAX_TORRENTS
             && !self.torrents.contains(info_hash)
         {
-            return Err(Refused::TooMany);
+            self.make_room(store, record.provider)?;
         }
         store.add_provider(record).map_err(|_| Refused::TooMany)?;
         if let Subject::Torrent(info_hash) = subject {
             self.torrents.insert(info_hash);
         }
         Ok(subject)
+    }
+
+    /// Takes a place from who alone holds the most torrents: one member cannot keep the others out. What several hold
+    /// stays, whoever else holds it.
+    fn make_room(&mut self, store: &mut MemoryStore, newcomer: PeerId) -> Result<(), Refused> {
+        let mut alone: BTreeMap<PeerId, Vec<ModelDigest>> = BTreeMap::new();
+        for info_hash in &self.torrents {
+            let holders = self.holders(store, info_hash);
+            if let [holder] = holders[..] {
+                alone.entry(holder).or_default().push(*info_hash);
+            }
+        }
+        let own = alone.get(&newcomer).map_or(0, Vec::len);
+        let most = alone.iter().max_by_key(|(_, torrents)| torrents.len());
+        let (holder, torrents) =
+            most.filter(|(_, torrents)| torrents.len() > own + 1).ok_or(Refused::TooMany)?;
+        if let Some(last) = torrents.last() {
+            store.remove_provider(&self.keys.torrent(last), holder);
+            self.torrents.remove(last);
+        }
+        Ok(())
+    }
+
+    /// Who holds a torrent by what is stored, this node not among them.
+    fn holders(&self, store: &MemoryStore, info_hash: &ModelDigest) -> Vec<PeerId> {
+        let providers = store.providers(&self.keys.torrent(info_hash));
+        providers.iter().map(|holder| holder.provider).filter(|holder| *holder != self.me).collect()
     }
 
     /// Forgets what has expired. To be called about once a second.
@@ -206,10 +234,9 @@ impl RecordFilter {
                 store.remove_provider(&key, &provider.provider);
             }
         }
-        let (keys, me) = (&self.keys, self.me);
-        self.torrents.retain(|info_hash| {
-            store.providers(&keys.torrent(info_hash)).iter().any(|holder| holder.provider != me)
-        });
+        let mut torrents = std::mem::take(&mut self.torrents);
+        torrents.retain(|info_hash| !self.holders(store, info_hash).is_empty());
+        self.torrents = torrents;
     }
 
     /// Whether an announcement may take the place of a stored record.
@@ -238,174 +265,4 @@ impl RecordFilter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use libp2p::identity::Keypair;
-
-    use super::*;
-    use crate::directory::signed::tests::announcement;
-
-    struct Fixture {
-        keys: Keys,
-        filter: RecordFilter,
-        store: MemoryStore,
-    }
-
-    fn fixture(me: &Keypair) -> Fixture {
-        let (keys, me) = (Keys::new("c".into(), 8), me.public().to_peer_id());
-        Fixture { filter: RecordFilter::new(keys.clone(), me), store: store(&keys, me), keys }
-    }
-
-    impl Fixture {
-        fn record(&self, by: &Keypair, shard: u32, sequence: u64) -> Record {
-            let value = signed::sign(by, "c", &announcement(by, shard, sequence));
-            Record::new(self.keys.shard(ShardId(shard)), value)
-        }
-
-        fn put(&mut self, source: &Keypair, record: Record) -> Result<Announcement, Refused> {
-            self.filter.put(&mut self.store, source.public().to_peer_id(), record, 1000)
-        }
-
-        fn stored(&self, shard: u32) -> Vec<u8> {
-            self.store.get(&self.keys.shard(ShardId(shard))).unwrap().value.clone()
-        }
-    }
-
-    #[test]
-    fn keys_are_read_only_as_they_are_written() {
-        let keys = Keys::new("c".into(), 8);
-        assert_eq!(keys.shard(ShardId(3)).as_ref(), b"/llama-cluster/c/shard/3");
-        assert_eq!(keys.subject(&keys.shard(ShardId(7))), Some(Subject::Shard(ShardId(7))));
-        let (info_hash, digits) = (ModelDigest([0xa5; 32]), "a5".repeat(32));
-        let torrent = format!("/llama-cluster/c/torrent/{digits}");
-        assert_eq!(keys.torrent(&info_hash).as_ref(), torrent.as_bytes());
-        assert_eq!(keys.subject(&keys.torrent(&info_hash)), Some(Subject::Torrent(info_hash)));
-        for foreign in [
-            torrent.replace("a5", "A5").as_str(),
-            torrent.replace("/c/", "/d/").as_str(),
-            format!("{torrent}/").as_str(),
-            format!("/llama-cluster/c/shard/{digits}").as_str(),
-            &torrent[..torrent.len() - 2],
-            "/llama-cluster/c/torrent/3",
-            "/llama-cluster/c/shard/8",
-            "/llama-cluster/c/shard/03",
-            "/llama-cluster/d/shard/3",
-            "/llama-cluster/c/shard/",
-            "/llama-cluster/c/model/3",
-            "x",
-        ] {
-            assert_eq!(keys.subject(&RecordKey::new(&foreign)), None, "{foreign}");
-        }
-    }
-
-    #[test]
-    fn only_a_peers_own_newer_record_is_stored() {
-        let (me, worker, liar) =
-            (Keypair::generate_ed25519(), Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let mut node = fixture(&me);
-        let fresh = node.record(&worker, 3, 5);
-        // Anyone may carry a record that its peer has signed.
-        assert_eq!(node.put(&liar, fresh.clone()).map(|found| found.sequence), Ok(5));
-        assert_eq!(node.stored(3), fresh.value);
-
-        let older = node.record(&worker, 3, 4);
-        assert_eq!(node.put(&worker, older), Err(Refused::Outdated));
-        let forged = Record {
-            value: signed::sign(&liar, "c", &announcement(&worker, 3, 9)),
-            ..node.record(&worker, 3, 9)
-        };
-        assert_eq!(node.put(&liar, forged), Err(Refused::Signature));
-        let elsewhere = Record { key: node.keys.shard(ShardId(4)), ..node.record(&worker, 3, 9) };
-        assert_eq!(node.put(&worker, elsewhere), Err(Refused::WrongKey));
-        let claimed = Record { publisher: Some(liar.public().to_peer_id()), ..node.record(&worker, 3, 9) };
-        assert_eq!(node.put(&liar, claimed), Err(Refused::Publisher));
-        let oversize = Record { value: vec![b'{'; 1 << 20], ..fresh.clone() };
-        assert_eq!(node.put(&liar, oversize), Err(Refused::TooLarge(1 << 20)));
-        assert_eq!(node.stored(3), fresh.value, "none of these changed the store");
-
-        let newer = node.record(&worker, 3, 6);
-        assert!(node.put(&worker, newer.clone()).is_ok());
-        assert_eq!(node.stored(3), newer.value);
-    }
-
-    #[test]
-    fn a_found_record_older_than_one_that_was_read_is_not_believed_while_that_one_lives() {
-        let (me, worker) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let mut node = fixture(&me);
-        let (old, new) = (node.record(&worker, 3, 4), node.record(&worker, 4, 5));
-        let mut sequence = |record, now_ms| node.filter.read(record, now_ms).map(|told| told.sequence);
-        assert_eq!(sequence(&old, 1000), Ok(4));
-        assert_eq!(sequence(&new, 1000), Ok(5));
-        assert_eq!(sequence(&new, 1000), Ok(5), "the same again is no news and no lie");
-        assert_eq!(sequence(&old, 1000), Err(Refused::Outdated), "of another shard that it served before");
-        assert_eq!(node.put(&worker, old), Err(Refused::Outdated));
-        node.filter.sweep(&mut node.store, Instant::now(), 60_000);
-        assert!(node.filter.newest.is_empty(), "what is stale need not be remembered");
-    }
-
-    #[test]
-    fn another_replicas_record_is_heard_but_does_not_replace_the_nodes_own() {
-        let (me, worker) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let mut node = fixture(&me);
-        let own = Record { publisher: Some(me.public().to_peer_id()), ..node.record(&me, 3, 1) };
-        node.store.put(own.clone()).unwrap();
-        let replica = node.record(&worker, 3, 2);
-        assert_eq!(node.put(&worker, replica).map(|found| found.sequence), Ok(2));
-        assert_eq!(node.stored(3), own.value);
-    }
-
-    #[test]
-    fn a_flood_of_records_is_cut_off_for_the_flooder_alone() {
-        let (me, flooder, worker) =
-            (Keypair::generate_ed25519(), Keypair::generate_ed25519(), Keypair::generate_ed25519());
-        let mut node = fixture(&me);
-        let junk = Record::new(node.keys.shard(ShardId(0)), b"junk".to_vec());
-        let causes: BTreeSet<_> =
-            (0..400).map(|_| node.put(&flooder, junk.clone()).unwrap_err().cause()).collect();
-        assert_eq!(causes, BTreeSet::from(["malformed", "too_many"]));
-        let record = node.record(&worker, 0, 1);
-        assert!(node.put(&worker, record).is_ok());
-        let mut provide = |key: RecordKey| {
-            node.filter.provide(&mut node.store, ProviderRecord::new(key, PeerId::random(), vec![]))
-        };
-        for number in 0..=255 {
-            let foreign = RecordKey::new(&format!("/llama-cluster/c/model/{number}"));
-            assert_eq!(
-                provide(foreign),
-                Err(Refused::WrongKey),
-                "nothing but shards and torrents is provided here"
-            );
-        }
-        assert_eq!(provide(node.keys.shard(ShardId(7))), Ok(Subject::Shard(ShardId(7))));
-    }
-
-    #[test]
-    fn holders_of_so_many_torrents_are_stored_until_their_records_expire() {
-        let (me, holder) = (Keypair::generate_ed25519(), PeerId::random());
-        let (mut node, start) = (fixture(&me), Instant::now());
-        let info_hash = |number: usize| ModelDigest([number as u8; 32]);
-        let provided = |node: &mut Fixture, number| {
-            let key = node.keys.torrent(&info_hash(number));
-            let mut record = ProviderRecord::new(key, holder, vec![]);
-            record.expires = Some(start + Duration::from_secs(60));
-            node.filter.provide(&mut node.store, record)
-        };
-        for number in 0..MAX_TORRENTS {
-            assert_eq!(provided(&mut node, number), Ok(Subject::Torrent(info_hash(number))));
-        }
-        assert_eq!(provided(&mut node, MAX_TORRENTS), Err(Refused::TooMany));
-        assert!(provided(&mut node, 0).is_ok(), "what is stored is renewed");
-        let shard = ProviderRecord::new(node.keys.shard(ShardId(7)), holder, vec![]);
-        assert!(node.filter.provide(&mut node.store, shard).is_ok(), "no shard is crowded out");
-        let own = node.keys.torrent(&info_hash(MAX_TORRENTS));
-        let own = ProviderRecord::new(own, me.public().to_peer_id(), vec![]);
-        assert!(node.store.add_provider(own).is_ok(), "nor what the node holds itself");
-
-        let record = Record::new(node.keys.torrent(&info_hash(0)), b"who holds it".to_vec());
-        assert_eq!(node.filter.read(&record, 1000), Err(Refused::WrongKey), "torrents have no other records");
-        node.filter.sweep(&mut node.store, start + Duration::from_secs(61), 1000);
-        assert!(node.store.providers(&node.keys.torrent(&info_hash(0))).is_empty());
-        assert!(provided(&mut node, MAX_TORRENTS).is_ok(), "there is room again");
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
 //! Nodes that fetch from each other by the real protocol, over pipes in memory: honest ones, and others.
 
 mod bounds;
+mod disks;
 mod hostile;
+mod late;
 mod many;
 mod net;
 mod origin;

@@ -1,16 +1,15 @@
 //! Peers that lie, stall, break off, or have not what they claim: the right bytes come all the same, from another.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
-use model_torrent::Store;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::mpsc,
 };
-use torrent_exchange::{Left, Metrics, Seeder, Shelf};
+use torrent_exchange::Left;
 
 use crate::{
-    net::{Model, Net, Node, id},
+    net::{Model, Net, Node, PIECE, id},
     raw, soon,
 };
 
@@ -54,14 +53,13 @@ async fn is_left(mut stream: DuplexStream) {
 
 #[tokio::test(start_paused = true)]
 async fn who_sends_wrong_bytes_is_counted_and_never_asked_again() {
-    let (net, leech) = in_spite_of(|model, stream| async move {
-        // An honest one with a bad disk.
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("bad.gguf");
-        fs::write(&path, vec![7; model.metainfo.layout().total() as usize]).unwrap();
-        let shelf = Shelf::default();
-        let _shelved = shelf.put(Arc::new(Store::whole(model.metainfo.clone(), &[path]).unwrap()));
-        _ = Seeder::new(shelf, &Default::default(), Metrics::default()).serve(stream, &id(2)).await;
+    let (net, leech) = in_spite_of(|model, mut stream| async move {
+        raw::greet(&mut stream, &model.metainfo, model.all().as_bytes()).await;
+        let Some(piece) = raw::requested(&mut stream).await else { return };
+        let last = piece as usize == model.metainfo.layout().pieces() as usize - 1;
+        let wrong = vec![7; if last { 5 } else { PIECE }];
+        stream.write_all(&raw::piece(piece, 0, &wrong)).await.unwrap();
+        is_left(stream).await;
     })
     .await;
     assert!(leech.fetchers.banned.contains(&id(BAD)));
