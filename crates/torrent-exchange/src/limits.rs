@@ -22,8 +22,8 @@ pub struct SeedLimits {
     pub bytes_per_second_beside_work: NonZeroU64,
 }
 
-/// At 4 MiB eight workers on two cores that all gave made answers wait half as long again for each token.
-const BESIDE_WORK: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is above none");
+/// A worker that takes a lost one's place must not wait for long, so it is not little.
+const BESIDE_WORK: NonZeroU64 = NonZeroU64::new(16 << 20).expect("it is above none");
 
 impl Default for SeedLimits {
     fn default() -> Self {

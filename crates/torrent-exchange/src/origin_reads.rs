@@ -167,12 +167,12 @@ impl OriginReads {
 
     /// A second passed.
     pub(crate) fn second(&mut self) {
-        self.speed.second(self.received);
+        self.speed.second(self.received, !self.reads.is_empty());
     }
 
     /// Bytes a second, over some seconds.
     pub(crate) fn bytes_per_second(&self) -> u64 {
-        self.speed.mean() as u64
+        self.speed.mean().unwrap_or(0.0) as u64
     }
 }
 

@@ -18,8 +18,6 @@ const FRAME: u64 = 64 * 1024;
 const FRAMES_A_SECOND: u64 = 16;
 /// Of a very low limit.
 const SHORTEST_FRAME: u64 = 4 * 1024;
-/// While the process has something better to do: what that sends waits behind a frame for a tenth of a millisecond.
-const FRAME_BESIDE_WORK: u64 = 16 * 1024;
 
 const _: () = assert!(FRAME <= DATA_LIMIT as u64, "a frame fits into a message");
 
@@ -69,9 +67,8 @@ impl Pace {
 
     /// How many bytes of a piece go at once.
     pub(crate) fn frame(&self) -> usize {
-        let longest = if self.gives_way() { FRAME_BESIDE_WORK } else { FRAME };
         let limited = self.limit().map(|limit| limit.get() / FRAMES_A_SECOND);
-        limited.map_or(longest, |frame| frame.clamp(SHORTEST_FRAME, longest)) as usize
+        limited.map_or(FRAME, |frame| frame.clamp(SHORTEST_FRAME, FRAME)) as usize
     }
 
     /// Waits until so many bytes may go.
@@ -126,7 +123,6 @@ mod tests {
             let asked = works.clone();
             pace.give_way_while(move || asked.load(Relaxed));
             works.store(true, Relaxed);
-            assert_eq!(pace.frame(), FRAME_BESIDE_WORK as usize);
             let took = takes(&pace, 4 * mib).await.as_secs_f64();
             assert!((at_work - 0.1..=at_work).contains(&took), "{took} s");
             works.store(false, Relaxed);

@@ -28,7 +28,7 @@ use crate::{
     generation::{GenerationMetrics, Generator},
     http::Front,
     inference_service::{self, InferenceService},
-    model::{Found, Model, Source},
+    model::{Found, Model},
     ports::Ports,
     route::{Misfit, misfits},
     swarm::{Connect, GatewayModel, Swarm},
