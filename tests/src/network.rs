@@ -91,10 +91,11 @@ fn namespace() -> anyhow::Result<OsString> {
     Ok(link.into_os_string())
 }
 
-/// `unshare` with what gives the command after it a network of its own, in which it may set the routes.
+/// `unshare` with what gives the command after it a network of its own, in which it may set the routes, and mounts of its
+/// own.
 fn unshared() -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--net"]).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(["--map-root-user", "--net", "--mount"]).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 

@@ -109,6 +109,22 @@ impl SharedModel {
         Ok(here)
     }
 
+    /// The pieces that a node which has ended believes to have in its cache, all of them the model's. There may be torn
+    /// ones beside them, which a disk that was full leaves.
+    ///
+    /// # Errors
+    /// When a piece that it believes to have is not the model's.
+    pub fn believed(&self, cache: &Path) -> anyhow::Result<PieceSet> {
+        let folder = cache.join("swarm").join(self.metainfo.info_hash().to_string());
+        let hashing = Hashing { threads: NonZeroUsize::MIN, progress: &|_| {} };
+        let store = Store::open(&folder, self.metainfo.clone(), &hashing)?;
+        let here = store.here();
+        for piece in self.pieces().filter(|piece| here.contains(piece.index)) {
+            self.metainfo.verify_piece(piece.index, &store.read(piece.index, 0..piece.length)?)?;
+        }
+        Ok(here)
+    }
+
     /// What the model answers where all nodes have its file.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Nodes that have no model's file get what they need of it from the others.
 
 use std::{
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -259,5 +260,52 @@ async fn logs(process: &Process, words: &str) -> anyhow::Result<()> {
         ensure!(since.elapsed() < BOUND, "{words:?} is never in the log:\n{}", process.log());
         look.tick().await;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_what_came_before_is_kept() -> anyhow::Result<()> {
+    let this = "a_full_disk_is_told_and_what_came_before_is_kept";
+    // A disk of its own, which nobody else sees.
+    let Some(_network) = Network::of_its_own(this).await? else { return Ok(()) };
+    let file = model_of_many_pieces()?;
+    let model = SharedModel::of(file.path()).await?;
+    let answer = model.says("hello", 16).await?;
+    let spec = SwarmSpec { total_shards: 1, ..SwarmSpec::fetching(model.path().to_owned()) };
+    let mut swarm = Swarm::without_workers(spec).await?;
+    let cache = swarm.cache("worker");
+    let disk = SmallDisk::at(&cache, "8m").await?;
+    let entry = swarm.rendezvous.quic_address()?;
+    swarm.add_worker("worker", "0", &entry).await?;
+    let ended = swarm.workers[0].ended().await?;
+    let log = swarm.workers[0].log();
+    ensure!(!ended.success() && log.contains("no space left"), "it ended with {ended}:\n{log}");
+    disk.grow_to("256m").await?;
+    let kept = model.believed(&cache)?;
+    ensure!(kept.count() >= 4, "{} pieces were kept", kept.count());
+    swarm.workers[0].restart().await?;
+    let before = u64::from(kept.count());
+    comes_to_its_model(swarm, &model, before, &answer).await
+}
+
+/// A disk of so many bytes that can be made larger. It is there for this process and its children alone.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    async fn at(folder: &Path, size: &str) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], folder).await?;
+        Ok(Self(folder.into()))
+    }
+
+    async fn grow_to(&self, size: &str) -> anyhow::Result<()> {
+        mount(&["-o", &format!("remount,size={size}")], &self.0).await
+    }
+}
+
+async fn mount(arguments: &[&str], folder: &Path) -> anyhow::Result<()> {
+    let mounted = tokio::process::Command::new("mount").args(arguments).arg(folder).output().await?;
+    let said = String::from_utf8_lossy(&mounted.stderr);
+    ensure!(mounted.status.success(), "mount says: {}", said.trim());
     Ok(())
 }

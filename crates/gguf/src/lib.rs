@@ -23,7 +23,7 @@ use std::path::Path;
 pub use dtype::Dtype;
 pub use header::{Header, ModelFile};
 pub use parts::Parts;
-pub use several::{Split, files_of, is_one_of_several, name_of_file};
+pub use several::{Split, files_of, name_of_file, names_of_several};
 pub use tensors::TensorInfo;
 pub use value::{Array, Value};
 pub use vocabulary::{SPACE, TokenKind, Vocabulary};

@@ -39,12 +39,11 @@ impl Split {
     /// # Errors
     /// When it does not have the name of such a file.
     pub fn names(self, name: &str) -> Result<Vec<String>, GgufError> {
-        let ending = |number: u32| format!("-{:0DIGITS$}-of-{:0DIGITS$}.gguf", number + 1, self.count);
-        let own = ending(self.number);
+        let own = ending(self.number + 1, self.count);
         let prefix = name.strip_suffix(&own).filter(|prefix| !prefix.is_empty());
         let (file, count) = (self.number + 1, self.count);
         let prefix = prefix.ok_or_else(|| GgufError::Name { name: name.into(), file, count, ending: own })?;
-        Ok((0..self.count).map(|number| format!("{prefix}{}", ending(number))).collect())
+        Ok((1..=self.count).map(|number| format!("{prefix}{}", ending(number, self.count))).collect())
     }
 
     /// Where all files lie: beside this one, in order.
@@ -93,10 +92,16 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, GgufError> {
     split.map_or_else(|| Ok(vec![path.to_owned()]), |split| split.paths(path))
 }
 
-/// Whether the name is that of one file of several.
+/// The names of all files of a model in so many, by the name of one of them. Nothing for a name that is none.
 #[must_use]
-pub fn is_one_of_several(path: &Path) -> bool {
-    before_numbers(&path.file_stem().unwrap_or_default().to_string_lossy()).is_some()
+pub fn names_of_several(name: &str, count: u32) -> Option<Vec<String>> {
+    let prefix = before_numbers(name.strip_suffix(".gguf")?)?;
+    Some((1..=count).map(|number| format!("{prefix}{}", ending(number, count))).collect())
+}
+
+/// How the name of a file ends; numbers are from 1.
+fn ending(number: u32, count: u32) -> String {
+    format!("-{number:0DIGITS$}-of-{count:0DIGITS$}.gguf")
 }
 
 /// What stands before the numbers in the name of a split model's file.

@@ -37,16 +37,12 @@ impl LocalModel {
     }
 
     /// The same for a node of a swarm, which can do without all of a model that others have too: nothing also for a
-    /// file of a hub that is not on this machine yet. What can be had in no other way is fetched, which is so for a model
-    /// in several files.
+    /// file of a hub that is not on this machine yet. What can be had in no other way is fetched.
     ///
     /// # Errors
     /// When it cannot be had; the message says what to do.
     pub async fn here(model: &ModelRef, hub: &HubConfig) -> Result<Option<Self>, FilesError> {
-        match model {
-            ModelRef::Hub(file) if !file.is_one_of_several() => {}
-            _ => return Self::find(model, hub).await,
-        }
+        let ModelRef::Hub(_) = model else { return Self::find(model, hub).await };
         match model_hub::cached(model, hub).await {
             Ok(Some(path)) => Self::at(path, model, hub).await.map(Some),
             Ok(None) => Ok(None),

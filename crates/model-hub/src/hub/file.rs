@@ -1,10 +1,6 @@
 //! Which file of a hub, and where it is kept.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use hf_hub::{Cache, Repo, RepoType};
 
@@ -51,10 +47,19 @@ impl HubFile {
         cache.path().join(".locks").join(self.hub_repo().folder_name()).join(lock)
     }
 
-    /// Whether the name is that of one file of several that are one model, as `llama-gguf-split` writes them.
+    /// All files of the model, of which there are so many, by the name of this one. Nothing for a name that is not of one
+    /// of so many.
     #[must_use]
-    pub fn is_one_of_several(&self) -> bool {
-        gguf::is_one_of_several(Path::new(&self.path))
+    pub fn several(&self, count: usize) -> Option<Vec<Self>> {
+        if count == 1 {
+            return Some(vec![self.clone()]);
+        }
+        let (folder, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let names = gguf::names_of_several(name, u32::try_from(count).ok()?)?;
+        names.contains(&name.to_owned()).then(|| {
+            let beside = |name: String| if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            names.into_iter().map(|name| Self { path: beside(name), ..self.clone() }).collect()
+        })
     }
 
     /// The commit, if it is named by one.
