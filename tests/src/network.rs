@@ -91,8 +91,8 @@ fn namespace() -> anyhow::Result<OsString> {
     Ok(link.into_os_string())
 }
 
-/// `unshare` with what gives the command after it a network of its own, in which it may set the routes, and mounts of its
-/// own.
+/// `unshare` with what gives the command after it a network of its own, in which it may set the routes, and its own
+/// mounts.
 fn unshared() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--net", "--mount"]).stdin(Stdio::null()).kill_on_drop(true);

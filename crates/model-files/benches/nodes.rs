@@ -1,5 +1,6 @@
 //! How fast a model comes from one node and from four, as nodes do it: over QUIC on this machine, each node a process
-//! of its own. Everything is read from disk, checked at both ends, and written. Says too what that costs of a processor.
+//! of its own. Everything is read from disk, checked at both ends, and written. Says too what that costs of a
+//! processor.
 //!
 //! `cargo bench -p model-files`; `TMPDIR=/dev/shm` leaves the disk out of it.
 // What fails here ends it.

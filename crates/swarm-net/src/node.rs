@@ -25,7 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use self::{acquaintances::Acquaintances, connected::Peer, torrents::Torrents};
+use self::{connected::Peer, torrents::Torrents};
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::{exchange, gate::Gate, keyring::Keyring, renewals::Renewals, roster::Roster},
@@ -45,11 +45,13 @@ use crate::{
         registrations::Registrations,
     },
     metrics::Metrics,
-    peers::{dialer::Dialer, entry::Entries, holdings, lines::Line, membership::Membership},
+    peers::{
+        acquaintances::Acquaintances, dialer::Dialer, entry::Entries, holdings, lines::Line,
+        membership::Membership,
+    },
     transport::{self, activity::Activity, address},
 };
 
-mod acquaintances;
 mod connected;
 mod connections;
 mod dht;
@@ -66,8 +68,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LISTEN_WITHIN: Duration = Duration::from_secs(5);
 /// A listener on all interfaces tells one address after the other, without saying which is the last.
 const ADDRESSES_WITHIN: Duration = Duration::from_millis(50);
-/// For the last messages: withdrawn registrations before the connections are closed, then the closing itself,
-/// which tasks of their own send.
+/// For the last messages: withdrawn registrations, then the closing itself, which tasks of their own send.
 const FAREWELL: Duration = Duration::from_millis(30);
 /// For all connections to close.
 const LEAVE_WITHIN: Duration = Duration::from_millis(300);

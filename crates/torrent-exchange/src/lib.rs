@@ -2,8 +2,8 @@
 //!
 //! A stream is between two nodes. The one that opens it fetches, the other one seeds; two nodes that fetch from each
 //! other have two streams. A [`Seeder`] serves streams from a [`Shelf`] of stores, a [`Fetcher`] fills a store from
-//! several peers at once, and where they do not do, from an [`Origin`] outside of the swarm. Streams and who is known to
-//! hold what come through [`Peers`]. What pieces are, how they are checked and kept, and which to ask of whom is for
+//! several peers at once, and where they do not do, from an [`Origin`] outside of the swarm. Streams and who is known
+//! to hold what come through [`Peers`]. What pieces are, how they are checked and kept, and which to ask of whom is for
 //! `model-torrent`; which pieces a node needs is left to others.
 
 mod answering;

@@ -47,8 +47,8 @@ impl HubFile {
         cache.path().join(".locks").join(self.hub_repo().folder_name()).join(lock)
     }
 
-    /// All files of the model, of which there are so many, by the name of this one. Nothing for a name that is not of one
-    /// of so many.
+    /// All files of the model, of which there are so many, by the name of this one. Nothing for a name that is none of
+    /// them.
     #[must_use]
     pub fn several(&self, count: usize) -> Option<Vec<Self>> {
         if count == 1 {

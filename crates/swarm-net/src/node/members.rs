@@ -1,6 +1,6 @@
 //! Members: peers that are admitted, how they come to be, and those who wait for one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, identify};
 use swarm_types::Transport;
@@ -16,6 +16,8 @@ use crate::{
 
 /// Handles that wait for connections; more are answered at once that there is none.
 const MAX_AWAITED: usize = 1024;
+/// Who was a member last time and cannot be reached for so long is somewhere else.
+const LOOK_FOR: Duration = Duration::from_secs(2 * 60);
 
 impl Node {
     /// The peer takes part from now on.
@@ -43,6 +45,22 @@ impl Node {
         self.queries.hurry(now);
         self.publisher.peer_joined(now);
         self.torrents.holder.peer_joined(now);
+    }
+
+    /// Dials those who were members last time.
+    pub(super) fn look_for_acquaintances(&mut self, now: Instant) {
+        for (peer, addresses) in self.acquaintances.peers() {
+            self.dialer.learn(*peer, addresses, LOOK_FOR, now);
+        }
+    }
+
+    /// Notes those of now for the next time.
+    pub(super) fn note_members(&mut self) {
+        if self.acquaintances.are_kept() {
+            let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
+            let members = members.map(|(peer, _)| (*peer, self.dialer.addresses(peer))).collect();
+            self.acquaintances.note(&members, &self.services);
+        }
     }
 
     /// The peer is one of those to enter by, if it is.
