@@ -122,15 +122,15 @@ async fn fetch(node: &Node, model: &LocalModel, seeders: &[Seeder], folder: &Pat
     let of_seeders = || seeders.iter().map(|seeder| computed(seeder.child.id())).sum::<f64>();
     let (own, theirs, start) = (computed(std::process::id()), of_seeders(), Instant::now());
     let fetched = node.sharing.fetch(Some(model.digest()), &hub(cache.path())).await?;
-    fetched.need(vec![0..model.metainfo.layout().total()]).await?;
+    fetched.need_all().await?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Fetched { seconds, own: computed(std::process::id()) - own, theirs: of_seeders() - theirs })
 }
 
 async fn measure(model: &LocalModel, peers: usize, folder: &Path) -> Outcome<()> {
-    let mut seeders = vec![Seeder::start(&model.path, None)?];
+    let mut seeders = vec![Seeder::start(model.path(), None)?];
     for _ in 1..peers {
-        seeders.push(Seeder::start(&model.path, Some(&seeders[0].address))?);
+        seeders.push(Seeder::start(model.path(), Some(&seeders[0].address))?);
     }
     let node = Node::enter(Some(seeders[0].address.clone())).await?;
     let mut torrents = node.net.torrents();

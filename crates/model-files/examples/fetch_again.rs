@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let hub = HubConfig { cache_dir: Some(cache.path().into()), offline: true, ..HubConfig::default() };
         let model = sharing.fetch(Some(info_hash), &hub).await?;
         let bytes = std::fs::metadata(model.path())?.len();
-        model.need(vec![0..bytes]).await?;
+        model.need_all().await?;
         println!("{bytes} bytes at {:.1} MB/s", bytes as f64 / 1e6 / start.elapsed().as_secs_f64());
     }
 }

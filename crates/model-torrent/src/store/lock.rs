@@ -64,6 +64,10 @@ fn is_refused(path: &Path, lock: impl FnOnce(&File) -> Result<(), TryLockError>)
     matches!(taken, Err(TryLockError::WouldBlock))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a store is opened by threads that may block, and a lock tells no event"
+)]
 fn twice(lock: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
     lock().or_else(|error| match error {
         TryLockError::WouldBlock => {

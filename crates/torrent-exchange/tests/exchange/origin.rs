@@ -35,16 +35,16 @@ enum Gives {
 
 impl Outside {
     fn of(model: &Model, gives: Gives) -> Arc<Self> {
-        let file = fs::read(&model.path).unwrap();
+        let file = fs::read(&model.path).expect("it is there");
         Arc::new(Self { file, asked: Mutex::default(), fails: AtomicUsize::new(0), gives })
     }
 
     fn asked(&self) -> usize {
-        self.asked.lock().unwrap().len()
+        self.asked.lock().expect("sound").len()
     }
 
     fn answer(&self, piece: Piece) -> Result<Vec<u8>, OriginError> {
-        self.asked.lock().unwrap().push(piece.index);
+        self.asked.lock().expect("sound").push(piece.index);
         if self.fails.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
             return Err(OriginError::Unavailable("busy".into()));
         }
@@ -72,8 +72,8 @@ impl Origin for Outside {
 /// A fetcher that knows the torrent already.
 async fn open(leech: &Node, model: &Model, origin: Arc<Outside>) -> Fetcher {
     let wanted = leech.wanted(model.metainfo.info_hash(), Some(model.metainfo.clone()));
-    let fetcher = soon(leech.fetchers.open(wanted)).await.unwrap();
-    fetcher.read_from(origin).await.unwrap();
+    let fetcher = soon(leech.fetchers.open(wanted)).await.expect("opened");
+    fetcher.read_from(origin).await.expect("it runs");
     fetcher
 }
 
