@@ -110,7 +110,7 @@ def plain_and_streamed_are_the_same_where_the_model_may_choose():
 
 def strict_functions_are_held_where_the_model_may_choose():
     tools = [{**tool, "function": {**tool["function"], "strict": True}} for tool in TOOLS]
-    brace = client.post(f"{sys.argv[1]}/tokenize", body={"prompt": "{"}, cast_to=dict)["tokens"][-1]
+    brace = client.post(f"{sys.argv[1]}/tokenize", body={"prompt": "{"}, cast_to=dict[str, object])["tokens"][-1]
     for number in range(10):
         # A model that wants to begin with a brace, and to write as many as it may.
         choice = ask(number, tools=tools, logit_bias={str(brace): 100}).choices[0]
