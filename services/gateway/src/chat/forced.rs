@@ -29,7 +29,7 @@ pub(super) fn grammar(
 }
 
 /// How often what stands before it may come, behind the first call.
-fn up_to_others() -> String {
+pub(super) fn up_to_others() -> String {
     format!("{{0,{}}}", MOST_CALLS - 1)
 }
 

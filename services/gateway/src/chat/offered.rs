@@ -5,6 +5,7 @@ use swarm_types::Grammar;
 
 use super::{
     api::Tool,
+    forced::up_to_others,
     format::{Marks, ToolFormat},
     lark::{Rules, TooLong, literal, mark},
     thinking,
@@ -74,12 +75,12 @@ fn marked(format: ToolFormat, tokenizer: &Tokenizer) -> String {
 }
 
 fn calls(format: ToolFormat) -> String {
-    let list = r#""[" call (", " call)* "]""#;
+    let list = format!(r#""[" call (", " call){} "]""#, up_to_others());
     match format {
         ToolFormat::Hermes => "call".into(),
-        ToolFormat::Llama3Json => format!("call ({} call)*", literal("; ")),
+        ToolFormat::Llama3Json => format!("call ({} call){}", literal("; "), up_to_others()),
         ToolFormat::Json => format!("(call | {list})"),
-        ToolFormat::Mistral | ToolFormat::Pythonic => list.into(),
+        ToolFormat::Mistral | ToolFormat::Pythonic => list,
     }
 }
 
