@@ -12,7 +12,7 @@ mod status;
 mod step;
 
 pub use refusal::{Refusal, RefusalCause};
-pub use shard::{CollectSession, FromBelow, FromHop, HopFailure, OpenSession, ToHop};
+pub use shard::{CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Opened, ToHop};
 pub use step::{activations_from_bytes, activations_to_bytes};
 
 /// Generated from `swarm/v1/*.proto`; the comments are in those files.

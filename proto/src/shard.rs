@@ -46,10 +46,21 @@ pub enum ToHop {
 /// What comes up a route.
 #[derive(Clone, PartialEq, Debug)]
 pub enum FromBelow {
-    /// The hop and all below have the session; so many positions are computed on all of them.
-    Opened(u32),
+    /// The hop and all below have the session.
+    Opened(Opened),
     /// Last message: a hop cannot go on.
     Failed(HopFailure),
+}
+
+/// Where a session stands from a hop on down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Opened {
+    /// The hop needs rows from this position on, and may be given some before.
+    pub positions: u32,
+    /// The hops below it need them from here on: what comes before is for the hop alone. At least `positions`.
+    pub below: u32,
+    /// Rows that hops send again on the way.
+    pub replays: u32,
 }
 
 /// A hop that cannot go on, as it is told up the route.
@@ -116,7 +127,13 @@ impl TryFrom<wire::ForwardResponse> for FromBelow {
     fn try_from(response: wire::ForwardResponse) -> Result<Self, WireError> {
         match response.message {
             Some(wire::forward_response::Message::Failed(failed)) => Ok(Self::Failed(failed.try_into()?)),
-            Some(wire::forward_response::Message::Opened(opened)) => Ok(Self::Opened(opened.positions)),
+            Some(wire::forward_response::Message::Opened(opened)) => {
+                let wire::Opened { positions, below, replays } = opened;
+                if below < positions {
+                    return Err(WireError::new("opened.below", "is less than opened.positions"));
+                }
+                Ok(Self::Opened(Opened { positions, below, replays }))
+            }
             None => Err(WireError::new("message", "must be opened or failed")),
         }
     }
@@ -126,8 +143,8 @@ impl From<FromBelow> for wire::ForwardResponse {
     fn from(message: FromBelow) -> Self {
         Self {
             message: Some(match message {
-                FromBelow::Opened(positions) => {
-                    wire::forward_response::Message::Opened(wire::Opened { positions })
+                FromBelow::Opened(Opened { positions, below, replays }) => {
+                    wire::forward_response::Message::Opened(wire::Opened { positions, below, replays })
                 }
                 FromBelow::Failed(failure) => wire::forward_response::Message::Failed(failure.into()),
             }),

@@ -33,12 +33,15 @@ impl TryFrom<wire::Step> for Step {
                 ));
             }
         }
+        if wire.rebuilds && (wire.samples > 0 || wire.scores > 0 || wire.pools) {
+            return Err(WireError::new("rebuilds", "nothing is told of rows that are computed again"));
+        }
         if wire.timings.len() > MAX_HOPS {
             return Err(WireError::new("timings", "more than there can be hops"));
         }
         let (position, samples, scores) = (wire.position, wire.samples, wire.scores);
-        let (pools, timings) = (wire.pools, convert(wire.timings));
-        Ok(Self { kind, position, input, samples, scores, pools, timings })
+        let (pools, rebuilds, timings) = (wire.pools, wire.rebuilds, convert(wire.timings));
+        Ok(Self { kind, position, input, samples, scores, pools, rebuilds, timings })
     }
 }
 
@@ -84,6 +87,7 @@ impl From<Step> for wire::Step {
             samples: step.samples,
             scores: step.scores,
             pools: step.pools,
+            rebuilds: step.rebuilds,
         }
     }
 }

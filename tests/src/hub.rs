@@ -20,7 +20,7 @@ use axum::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// A hub with one file, at `owner/repo/model.gguf`; ended when dropped.
+/// A hub with the models of one folder, at `owner/repo`; ended when dropped.
 #[derive(Debug)]
 pub struct Hub {
     endpoint: String,
@@ -30,20 +30,20 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Shelf {
+    /// The one that nodes are told to use. Those beside it are there too.
     file: PathBuf,
-    bytes: u64,
     commit: Mutex<String>,
     sent: AtomicU64,
 }
 
 impl Hub {
-    /// Gives this file.
+    /// Gives this file, and those beside it: a model may be in several.
     ///
     /// # Errors
     /// When it is not there, or there is no port.
     pub async fn of(file: &Path) -> anyhow::Result<Self> {
-        let (file, bytes) = (file.to_owned(), file.metadata()?.len());
-        let shelf = Shelf { file, bytes, commit: Mutex::new("a".repeat(40)), sent: AtomicU64::new(0) };
+        let file = file.canonicalize()?;
+        let shelf = Shelf { file, commit: Mutex::new("a".repeat(40)), sent: AtomicU64::new(0) };
         let shelf = Arc::new(shelf);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -58,13 +58,14 @@ impl Hub {
         vec![("HF_ENDPOINT".into(), self.endpoint.clone())]
     }
 
-    /// Its file's name.
+    /// The model as a node is told it.
     #[must_use]
     pub fn model(&self) -> PathBuf {
-        "hf:owner/repo/model.gguf".into()
+        let name = self.shelf.file.file_name().unwrap_or_default();
+        format!("hf:owner/repo/{}", name.display()).into()
     }
 
-    /// Bytes of the file that it has given, or was asked for and began to give.
+    /// Bytes of its files that it has given, or was asked for and began to give.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.shelf.sent.load(Relaxed)
@@ -78,18 +79,22 @@ impl Hub {
 
 async fn answer(State(shelf): State<Arc<Shelf>>, request: Request) -> Response {
     let commit = shelf.commit.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let response = Response::builder().header("x-repo-commit", &commit).header(header::ETAG, "\"file\"");
+    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let file = shelf.file.with_file_name(name);
+    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let response =
+        Response::builder().header("x-repo-commit", &commit).header(header::ETAG, format!("\"{name}\""));
     let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
-    let range = range.and_then(|range| range_of(range, shelf.bytes));
-    let is_there = request.uri().path().ends_with("/model.gguf");
+    let range = range.and_then(|range| range_of(range, bytes));
+    let is_there = name.ends_with(".gguf") && bytes > 0;
     let answer = match (is_there, range) {
         (true, Some(range)) => {
-            let place = format!("bytes {}-{}/{}", range.start(), range.end(), shelf.bytes);
-            let body = read(&shelf, range).map_or_else(|_| Body::empty(), Body::from);
+            let place = format!("bytes {}-{}/{bytes}", range.start(), range.end());
+            let body = read(&shelf, &file, range).map_or_else(|_| Body::empty(), Body::from);
             response.status(StatusCode::PARTIAL_CONTENT).header(header::CONTENT_RANGE, place).body(body)
         }
         (true, None) if request.method() == Method::HEAD => {
-            response.header("x-linked-size", shelf.bytes).body(Body::empty())
+            response.header("x-linked-size", bytes).body(Body::empty())
         }
         _ => response.status(StatusCode::NOT_FOUND).body(Body::empty()),
     };
@@ -101,10 +106,10 @@ fn range_of(header: &str, bytes: u64) -> Option<RangeInclusive<u64>> {
     Some(first.parse().ok()?..=last.parse::<u64>().ok()?.min(bytes.checked_sub(1)?))
 }
 
-fn read(shelf: &Shelf, range: RangeInclusive<u64>) -> std::io::Result<Vec<u8>> {
+fn read(shelf: &Shelf, file: &Path, range: RangeInclusive<u64>) -> std::io::Result<Vec<u8>> {
     let length = (range.end() + 1).saturating_sub(*range.start());
     shelf.sent.fetch_add(length, Relaxed);
-    let mut file = std::fs::File::open(&shelf.file)?;
+    let mut file = std::fs::File::open(file)?;
     file.seek(SeekFrom::Start(*range.start()))?;
     let mut bytes = vec![];
     file.take(length).read_to_end(&mut bytes)?;

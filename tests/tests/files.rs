@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use gguf::Header;
+use gguf::{Header, tiny::TinyModel};
 use model_torrent::{Metainfo, TORRENT_LIMIT};
 use serde_json::json;
 use swarm_proto::wire::{self, ReplicaState, SwarmStatus, generate_request::Input};
@@ -57,6 +57,27 @@ async fn eight_workers_without_a_file_get_their_layers_and_answer_as_the_referen
         let wanted = model.wanted(8, ShardRange::one(ShardId(shard)))?;
         ensure!(kept == wanted, "worker {shard} has {} pieces, needs {}", kept.count(), wanted.count());
     }
+    Ok(())
+}
+
+/// Where a model's vocabulary is small beside its layers, nearly all of it is needed by one worker alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_workers_take_little_more_than_the_file_in_all() -> anyhow::Result<()> {
+    let dir = tempfile::TempDir::with_prefix("model-")?;
+    let path = dir.path().join("long.gguf");
+    TinyModel { layers: 48, hidden: 256, feed_forward: 512, ..TinyModel::default() }.write(&path)?;
+    let model = SharedModel::of(path).await?;
+    let answer = model.says("hello", 16).await?;
+    let swarm = Swarm::ready(SwarmSpec::fetching(model.path().to_owned())).await?;
+    swarm.gateway.is_ready().await?;
+    assert_eq!(chat(&swarm.gateway, "hello", 16).await?, answer);
+    each_got_its_layers(&swarm, &model).await?;
+    let (mut came, file) = (counted(&swarm.gateway, RECEIVED).await?, model.metainfo.layout().total());
+    for worker in &swarm.workers {
+        came += counted(worker, RECEIVED).await?;
+    }
+    println!("{came} bytes came in all of a file of {file}: {:.3} times", came as f64 / file as f64);
+    ensure!(came * 5 <= file * 6, "{came} bytes came in all of a file of {file}");
     Ok(())
 }
 

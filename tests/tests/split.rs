@@ -10,7 +10,7 @@ use gguf::{Header, write::split};
 use model_torrent::{Metainfo, TORRENT_LIMIT};
 use swarm_proto::wire::{self, generate_request::Input};
 use swarm_tests::{
-    Process, SharedModel, Swarm, SwarmSpec, counted, generate, ids, llama_swarm, oracle, real_model,
+    Hub, Process, SharedModel, Swarm, SwarmSpec, counted, generate, ids, llama_swarm, oracle, real_model,
     tiny_model,
 };
 use swarm_types::{ShardId, ShardRange};
@@ -71,6 +71,24 @@ async fn the_real_model_in_three_files_answers_by_path_and_by_swarm_as_in_one() 
         println!("worker {shard} keeps {} bytes of {}", model.bytes(&kept), model.metainfo.layout().total());
         ensure!(kept == wanted, "worker {shard} has {} pieces, needs {}", kept.count(), wanted.count());
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_gives_each_of_the_three_files_once() -> anyhow::Result<()> {
+    let one = real_model().await?;
+    let (_dir, first) = split_in_three(&one)?;
+    let of = |model: PathBuf| SwarmSpec { total_shards: SHARDS, ..SwarmSpec::new(model) };
+    let expected = answers(&Swarm::ready(of(one)).await?.gateway).await?;
+
+    let (hub, model) = (Hub::of(&first).await?, SharedModel::of(first).await?);
+    let swarm = Swarm::at_once(SwarmSpec { environment: hub.environment(), ..of(hub.model()) }).await?;
+    swarm.gateway.sees("swarm ready", |status| status.swarm_ready).await?;
+    swarm.gateway.is_ready().await?;
+    assert_eq!(answers(&swarm.gateway).await?, expected, "by hub");
+    let (sent, bytes) = (hub.sent(), model.metainfo.layout().total());
+    println!("the hub sent {sent} bytes of files of {bytes}");
+    ensure!(sent >= bytes && sent * 10 <= bytes * 11, "the hub sent {sent} bytes of files of {bytes}");
     Ok(())
 }
 

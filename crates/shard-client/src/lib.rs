@@ -7,7 +7,7 @@ use std::{fmt::Display, time::Duration};
 use prost::Message;
 use swarm_process::trace;
 use swarm_proto::{
-    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, ToHop,
+    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Opened, Refusal, RefusalCause, ToHop,
     wire::{self, shard_service_client::ShardServiceClient},
 };
 use swarm_types::{Attempt, NodeId, Step, StepInput, StepOutput};
@@ -202,13 +202,13 @@ impl HopTrouble {
         }
     }
 
-    /// Resolves when all hops have the session: how many positions every one of them has computed. Cancel-safe.
+    /// Resolves when all hops have the session: from where on they need rows. Cancel-safe.
     ///
     /// # Errors
     /// When a hop cannot go on.
-    pub async fn opened(&mut self) -> Result<u32, HopFailure> {
+    pub async fn opened(&mut self) -> Result<Opened, HopFailure> {
         match self.next().await {
-            FromBelow::Opened(positions) => Ok(positions),
+            FromBelow::Opened(opened) => Ok(opened),
             FromBelow::Failed(failure) => Err(failure),
         }
     }
@@ -275,6 +275,7 @@ mod tests {
             samples: u32::MAX,
             scores: u32::MAX,
             pools: true,
+            rebuilds: false,
             timings: vec![
                 HopTiming { queue: Duration::MAX, compute: Duration::MAX, batch_rows: u32::MAX };
                 rows

@@ -34,6 +34,8 @@ pub struct Footprint {
     pub weight_bytes: u64,
     /// Bytes that the largest batch takes while it is computed.
     pub buffer_bytes: u64,
+    /// Bytes of one row's activations, as they go from shard to shard.
+    pub row_bytes: u64,
     /// Positions of the longest session.
     pub context_length: u32,
     /// How caches are held.
@@ -53,6 +55,7 @@ impl Footprint {
             layers,
             weight_bytes: weight_bytes(header, part, usage.precision)?,
             buffer_bytes: buffer_bytes(&hyper, part, usage.batch_rows),
+            row_bytes: hyper.hidden as u64 * F32_BYTES,
             context_length: hyper.context,
             layout: Layout { kv_heads: hyper.kv_heads, head: hyper.head, kv_type: usage.kv_type },
         })

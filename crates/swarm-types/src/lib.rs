@@ -44,4 +44,4 @@ pub use torrent::{HeldTorrent, MAX_HELD_TORRENTS, TorrentError};
 pub use transport::{Transport, UnknownTransport};
 
 /// Version of the protocol between workers and from gateway to worker. Both ends must speak the same.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;

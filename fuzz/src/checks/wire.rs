@@ -91,7 +91,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (0, forward(Up::End(wire::EndSession {}))),
         (1, wire::CollectResponse { attempt: 2, message: Some(Down::Output(output)) }.encode_to_vec()),
         (2, back(Back::Failed(failed))),
-        (2, back(Back::Opened(wire::Opened { positions: 2 }))),
+        (2, back(Back::Opened(wire::Opened { positions: 2, below: 3, replays: 1 }))),
         (3, collect.encode_to_vec()),
         (4, sampling.encode_to_vec()),
         (5, status(worker, digest.clone()).encode_to_vec()),

@@ -36,6 +36,7 @@ fn step() -> Step {
         samples: 2,
         scores: 1,
         pools: true,
+        rebuilds: false,
         timings: vec![],
     }
 }
@@ -58,13 +59,15 @@ fn collect(session: SessionId, attempt: u32) -> CollectSession {
 
 #[test]
 fn messages_along_a_route_are_read_back_as_sent() {
-    for message in [ToHop::Open(Box::new(open())), ToHop::Step(step()), ToHop::Step(step_below()), ToHop::End]
-    {
+    let again = Step { samples: 0, scores: 0, pools: false, rebuilds: true, ..step_below() };
+    let steps = [step(), step_below(), again].map(ToHop::Step);
+    for message in steps.into_iter().chain([ToHop::Open(Box::new(open())), ToHop::End]) {
         assert_eq!(ToHop::try_from(wire::ForwardRequest::from(message.clone())), Ok(message));
     }
     let refusal = Refusal::new(RefusalCause::Full, "no room");
     let failed = HopFailure { worker: "12D3KooWa".parse().expect("valid"), refusal };
-    for message in [FromBelow::Opened(7), FromBelow::Failed(failed)] {
+    let opened = Opened { positions: 7, below: 9, replays: 3 };
+    for message in [FromBelow::Opened(opened), FromBelow::Failed(failed)] {
         assert_eq!(FromBelow::try_from(wire::ForwardResponse::from(message.clone())), Ok(message));
     }
 }

@@ -5,7 +5,9 @@
 mod account;
 mod admission;
 mod api;
+mod assignment;
 mod config;
+mod detour;
 mod driver;
 mod gen_ai;
 mod generator;

@@ -27,6 +27,8 @@ pub struct RouteWish {
     pub exclude: BTreeSet<NodeId>,
     /// Workers to use only for shards that nobody else has.
     pub avoid: BTreeSet<NodeId>,
+    /// Workers that have more of the session than others.
+    pub prefer: BTreeSet<NodeId>,
     /// Sessions that are known to be on a worker. Its own count arrives later, so the larger one is believed.
     pub sessions: BTreeMap<NodeId, u32>,
 }
@@ -41,6 +43,7 @@ impl RouteWish {
             precision: None,
             exclude: BTreeSet::new(),
             avoid: BTreeSet::new(),
+            prefer: BTreeSet::new(),
             sessions: BTreeMap::new(),
         }
     }
@@ -82,8 +85,8 @@ pub enum Missing {
     },
 }
 
-/// A route of loaded replicas for every shard of the wished model. It stays on a worker as long as that worker has
-/// the next shard too, and otherwise takes the one with the fewest sessions; of equals the one that has more of the
+/// A route of loaded replicas for every shard of the wished model. It takes preferred workers first, stays on a worker as
+/// long as that worker has the next shard too, and otherwise takes the one with the fewest sessions; of equals the one that has more of the
 /// shards that follow, then the smallest id.
 ///
 /// # Errors
@@ -147,6 +150,7 @@ impl Planner<'_> {
         self.usable(shard.shard_id).filter(|replica| !was_left(replica)).min_by_key(|replica| {
             (
                 avoid.contains(&replica.worker),
+                !self.wish.prefer.contains(&replica.worker),
                 current != Some(&replica.worker),
                 self.sessions(replica),
                 Reverse(self.run_length(replica, shard.shard_id)),

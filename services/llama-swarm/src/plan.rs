@@ -34,6 +34,10 @@ pub(crate) struct Config {
     #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "1GiB", value_name = "BYTES")]
     kv_memory: ByteSize,
 
+    /// Memory of a worker for what its sessions have sent to the next shard, as its --replay-memory.
+    #[arg(long, env = "LLAMA_SWARM_REPLAY_MEMORY", default_value = "64MiB", value_name = "BYTES")]
+    replay_memory: ByteSize,
+
     /// Sessions at once on a worker, as its --max-sessions.
     #[arg(long, env = "LLAMA_SWARM_MAX_SESSIONS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     max_sessions: u32,
@@ -171,6 +175,8 @@ struct ShardReport {
     /// Of all sessions, at most.
     cache_bytes: u64,
     buffer_bytes: u64,
+    /// What all sessions have sent to the next shard, at most.
+    replay_bytes: u64,
     total_bytes: u64,
 }
 
@@ -196,10 +202,14 @@ impl Report {
 
 impl ShardPlan {
     fn report(&self, shard: u32, context: u32, config: &Config) -> ShardReport {
-        let Footprint { layers, weight_bytes, buffer_bytes, .. } = self.footprint;
+        let Footprint { layers, weight_bytes, buffer_bytes, row_bytes, .. } = self.footprint;
         let session_cache_bytes = self.footprint.cache_bytes(context);
-        let cache_bytes =
-            session_cache_bytes.saturating_mul(config.max_sessions.into()).min(config.kv_memory.0);
+        let of_all = |bytes: u64| bytes.saturating_mul(config.max_sessions.into());
+        let cache_bytes = of_all(session_cache_bytes).min(config.kv_memory.0);
+        // The last shard sends to nobody.
+        let is_last = shard + 1 == config.shape.total_shards;
+        let sent = if is_last { 0 } else { of_all(row_bytes.saturating_mul(context.into())) };
+        let replay_bytes = sent.min(config.replay_memory.0);
         ShardReport {
             shard,
             first_layer: layers.start(),
@@ -209,7 +219,8 @@ impl ShardPlan {
             session_cache_bytes,
             cache_bytes,
             buffer_bytes,
-            total_bytes: weight_bytes + cache_bytes + buffer_bytes,
+            replay_bytes,
+            total_bytes: weight_bytes + cache_bytes + buffer_bytes + replay_bytes,
         }
     }
 }
@@ -227,10 +238,11 @@ impl std::fmt::Display for Report {
                 mib(shard.session_cache_bytes),
                 mib(shard.cache_bytes),
                 mib(shard.buffer_bytes),
+                mib(shard.replay_bytes),
                 mib(shard.total_bytes),
             ]
         };
-        let heads = ["shard", "layers", "cost", "weights", "a session", "all sessions", "buffers", "sum"];
+        let heads = ["shard", "layers", "cost", "weights", "a session", "all sessions", "buffers", "kept", "sum"];
         let rows: Vec<_> = self.shards.iter().map(row).collect();
         writeln!(
             f,
@@ -287,7 +299,10 @@ mod tests {
         // Two layers, keys and values of 32 numbers in f16, 100 positions in two pages of 64.
         assert_eq!(first.session_cache_bytes, 2 * 2 * 32 * 2 * 128);
         assert_eq!(first.cache_bytes, 4 * first.session_cache_bytes);
-        assert_eq!(first.total_bytes, first.weight_bytes + first.cache_bytes + first.buffer_bytes);
+        // A hundred rows of 64 numbers in f32 for each session, and none to nobody.
+        assert_eq!((first.replay_bytes, last.replay_bytes), (4 * 100 * 64 * 4, 0));
+        let parts = [first.weight_bytes, first.cache_bytes, first.buffer_bytes, first.replay_bytes];
+        assert_eq!(first.total_bytes, parts.iter().sum::<u64>());
         assert!(two.largest_over_mean > 1.0 && two.largest_over_mean < 1.5, "{}", two.largest_over_mean);
 
         let bound = report(&model, "--total-shards 2 --kv-memory 1MiB --max-sessions 1000");

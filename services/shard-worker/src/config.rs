@@ -64,6 +64,12 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_KV_MEMORY", default_value = "1GiB", value_name = "BYTES")]
     pub kv_memory: ByteSize,
 
+    /// Memory for what sessions have sent to the hop below, for example 512MiB: when that one is lost, the one in its
+    /// place gets it again from here, and no other worker computes anything twice. Sessions that do not fit in are
+    /// rebuilt by all. 0 keeps nothing.
+    #[arg(long, env = "LLAMA_SWARM_REPLAY_MEMORY", default_value = "64MiB", value_name = "BYTES")]
+    pub replay_memory: ByteSize,
+
     /// How caches are held: f16 or f32. f16 takes half the memory, and long contexts are faster; answers differ in the
     /// last digits. Replicas of a shard should have the same, or an answer that moves between them may change.
     #[arg(long, env = "LLAMA_SWARM_KV_TYPE", default_value_t)]

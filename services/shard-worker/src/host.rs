@@ -18,6 +18,7 @@ use tracing::Span;
 use crate::{
     engine_thread::{EngineHandle, OpenSlot},
     metrics::Metrics,
+    replays::{Replays, Sent},
     sessions::{Held, Place, Sessions},
 };
 
@@ -53,6 +54,7 @@ struct Inner {
     /// There once the layers are loaded.
     engine: watch::Receiver<Option<EngineHandle>>,
     sessions: Sessions,
+    replays: Replays,
     metrics: Metrics,
 }
 
@@ -61,9 +63,10 @@ impl Host {
         net: SwarmNet,
         engine: watch::Receiver<Option<EngineHandle>>,
         sessions: Sessions,
+        replays: Replays,
         metrics: Metrics,
     ) -> Self {
-        Self(Arc::new(Inner { net, served: OnceLock::new(), engine, sessions, metrics }))
+        Self(Arc::new(Inner { net, served: OnceLock::new(), engine, sessions, replays, metrics }))
     }
 
     /// From now on sessions must fit this. It is said once.
@@ -93,6 +96,17 @@ impl Host {
     /// A step's result was handed on.
     pub(crate) fn sent(&self, took: Duration) {
         self.0.metrics.send_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Keeps what goes to the hop below, as long as there is room.
+    pub(crate) fn keep(&self, sent: &Sent, position: u32, rows: u32, values: &[f32]) {
+        sent.keep(position, rows, values);
+        self.0.metrics.replay_bytes.set(self.0.replays.bytes() as u64);
+    }
+
+    /// Rows were sent again to the hop below.
+    pub(crate) fn replayed(&self, rows: usize) {
+        self.0.metrics.replayed.inc_by(rows as u64);
     }
 
     /// Counts a failure that began here; those of hops below are counted there.
@@ -173,7 +187,7 @@ impl Host {
             engine.close(held.slot).await;
         }
         let OpenSlot { slot, positions } = self.new_slot(engine, &options, tokens, place).await?;
-        Ok((Held { slot, options, last: None }, positions))
+        Ok((Held { slot, options, last: None, sent: self.0.replays.begin() }, positions))
     }
 
     async fn new_slot(

@@ -14,12 +14,14 @@ mod metrics;
 mod model;
 mod offer;
 mod queues;
+mod replays;
 mod room;
 mod session;
 mod sessions;
 mod shard_service;
 mod shares;
 mod spent;
+mod standing;
 mod worker;
 
 pub use config::Config;

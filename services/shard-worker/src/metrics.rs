@@ -40,6 +40,10 @@ pub(crate) struct Metrics {
     pub leases: Gauge,
     /// How often a newer attempt went on with a kept cache.
     pub taken_over: Counter,
+    /// Rows sent again to a hop below that had lost them.
+    pub replayed: Counter,
+    /// Bytes of what was sent to hops below, kept for that.
+    pub replay_bytes: Gauge<u64, AtomicU64>,
     /// Bytes of cache set aside.
     pub kv_bytes: Gauge<i64, std::sync::atomic::AtomicI64>,
     /// Bytes of weights held.
@@ -59,6 +63,8 @@ impl Metrics {
             sessions: Gauge::default(),
             leases: Gauge::default(),
             taken_over: Counter::default(),
+            replayed: Counter::default(),
+            replay_bytes: Gauge::default(),
             kv_bytes: Gauge::default(),
             weight_bytes: Gauge::default(),
         };
@@ -78,6 +84,10 @@ impl Metrics {
         registry.register("sessions_leased", leases, metrics.leases.clone());
         let taken_over = "Sessions that went on with their kept cache";
         registry.register("sessions_taken_over", taken_over, metrics.taken_over.clone());
+        let replayed = "Rows sent again to a hop below that had lost them";
+        registry.register("rows_replayed", replayed, metrics.replayed.clone());
+        let replay_bytes = "Bytes of what was sent to hops below, kept for the loss of one (--replay-memory)";
+        registry.register("replay_bytes", replay_bytes, metrics.replay_bytes.clone());
         registry.register("kv_cache_bytes", "Bytes of cache set aside", metrics.kv_bytes.clone());
         registry.register("weight_bytes", "Bytes of weights held", metrics.weight_bytes.clone());
         metrics

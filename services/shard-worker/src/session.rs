@@ -9,7 +9,7 @@ use std::{
 use futures::{Stream, StreamExt};
 use shard_client::{HopSession, HopTrouble};
 use shard_engine::{Slot, SlotOptions, StepResult};
-use swarm_proto::{FromBelow, HopFailure, OpenSession, Refusal, RefusalCause, ToHop};
+use swarm_proto::{FromBelow, HopFailure, OpenSession, Opened, Refusal, RefusalCause, ToHop};
 use swarm_types::{NodeId, SamplingParams, Step, StepInput, StepOutput};
 use tokio::{
     sync::mpsc,
@@ -22,8 +22,10 @@ use crate::{
     engine_thread::EngineHandle,
     host::{Host, WantedSlot},
     queues::Computed,
+    replays::Sent,
     sessions::{Answers, Collector, Entered, Place},
     spent::Spent,
+    standing::Standing,
 };
 
 /// The first message comes right behind the call.
@@ -74,6 +76,8 @@ struct Seat<'a> {
     place: &'a Place,
     engine: &'a EngineHandle,
     slot: Slot,
+    /// What went to the hop below.
+    sent: &'a Sent,
     /// What the slot had computed when this attempt came.
     positions: u32,
     /// The slot has computed something, now or before: it is worth a lease.
@@ -85,6 +89,7 @@ struct Session<'a> {
     open: OpenSession,
     above: mpsc::Sender<FromBelow>,
     below: Below,
+    standing: Standing,
     /// How long it may stand still now.
     patience: Duration,
     spent: Spent,
@@ -149,8 +154,8 @@ async fn run(host: &Host, mut call: Call) -> End {
         None => (None, WantedSlot { options: options(&open, None), grammar: None, tokens: vec![] }),
     };
     // Not to be cancelled: what the engine has opened must be held by the place, or closed.
-    let (slot, positions) = match host.slot(&engine, wanted, &place, inherited).await {
-        Ok((held, positions)) => (held.slot, place.hold(held).then_some(positions)),
+    let (slot, sent, positions) = match host.slot(&engine, wanted, &place, inherited).await {
+        Ok((held, positions)) => (held.slot, held.sent.clone(), place.hold(held).then_some(positions)),
         Err(refusal) => {
             place.end();
             return refused_by(host, refusal);
@@ -161,7 +166,8 @@ async fn run(host: &Host, mut call: Call) -> End {
         return End::Broken;
     };
     let has_rows = AtomicBool::new(positions > 0);
-    let seat = Seat { host, place: &place, engine: &engine, slot, positions, has_rows: &has_rows };
+    let seat =
+        Seat { host, place: &place, engine: &engine, slot, sent: &sent, positions, has_rows: &has_rows };
     let end = pass_steps(seat, call, open, answers).await;
     if matches!(end, End::Over(_) | End::Refused(_)) || !has_rows.load(Ordering::Relaxed) {
         // Closed first, so that whoever gets the place finds the memory free.
@@ -180,7 +186,8 @@ async fn pass_steps(seat: Seat<'_>, call: Call, open: OpenSession, answers: Opti
     let steps = async {
         let below = open_below(seat.host, &open, answers).await?;
         let spent = Spent::new();
-        let mut session = Session { seat, open, above: above.clone(), below, patience, spent };
+        let standing = Standing::new(seat.positions);
+        let mut session = Session { seat, open, above: above.clone(), below, standing, patience, spent };
         session.steps(&mut from_above).await?;
         Ok(session.below)
     };
@@ -242,7 +249,7 @@ impl Session<'_> {
     /// Passes steps until the caller says that the session is over.
     async fn steps(&mut self, from_above: &mut Above) -> Result<(), End> {
         if let Below::Gateway(_) = self.below {
-            tell_opened(&self.above, self.seat.positions).await?;
+            tell_opened(&self.above, self.standing.of_the_last()).await?;
         }
         let mut last = Instant::now();
         loop {
@@ -251,7 +258,7 @@ impl Session<'_> {
                 biased; // That the session is over matters more than who left after it.
                 message = from_above.next() => message,
                 news = self.below.news() => {
-                    tell_opened(&self.above, self.seat.positions.min(news?)).await?;
+                    self.opened_below(news?).await?;
                     continue;
                 }
                 () = sleep(still) => return Err(self.idle()),
@@ -302,13 +309,32 @@ impl Session<'_> {
         match result {
             StepResult::Activations(values) => {
                 let rows = u32::try_from(step.rows()).unwrap_or(u32::MAX);
-                self.send_down(Step { input: StepInput::Activations { rows, values }, ..step }).await?;
+                self.seat.host.keep(self.seat.sent, step.position, rows, &values);
+                let passed = Step { input: StepInput::Activations { rows, values }, ..step };
+                if let Some(passed) = self.standing.hands_on(passed) {
+                    self.send_down(passed).await?;
+                }
             }
+            StepResult::Output(_) if step.rebuilds => {}
             StepResult::Output(output) => self.answer(StepOutput { timings: step.timings, ..output }).await?,
         }
         let took = sending.elapsed();
         self.seat.host.sent(took);
         self.spent.sent(took);
+        Ok(())
+    }
+
+    /// All hops below have the session: says so further up, and sends down again what they have lost.
+    async fn opened_below(&mut self, below: Opened) -> Result<(), End> {
+        let (told, mut again) = self.standing.opened(below, self.seat.sent);
+        tell_opened(&self.above, told).await?;
+        while !again.is_empty() {
+            let lost = || Refusal::new(RefusalCause::HopFailed, "what was sent below had to make room meanwhile");
+            let step = self.seat.sent.again(again.clone()).ok_or_else(|| self.refused(lost()))?;
+            again.start = step.end();
+            self.seat.host.replayed(step.rows());
+            self.send_down(step).await?;
+        }
         Ok(())
     }
 
@@ -324,8 +350,10 @@ impl Session<'_> {
                     Err(refusal) => break refusal,
                 },
                 news = trouble.next() => match news {
-                    FromBelow::Opened(positions) => {
-                        tell_opened(&self.above, self.seat.positions.min(positions)).await?;
+                    FromBelow::Opened(opened) => {
+                        // Steps were sent before it came, so nothing is sent again.
+                        let (told, _) = self.standing.opened(opened, self.seat.sent);
+                        tell_opened(&self.above, told).await?;
                     }
                     FromBelow::Failed(failure) => return Err(End::FailedBelow(failure)),
                 },
@@ -361,17 +389,16 @@ impl Session<'_> {
 }
 
 /// Tells the caller where the session stands, from this hop down.
-async fn tell_opened(above: &mpsc::Sender<FromBelow>, positions: u32) -> Result<(), End> {
-    above.send(FromBelow::Opened(positions)).await.map_err(|_| End::Broken)
+async fn tell_opened(above: &mpsc::Sender<FromBelow>, opened: Opened) -> Result<(), End> {
+    above.send(FromBelow::Opened(opened)).await.map_err(|_| End::Broken)
 }
 
 impl Below {
-    /// Resolves when all hops below have the session, with the positions that they have, and when it cannot go on
-    /// below: there a hop has failed, or the gateway has just left.
-    async fn news(&mut self) -> Result<u32, End> {
+    /// Resolves when all hops below have the session, with where they stand, and when it cannot go on below: there a hop has failed, or the gateway has just left.
+    async fn news(&mut self) -> Result<Opened, End> {
         match self {
             Self::Hop { trouble, .. } => match trouble.next().await {
-                FromBelow::Opened(positions) => Ok(positions),
+                FromBelow::Opened(opened) => Ok(opened),
                 FromBelow::Failed(failure) => Err(End::FailedBelow(failure)),
             },
             Self::Gateway(answers) => {

@@ -35,6 +35,7 @@ use crate::{
     metrics::Metrics,
     model::Known,
     offer::{Fixed, Loading, announce, grpc_address, offers},
+    replays::Replays,
     sessions::{Bounds, Sessions},
     shard_service::{self, ShardServer},
 };
@@ -146,7 +147,8 @@ impl Worker {
 
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
-        let host = Host::new(net.clone(), loaded, sessions.clone(), metrics.clone());
+        let replays = Replays::new(usize::try_from(config.replay_memory.0).unwrap_or(usize::MAX));
+        let host = Host::new(net.clone(), loaded, sessions.clone(), replays, metrics.clone());
         let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
         let server = ShardServer(host.clone());
         let peers = serve_peers(server, calls(&config), net.peer_service(), peers, stop.clone());
@@ -293,6 +295,8 @@ fn show_limits(registry: &Registry, config: &Config) {
             "Bytes that caches may take (--kv-memory)",
             limit(config.kv_memory.0),
         );
+        let replay = "Bytes that what was sent to hops below may take (--replay-memory)";
+        registry.register("replay_limit_bytes", replay, limit(config.replay_memory.0));
         let sessions = u64::from(config.max_sessions);
         registry.register("sessions_limit", "Sessions that may be open (--max-sessions)", limit(sessions));
     });

@@ -11,7 +11,7 @@ use support::{
     CONTEXT, Collecting, Forwarding, HIDDEN, HopBelow, POSITION_BYTES, Scene, soon, step, step_below,
 };
 use swarm_proto::{
-    FromBelow, HopFailure, RefusalCause, activations_to_bytes,
+    FromBelow, HopFailure, Opened, RefusalCause, activations_to_bytes,
     wire::{self, forward_request::Message},
 };
 use swarm_types::ReplicaState::{Loading, Offline};
@@ -276,6 +276,72 @@ async fn a_session_whose_stream_broke_goes_on_where_it_stood() {
     let refusal = forwarding.failure().await.refusal;
     assert!(refusal.message.contains("the session stands at 3"), "{refusal}");
     assert_eq!(scene.metric("sessions_taken_over_total").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_new_hop_below_lacks_is_sent_again_and_not_computed() {
+    let mut scene = Scene::with_hop_below("0", 2, "", HopBelow::Stands(0)).await;
+    let forwarding = scene.forward([Message::Open(scene.opening(1, 1))]).await;
+    forwarding.send(step(0, &[5, 6])).await;
+    forwarding.send(step(2, &[7])).await;
+    assert!(matches!(scene.heard().await.message, Some(Message::Open(_))));
+    let mut passed = vec![];
+    for _ in 0..2 {
+        let Some(Message::Step(step)) = scene.heard().await.message else { panic!("the steps follow") };
+        passed.extend_from_slice(&step.activations);
+    }
+    drop(forwarding);
+    scene.runs(0).await;
+    // The next hop below stands at 0, as a new one does.
+    let mut forwarding = scene.forward([Message::Open(scene.opening(1, 2))]).await;
+    assert_eq!(forwarding.stands().await, Opened { positions: 3, below: 3, replays: 3 });
+    assert!(matches!(scene.heard().await.message, Some(Message::Open(_))));
+    let Some(Message::Step(again)) = scene.heard().await.message else { panic!("it is sent again") };
+    assert_eq!((again.position, again.rows, again.rebuilds, again.samples), (0, 3, true, 0));
+    assert_eq!(again.activations, passed, "to the bit");
+    forwarding.send(step(3, &[8])).await;
+    let Some(Message::Step(new)) = scene.heard().await.message else { panic!("and what is new") };
+    assert_eq!((new.position, new.rebuilds, new.samples), (3, false, 1));
+    assert_eq!((scene.metric("rows_total").await, scene.metric("rows_replayed_total").await), (4, 3));
+    forwarding.end().await;
+    scene.counts("kv_cache_bytes", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_hop_hands_on_only_what_those_below_lack_and_without_room_asks_for_all() {
+    let mut scene = Scene::with_hop_below("0", 2, "--replay-memory 0", HopBelow::Stands(2)).await;
+    let mut forwarding = scene.forward([Message::Open(scene.opening(1, 2))]).await;
+    assert_eq!(forwarding.stands().await, Opened { positions: 0, below: 2, replays: 0 });
+    let again = |position, tokens: &[u32]| wire::Step { samples: 0, rebuilds: true, ..step(position, tokens) };
+    forwarding.send(again(0, &[5])).await;
+    forwarding.send(again(1, &[6, 7])).await;
+    assert!(matches!(scene.heard().await.message, Some(Message::Open(_))));
+    let Some(Message::Step(handed_on)) = scene.heard().await.message else { panic!("one row") };
+    assert_eq!((handed_on.position, handed_on.rows, handed_on.rebuilds), (2, 1, true));
+    assert_eq!(handed_on.activations.len(), HIDDEN * 4);
+    drop(forwarding);
+    scene.runs(0).await;
+    let mut forwarding = scene.forward([Message::Open(scene.opening(1, 3))]).await;
+    assert_eq!(forwarding.stands().await, Opened { positions: 2, below: 2, replays: 0 }, "nothing was kept");
+    let told = wire::Step { rebuilds: true, ..step(2, &[7]) };
+    forwarding.send(told).await;
+    let refusal = forwarding.failure().await.refusal;
+    assert!(refusal.message.starts_with("rebuilds: "), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_hop_is_rebuilt_without_an_answer() {
+    let scene = Scene::start("0", 1, "").await;
+    let undisturbed = {
+        let (forwarding, mut collecting) = scene.session(1, 1).await;
+        goes_on(&forwarding, &mut collecting, 0, &[5, 6]).await;
+        forwarding.send(step(2, &[7])).await;
+        collecting.answer().await
+    };
+    let (forwarding, mut collecting) = scene.session(2, 1).await;
+    forwarding.send(wire::Step { samples: 0, rebuilds: true, ..step(0, &[5, 6]) }).await;
+    forwarding.send(step(2, &[7])).await;
+    assert_eq!(collecting.answer().await, undisturbed, "the first answer is that of the step that asks");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,26 +4,24 @@
 //! had happened, because what is sampled depends on tokens, positions, seed and grammar only. So a lost hop means: a
 //! new route, as many tokens as its hops do not have yet as one prompt, and on. Nothing is reported twice.
 
-use std::{ops::Range, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
-use swarm_proto::{CollectSession, OpenSession};
+use swarm_proto::Opened;
 use swarm_types::{
-    Attempt, HopTiming, Precision, SampledToken, SessionId, Step, StepKind, StepOutput, TargetScore, TokenId,
+    Attempt, HopTiming, Precision, Route, SampledToken, Step, StepKind, StepOutput, SwarmStatus, TargetScore, TokenId,
 };
-use tokio::time::timeout_at;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::{
-    FinishReason, GeneratedToken, GenerationConfig, GenerationError, GenerationEvent, GenerationRequest,
-    account::Account,
-    admission::Place,
-    gen_ai::Measured,
-    metrics::{Counted, GenerationMetrics},
-    outlet::{ClientGone, Outlet},
+    FinishReason, GeneratedToken, GenerationError, GenerationEvent,
+    assignment::{Assignment, count},
+    detour,
+    outlet::ClientGone,
     pipeline::{Opening, Pipeline},
     recovery::{Recovery, Trouble},
 };
-use crate::swarm::{Reserved, Swarm};
+use crate::swarm::Reserved;
 
 /// Chunks of a prompt that are under way at once: enough that several hops work at the same time, and few enough
 /// that a step of another session does not wait behind many.
@@ -43,35 +41,18 @@ pub(super) struct Driver {
     /// When the last token came.
     last_token_at: Option<Instant>,
     recovery: Recovery,
+    /// News of the swarm, among them that a hop leaves.
+    news: watch::Receiver<Arc<SwarmStatus>>,
     /// The attempt that came to its end.
     finished: Option<Pipeline>,
     /// The attempt that broke, until it is known whether another follows.
     broken: Option<Pipeline>,
 }
 
-/// What a new driver is told.
-pub(super) struct Assignment {
-    pub(super) swarm: Swarm,
-    pub(super) config: GenerationConfig,
-    pub(super) metrics: GenerationMetrics,
-    pub(super) request: GenerationRequest,
-    pub(super) session: SessionId,
-    /// When the client asked for it.
-    pub(super) started_at: Instant,
-    pub(super) outlet: Outlet,
-    /// Held until the session has ended: its place among those that may run, and its count there.
-    pub(super) place: Place,
-    pub(super) _running: Counted,
-    /// Tells its trace.
-    pub(super) account: Account,
-    /// Counts it when it ends.
-    pub(super) measured: Measured,
-}
-
 /// How an attempt begins.
 enum Resume {
-    /// With the token at this position.
-    At(usize),
+    /// With the tokens of these positions, which only the first hop lacks, and then with those behind them.
+    Behind(Range<usize>),
     /// It has nothing left to do.
     Finished(FinishReason),
 }
@@ -79,6 +60,8 @@ enum Resume {
 /// Why an attempt did not come to its end.
 enum Interruption {
     Trouble(Trouble),
+    /// A hop leaves, and here is a route without it.
+    Moves(Reserved),
     ClientGone,
 }
 
@@ -98,6 +81,7 @@ impl Driver {
     pub(super) fn new(given: Assignment, precision: Precision) -> Self {
         Self {
             recovery: Recovery::new(&given.config, given.request.grammar.is_some()),
+            news: given.swarm.status(),
             tokens: given.request.prompt.clone(),
             attempt: Attempt::FIRST,
             read: 0,
@@ -146,7 +130,7 @@ impl Driver {
 
     /// `None` when nobody is interested any more.
     async fn generate(&mut self, first: Reserved) -> Option<Result<FinishReason, GenerationError>> {
-        if self.given.request.max_tokens == 0 && self.rows_to_read() == 0 {
+        if self.given.request.max_tokens == 0 && self.given.rows_to_read() == 0 {
             return Some(Ok(FinishReason::Length));
         }
         let mut reserved = first;
@@ -155,6 +139,11 @@ impl Driver {
                 Ok(reason) => return Some(Ok(reason)),
                 Err(Interruption::ClientGone) => return None,
                 Err(Interruption::Trouble(trouble)) => trouble,
+                Err(Interruption::Moves(next)) => {
+                    self.moves();
+                    reserved = next;
+                    continue;
+                }
             };
             self.given.account.broke();
             let worth_another = self.recovery.record(&trouble, reserved.route());
@@ -180,14 +169,17 @@ impl Driver {
 
     /// One route, from the first token to the end or to trouble.
     async fn attempt(&mut self, reserved: &Reserved) -> Result<FinishReason, Interruption> {
-        let opening = Opening { open: self.open_session(reserved), collect: self.collect_session() };
+        let opening = Opening {
+            open: self.given.open_session(self.attempt, reserved),
+            collect: self.given.collect_session(self.attempt, &self.tokens, self.read),
+        };
         self.given.account.begins(self.attempt, reserved.route());
         let step_timeout = self.given.config.step_timeout;
         let mut pipeline = Pipeline::open(&self.given.swarm, reserved.route(), opening, step_timeout).await?;
         let ended = self.drive(&mut pipeline).await;
         match &ended {
             Ok(_) => self.finished = Some(pipeline),
-            Err(Interruption::Trouble(_)) => self.broken = Some(pipeline),
+            Err(Interruption::Trouble(_) | Interruption::Moves(_)) => self.broken = Some(pipeline),
             Err(Interruption::ClientGone) => drop(pipeline),
         }
         ended
@@ -195,7 +187,7 @@ impl Driver {
 
     async fn drive(&mut self, pipeline: &mut Pipeline) -> Result<FinishReason, Interruption> {
         let begin = match self.resume(pipeline).await? {
-            Resume::At(position) => position,
+            Resume::Behind(lost) => self.rebuild(pipeline, lost).await?,
             Resume::Finished(reason) => return Ok(reason),
         };
         self.given.account.prefills(self.tokens.len() - begin);
@@ -204,21 +196,48 @@ impl Driver {
             if let Some(reason) = self.take_token(output).await? {
                 return Ok(reason);
             }
+            if let Some(next) = self.around_who_leaves(pipeline.route()) {
+                return Err(Interruption::Moves(next));
+            }
             let position = self.tokens.len() - 1;
             self.send(pipeline, StepKind::Decode, position..position + 1).await?;
             output = self.next(pipeline).await?;
         }
     }
 
+    /// A route without the hops that leave, when some do. Looked for only when there are news of the swarm.
+    fn around_who_leaves(&mut self, route: &Route) -> Option<Reserved> {
+        if !self.news.has_changed().unwrap_or(false) {
+            return None;
+        }
+        if !detour::is_left(&self.news.borrow_and_update(), route) {
+            return None;
+        }
+        self.recovery.leaves(route);
+        let wish = self.recovery.wish(self.given.swarm.any_route(), self.precision);
+        self.given.swarm.reserve(wish).ok()
+    }
+
+    /// The session leaves its route for another while all is well.
+    fn moves(&mut self) {
+        self.given.account.broke();
+        self.given.metrics.moved();
+        if let Some(left) = self.broken.take() {
+            left.leave();
+        }
+        self.attempt = self.attempt.next();
+        debug!(attempt = i64::from(self.attempt.0), "a hop leaves, the session moves to another route");
+    }
+
     /// Where this attempt goes on: behind what all hops have kept of the one before, and what is still to be reported.
     async fn resume(&mut self, pipeline: &mut Pipeline) -> Result<Resume, Interruption> {
         if self.attempt == Attempt::FIRST {
             // No hop has anything yet, so there is nothing to wait for.
-            return Ok(Resume::At(0));
+            return Ok(Resume::Behind(0..0));
         }
-        let kept = pipeline.opened().await? as usize;
-        debug!(kept, tokens = self.tokens.len(), "the hops have the session");
-        let all_read = self.read == self.rows_to_read();
+        let Opened { positions, below, replays } = pipeline.opened().await?;
+        debug!(positions, below, replays, tokens = self.tokens.len(), "the hops have the session");
+        let all_read = self.read == self.given.rows_to_read();
         if all_read
             && let Some(lost) = pipeline.last_answer()
             && (lost.position as usize, lost.tokens.len()) == (self.tokens.len(), 1)
@@ -231,51 +250,23 @@ impl Driver {
                 return Ok(Resume::Finished(reason));
             }
         }
-        let begin = kept.min(self.tokens.len() - 1);
-        Ok(Resume::At(if all_read { begin } else { begin.min(self.read) }))
+        let newest = self.tokens.len() - 1;
+        let most = if all_read { newest } else { newest.min(self.read) };
+        Ok(Resume::Behind((positions as usize).min(most)..(below as usize).min(most)))
     }
 
-    /// Prompt tokens that are scored: all but the first, which has none before it.
-    fn scores_wanted(&self) -> usize {
-        self.given.request.score_prompt.map_or(0, |_| self.given.request.prompt.len() - 1)
-    }
-
-    /// Rows of the prompt of which something is told.
-    fn rows_to_read(&self) -> usize {
-        if self.given.request.pools { self.given.request.prompt.len() } else { self.scores_wanted() }
-    }
-
-    fn open_session(&self, reserved: &Reserved) -> OpenSession {
-        let prompt_tokens = count(self.given.request.prompt.len());
-        let hops = reserved.route().hops();
-        OpenSession {
-            session: self.given.session.clone(),
-            attempt: self.attempt,
-            gateway: self.given.swarm.id(),
-            model_digest: self.given.swarm.model().digest,
-            precision: reserved.precision(),
-            cut: (*self.given.swarm.model().cut).clone(),
-            hop: reserved.route().first().clone(),
-            below: hops.get(1..).unwrap_or_default().to_vec(),
-            prompt_tokens,
-            max_positions: prompt_tokens.saturating_add(self.given.request.max_tokens),
+    /// Gives the first hop the tokens that it alone lacks. Gives where all hops stand then.
+    async fn rebuild(&mut self, pipeline: &mut Pipeline, lost: Range<usize>) -> Result<usize, Interruption> {
+        let mut start = lost.start;
+        while start < lost.end {
+            let rows = start..lost.end.min(start + self.given.config.prefill_chunk as usize);
+            start = rows.end;
+            let input = self.tokens.get(rows.clone()).unwrap_or_default().to_vec().into();
+            let step = Step { position: count(rows.start), input, rebuilds: true, ..Step::default() };
+            debug!(position = step.position, rows = step.rows(), "step sent that rebuilds");
+            pipeline.send(step).await?;
         }
-    }
-
-    /// What the last hop has to know. Tokens only where it looks at them: for penalties and a grammar all, for scores
-    /// the prompt's.
-    fn collect_session(&self) -> CollectSession {
-        let GenerationRequest { prompt, sampling, grammar, score_prompt, .. } = &self.given.request;
-        let mut sampling = sampling.clone();
-        // The prompt's alternatives come by the same parameter as the sampled tokens' ones.
-        sampling.top_logprobs = sampling.top_logprobs.max(*score_prompt);
-        let tokens = match self.read < self.scores_wanted() {
-            _ if sampling.uses_history() || grammar.is_some() => self.tokens.clone(),
-            true => prompt.clone(),
-            false => vec![],
-        };
-        let session = self.given.session.clone();
-        CollectSession { session, attempt: self.attempt, sampling, grammar: grammar.clone(), tokens }
+        Ok(lost.end)
     }
 
     /// Sends the tokens from `begin` on in chunks; gives the answer to the last.
@@ -333,7 +324,7 @@ impl Driver {
         if rows.start < self.read || self.given.request.pools {
             return 0;
         }
-        count(rows.end.min(self.scores_wanted()).saturating_sub(rows.start))
+        count(rows.end.min(self.given.scores_wanted()).saturating_sub(rows.start))
     }
 
     /// The next answer; what it tells of the prompt is reported.
@@ -411,30 +402,6 @@ impl Driver {
             attempt = i64::from(self.attempt.0),
             "hop failed, replanning"
         );
-        let deadline = self.recovery.deadline();
-        let mut status = self.given.swarm.status();
-        loop {
-            status.mark_unchanged();
-            let wish = self.recovery.wish(self.given.swarm.any_route(), self.precision);
-            let problem = match self.given.swarm.reserve(wish) {
-                Ok(reserved) => return Ok(reserved),
-                Err(problem) => problem,
-            };
-            let missing = format!(
-                "no other route within {} s: {problem}",
-                self.given.config.recovery_timeout.as_secs_f32()
-            );
-            if self.recovery.is_refused(trouble) || tokio::time::Instant::now() >= deadline {
-                return Err(self.recovery.give_up(trouble, Some(missing)));
-            }
-            let until = self.recovery.next_release().map_or(deadline, |release| release.min(deadline));
-            if let Ok(Err(_)) = timeout_at(until, status.changed()).await {
-                return Err(self.recovery.give_up(trouble, Some("this gateway is shutting down".into())));
-            }
-        }
+        detour::reserve(&self.given.swarm, &self.recovery, self.precision, trouble).await
     }
-}
-
-fn count(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
 }

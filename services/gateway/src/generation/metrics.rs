@@ -24,6 +24,7 @@ pub struct GenerationMetrics {
     refused: Family<Cause, Counter>,
     failed: Family<Cause, Counter>,
     retries: Family<Cause, Counter>,
+    moves: Counter,
     prompt_tokens: Counter,
     generated_tokens: Counter,
     running: Gauge,
@@ -52,6 +53,7 @@ impl GenerationMetrics {
             refused: Family::default(),
             failed: Family::default(),
             retries: Family::default(),
+            moves: Counter::default(),
             prompt_tokens: Counter::default(),
             generated_tokens: Counter::default(),
             running: Gauge::default(),
@@ -86,6 +88,8 @@ impl GenerationMetrics {
         registry.register("refused", "Generations refused, by cause", self.refused.clone());
         registry.register("failed", "Generations broken off, by cause", self.failed.clone());
         registry.register("retries", "Attempts on another route, by cause", self.retries.clone());
+        let moves = "Generations that moved away from a worker that leaves";
+        registry.register("moves", moves, self.moves.clone());
         registry.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
         registry.register("generated_tokens", "Tokens generated", self.generated_tokens.clone());
         registry.register("generations_running", "Generations that run now", self.running.clone());
@@ -155,6 +159,10 @@ impl GenerationMetrics {
 
     pub(super) fn first_token(&self, after: Duration) {
         self.time_to_first_token.observe(after.as_secs_f64());
+    }
+
+    pub(super) fn moved(&self) {
+        self.moves.inc();
     }
 
     pub(super) fn retried(&self, cause: RefusalCause) {

@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use shard_client::{Collected, HopSession, HopTrouble, collect};
-use swarm_proto::{CollectSession, OpenSession, Refusal, RefusalCause};
+use swarm_proto::{CollectSession, OpenSession, Opened, Refusal, RefusalCause};
 use swarm_types::{NodeId, ReplicaState, Route, Step, StepOutput, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 
@@ -16,6 +16,9 @@ use crate::swarm::Swarm;
 /// When a stream ends without a name, the hop that failed is usually named on the other stream a moment later.
 const BLAME_GRACE: Duration = Duration::from_millis(200);
 
+/// Rows that are computed again in the time of a step, at least.
+const ROWS_A_STEP: u32 = 1024;
+
 /// A session's streams on one route. Dropping it ends the session on every hop, unless it was left; with pieces of a
 /// prompt under way it breaks it, which stops them.
 pub(super) struct Pipeline {
@@ -24,6 +27,8 @@ pub(super) struct Pipeline {
     streams: Option<Streams>,
     status: watch::Receiver<Arc<SwarmStatus>>,
     step_timeout: Duration,
+    /// Rows that are computed again before the next answer can come.
+    rebuilt: u32,
     /// Steps that were sent and not answered, oldest first.
     under_way: VecDeque<Expected>,
 }
@@ -83,19 +88,22 @@ impl Pipeline {
             streams: Some(Streams { hops, trouble, collected }),
             status: swarm.status(),
             step_timeout,
+            rebuilt: 0,
             under_way: VecDeque::new(),
         })
     }
 
-    /// How many positions every hop of the route has computed already, once all have the session.
-    pub(super) async fn opened(&mut self) -> Result<u32, Trouble> {
+    /// Where the session stands, once all hops have it.
+    pub(super) async fn opened(&mut self) -> Result<Opened, Trouble> {
         let Streams { trouble, .. } = streams(&mut self.streams);
         let opened = tokio::select! {
             opened = trouble.opened() => opened,
             trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
             () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
         };
-        opened.map_err(|failure| Trouble::at(&failure.worker, failure.refusal))
+        let opened = opened.map_err(|failure| Trouble::at(&failure.worker, failure.refusal))?;
+        self.rebuilt = opened.replays;
+        Ok(opened)
     }
 
     /// What the last hop answered last in an older attempt, in case it was lost on the way.
@@ -124,8 +132,13 @@ impl Pipeline {
         self.under_way.len()
     }
 
-    /// Sends a step down the route.
+    pub(super) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// Sends a step down the route. One that rebuilds is not answered.
     pub(super) async fn send(&mut self, step: Step) -> Result<(), Trouble> {
+        let (rebuilds, rows) = (step.rebuilds, step.rows());
         let expected = Expected {
             position: step.end(),
             sampled: step.samples as usize,
@@ -143,26 +156,37 @@ impl Pipeline {
             let first = self.route.first().worker.clone();
             return Err(self.blame(Trouble::at(&first, refusal)).await);
         }
-        self.under_way.push_back(expected);
+        if rebuilds {
+            self.rebuilt = self.rebuilt.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX));
+        } else {
+            self.under_way.push_back(expected);
+        }
         Ok(())
     }
 
     /// The answer to the oldest step under way.
     pub(super) async fn next(&mut self) -> Result<StepOutput, Trouble> {
         let last = self.route.last().worker.clone();
+        let patience = self.patience();
         let Streams { collected, trouble, .. } = streams(&mut self.streams);
         let output = tokio::select! {
             biased; // What was answered before a hop failed is good.
             output = collected.next() => output,
             failure = trouble.failure() => return Err(Trouble::at(&failure.worker, failure.refusal)),
             trouble = lost_hop(&mut self.status, &self.route) => return Err(trouble),
-            () = tokio::time::sleep(self.step_timeout) => return Err(self.no_answer()),
+            () = tokio::time::sleep(patience) => return Err(self.no_answer()),
         };
+        self.rebuilt = 0;
         match output {
             Ok(Some(output)) => self.checked(output).map_err(|message| Trouble::protocol(&last, message)),
             Ok(None) => Err(self.blame(Trouble::protocol(&last, "the last hop ended the session")).await),
             Err(refusal) => Err(self.blame(Trouble::at(&last, refusal)).await),
         }
+    }
+
+    /// How long an answer may take: a step's time, and one more for each lot of rows that is computed again before.
+    fn patience(&self) -> Duration {
+        self.step_timeout.saturating_mul(1 + self.rebuilt.div_ceil(ROWS_A_STEP))
     }
 
     fn checked(&mut self, output: StepOutput) -> Result<StepOutput, String> {

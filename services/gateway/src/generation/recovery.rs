@@ -2,7 +2,10 @@
 //!
 //! Decides only; opening routes and waiting are the driver's business.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use swarm_proto::{Refusal, RefusalCause};
 use swarm_types::{NodeId, Precision, Route};
@@ -11,13 +14,14 @@ use tokio::time::Instant;
 use super::{GenerationConfig, GenerationError};
 use crate::route::RouteWish;
 
-/// A session that fails this often without getting one token further would fail again.
+/// A session that fails this often, and for as long as one may wait for a route, without getting one token further would
+/// fail again. Each try holds workers off for longer, so that it is left to those that last.
 const MAX_FAILURES: u32 = 5;
 /// A worker that failed is left alone for this long, and for twice as long with each further failure: long enough
 /// that a dead one is known to be dead before the last try.
 const HOLD_OFF: Duration = Duration::from_millis(250);
-/// Longest time that a worker is left alone, reached with the fifth failure.
-const MAX_HOLD_OFF: Duration = Duration::from_secs(4);
+/// Longest time that a worker is left alone, reached with the sixth failure.
+const MAX_HOLD_OFF: Duration = Duration::from_secs(8);
 /// When a client should try again. Sessions end within seconds.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -50,8 +54,12 @@ pub(super) struct Recovery {
     timeout: Duration,
     step_timeout: Duration,
     strikes: BTreeMap<NodeId, Strikes>,
+    /// Workers of the last route: they have what the session computed there.
+    kept: BTreeSet<NodeId>,
     /// Attempts in a row that brought no token.
     failures: u32,
+    /// When the first of them broke.
+    stands_since: Option<Instant>,
     /// When the first of the attempts broke that brought nothing at all since.
     broken_since: Option<Instant>,
     /// Some attempt was answered.
@@ -74,7 +82,9 @@ impl Recovery {
             timeout: config.recovery_timeout,
             step_timeout: config.step_timeout,
             strikes: BTreeMap::new(),
+            kept: BTreeSet::new(),
             failures: 0,
+            stands_since: None,
             broken_since: None,
             answered: false,
         }
@@ -94,6 +104,12 @@ impl Recovery {
     /// The session got one token further.
     pub(super) fn advanced(&mut self) {
         self.failures = 0;
+        self.stands_since = None;
+    }
+
+    /// The session leaves this route.
+    pub(super) fn leaves(&mut self, route: &Route) {
+        self.kept = route.hops().iter().map(|hop| hop.worker.clone()).collect();
     }
 
     /// Takes note of a broken attempt.
@@ -103,6 +119,7 @@ impl Recovery {
     pub(super) fn record(&mut self, trouble: &Trouble, route: &Route) -> Result<(), GenerationError> {
         let now = Instant::now();
         let cause = trouble.refusal.cause;
+        self.leaves(route);
         // Only the last hop knows the grammar, and it would say the same on another worker.
         let stuck = cause == RefusalCause::Grammar
             && self.held
@@ -121,8 +138,9 @@ impl Recovery {
         if !matches!(cause, RefusalCause::Full | RefusalCause::NotReady) {
             self.failures += 1;
         }
-        let since = *self.broken_since.get_or_insert(now);
-        if self.failures >= MAX_FAILURES || now.duration_since(since) >= self.timeout {
+        let in_vain = |since: Instant| now.duration_since(since) >= self.timeout;
+        let stands = in_vain(*self.stands_since.get_or_insert(now)) && self.failures >= MAX_FAILURES;
+        if stands || in_vain(*self.broken_since.get_or_insert(now)) {
             return Err(self.give_up(trouble, None));
         }
         Ok(())
@@ -138,6 +156,11 @@ impl Recovery {
     /// Whether to refuse at once rather than wait for a route: the session has not begun, and its workers are full.
     pub(super) fn is_refused(&self, trouble: &Trouble) -> bool {
         trouble.refusal.cause == RefusalCause::Full && !self.answered
+    }
+
+    /// How long a route is waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.timeout
     }
 
     /// Until when to wait for a route.
@@ -159,6 +182,7 @@ impl Recovery {
             precision: Some(precision),
             exclude: held_off.map(|(worker, _)| worker.clone()).collect(),
             avoid: self.strikes.keys().cloned().collect(),
+            prefer: self.kept.clone(),
             ..any
         }
     }

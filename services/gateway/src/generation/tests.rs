@@ -1,6 +1,7 @@
 //! Generations against workers that speak the real protocol.
 
 mod fake;
+mod kept;
 mod waiting;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
@@ -197,52 +198,6 @@ async fn a_hop_can_push_out_nobody_but_itself() {
         assert_eq!([first.hop.worker, first.below[0].worker.clone()], ["a1", "b1"].map(worker));
         assert_eq!([second.hop.worker, second.below[0].worker.clone()], route.map(worker));
         assert_eq!(first.gateway, fakes.swarm().id());
-    }
-}
-
-#[tokio::test]
-async fn what_the_hops_have_kept_is_not_computed_again() {
-    // Prompt of six, chunks of four: the step that reaches nine is the fourth token's.
-    let first = [(0, 4), (4, 2), (6, 1), (7, 1)];
-    let cases = [
-        (Fault::Breaks { at: 9 }, 400, &[(8, 1), (9, 1), (10, 1), (11, 1), (12, 1)][..]),
-        (Fault::Breaks { at: 9 }, 5, &[(5, 4), (9, 1), (10, 1), (11, 1), (12, 1)]),
-        (Fault::Breaks { at: 9 }, 0, &[(0, 4), (4, 4), (8, 1), (9, 1), (10, 1), (11, 1), (12, 1)]),
-        // It was computed, and its answer comes with the next attempt.
-        (Fault::LosesAnswer { at: 9 }, 400, &[(8, 1), (9, 1), (10, 1), (11, 1), (12, 1)]),
-    ];
-    for (fault, keep, then) in cases {
-        let fakes = FakeSwarm::start(&[&["a"]], [fault.clone()]).await;
-        fakes.keep(keep);
-        let outcome = run(&fakes, request(6, 8)).await;
-        continued_to_the_end(&outcome, 6, 8);
-        assert_eq!(fakes.steps(), [&first[..], then].concat(), "{fault:?}, {keep} kept");
-        assert_eq!(fakes.opened().len(), 2);
-    }
-}
-
-#[tokio::test]
-async fn scores_are_reported_once_whatever_the_hops_have_kept() {
-    for keep in [0, 3, 6, 11, 400] {
-        let faults = [Fault::Breaks { at: 9 }, Fault::LosesAnswer { at: 12 }, Fault::LosesAnswer { at: 14 }];
-        let fakes = FakeSwarm::start(&[&["a"]], faults).await;
-        fakes.keep(keep);
-        let outcome = run(&fakes, GenerationRequest { score_prompt: Some(1), ..request(13, 4) }).await;
-        continued_to_the_end(&outcome, 13, 4);
-        let targets: Vec<_> = outcome.scores.iter().map(|score| score.target.token).collect();
-        assert_eq!(targets, prompt(13)[1..], "{keep} kept");
-    }
-}
-
-#[tokio::test]
-async fn each_position_is_pooled_once_whatever_the_hops_have_kept() {
-    for keep in [0, 3, 6, 11, 400] {
-        let faults = [Fault::Breaks { at: 8 }, Fault::LosesAnswer { at: 12 }, Fault::LosesAnswer { at: 12 }];
-        let fakes = FakeSwarm::start(&[&["a"]], faults).await;
-        fakes.keep(keep);
-        let outcome = run(&fakes, GenerationRequest { pools: true, ..request(13, 0) }).await;
-        assert_eq!(outcome.end, Some(Ok(FinishReason::Length)), "{keep} kept");
-        assert_eq!(outcome.pooled, f64::from(13 * 14 / 2), "{keep} kept");
     }
 }
 

@@ -8,7 +8,10 @@ use swarm_types::{Attempt, Grammar, NodeId, SamplingParams, SessionId, StepOutpu
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::shares::{Pool, Wish};
+use crate::{
+    replays::Sent,
+    shares::{Pool, Wish},
+};
 
 /// Tokens that gateways have told and that wait for their sessions: as many as 64 sessions of 65,536 positions have.
 /// They wait for milliseconds.
@@ -102,6 +105,8 @@ pub(crate) struct Held {
     pub options: SlotOptions,
     /// The last answer with a token, on the last hop.
     pub last: Option<StepOutput>,
+    /// What went to the hop below, on the others.
+    pub sent: Sent,
 }
 
 /// The two calls that an attempt makes.

@@ -3,7 +3,10 @@
 use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId, fixture};
 
 use super::{table::TOKENS_WAITING, *};
-use crate::fixture::{options, slots};
+use crate::{
+    fixture::{options, slots},
+    replays::Replays,
+};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -16,7 +19,7 @@ fn table(sessions: usize) -> Sessions {
 }
 
 fn held(slot: Slot) -> Held {
-    Held { slot, options: options(), last: None }
+    Held { slot, options: options(), last: None, sent: Replays::new(0).begin() }
 }
 
 fn gateway(name: &str) -> NodeId {

