@@ -254,7 +254,9 @@ impl Ground {
         if args.iter().any(|arg| arg == "swarm:") {
             args.extend(words("--offline --cache-dir").chain([self.cache(name).display().to_string()]));
         }
-        let mut environment = self.spec.environment.clone();
+        // Many prompts at once take a slow machine longer than a user should wait.
+        let mut environment = vec![("LLAMA_SWARM_STEP_TIMEOUT".to_owned(), "600".to_owned())];
+        environment.extend(self.spec.environment.clone());
         // Who has a hub to ask finds nothing on this machine either.
         if args.iter().any(|arg| arg.starts_with("hf:")) {
             args.extend(["--cache-dir".into(), self.cache(name).display().to_string()]);

@@ -1,5 +1,5 @@
-//! One worker of a running answer is killed: the one in its place is rebuilt from what the hop above has sent, nobody else
-//! computes anything again, and tokens and log-probabilities are those of the undisturbed answer, bit for bit.
+//! One worker of a running answer is killed: the one in its place is rebuilt from what the hop above has sent, nobody
+//! else computes anything again, and tokens and log-probabilities are those of the undisturbed answer, bit for bit.
 
 use anyhow::{Context, ensure};
 use futures::StreamExt;
@@ -40,9 +40,7 @@ fn request() -> wire::GenerateRequest {
 }
 
 /// Asks; the tokens come as they are made.
-async fn ask(
-    gateway: &Process,
-) -> anyhow::Result<(mpsc::Receiver<Told>, JoinHandle<anyhow::Result<()>>)> {
+async fn ask(gateway: &Process) -> anyhow::Result<(mpsc::Receiver<Told>, JoinHandle<anyhow::Result<()>>)> {
     let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
     let (tell, told) = mpsc::channel(TOKENS as usize);
     let answer = tokio::spawn(async move {
@@ -87,7 +85,9 @@ async fn only_what_was_lost_is_computed_again() -> anyhow::Result<()> {
         answer.await??;
         all
     };
-    ensure!(undisturbed.len() == TOKENS as usize && undisturbed.iter().all(|(_, logprob, _)| logprob.is_some()));
+    ensure!(
+        undisturbed.len() == TOKENS as usize && undisturbed.iter().all(|(_, logprob, _)| logprob.is_some())
+    );
     // The first has tokens from the gateway, the last samples; the one between has neither.
     for (shard, above) in [(0_usize, None), (4, Some(3)), (7, Some(6))] {
         let before = rows(&swarm.workers).await?;
@@ -96,7 +96,8 @@ async fn only_what_was_lost_is_computed_again() -> anyhow::Result<()> {
         // It comes after the route was made, so the session goes through the other one.
         let spare = swarm.add_worker(&format!("spare-{shard}"), &shard.to_string(), &entry).await?;
         let id = swarm.workers[spare].peer_id().to_owned();
-        let loaded = |status: &wire::SwarmStatus| replica_state(status, shard, &id) == Some(ReplicaState::Loaded);
+        let loaded =
+            |status: &wire::SwarmStatus| replica_state(status, shard, &id) == Some(ReplicaState::Loaded);
         swarm.gateway.sees("the spare loaded", loaded).await?;
         swarm.workers[shard].kill().await?;
         all.extend(some(&mut told, usize::MAX).await?);

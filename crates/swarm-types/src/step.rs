@@ -78,8 +78,8 @@ pub struct Step {
     pub scores: u32,
     /// Sum up its rows' hidden states.
     pub pools: bool,
-    /// The receiver had these rows before it was lost, or its cache was. It hands on only those that the hop below lacks
-    /// as well, and nobody answers them: nothing is sampled, scored or pooled.
+    /// The receiver had these rows before it was lost, or its cache was. It hands on only those that the hop below
+    /// lacks as well, and nobody answers them: nothing is sampled, scored or pooled.
     pub rebuilds: bool,
     /// One entry for each hop passed so far.
     pub timings: Vec<HopTiming>,

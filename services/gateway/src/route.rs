@@ -85,9 +85,9 @@ pub enum Missing {
     },
 }
 
-/// A route of loaded replicas for every shard of the wished model. It takes preferred workers first, stays on a worker as
-/// long as that worker has the next shard too, and otherwise takes the one with the fewest sessions; of equals the one that has more of the
-/// shards that follow, then the smallest id.
+/// A route of loaded replicas for every shard of the wished model. It takes preferred workers first, stays on a worker
+/// as long as that worker has the next shard too, and otherwise takes the one with the fewest sessions; of equals the
+/// one that has more of the shards that follow, then the smallest id.
 ///
 /// # Errors
 /// Names the shards that no usable worker has.

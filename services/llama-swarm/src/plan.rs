@@ -242,7 +242,8 @@ impl std::fmt::Display for Report {
                 mib(shard.total_bytes),
             ]
         };
-        let heads = ["shard", "layers", "cost", "weights", "a session", "all sessions", "buffers", "kept", "sum"];
+        let heads =
+            ["shard", "layers", "cost", "weights", "a session", "all sessions", "buffers", "kept", "sum"];
         let rows: Vec<_> = self.shards.iter().map(row).collect();
         writeln!(
             f,

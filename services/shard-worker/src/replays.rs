@@ -1,5 +1,5 @@
-//! What this worker has sent to the hops below, kept for the case that one of them is lost: the one that takes its place
-//! gets it again from here, and nobody else computes anything twice.
+//! What this worker has sent to the hops below, kept for the case that one of them is lost: the one that takes its
+//! place gets it again from here, and nobody else computes anything twice.
 //!
 //! Bounded in bytes (`--replay-memory`) over all sessions. Beyond them the session that is here longest loses what was
 //! kept for it and, should it lose its hop below, is given all its tokens again by the gateway.

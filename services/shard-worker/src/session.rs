@@ -329,7 +329,8 @@ impl Session<'_> {
         let (told, mut again) = self.standing.opened(below, self.seat.sent);
         tell_opened(&self.above, told).await?;
         while !again.is_empty() {
-            let lost = || Refusal::new(RefusalCause::HopFailed, "what was sent below had to make room meanwhile");
+            let lost =
+                || Refusal::new(RefusalCause::HopFailed, "what was sent below had to make room meanwhile");
             let step = self.seat.sent.again(again.clone()).ok_or_else(|| self.refused(lost()))?;
             again.start = step.end();
             self.seat.host.replayed(step.rows());
@@ -394,7 +395,8 @@ async fn tell_opened(above: &mpsc::Sender<FromBelow>, opened: Opened) -> Result<
 }
 
 impl Below {
-    /// Resolves when all hops below have the session, with where they stand, and when it cannot go on below: there a hop has failed, or the gateway has just left.
+    /// Resolves when all hops below have the session, with where they stand, and when it cannot go on
+    /// below: there a hop has failed, or the gateway has just left.
     async fn news(&mut self) -> Result<Opened, End> {
         match self {
             Self::Hop { trouble, .. } => match trouble.next().await {

@@ -1,5 +1,5 @@
-//! Where a session stands on this hop and on those below, and what follows from it: which rows this hop has to be given,
-//! which ones it sends again, and which ones it hands on.
+//! Where a session stands on this hop and on those below, and what follows from it: which rows this hop has to be
+//! given, which ones it sends again, and which ones it hands on.
 //!
 //! A hop that was lost lacks rows that all others have. The hop above it has kept what it sent (`replays.rs`) and sends
 //! it again; rows that are there already below go no further. So one hop computes, and the others wait.
@@ -84,7 +84,14 @@ mod tests {
             ("and lacks more than was kept", 10, opened(4, 9, 0), &half, opened(4, 4, 0), 4..4),
             ("this hop is new", 0, opened(10, 10, 0), &nothing, opened(0, 10, 0), 10..10),
             ("both are", 0, opened(0, 10, 0), &nothing, opened(0, 0, 0), 0..0),
-            ("a hop further down was sent something", 10, opened(10, 10, 4), &whole, opened(10, 10, 4), 10..10),
+            (
+                "a hop further down was sent something",
+                10,
+                opened(10, 10, 4),
+                &whole,
+                opened(10, 10, 4),
+                10..10,
+            ),
             ("a step was under way", 9, opened(10, 10, 0), &whole, opened(9, 10, 0), 10..10),
         ];
         for (what, own, below, sent, told, again) in cases {
@@ -113,6 +120,10 @@ mod tests {
         };
         assert_eq!((rows, values), (1, vec![3., 3.]));
         assert_eq!(standing.hands_on(step(5, true)), Some(step(5, true)));
-        assert_eq!(standing.hands_on(step(3, false)), Some(step(3, false)), "what is answered goes all the way");
+        assert_eq!(
+            standing.hands_on(step(3, false)),
+            Some(step(3, false)),
+            "what is answered goes all the way"
+        );
     }
 }

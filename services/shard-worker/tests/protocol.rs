@@ -312,7 +312,8 @@ async fn a_new_hop_hands_on_only_what_those_below_lack_and_without_room_asks_for
     let mut scene = Scene::with_hop_below("0", 2, "--replay-memory 0", HopBelow::Stands(2)).await;
     let mut forwarding = scene.forward([Message::Open(scene.opening(1, 2))]).await;
     assert_eq!(forwarding.stands().await, Opened { positions: 0, below: 2, replays: 0 });
-    let again = |position, tokens: &[u32]| wire::Step { samples: 0, rebuilds: true, ..step(position, tokens) };
+    let again =
+        |position, tokens: &[u32]| wire::Step { samples: 0, rebuilds: true, ..step(position, tokens) };
     forwarding.send(again(0, &[5])).await;
     forwarding.send(again(1, &[6, 7])).await;
     assert!(matches!(scene.heard().await.message, Some(Message::Open(_))));

@@ -65,7 +65,12 @@ impl Assignment {
 
     /// What the last hop has to know, when these tokens are there and so many rows of the prompt were read. Tokens only
     /// where it looks at them: for penalties and a grammar all, for scores the prompt's.
-    pub(super) fn collect_session(&self, attempt: Attempt, tokens: &[TokenId], read: usize) -> CollectSession {
+    pub(super) fn collect_session(
+        &self,
+        attempt: Attempt,
+        tokens: &[TokenId],
+        read: usize,
+    ) -> CollectSession {
         let GenerationRequest { prompt, sampling, grammar, score_prompt, .. } = &self.request;
         let mut sampling = sampling.clone();
         // The prompt's alternatives come by the same parameter as the sampled tokens' ones.

@@ -8,7 +8,8 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use swarm_proto::Opened;
 use swarm_types::{
-    Attempt, HopTiming, Precision, Route, SampledToken, Step, StepKind, StepOutput, SwarmStatus, TargetScore, TokenId,
+    Attempt, HopTiming, Precision, Route, SampledToken, Step, StepKind, StepOutput, SwarmStatus, TargetScore,
+    TokenId,
 };
 use tokio::sync::watch;
 use tracing::{debug, warn};

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::{GenerationConfig, GenerationError};
 use crate::route::RouteWish;
 
-/// A session that fails this often, and for as long as one may wait for a route, without getting one token further would
-/// fail again. Each try holds workers off for longer, so that it is left to those that last.
+/// A session that fails this often, and for as long as one may wait for a route, without getting one token further
+/// would fail again. Each try holds workers off for longer, so that it is left to those that last.
 const MAX_FAILURES: u32 = 5;
 /// A worker that failed is left alone for this long, and for twice as long with each further failure: long enough
 /// that a dead one is known to be dead before the last try.

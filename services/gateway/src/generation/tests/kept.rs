@@ -95,8 +95,14 @@ async fn a_session_moves_away_from_a_hop_that_leaves() {
     assert_eq!(outcome.end, Some(Ok(FinishReason::Length)));
     ids.extend(outcome.ids());
     assert_eq!(ids, continuation(&prompt(6), 40));
-    let routes: Vec<Vec<_>> = fakes.opened().iter().map(|open| {
-        std::iter::once(&open.hop).chain(&open.below).map(|hop| hop.worker.clone()).collect()
-    }).collect();
-    assert_eq!(routes, [["a", "c"], ["b", "c"]].map(|route| route.map(worker).to_vec()), "and keeps the others");
+    let routes: Vec<Vec<_>> = fakes
+        .opened()
+        .iter()
+        .map(|open| std::iter::once(&open.hop).chain(&open.below).map(|hop| hop.worker.clone()).collect())
+        .collect();
+    assert_eq!(
+        routes,
+        [["a", "c"], ["b", "c"]].map(|route| route.map(worker).to_vec()),
+        "and keeps the others"
+    );
 }
