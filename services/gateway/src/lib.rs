@@ -14,6 +14,7 @@ mod gateway;
 pub mod generation;
 pub mod http;
 pub mod inference_service;
+mod misfits;
 mod model;
 mod ports;
 pub mod route;

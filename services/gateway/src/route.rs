@@ -202,33 +202,9 @@ impl Planner<'_> {
     }
 }
 
-fn layers(cut: &Cut, shard: ShardId) -> Option<LayerRange> {
+/// The layers that a shard has in a cut.
+pub(crate) fn layers(cut: &Cut, shard: ShardId) -> Option<LayerRange> {
     cut.layers(ShardRange::one(shard)).ok()
-}
-
-/// A worker that serves the model in another cut, so that no route goes through it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Misfit {
-    /// Who.
-    pub worker: NodeId,
-    /// One of its shards.
-    pub shard: ShardId,
-    /// The layers that it has there.
-    pub theirs: LayerRange,
-    /// The layers that it would have to have.
-    pub ours: LayerRange,
-}
-
-/// The workers that cannot be used because they cut this model in another way.
-#[must_use]
-pub fn misfits(status: &SwarmStatus, digest: ModelDigest, cut: &Cut) -> BTreeSet<Misfit> {
-    let replicas = status.shards.iter().flat_map(|shard| shard.replicas.iter().map(|r| (shard.shard_id, r)));
-    let ours = replicas.filter(|(_, r)| r.state != ReplicaState::Offline && r.model.digest == digest);
-    ours.filter_map(|(shard, replica)| {
-        let (theirs, ours) = (replica.capabilities.layers, layers(cut, shard)?);
-        (theirs != ours).then(|| Misfit { worker: replica.worker.clone(), shard, theirs, ours })
-    })
-    .collect()
 }
 
 fn append(hops: &mut Vec<Hop>, replica: &Replica, shard: ShardId) {
@@ -404,18 +380,11 @@ mod tests {
         swarm.shards[0].replicas[0].capabilities.layers = theirs;
         let route = plan_route(&swarm, &any()).expect("b has the right layers").route;
         assert_eq!(route.first().worker, worker("b"));
-        let found = misfits(&swarm, DIGEST, &any().cut);
-        let ours = LayerRange::new(0, 4).expect("valid");
-        assert_eq!(found, [Misfit { worker: worker("a"), shard: ShardId(0), theirs, ours }].into());
 
         swarm.shards[0].replicas.pop();
         let problem = plan_route(&swarm, &any()).expect_err("nobody is left for shard 0");
         assert_eq!(problem.missing, [(ShardId(0), Missing::OtherCut)]);
         assert!(problem.to_string().contains("--shard-weights"), "{problem}");
-        assert!(
-            misfits(&swarm, ModelDigest([2; 32]), &any().cut).is_empty(),
-            "another model's cut is its own"
-        );
     }
 
     #[test]

@@ -15,14 +15,14 @@ use crate::swarm::{Reserved, Swarm};
 /// With what was last in the way, when the time for that is over or it would be in vain.
 pub(super) async fn reserve(
     swarm: &Swarm,
-    recovery: &Recovery,
+    recovery: &mut Recovery,
     precision: Precision,
     trouble: &Trouble,
 ) -> Result<Reserved, GenerationError> {
     let deadline = recovery.deadline();
     let mut status = swarm.status();
     loop {
-        status.mark_unchanged();
+        recovery.sees(&status.borrow_and_update());
         let problem = match swarm.reserve(recovery.wish(swarm.any_route(), precision)) {
             Ok(reserved) => return Ok(reserved),
             Err(problem) => problem,

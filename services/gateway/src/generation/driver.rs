@@ -403,6 +403,6 @@ impl Driver {
             attempt = i64::from(self.attempt.0),
             "hop failed, replanning"
         );
-        detour::reserve(&self.given.swarm, &self.recovery, self.precision, trouble).await
+        detour::reserve(&self.given.swarm, &mut self.recovery, self.precision, trouble).await
     }
 }

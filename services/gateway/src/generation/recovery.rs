@@ -8,7 +8,7 @@ use std::{
 };
 
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{NodeId, Precision, Route};
+use swarm_types::{NodeId, Precision, ReplicaState, Route, SwarmStatus};
 use tokio::time::Instant;
 
 use super::{GenerationConfig, GenerationError};
@@ -22,6 +22,9 @@ const MAX_FAILURES: u32 = 5;
 const HOLD_OFF: Duration = Duration::from_millis(250);
 /// Longest time that a worker is left alone, reached with the sixth failure.
 const MAX_HOLD_OFF: Duration = Duration::from_secs(8);
+/// A worker that was gone and is back is another process, which has not failed yet; it may be the same machine, so it is
+/// left alone for a moment all the same.
+const BACK_HOLD_OFF: Duration = Duration::from_millis(500);
 /// When a client should try again. Sessions end within seconds.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,14 @@ struct Strikes {
     count: u32,
     /// Not to be used before.
     until: Instant,
+    /// It was seen to serve nothing since.
+    is_gone: bool,
+}
+
+impl Strikes {
+    fn none(now: Instant) -> Self {
+        Self { count: 0, until: now, is_gone: false }
+    }
 }
 
 impl Recovery {
@@ -131,7 +142,7 @@ impl Recovery {
             Some(worker) => suspects(worker, cause, route).for_each(|suspect| self.strike(suspect, now)),
             // Nobody is to blame, so everybody is avoided, but nobody excluded.
             None => route.hops().iter().for_each(|hop| {
-                self.strikes.entry(hop.worker.clone()).or_insert(Strikes { count: 0, until: now });
+                self.strikes.entry(hop.worker.clone()).or_insert(Strikes::none(now));
             }),
         }
         // A full or loading worker has not failed; the time bound is enough for it.
@@ -147,10 +158,24 @@ impl Recovery {
     }
 
     fn strike(&mut self, worker: &NodeId, now: Instant) {
-        let strikes = self.strikes.entry(worker.clone()).or_insert(Strikes { count: 0, until: now });
+        let strikes = self.strikes.entry(worker.clone()).or_insert(Strikes::none(now));
         let hold_off = HOLD_OFF.saturating_mul(2_u32.saturating_pow(strikes.count));
         strikes.count = strikes.count.saturating_add(1);
         strikes.until = now + hold_off.min(MAX_HOLD_OFF);
+        strikes.is_gone = false;
+    }
+
+    /// Takes note of who is gone, and of who is back.
+    pub(super) fn sees(&mut self, status: &SwarmStatus) {
+        let now = Instant::now();
+        let replicas = || status.shards.iter().flat_map(|shard| &shard.replicas);
+        for (worker, strikes) in &mut self.strikes {
+            if !replicas().any(|r| r.worker == *worker && r.state == ReplicaState::Loaded) {
+                strikes.is_gone = true;
+            } else if std::mem::take(&mut strikes.is_gone) {
+                strikes.until = strikes.until.min(now + BACK_HOLD_OFF);
+            }
+        }
     }
 
     /// Whether to refuse at once rather than wait for a route: the session has not begun, and its workers are full.

@@ -265,9 +265,21 @@ async fn without_a_replacement_the_generation_ends_with_an_error() {
 async fn a_session_that_never_gets_further_is_given_up() {
     let fails = Fault::HopFails { worker: worker("a"), cause: RefusalCause::Internal, at: 1 };
     let fakes = FakeSwarm::start(&[&["a"]], vec![fails; 20]).await;
-    let error = run(&fakes, request(6, 8)).await.error();
+    let config = GenerationConfig { recovery_timeout: Duration::from_secs(1), ..config() };
+    let error = run_with(&fakes, config, request(6, 8)).await.error();
     assert!(matches!(error, GenerationError::HopFailed { .. }), "{error}");
-    assert_eq!(fakes.opened().len(), 5);
+    let attempts = fakes.opened().len();
+    assert!((2..5).contains(&attempts), "each after a longer time: {attempts}");
+}
+
+#[tokio::test]
+async fn a_session_whose_only_worker_comes_and_goes_gets_on_when_it_stays() {
+    // A piece of the prompt is answered each time.
+    let fails = Fault::HopFails { worker: worker("a"), cause: RefusalCause::HopFailed, at: 5 };
+    let fakes = FakeSwarm::start(&[&["a"]], vec![fails; 5]).await;
+    let outcome = run(&fakes, request(6, 8)).await;
+    continued_to_the_end(&outcome, 6, 8);
+    assert_eq!(fakes.opened().len(), 6);
 }
 
 #[tokio::test]

@@ -1,12 +1,17 @@
 //! Attempts one after the other, at once, and late; leases within their bounds.
 
+use std::sync::LazyLock;
+
 use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId, fixture};
 
 use super::{table::TOKENS_WAITING, *};
 use crate::{
     fixture::{options, slots},
-    replays::Replays,
+    replays::{Replays, Sent},
 };
+
+/// Of all slots here.
+static SENT: LazyLock<Sent> = LazyLock::new(|| Replays::new(0).begin());
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -19,7 +24,7 @@ fn table(sessions: usize) -> Sessions {
 }
 
 fn held(slot: Slot) -> Held {
-    Held { slot, options: options(), last: None, sent: Replays::new(0).begin() }
+    Held { slot, options: options(), last: None, sent: SENT.clone() }
 }
 
 fn gateway(name: &str) -> NodeId {
