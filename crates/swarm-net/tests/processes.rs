@@ -86,7 +86,7 @@ async fn killed_with_a_life_line() {
 }
 
 async fn hanging() {
-    for listen in [QUIC, TCP] {
+    for listen in [QUIC, QUIC_AND_TCP, TCP] {
         let observer = Node::worker_on(listen).await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("identity");
@@ -95,8 +95,12 @@ async fn hanging() {
         observer.sees_replica(1, &id, Loaded).await;
         let transport = observer.net.status().borrow().shards[1].replicas[0].transport;
         assert_eq!(transport, Some(if listen == TCP { Transport::Tcp } else { Transport::Quic }));
+        if listen == QUIC_AND_TCP {
+            observer.counts("connections{transport=\"TCP\"}", 1).await;
+        }
         worker.freeze();
         let offline = observer.sees_replica(1, &id, Offline).await;
+        assert_eq!(observer.counted("peers_gone_total{cause=\"silent\"}"), 1, "its sockets are open");
         println!("{listen}: hang → OFFLINE: {offline:?}");
         assert!(offline < DEATH, "{listen}: {offline:?}");
         worker.thaw();
