@@ -69,7 +69,7 @@ fn family_of<'a>(name: &'a str, families: &BTreeMap<String, String>) -> Option<&
 }
 
 /// Counters that are not shown before their first event, which may never come here.
-const AFTER_AN_EVENT: [&str; 8] = [
+const AFTER_AN_EVENT: [&str; 9] = [
     "llama_swarm_announcements_refused_total",
     "llama_swarm_dht_operations_total",
     // By the names of keys, which this gateway has none of.
@@ -77,6 +77,7 @@ const AFTER_AN_EVENT: [&str; 8] = [
     "llama_swarm_gateway_client_prompt_tokens_total",
     "llama_swarm_gateway_client_requests_total",
     "llama_swarm_origin_failures_total",
+    "llama_swarm_peers_gone_total",
     "llama_swarm_piece_peers_left_total",
     "llama_swarm_sessions_refused_total",
 ];

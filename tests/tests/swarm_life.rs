@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use swarm_proto::wire::{ReplicaState, SwarmStatus};
-use swarm_tests::{Swarm, SwarmSpec, chat, replica_state, tiny_model};
+use swarm_tests::{BOUND, Swarm, SwarmSpec, chat, counted, replica_state, tiny_model};
 
 fn has_line(log: &str, line: &str) -> anyhow::Result<()> {
     anyhow::ensure!(log.contains(line), "no line {line:?} in the log:\n{log}");
@@ -67,8 +67,9 @@ async fn a_killed_worker_is_offline_everywhere_and_back_as_the_same_one() -> any
     let model = tiny_model(8)?;
     let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
     let before = chat(&swarm.gateway, "hello", 16).await?;
+    all_have_life_lines(&swarm).await?;
     let gone_at = swarm.workers[3].kill().await?;
-    worker_3_is_offline_and_comes_back(&mut swarm, gone_at, &before).await
+    worker_3_is_offline_and_comes_back(&mut swarm, gone_at, "closed", &before).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,20 +77,41 @@ async fn a_stopped_worker_is_offline_everywhere_and_back_as_the_same_one() -> an
     let model = tiny_model(8)?;
     let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
     let before = chat(&swarm.gateway, "hello", 16).await?;
+    all_have_life_lines(&swarm).await?;
     swarm.workers[3].stop().await?;
-    worker_3_is_offline_and_comes_back(&mut swarm, Instant::now(), &before).await
+    worker_3_is_offline_and_comes_back(&mut swarm, Instant::now(), "left", &before).await
 }
 
-/// It has ended. `answer`: what the model said before.
+/// Waits until each node has a life line to each other.
+async fn all_have_life_lines(swarm: &Swarm) -> anyhow::Result<()> {
+    let others = swarm.nodes().count() - 1;
+    let (since, mut poll) = (Instant::now(), tokio::time::interval(Duration::from_millis(50)));
+    for node in swarm.nodes() {
+        // The series is there after the first of them.
+        while counted(node, "llama_swarm_connections{transport=\"TCP\"}").await.unwrap_or(0) < others as u64 {
+            anyhow::ensure!(since.elapsed() < BOUND, "{} has no life lines:\n{}", node.name(), node.log());
+            poll.tick().await;
+        }
+    }
+    Ok(())
+}
+
+/// It has ended, which all others noticed by this cause. `answer`: what the model said before.
 async fn worker_3_is_offline_and_comes_back(
     swarm: &mut Swarm,
     gone_at: Instant,
+    cause: &str,
     answer: &str,
 ) -> anyhow::Result<()> {
     let lost = swarm.workers[3].peer_id().to_owned();
     for (place, node) in swarm.nodes().enumerate().filter(|(place, _)| *place != 5) {
         let offline = |status: &SwarmStatus| replica_state(status, 3, &lost) == Some(ReplicaState::Offline);
         node.sees("worker 3 offline", offline).await.with_context(|| format!("node {place}"))?;
+        for possible in ["closed", "silent", "left"] {
+            let series = format!("llama_swarm_peers_gone_total{{cause=\"{possible}\"}}");
+            let noticed = counted(node, &series).await.unwrap_or(0);
+            assert_eq!(noticed, u64::from(possible == cause), "node {place}, {possible}");
+        }
     }
     eprintln!("offline everywhere {:?} after its end", gone_at.elapsed());
     swarm.workers[3].restart().await?;

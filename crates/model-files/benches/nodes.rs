@@ -1,6 +1,6 @@
-//! How fast a model comes from one node and from four, as nodes do it: over QUIC on this machine, each node a process
-//! of its own. Everything is read from disk, checked at both ends, and written. Says too what that costs of a
-//! processor.
+//! How fast a model comes from one node and from four, as nodes do it: on this machine, by the TCP connection that is
+//! beside QUIC, each node a process of its own. Everything is read from disk, checked at both ends, and written. Says
+//! too what that costs of a processor.
 //!
 //! `cargo bench -p model-files`; `TMPDIR=/dev/shm` leaves the disk out of it.
 // What fails here ends it.
@@ -45,7 +45,7 @@ impl Node {
     async fn enter(entry: Option<String>) -> Outcome<Self> {
         let config = NetConfig {
             cluster: "bench".into(),
-            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into()],
+            listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".into(), "/ip4/127.0.0.1/tcp/0".into()],
             rendezvous: entry.into_iter().collect(),
             ..NetConfig::default()
         };

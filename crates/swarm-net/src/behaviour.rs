@@ -11,6 +11,7 @@ use libp2p::{
     rendezvous::{client, server},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
+use swarm_types::Transport;
 
 use crate::{
     NetError, Role,
@@ -31,11 +32,11 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(30);
 /// Answers may carry the provider records of all replicas.
 const MAX_DHT_MESSAGE: usize = 64 * 1024;
-/// A mesh of some hundred nodes; more is a flood.
-const MAX_INCOMING: u32 = 512;
-const MAX_CONNECTIONS: u32 = 1024;
-/// Both may have dialled, over both transports.
-const MAX_PER_PEER: u32 = 4;
+/// A mesh of some hundred nodes, each with its life line; more is a flood.
+const MAX_INCOMING: u32 = 1024;
+const MAX_CONNECTIONS: u32 = 2048;
+/// Both may have dialled, over both transports; a life line; and a new one by which to prove oneself again.
+pub(crate) const MAX_PER_PEER: u32 = 6;
 /// Dials that run at the same time. How many may come in at the same time is decided by `admission::doors`.
 const MAX_DIALS: u32 = 64;
 /// A registration of a rendezvous server: shorter ones would be renewed too often, longer ones outlive workers.
@@ -50,7 +51,7 @@ pub(crate) struct Behaviour {
     pub(crate) kad: Kad,
     pub(crate) streams: Streams,
     pub(crate) torrent_streams: Streams,
-    heartbeat: Heartbeat,
+    pub(crate) heartbeat: Heartbeat,
     pub(crate) rendezvous_client: registrations::Client,
     rendezvous_server: Toggle<server::Behaviour>,
 }
@@ -68,9 +69,13 @@ impl MemberStreams {
         roster: &Roster,
         metrics: &Metrics,
     ) -> Result<Self, NetError> {
-        let streams = |protocol, intake| Streams::new(protocol, intake, roster.clone(), metrics.clone());
-        let grpc = streams(stream_protocol(cluster)?, intakes.grpc);
-        Ok(Self { grpc, torrents: streams(protocol(cluster, "torrent")?, intakes.torrents) })
+        let streams =
+            |protocol, suits, intake| Streams::new(protocol, suits, intake, roster.clone(), metrics.clone());
+        // A step is a few packets, and QUIC lets none wait for another stream's.
+        let grpc = streams(stream_protocol(cluster)?, Transport::Quic, intakes.grpc);
+        // The kernel cuts bulk into packets and puts it together for a third of the processor time.
+        let torrents = streams(protocol(cluster, "torrent")?, Transport::Tcp, intakes.torrents);
+        Ok(Self { grpc, torrents })
     }
 }
 

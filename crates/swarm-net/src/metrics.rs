@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     refused: Family<CauseLabels, Counter>,
     connections: Family<TransportLabels, Gauge>,
     dials_failed: Counter,
+    peers_gone: Family<CauseLabels, Counter>,
     to_prove_again: Gauge,
     /// Streams for which there was no room in the queue, or nobody to take them.
     pub(crate) streams_dropped: Counter,
@@ -39,6 +40,7 @@ impl Default for Metrics {
             refused: Family::default(),
             connections: Family::default(),
             dials_failed: Counter::default(),
+            peers_gone: Family::default(),
             to_prove_again: Gauge::default(),
             streams_dropped: Counter::default(),
             // 50 µs on a machine to 1.6 s around the world.
@@ -65,6 +67,27 @@ impl Lookup {
             Self::NotFound => "not_found",
             Self::Timeout => "timeout",
             Self::QuorumFailed => "quorum_failed",
+        }
+    }
+}
+
+/// How it was noticed that a peer is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gone {
+    /// The kernel of its machine has closed what it had open.
+    Closed,
+    /// Nothing came for too long.
+    Silent,
+    /// It has said so.
+    Left,
+}
+
+impl Gone {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::Left => "left",
         }
     }
 }
@@ -103,6 +126,11 @@ impl Metrics {
             self.to_prove_again.clone(),
         );
         registry.register("dials_failed", "attempts to reach a peer that failed", self.dials_failed.clone());
+        registry.register(
+            "peers_gone",
+            "peers that were noticed as gone, by cause: closed (the kernel of its machine says so), silent, left",
+            self.peers_gone.clone(),
+        );
         registry.register(
             "streams_dropped",
             "incoming streams for which there was no room, or nobody to take them",
@@ -143,6 +171,10 @@ impl Metrics {
 
     pub(crate) fn closed(&self, transport: Transport) {
         self.connections.get_or_create(&TransportLabels { transport: transport.name() }).dec();
+    }
+
+    pub(crate) fn gone(&self, how: Gone) {
+        self.peers_gone.get_or_create(&CauseLabels { cause: how.name() }).inc();
     }
 
     pub(crate) fn answered(&self, after: Duration) {

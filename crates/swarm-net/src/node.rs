@@ -22,6 +22,7 @@ use tokio::{
     runtime::Handle,
     select,
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -46,7 +47,12 @@ use crate::{
     },
     metrics::Metrics,
     peers::{
-        acquaintances::Acquaintances, dialer::Dialer, entry::Entries, holdings, lines::Line,
+        acquaintances::Acquaintances,
+        dialer::Dialer,
+        entry::Entries,
+        holdings,
+        life_lines::{LifeLines, Verdict},
+        lines::Line,
         membership::Membership,
     },
     transport::{self, activity::Activity, address},
@@ -55,6 +61,8 @@ use crate::{
 mod connected;
 mod connections;
 mod dht;
+mod leaving;
+mod life_lines;
 mod members;
 mod proofs;
 mod sharing;
@@ -68,10 +76,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LISTEN_WITHIN: Duration = Duration::from_secs(5);
 /// A listener on all interfaces tells one address after the other, without saying which is the last.
 const ADDRESSES_WITHIN: Duration = Duration::from_millis(50);
-/// For the last messages: withdrawn registrations, then the closing itself, which tasks of their own send.
-const FAREWELL: Duration = Duration::from_millis(30);
-/// For all connections to close.
-const LEAVE_WITHIN: Duration = Duration::from_millis(300);
 /// Descriptions that wait for the loop.
 const DESCRIPTIONS: usize = 64;
 
@@ -115,6 +119,9 @@ pub(crate) struct Node {
     membership: Membership,
     announcer: Announcer,
     dialer: Dialer,
+    life_lines: LifeLines,
+    /// What is being found out of peers that are doubted, of each one thing at most that counts.
+    verdicts: JoinSet<Verdict>,
     acquaintances: Acquaintances,
     entries: Entries,
     registrations: Registrations,
@@ -172,6 +179,8 @@ impl Node {
             membership,
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
+            life_lines: LifeLines::new(me),
+            verdicts: JoinSet::new(),
             entries: Entries::new(settings.entries, now),
             registrations: Registrations::new(&settings.cluster),
             queries: Queries::new(keys.clone(), metrics.clone(), now),
@@ -226,6 +235,7 @@ impl Node {
                 Ok(()) = self.offers.changed() => self.on_offers(),
                 Ok(()) = self.torrents.own.changed() => self.on_own_files(),
                 Some(described) = self.heard.recv() => self.on_described(described),
+                Some(Ok(verdict)) = self.verdicts.join_next() => self.on_verdict(&verdict),
                 _ = tick.tick() => self.on_tick(Instant::now()),
             }
             self.publish_status();
@@ -300,6 +310,7 @@ impl Node {
 
     fn on_tick(&mut self, now: Instant) {
         self.dial(now);
+        self.dial_lines(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
             self.registrations.tick(client, now);
         }
@@ -363,43 +374,6 @@ impl Node {
             }
             changed
         });
-    }
-
-    /// Tells every peer that this node leaves, so that none has to notice its silence.
-    async fn leave(&mut self) {
-        self.swarm.behaviour_mut().close();
-        self.publisher.leave(&mut self.swarm.behaviour_mut().kad);
-        self.torrents.holder.leave(&mut self.swarm.behaviour_mut().kad);
-        if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
-            self.registrations.leave(client);
-        }
-        let _ = timeout(FAREWELL, self.drain()).await;
-        for (peer, _) in self.peers.drain() {
-            self.links.remove(&peer);
-        }
-        for listener in std::mem::take(&mut self.listeners) {
-            self.swarm.remove_listener(listener);
-        }
-        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
-        for peer in connected {
-            // Not connected any more: nothing to close.
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
-        let closed = async {
-            while self.swarm.connected_peers().next().is_some() {
-                self.swarm.select_next_some().await;
-            }
-        };
-        // Whoever has not heard it until then finds out by the silence.
-        let _ = timeout(LEAVE_WITHIN, closed).await;
-        let _ = timeout(FAREWELL, self.drain()).await;
-    }
-
-    /// Lets the network work without heeding it.
-    async fn drain(&mut self) {
-        loop {
-            self.swarm.select_next_some().await;
-        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The transports: QUIC, and TCP with Noise and Yamux where QUIC does not get through; names are resolved.
+//! The transports: QUIC, and TCP with Noise and Yamux: beside QUIC as a life line, and alone where QUIC does not get
+//! through. Names are resolved.
 
 use std::time::Duration;
 
@@ -14,17 +15,20 @@ use libp2p::{
     noise, quic, tcp, yamux,
 };
 
-use self::{activity::Activity, fresh_port::FreshPort};
+use self::{abrupt::Abrupt, activity::Activity, fresh_port::FreshPort};
 use crate::{NetError, admission::gate::Gate};
 
+mod abrupt;
 pub(crate) mod activity;
 pub(crate) mod address;
 mod fresh_port;
 pub(crate) mod guard;
 pub(crate) mod heartbeat;
+pub(crate) mod knock;
 
 /// A silent peer is gone after this. The keep-alive that is sent last starts the time again, so at worst it takes both
-/// together until a killed process is noticed: 1.6 s, which leaves a loaded machine some of the two seconds promised.
+/// together until a machine that has vanished is noticed: 1.6 s, which leaves a loaded one some of the two seconds
+/// promised. A process that ends is noticed by its life line.
 const QUIC_IDLE_MS: u32 = 1300;
 /// Four of these fit into the idle time, so lost packets do not kill.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_millis(300);
@@ -35,9 +39,6 @@ const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
 const QUIC_STREAM_WINDOW: u32 = 1024 * 1024;
 /// The same of all streams of a connection.
 const QUIC_CONNECTION_WINDOW: u32 = 4 * QUIC_STREAM_WINDOW;
-/// Largest packet of UDP that is tried: what a network of jumbo frames takes. Where it gets through, as within a
-/// machine, the activations of a token are one packet, and its acknowledgement goes with the next.
-const QUIC_MOST_MTU: u16 = 8952;
 /// Resolving a name, connecting and agreeing on keys.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -71,12 +72,12 @@ fn quic_and_tcp(key: &Keypair, activity: &Activity) -> Result<Boxed<Connection>,
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux::Config::default())
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Abrupt::new(muxer))));
     Ok(quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed())
 }
 
 fn quic_config(key: &Keypair) -> quic::Config {
-    let mut config = quic::Config::new(key).mtu_upper_bound(QUIC_MOST_MTU);
+    let mut config = quic::Config::new(key);
     config.max_idle_timeout = QUIC_IDLE_MS;
     config.keep_alive_interval = QUIC_KEEP_ALIVE;
     config.handshake_timeout = QUIC_HANDSHAKE;

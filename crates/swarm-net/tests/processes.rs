@@ -27,6 +27,7 @@ async fn main() {
     }
     let tests = [
         ("a_killed_worker_is_offline_within_two_seconds_and_comes_back_as_the_same", tokio::spawn(killed())),
+        ("a_killed_worker_is_noticed_by_its_life_line", tokio::spawn(killed_with_a_life_line())),
         (
             "a_worker_that_hangs_is_offline_within_two_seconds_and_back_when_it_goes_on",
             tokio::spawn(hanging()),
@@ -59,8 +60,33 @@ async fn killed() {
     }
 }
 
+/// A killed process is noticed by the end of its life line, and one that left in peace is not taken for killed.
+async fn killed_with_a_life_line() {
+    let observer = Node::worker_on(QUIC_AND_TCP).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("identity");
+    let id = Identity::load_or_create(&file).unwrap().id().clone();
+    for round in 1..=3 {
+        let mut worker = WorkerProcess::start(&observer, QUIC_AND_TCP, &file, None);
+        observer.sees_replica(1, &id, Loaded).await;
+        observer.counts("connections{transport=\"TCP\"}", 1).await;
+        worker.kill();
+        let offline = observer.sees_replica(1, &id, Offline).await;
+        println!("kill -9 with a life line → OFFLINE: {offline:?}");
+        assert_eq!(observer.counted("peers_gone_total{cause=\"closed\"}"), round);
+        assert_eq!(observer.counted("connections{transport=\"TCP\"}"), 0, "nothing is left of it");
+    }
+    let leaves = Node::worker(2, 1, Some(&observer)).await;
+    observer.counts("connections{transport=\"TCP\"}", 1).await;
+    leaves.net.leave().await;
+    observer.sees_replica(1, leaves.net.id(), Offline).await;
+    assert_eq!(observer.counted("peers_gone_total{cause=\"left\"}"), 1);
+    assert_eq!(observer.counted("peers_gone_total{cause=\"closed\"}"), 3);
+    assert_eq!(observer.counted("peers_gone_total{cause=\"silent\"}"), 0);
+}
+
 async fn hanging() {
-    for listen in [QUIC, TCP] {
+    for listen in [QUIC, QUIC_AND_TCP, TCP] {
         let observer = Node::worker_on(listen).await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("identity");
@@ -69,8 +95,12 @@ async fn hanging() {
         observer.sees_replica(1, &id, Loaded).await;
         let transport = observer.net.status().borrow().shards[1].replicas[0].transport;
         assert_eq!(transport, Some(if listen == TCP { Transport::Tcp } else { Transport::Quic }));
+        if listen == QUIC_AND_TCP {
+            observer.counts("connections{transport=\"TCP\"}", 1).await;
+        }
         worker.freeze();
         let offline = observer.sees_replica(1, &id, Offline).await;
+        assert_eq!(observer.counted("peers_gone_total{cause=\"silent\"}"), 1, "its sockets are open");
         println!("{listen}: hang → OFFLINE: {offline:?}");
         assert!(offline < DEATH, "{listen}: {offline:?}");
         worker.thaw();

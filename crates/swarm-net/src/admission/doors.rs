@@ -15,8 +15,8 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const MAX_WAITING: usize = 64;
-/// Several nodes may stand behind one address.
-pub(crate) const MAX_PER_ADDRESS: usize = 8;
+/// Several nodes may stand behind one address, and each comes twice: by QUIC, and soon after with a life line.
+pub(crate) const MAX_PER_ADDRESS: usize = 16;
 /// A handshake and two round trips, with some patience for a busy machine.
 const SPARED: Duration = Duration::from_millis(500);
 

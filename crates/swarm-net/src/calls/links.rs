@@ -155,6 +155,12 @@ impl Links {
         link.round_trip_us.store(smoothed.max(1), Ordering::Relaxed);
     }
 
+    /// How far an admitted peer is, if that was measured.
+    pub(crate) fn round_trip(&self, peer: &PeerId) -> Option<Duration> {
+        let micros = self.channels().get(peer)?.round_trip_us.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros.into()))
+    }
+
     /// How far the admitted peers are, those where that was measured.
     pub(crate) fn round_trips(&self) -> Vec<(PeerId, RoundTrip)> {
         let channels = self.channels();

@@ -1,8 +1,9 @@
 //! Byte streams between peers, on connections that are open: the ground that gRPC stands on, and what torrents are
 //! exchanged by.
 //!
-//! Streams are opened on the peer's oldest connection, and incoming ones go into a bounded queue; what does not
-//! fit is reset and counted, as is what comes while nobody listens. Never dials.
+//! Streams are opened on the peer's oldest connection of the transport that suits them, and on its oldest when there is
+//! none of that; incoming ones go into a bounded queue. What does not fit is reset and counted, as is what comes while
+//! nobody listens. Never dials.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,10 +23,11 @@ use libp2p::{
         handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
+use swarm_types::Transport;
 use tokio::sync::{mpsc, oneshot};
 
 use super::stream::{PeerInfo, PeerListener, PeerStream};
-use crate::{admission::roster::Roster, metrics::Metrics, peer};
+use crate::{admission::roster::Roster, metrics::Metrics, peer, transport::address};
 
 /// Agreeing on the protocol takes one round trip.
 const NEGOTIATE_WITHIN: Duration = Duration::from_secs(3);
@@ -91,31 +93,46 @@ impl Seat {
 /// Opens and accepts the streams of one protocol.
 pub(crate) struct Streams {
     protocol: StreamProtocol,
+    /// Where they are opened when the peer has both.
+    suits: Transport,
     intake: Intake,
     roster: Roster,
     metrics: Metrics,
-    connections: HashMap<PeerId, Vec<ConnectionId>>,
+    /// Of each peer, the oldest first.
+    connections: HashMap<PeerId, Vec<(ConnectionId, Transport)>>,
     /// How many streams are in use that each peer has opened.
     in_use: HashMap<PeerId, Weak<()>>,
     requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
 }
 
 impl Streams {
-    /// Incoming streams go to the intake.
-    pub(crate) fn new(protocol: StreamProtocol, intake: Intake, roster: Roster, metrics: Metrics) -> Self {
+    /// Incoming streams go to the intake, whatever they come by.
+    pub(crate) fn new(
+        protocol: StreamProtocol,
+        suits: Transport,
+        intake: Intake,
+        roster: Roster,
+        metrics: Metrics,
+    ) -> Self {
         let (connections, in_use) = (HashMap::new(), HashMap::new());
-        Self { protocol, intake, roster, metrics, connections, in_use, requests: VecDeque::new() }
+        Self { protocol, suits, intake, roster, metrics, connections, in_use, requests: VecDeque::new() }
     }
 
     /// Asks for a stream to a connected peer.
     pub(crate) fn open(&mut self, peer: PeerId, request: OpenRequest) {
-        match self.connections.get(&peer).and_then(|connections| connections.first()) {
-            Some(connection) => self.requests.push_back((peer, *connection, request)),
+        match self.connection(&peer) {
+            Some(connection) => self.requests.push_back((peer, connection, request)),
             None => {
                 // Whoever asked may have gone meanwhile.
                 let _ = request.0.send(Err(OpenError::NotConnected));
             }
         }
+    }
+
+    fn connection(&self, peer: &PeerId) -> Option<ConnectionId> {
+        let all = self.connections.get(peer)?;
+        let suiting = all.iter().find(|(_, transport)| *transport == self.suits);
+        suiting.or(all.first()).map(|(connection, _)| *connection)
     }
 
     fn hand_over(&mut self, peer: PeerId, stream: Stream) {
@@ -178,11 +195,13 @@ impl NetworkBehaviour for Streams {
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
             FromSwarm::ConnectionEstablished(opened) => {
-                self.connections.entry(opened.peer_id).or_default().push(opened.connection_id);
+                let over = address::transport(opened.endpoint.get_remote_address());
+                let opened_one = (opened.connection_id, over.unwrap_or(Transport::Tcp));
+                self.connections.entry(opened.peer_id).or_default().push(opened_one);
             }
             FromSwarm::ConnectionClosed(closed) => {
                 let Some(connections) = self.connections.get_mut(&closed.peer_id) else { return };
-                connections.retain(|connection| *connection != closed.connection_id);
+                connections.retain(|(connection, _)| *connection != closed.connection_id);
                 if connections.is_empty() {
                     self.connections.remove(&closed.peer_id);
                     self.in_use.retain(|_, in_use| in_use.strong_count() > 0);
@@ -279,6 +298,83 @@ impl ConnectionHandler for Handler {
                 let _ = info.0.send(Err(error));
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use libp2p::{
+        core::ConnectedPoint,
+        swarm::{ConnectionClosed, behaviour::ConnectionEstablished},
+    };
+
+    use super::*;
+
+    fn streams(suits: Transport) -> Streams {
+        let protocol = StreamProtocol::new("/test");
+        Streams::new(protocol, suits, Intake::default(), Roster::default(), Metrics::default())
+    }
+
+    fn by(transport: Transport) -> ConnectedPoint {
+        let address = match transport {
+            Transport::Quic => "/ip4/10.0.0.1/udp/1/quic-v1",
+            Transport::Tcp => "/ip4/10.0.0.1/tcp/1",
+        };
+        let address: Multiaddr = address.parse().unwrap();
+        ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address }
+    }
+
+    fn opened(streams: &mut Streams, peer_id: PeerId, number: usize, transport: Transport) {
+        streams.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+            peer_id,
+            connection_id: ConnectionId::new_unchecked(number),
+            endpoint: &by(transport),
+            failed_addresses: &[],
+            other_established: 0,
+        }));
+    }
+
+    fn closed(streams: &mut Streams, peer_id: PeerId, number: usize, transport: Transport) {
+        streams.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+            peer_id,
+            connection_id: ConnectionId::new_unchecked(number),
+            endpoint: &by(transport),
+            cause: None,
+            remaining_established: 0,
+        }));
+    }
+
+    /// The connection on which a stream is opened.
+    fn goes_by(streams: &mut Streams, peer: PeerId) -> Option<ConnectionId> {
+        let (answer, _asked) = oneshot::channel();
+        streams.open(peer, OpenRequest(answer));
+        let asked = std::future::poll_fn(|cx| streams.poll(cx)).now_or_never()?;
+        match asked {
+            ToSwarm::NotifyHandler { handler: NotifyHandler::One(connection), .. } => Some(connection),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_by_the_transport_that_suits_it_where_the_peer_has_it() {
+        use Transport::{Quic, Tcp};
+        let peer = PeerId::random();
+        for (suits, alone, suiting) in [(Quic, Tcp, Quic), (Tcp, Quic, Tcp)] {
+            let mut streams = streams(suits);
+            assert_eq!(goes_by(&mut streams, peer), None, "not connected");
+            for (number, transport) in [(1, alone), (2, alone), (3, suiting), (4, suiting)] {
+                opened(&mut streams, peer, number, transport);
+                let expected = if number < 3 { 1 } else { 3 };
+                let expected = Some(ConnectionId::new_unchecked(expected));
+                assert_eq!(goes_by(&mut streams, peer), expected, "{suits:?} after {number}");
+            }
+            for (number, transport, next) in [(3, suiting, 4), (4, suiting, 1), (1, alone, 2)] {
+                closed(&mut streams, peer, number, transport);
+                let expected = Some(ConnectionId::new_unchecked(next));
+                assert_eq!(goes_by(&mut streams, peer), expected, "{suits:?} without {number}");
+            }
         }
     }
 }

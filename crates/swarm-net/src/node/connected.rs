@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use libp2p::{Multiaddr, swarm::ConnectionId};
+use libp2p::{
+    Multiaddr,
+    swarm::{ConnectionError, ConnectionId},
+};
 use swarm_types::Transport;
 use tokio::task::AbortHandle;
+
+use crate::metrics::Gone;
 
 /// A connected peer.
 #[derive(Default)]
@@ -16,8 +21,12 @@ pub(super) struct Peer {
 
 pub(super) struct Connection {
     pub(super) transport: Transport,
+    /// The peer's end.
+    pub(super) remote: Multiaddr,
     /// Where this node reached the peer; nothing when the peer has dialled.
     pub(super) dialled: Option<Multiaddr>,
+    /// It was opened beside one by QUIC, and its silence is not noticed.
+    pub(super) is_life_line: bool,
 }
 
 /// What this node keeps up with an admitted peer.
@@ -28,9 +37,39 @@ pub(super) struct Member {
     pub(super) follower: AbortHandle,
 }
 
+impl Peer {
+    /// Its connections over a transport.
+    pub(super) fn over(&self, transport: Transport) -> impl Iterator<Item = ConnectionId> {
+        let over = self.connections.iter().filter(move |(_, one)| one.transport == transport);
+        over.map(|(connection, _)| *connection)
+    }
+
+    pub(super) fn has(&self, transport: Transport) -> bool {
+        self.over(transport).next().is_some()
+    }
+
+    /// Whether anything is left whose silence would be noticed. Life lines alone are nothing.
+    pub(super) fn is_there(&self) -> bool {
+        self.connections.values().any(|one| !one.is_life_line)
+    }
+}
+
 impl Drop for Member {
     /// Who is no member any more is followed no more.
     fn drop(&mut self) {
         self.follower.abort();
     }
+}
+
+/// What the end of a connection says of its peer; nothing when this node closed it. libp2p hides the error's type, so
+/// it is told by its text.
+pub(super) fn what_it_says(transport: Transport, cause: Option<&ConnectionError>) -> Option<Gone> {
+    let cause = cause?.to_string();
+    Some(match transport {
+        Transport::Quic if cause.contains("by peer: ") => Gone::Left,
+        Transport::Quic => Gone::Silent,
+        // Yamux says the same after a goodbye and after the end of the process.
+        Transport::Tcp if cause.contains("connection is closed") => Gone::Left,
+        Transport::Tcp => Gone::Closed,
+    })
 }

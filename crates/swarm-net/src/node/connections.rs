@@ -13,9 +13,14 @@ use libp2p::{
 };
 use swarm_types::Transport;
 
-use super::{Node, connected::Connection, log, node_id, now_ms};
+use super::{
+    Node,
+    connected::{Connection, what_it_says},
+    log, node_id, now_ms,
+};
 use crate::{
     behaviour::BehaviourEvent,
+    metrics::Gone,
     peers::{lines, membership::TOMBSTONE},
     transport::{address, heartbeat::Sign},
 };
@@ -27,9 +32,10 @@ impl Node {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_open(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, endpoint, cause, .. } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
-                self.on_closed(peer_id, connection_id);
+                let transport = address::transport(endpoint.get_remote_address()).unwrap_or(Transport::Tcp);
+                self.on_closed(peer_id, connection_id, what_it_says(transport, cause.as_ref()));
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.on_dial_failed(connection_id, peer_id, &error);
@@ -52,7 +58,9 @@ impl Node {
             }
             BehaviourEvent::Kad(event) => self.on_dht(event),
             BehaviourEvent::RendezvousClient(event) => self.on_registrations(event),
-            BehaviourEvent::Heartbeat(Sign::Silent { peer, connection }) => self.on_closed(peer, connection),
+            BehaviourEvent::Heartbeat(Sign::Silent { peer, connection }) => {
+                self.on_closed(peer, connection, Some(Gone::Silent));
+            }
             BehaviourEvent::Heartbeat(Sign::RoundTrip { peer, time }) => {
                 self.links.answered(&peer, time);
                 self.metrics.answered(time);
@@ -68,14 +76,23 @@ impl Node {
             self.swarm.close_connection(connection);
             return;
         };
+        let newcomer = !self.peers.contains_key(&peer);
+        let is_life_line = self.swarm.behaviour().heartbeat.is_life_line(&connection);
+        if newcomer && is_life_line {
+            // What it was opened beside has just ended.
+            self.entries.failed(connection, now);
+            self.dialer.failed(&peer, now);
+            self.swarm.close_connection(connection);
+            return;
+        }
         let transport = address::transport(address).unwrap_or(Transport::Tcp);
         let (dialable, incoming) = (address::dialable(address), endpoint.is_listener());
         self.metrics.opened(transport);
         self.dialer.connected(peer, now);
         let was_entry = self.entries.contains(&peer);
         let is_entry = self.entries.connected(peer, connection).is_some();
-        let newcomer = !self.peers.contains_key(&peer);
-        let opened = Connection { transport, dialled: dialable.clone().filter(|_| !incoming) };
+        let dialled = dialable.clone().filter(|_| !incoming);
+        let opened = Connection { transport, remote: address.clone(), dialled, is_life_line };
         self.peers.entry(peer).or_default().connections.insert(connection, opened);
         if newcomer {
             log(lines::connected(&node_id(&peer), transport, dialable.as_ref().unwrap_or(address)));
@@ -84,31 +101,45 @@ impl Node {
             // It had dialled this node first, and is known as an entry only now.
             self.enter_by(&peer, role, now);
         }
+        self.line_opened(peer, connection, now);
         self.tell_transport(&peer, now);
     }
 
-    fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
+    /// `gone`: what that says of the peer, if not this node has closed it.
+    pub(super) fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, gone: Option<Gone>) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let Some(closed) = known.connections.remove(&connection) else { return };
-        let last = known.connections.is_empty();
+        let (is_there, quic, tcp) = (known.is_there(), known.has(Transport::Quic), known.has(Transport::Tcp));
         self.metrics.closed(closed.transport);
-        if last {
-            self.farewell(peer);
-        } else {
-            self.tell_transport(&peer, Instant::now());
+        if !is_there {
+            return self.farewell(peer, gone);
         }
+        if !quic {
+            self.life_lines.forget(&peer);
+        } else if !tcp && closed.transport == Transport::Tcp {
+            self.line_ended(peer, &closed, gone.is_some());
+        }
+        self.tell_transport(&peer, Instant::now());
     }
 
-    /// The last connection to a peer is gone.
-    fn farewell(&mut self, peer: PeerId) {
+    /// The last connection to a peer is gone, but for life lines.
+    fn farewell(&mut self, peer: PeerId, gone: Option<Gone>) {
         let now = Instant::now();
-        let member = self.peers.remove(&peer).and_then(|known| known.member);
+        let Some(known) = self.peers.remove(&peer) else { return };
+        for (connection, line) in known.connections {
+            self.metrics.closed(line.transport);
+            self.swarm.close_connection(connection);
+        }
+        self.life_lines.forget(&peer);
+        if let Some(how) = gone {
+            self.metrics.gone(how);
+        }
         self.dialer.disconnected(&peer, TOMBSTONE, now);
         self.entries.disconnected(&peer, now);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
         log([lines::disconnected(&node_id(&peer))]);
-        if member.is_some() {
+        if known.member.is_some() {
             self.dismiss(&peer, now);
         }
     }
@@ -137,6 +168,9 @@ impl Node {
     fn on_dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         let now = Instant::now();
         tracing::debug!(?peer, %error, "dial failed");
+        if self.life_lines.failed(connection, now) {
+            return;
+        }
         if matches!(error, DialError::DialPeerConditionFalse(_)) {
             return self.on_dial_postponed(connection, peer, now);
         }

@@ -75,8 +75,9 @@ impl Node {
 
     /// The peer says where it listens.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
-        let addresses = address::dialable_all(&info.listen_addrs);
-        self.dialer.learn(peer, &addresses, TOMBSTONE, Instant::now());
+        let (addresses, now) = (address::dialable_all(&info.listen_addrs), Instant::now());
+        self.dialer.learn(peer, &addresses, TOMBSTONE, now);
+        self.life_lines.told(&peer, &addresses, now);
         let quic = |address: &&Multiaddr| address::transport(address) == Some(Transport::Quic);
         let only_tcp = !addresses.iter().any(|address| quic(&address));
         for address in addresses.iter().filter(|address| only_tcp || quic(address)) {

@@ -9,9 +9,10 @@ use libp2p::{
 };
 
 use super::Node;
+use crate::behaviour::MAX_PER_PEER;
 
 /// So many connections to a peer leave no room for another.
-const CROWDED: usize = 3;
+const CROWDED: usize = MAX_PER_PEER as usize - 1;
 
 impl Node {
     /// Follows the file of secrets.

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, StreamExt};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, Transport as _,
-    core::muxing::StreamMuxerExt,
+    core::{muxing::StreamMuxerExt, transport::ListenerId},
     identify,
     identity::Keypair,
     kad::{self, Quorum, Record, RecordKey, store::MemoryStore},
     rendezvous,
-    swarm::{self, NetworkBehaviour, SwarmEvent},
+    swarm::{self, ConnectionId, NetworkBehaviour, SwarmEvent},
 };
 use prometheus_client::registry::Registry;
-use swarm_types::{Announcement, ShardId, fixture};
+use swarm_types::{Announcement, ShardId, Transport, fixture};
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A rendezvous of a swarm of two shards, with what it has counted.
 async fn node(secret: &Secret, listen: &str) -> (SwarmNet, PeerListener, Registry) {
-    let listen = vec![listen.into()];
+    let listen = listen.split(',').map(str::to_owned).collect();
     let config = NetConfig { cluster: CLUSTER.into(), listen, total_shards: 2, ..NetConfig::default() };
     let settings = Settings::check(config, Role::Rendezvous).unwrap();
     let settings = Settings { secrets: Source::Fixed(vec![secret.clone()]), ..settings };
@@ -85,7 +85,13 @@ fn liar(key: &Keypair) -> Liar {
         identify: identify::Behaviour::new(identify::Config::new(version, key.public())),
         kad,
         rendezvous: rendezvous::client::Behaviour::new(key.clone()),
-        streams: Streams::new(protocol, Intake::default(), Roster::default(), Metrics::default()),
+        streams: Streams::new(
+            protocol,
+            Transport::Quic,
+            Intake::default(),
+            Roster::default(),
+            Metrics::default(),
+        ),
     }
 }
 
@@ -263,4 +269,129 @@ async fn records_that_nobody_signed_are_refused_by_cause_and_the_swarm_goes_on()
     timeout(PATIENCE, counted).await.expect("each lie is counted");
     let status = victim.status().borrow().clone();
     assert!(status.shards[1].replicas.is_empty(), "{:?}", status.shards[1]);
+}
+
+/// A node and a member of its swarm, who are connected by QUIC and by a life line.
+struct Pair {
+    /// The node runs for as long as there is this.
+    _net: SwarmNet,
+    counters: Registry,
+    member: Swarm<Liar>,
+    /// The member's TCP port.
+    port: ListenerId,
+    quic: ConnectionId,
+    line: ConnectionId,
+}
+
+impl Pair {
+    /// Who has the smaller id makes the line.
+    async fn connected(by_the_node: bool) -> Self {
+        let secret = Secret::generate();
+        let both = "/ip4/127.0.0.1/udp/0/quic-v1,/ip4/127.0.0.1/tcp/0";
+        let (net, _, counters) = node(&secret, both).await;
+        let id = crate::peer::peer_id(net.id()).unwrap();
+        let key = std::iter::repeat_with(Keypair::generate_ed25519)
+            .find(|key| (id < key.public().to_peer_id()) == by_the_node)
+            .unwrap();
+        let mut member = member(&key, &secret);
+        let port = member.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        until(&mut member, |event| matches!(event, SwarmEvent::NewListenAddr { .. }).then_some(())).await;
+        member.dial(address(&net)).unwrap();
+        let quic = until(&mut member, opened).await;
+        if !by_the_node {
+            let tcp = net.addresses()[1].parse::<Multiaddr>().unwrap();
+            let dial = swarm::dial_opts::DialOpts::peer_id(id).addresses(vec![tcp]);
+            let dial = dial.condition(swarm::dial_opts::PeerCondition::Always).build();
+            // It is known by then where the member listens.
+            let told = |event| match event {
+                SwarmEvent::Behaviour(LiarEvent::Identify(identify::Event::Sent { .. })) => Some(()),
+                _ => None,
+            };
+            until(&mut member, told).await;
+            member.dial(dial).unwrap();
+        }
+        let line = until(&mut member, opened).await;
+        let mut pair = Self { _net: net, counters, member, port, quic, line };
+        // The node has it a moment later.
+        while pair.counted("connections{transport=\"TCP\"}") == 0 {
+            let _ = timeout(Duration::from_millis(10), pair.member.select_next_some()).await;
+        }
+        pair
+    }
+
+    /// How many peers the node has noticed as gone: by their life lines, by silence, by their own words.
+    fn gone(&self) -> [u64; 3] {
+        let gone = |cause| self.counted(&format!("peers_gone_total{{cause=\"{cause}\"}}"));
+        ["closed", "silent", "left"].map(gone)
+    }
+
+    fn counted(&self, series: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.counters).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(series));
+        value.map_or(0, |value| value.trim().parse().unwrap())
+    }
+}
+
+/// Waits for an event.
+async fn until<T>(member: &mut Swarm<Liar>, mut so: impl FnMut(SwarmEvent<LiarEvent>) -> Option<T>) -> T {
+    let seen = async {
+        loop {
+            if let Some(seen) = so(member.select_next_some().await) {
+                return seen;
+            }
+        }
+    };
+    timeout(PATIENCE, seen).await.expect("in time")
+}
+
+fn opened(event: SwarmEvent<LiarEvent>) -> Option<ConnectionId> {
+    match event {
+        SwarmEvent::ConnectionEstablished { connection_id, .. } => Some(connection_id),
+        _ => None,
+    }
+}
+
+fn closed(event: SwarmEvent<LiarEvent>) -> Option<ConnectionId> {
+    match event {
+        SwarmEvent::ConnectionClosed { connection_id, .. } => Some(connection_id),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_closed_its_line_and_its_port_is_gone_although_quic_is_open() {
+    for by_the_node in [true, false] {
+        let mut pair = Pair::connected(by_the_node).await;
+        assert!(pair.member.remove_listener(pair.port));
+        let port_closed = |event| matches!(event, SwarmEvent::ListenerClosed { .. }).then_some(());
+        until(&mut pair.member, port_closed).await;
+        assert!(pair.member.close_connection(pair.line));
+        assert_eq!(until(&mut pair.member, closed).await, pair.line);
+        assert_eq!(until(&mut pair.member, closed).await, pair.quic, "the node has closed it");
+        assert_eq!(pair.gone(), [1, 0, 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lost_its_line_alone_is_there_and_has_another_soon() {
+    let mut pair = Pair::connected(true).await;
+    assert!(pair.member.close_connection(pair.line));
+    assert_eq!(until(&mut pair.member, closed).await, pair.line);
+    let mut next = |event| match event {
+        SwarmEvent::ConnectionClosed { .. } => panic!("{event:?}"),
+        event => opened(event),
+    };
+    until(&mut pair.member, &mut next).await;
+    assert_eq!(pair.member.network_info().connection_counters().num_established(), 2);
+    assert_eq!(pair.gone(), [0, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_goodbye_by_quic_has_left_and_keeps_no_line() {
+    let mut pair = Pair::connected(true).await;
+    assert!(pair.member.close_connection(pair.quic));
+    assert_eq!(until(&mut pair.member, closed).await, pair.quic);
+    assert_eq!(until(&mut pair.member, closed).await, pair.line, "the node has closed it");
+    assert_eq!(pair.gone(), [0, 0, 1]);
 }

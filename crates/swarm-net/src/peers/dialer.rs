@@ -41,6 +41,8 @@ pub(crate) struct Dialer {
 #[derive(Debug)]
 struct Known {
     addresses: Vec<Multiaddr>,
+    /// They came while others were being dialled.
+    are_new: bool,
     keep_until: Instant,
     state: DialState,
     /// Failed since it was last connected.
@@ -96,6 +98,7 @@ impl Dialer {
         let start = if self.me < peer { now } else { now + YIELD };
         let known = self.peers.entry(peer).or_insert_with(|| Known {
             addresses: vec![],
+            are_new: false,
             keep_until: now,
             state: DialState::Waiting(start),
             failures: 0,
@@ -103,6 +106,7 @@ impl Dialer {
         known.keep_until = known.keep_until.max(now + keep);
         let addresses = address::dialable_all(addresses);
         if !addresses.is_empty() {
+            known.are_new |= known.state == DialState::Dialling && known.addresses != addresses;
             known.addresses = addresses;
         }
     }
@@ -126,16 +130,22 @@ impl Dialer {
             .take(MAX_ATTEMPTS.saturating_sub(running))
             .map(|(peer, known)| {
                 known.state = DialState::Dialling;
+                known.are_new = false;
                 Dial { peer: *peer, addresses: known.next_addresses() }
             })
             .collect()
     }
 
-    /// An attempt failed.
+    /// An attempt failed. The first says nothing of addresses that came meanwhile: QUIC once more.
     pub(crate) fn failed(&mut self, peer: &PeerId, now: Instant) {
         if let Some(known) = self.peers.get_mut(peer)
             && known.state == DialState::Dialling
         {
+            if known.are_new && known.failures == 0 {
+                known.failures = 2;
+                known.state = DialState::Waiting(now);
+                return;
+            }
             known.failures = known.failures.saturating_add(1);
             known.state = DialState::Waiting(now + known.pause());
         }
@@ -152,7 +162,13 @@ impl Dialer {
 
     /// A connection is open, whoever dialled.
     pub(crate) fn connected(&mut self, peer: PeerId, now: Instant) {
-        let new = || Known { addresses: vec![], keep_until: now, state: DialState::Connected, failures: 0 };
+        let new = || Known {
+            addresses: vec![],
+            are_new: false,
+            keep_until: now,
+            state: DialState::Connected,
+            failures: 0,
+        };
         let known = self.peers.entry(peer).or_insert_with(new);
         known.state = DialState::Connected;
         known.failures = 0;
@@ -269,6 +285,21 @@ mod tests {
             dialer.disconnected(&visitor, KEEP, now);
         }
         assert_eq!(dialer.peers.len(), MAX_PEERS, "visitors without an address leave nothing behind");
+    }
+
+    #[test]
+    fn who_has_moved_is_tried_by_quic_once_more() {
+        let (me, peer) = two_peers();
+        let (mut dialer, now) = (Dialer::new(me), Instant::now());
+        let at = |port| addresses(&[&format!("/ip4/10.0.0.1/udp/{port}/quic-v1"), "/ip4/10.0.0.1/tcp/1"]);
+        dialer.learn(peer, &at(1), KEEP, now);
+        assert_eq!(dialer.due(now), [Dial { peer, addresses: at(1)[..1].to_vec() }]);
+        dialer.learn(peer, &at(2), KEEP, now);
+        dialer.failed(&peer, now);
+        assert_eq!(dialer.due(now), [Dial { peer, addresses: at(2)[..1].to_vec() }]);
+        dialer.learn(peer, &at(3), KEEP, now);
+        dialer.failed(&peer, now);
+        assert_eq!(dialer.due(now), [Dial { peer, addresses: at(3)[1..].to_vec() }], "not for ever");
     }
 
     #[test]

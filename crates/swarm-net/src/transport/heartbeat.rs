@@ -4,9 +4,12 @@
 //! after more than ten seconds, so what counts here is the age of the last ping that was answered, or of the last
 //! bytes that came: behind a large step on a slow link, the answers themselves are late. A connection that was dialled
 //! by name lives by pings alone, because its socket is not known here.
+//!
+//! A TCP connection that is opened beside one by QUIC is a life line: silence on it means nothing, because QUIC notices
+//! that. Which ones are is decided here, where connections are seen in the order in which libp2p has them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -31,7 +34,7 @@ const PING_EVERY: Duration = Duration::from_millis(400);
 /// With the check below this keeps detection under two seconds.
 const SILENT_AFTER: Duration = Duration::from_millis(1500);
 const CHECK_EVERY: Duration = Duration::from_millis(100);
-/// On QUIC, pings only measure.
+/// On QUIC and on life lines, pings only measure.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// A late answer is still an answer, as long as the connection lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,11 +52,14 @@ type Ping = Toggle<ping::Behaviour>;
 
 /// Pings peers.
 pub(crate) struct Heartbeat {
-    /// Often, for TCP; also takes the answers of the others.
+    /// Often, for TCP alone; also takes the answers of the others.
     often: Ping,
-    /// Gives handlers that ping now and then, for QUIC.
+    /// Gives handlers that ping now and then, for QUIC and life lines.
     seldom: Ping,
     watched: HashMap<ConnectionId, Watched>,
+    /// The connections by QUIC of each peer that has one.
+    quic: HashMap<PeerId, HashSet<ConnectionId>>,
+    life_lines: HashSet<ConnectionId>,
     activity: Activity,
     events: VecDeque<ToSwarm<Sign, THandlerInEvent<Ping>>>,
     check: Interval,
@@ -80,10 +86,17 @@ impl Heartbeat {
             often: every(PING_EVERY),
             seldom: every(MEASURE_EVERY),
             watched: HashMap::new(),
+            quic: HashMap::new(),
+            life_lines: HashSet::new(),
             activity,
             events: VecDeque::new(),
             check,
         }
+    }
+
+    /// Whether the connection was opened beside one by QUIC.
+    pub(crate) fn is_life_line(&self, connection: &ConnectionId) -> bool {
+        self.life_lines.contains(connection)
     }
 
     /// `address` is the peer's.
@@ -91,9 +104,18 @@ impl Heartbeat {
         if address::transport(address) == Some(Transport::Quic) {
             return &mut self.seldom;
         }
+        if self.quic.contains_key(&peer) {
+            self.life_lines.insert(connection);
+            return &mut self.seldom;
+        }
         let socket = address::tcp_socket(address);
         self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
         &mut self.often
+    }
+
+    fn forget(&mut self, connection: &ConnectionId) {
+        self.watched.remove(connection);
+        self.life_lines.remove(connection);
     }
 
     fn last_sign(&self, watched: &Watched) -> Instant {
@@ -146,16 +168,23 @@ impl NetworkBehaviour for Heartbeat {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
+            FromSwarm::ConnectionEstablished(opened) => {
+                if address::transport(opened.endpoint.get_remote_address()) == Some(Transport::Quic) {
+                    self.quic.entry(opened.peer_id).or_default().insert(opened.connection_id);
+                }
+            }
             FromSwarm::ConnectionClosed(closed) => {
-                self.watched.remove(&closed.connection_id);
+                self.forget(&closed.connection_id);
+                if let Some(quic) = self.quic.get_mut(&closed.peer_id) {
+                    quic.remove(&closed.connection_id);
+                    if quic.is_empty() {
+                        self.quic.remove(&closed.peer_id);
+                    }
+                }
             }
             // Denied by another behaviour after this one had agreed.
-            FromSwarm::DialFailure(failure) => {
-                self.watched.remove(&failure.connection_id);
-            }
-            FromSwarm::ListenFailure(failure) => {
-                self.watched.remove(&failure.connection_id);
-            }
+            FromSwarm::DialFailure(failure) => self.forget(&failure.connection_id),
+            FromSwarm::ListenFailure(failure) => self.forget(&failure.connection_id),
             _ => {}
         }
         self.often.on_swarm_event(event);

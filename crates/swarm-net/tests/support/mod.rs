@@ -6,9 +6,13 @@ pub mod process;
 
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
 use swarm_net::{Identity, NetConfig, Role, ShardOffer, SwarmNet, peer_server};
 use swarm_types::{Capabilities, LayerRange, NodeId, ReplicaState, ShardId, SwarmStatus, fixture};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{interval, timeout},
+};
 
 /// Nothing here takes this long, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,6 +93,27 @@ impl Node {
             Ok(Err(_)) => panic!("the node ended before it saw {what}"),
             Err(_) => panic!("never saw {what}: {:#?}", self.net.status().borrow().shards),
         }
+    }
+
+    /// The value of one of the node's series, by its name with its labels; 0 before it is there.
+    pub fn counted(&self, series: &str) -> u64 {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        self.net.metrics(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(series));
+        value.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// Waits until a series has come to so much.
+    pub async fn counts(&self, series: &str, value: u64) {
+        let mut poll = interval(Duration::from_millis(20));
+        let counts = async {
+            while self.counted(series) != value {
+                poll.tick().await;
+            }
+        };
+        let counted = timeout(PATIENCE, counts).await;
+        counted.unwrap_or_else(|_| panic!("{series} is {} and not {value}", self.counted(series)));
     }
 
     /// Waits until a worker's replica of a shard is in a state.

@@ -1,0 +1,81 @@
+//! Keeping life lines, and finding out whether a peer is gone whose line has ended.
+
+use std::time::Instant;
+
+use libp2p::{
+    PeerId,
+    swarm::{
+        ConnectionId,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use swarm_types::Transport;
+
+use super::{Node, connected::Connection};
+use crate::{
+    metrics::Gone,
+    peers::life_lines::{MAX_LINES, Verdict, patience, where_to_ask},
+    transport::knock::knock,
+};
+
+impl Node {
+    /// A peer has a new connection.
+    pub(super) fn line_opened(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
+        let Some(known) = self.peers.get(&peer) else { return };
+        if !known.has(Transport::Quic) {
+            return;
+        }
+        let is_line = known.connections.get(&connection).is_some_and(|opened| opened.is_life_line);
+        let has_tcp = known.has(Transport::Tcp);
+        self.life_lines.want(peer, now);
+        if has_tcp && !self.life_lines.opened(&peer, now) && is_line {
+            tracing::debug!(%peer, "no life line: there are as many as there may be");
+            self.swarm.close_connection(connection);
+        }
+    }
+
+    /// Dials for all the lines that are due.
+    pub(super) fn dial_lines(&mut self, now: Instant) {
+        for peer in self.life_lines.due(now) {
+            let addresses = self.life_lines.addresses(&peer);
+            if addresses.is_empty() {
+                self.life_lines.unreachable(&peer, now);
+                continue;
+            }
+            let dial = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
+            self.life_lines.dialling(&peer, dial.connection_id());
+            if let Err(error) = self.swarm.dial(dial) {
+                tracing::debug!(%peer, %error, "no life line");
+                self.life_lines.unreachable(&peer, now);
+            }
+        }
+    }
+
+    /// The last TCP connection to a peer that is connected by QUIC is closed; `by_itself`: not by this node.
+    pub(super) fn line_ended(&mut self, peer: PeerId, line: &Connection, by_itself: bool) {
+        self.life_lines.ended(&peer, Instant::now());
+        let Some(known) = self.peers.get(&peer).filter(|_| by_itself) else { return };
+        let sockets = where_to_ask(&line.remote, line.dialled.is_some(), &self.life_lines.addresses(&peer));
+        // A member that makes and ends lines without end is not asked without end. What nobody asks, QUIC finds out.
+        if sockets.is_empty() || self.verdicts.len() >= MAX_LINES {
+            tracing::debug!(%peer, "its life line ended, and nobody can be asked");
+            return;
+        }
+        let connections = known.over(Transport::Quic).collect();
+        let Some(number) = self.life_lines.doubt(&peer, connections) else { return };
+        let within = patience(self.links.round_trip(&peer));
+        self.verdicts.spawn(async move {
+            let answer = knock(&sockets, within).await;
+            Verdict { peer, number, answer }
+        });
+    }
+
+    /// It is known what became of a peer whose line has ended.
+    pub(super) fn on_verdict(&mut self, verdict: &Verdict) {
+        tracing::debug!(peer = %verdict.peer, answer = ?verdict.answer, "its life line ended");
+        for connection in self.life_lines.judge(verdict) {
+            self.swarm.close_connection(connection);
+            self.on_closed(verdict.peer, connection, Some(Gone::Closed));
+        }
+    }
+}

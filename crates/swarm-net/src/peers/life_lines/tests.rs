@@ -1,0 +1,173 @@
+//! Life lines, case by case.
+
+use super::*;
+
+/// Two ids, the smaller first.
+fn two_peers() -> (PeerId, PeerId) {
+    let (a, b) = (PeerId::random(), PeerId::random());
+    (a.min(b), a.max(b))
+}
+
+fn connection(number: usize) -> ConnectionId {
+    ConnectionId::new_unchecked(number)
+}
+
+/// Of the smaller id, with a line that is due.
+fn dialler() -> (LifeLines, PeerId, Instant) {
+    let ((me, peer), now) = (two_peers(), Instant::now());
+    let mut lines = LifeLines::new(me);
+    lines.want(peer, now);
+    (lines, peer, now + EARLIEST + SPREAD)
+}
+
+fn verdict(peer: PeerId, number: u64, answer: Answer) -> Verdict {
+    Verdict { peer, number, answer }
+}
+
+#[test]
+fn of_two_the_one_with_the_smaller_id_dials_once_and_not_at_once() {
+    let ((small, large), start) = (two_peers(), Instant::now());
+    let (mut first, mut second) = (LifeLines::new(small), LifeLines::new(large));
+    first.want(large, start);
+    second.want(small, start);
+    assert_eq!(first.due(start + EARLIEST - Duration::from_millis(1)), []);
+    let later = start + EARLIEST + SPREAD;
+    assert_eq!((first.due(later), second.due(later)), (vec![large], vec![]));
+    first.dialling(&large, connection(1));
+    first.want(large, later);
+    assert_eq!(first.due(later + LONGEST_PAUSE), [], "a second connection by QUIC begins nothing again");
+    assert!(first.opened(&large, later) && second.opened(&small, later));
+    assert_eq!(first.due(later + LONGEST_PAUSE), []);
+}
+
+#[test]
+fn a_mesh_does_not_dial_at_the_same_moment() {
+    let me = PeerId::random();
+    let moments: std::collections::BTreeSet<_> = (0..64).map(|_| moment(&me, &PeerId::random())).collect();
+    assert!(moments.len() > 32, "{moments:?}");
+    assert!(moments.iter().all(|at| (EARLIEST..EARLIEST + SPREAD).contains(at)), "{moments:?}");
+}
+
+#[test]
+fn a_closed_port_is_tried_less_and_less_often() {
+    let (mut lines, peer, mut now) = dialler();
+    let (end, mut attempts) = (now + Duration::from_secs(3600), 0);
+    while now < end {
+        for peer in lines.due(now) {
+            attempts += 1;
+            lines.dialling(&peer, connection(attempts));
+            assert!(!lines.failed(connection(0), now), "that one was for something else");
+            assert!(lines.failed(connection(attempts), now));
+        }
+        now += Duration::from_secs(1);
+    }
+    assert!((15..25).contains(&attempts), "{attempts} attempts in an hour");
+    lines.unreachable(&peer, now);
+    assert_eq!(lines.due(now + LONGEST_PAUSE), [peer], "and never given up");
+}
+
+#[test]
+fn who_listens_somewhere_else_is_tried_again_soon() {
+    let (mut lines, peer, now) = dialler();
+    let told = |port| ["/ip4/10.0.0.1/udp/1/quic-v1", port].map(|text| text.parse().unwrap());
+    lines.unreachable(&peer, now);
+    lines.unreachable(&peer, now);
+    lines.told(&peer, &told("/ip4/10.0.0.1/tcp/1"), now);
+    assert_eq!(lines.addresses(&peer), told("/ip4/10.0.0.1/tcp/1")[1..]);
+    assert_eq!(lines.due(now + EARLIEST + SPREAD), [peer]);
+    lines.unreachable(&peer, now);
+    lines.told(&peer, &told("/ip4/10.0.0.1/tcp/1"), now);
+    assert_eq!(lines.due(now + EARLIEST + SPREAD), [], "that is nothing new");
+    lines.dialling(&peer, connection(1));
+    lines.told(&peer, &told("/ip4/10.0.0.1/tcp/2"), now);
+    assert_eq!(lines.due(now + LONGEST_PAUSE), [], "one dial at a time");
+}
+
+#[test]
+fn a_line_that_was_cut_is_made_again_soon_and_one_that_is_cut_again_later() {
+    let (mut lines, peer, mut now) = dialler();
+    for _ in 0..3 {
+        lines.opened(&peer, now);
+        now += STEADY;
+        lines.ended(&peer, now);
+        now += EARLIEST + SPREAD;
+        assert_eq!(lines.due(now), [peer], "there was no trouble before");
+    }
+    lines.opened(&peer, now);
+    lines.ended(&peer, now);
+    assert_eq!(lines.due(now + EARLIEST + SPREAD), [], "it is cut whenever it is made");
+    assert_eq!(lines.due(now + FIRST_PAUSE), [peer]);
+}
+
+#[test]
+fn only_what_was_open_when_the_doubt_began_is_closed_and_only_by_its_own_verdict() {
+    let (mut lines, peer, now) = dialler();
+    lines.opened(&peer, now);
+    lines.ended(&peer, now);
+    let first = lines.doubt(&peer, vec![connection(1)]).unwrap();
+    let second = lines.doubt(&peer, vec![connection(1), connection(2)]).unwrap();
+    assert!(lines.judge(&verdict(peer, first, Answer::Gone)).is_empty(), "an older doubt");
+    let gone = lines.judge(&verdict(peer, second, Answer::Gone));
+    assert_eq!(gone, [connection(1), connection(2)]);
+    assert!(lines.judge(&verdict(peer, second, Answer::Gone)).is_empty(), "it is judged once");
+    for answer in [Answer::Alive, Answer::Unknown] {
+        let number = lines.doubt(&peer, vec![connection(1)]).unwrap();
+        assert!(lines.judge(&verdict(peer, number, answer)).is_empty());
+    }
+    let third = lines.doubt(&peer, vec![connection(1)]).unwrap();
+    lines.opened(&peer, now);
+    assert!(lines.judge(&verdict(peer, third, Answer::Gone)).is_empty(), "it has come back by itself");
+    lines.forget(&peer);
+    assert_eq!(lines.doubt(&peer, vec![connection(1)]), None);
+}
+
+#[test]
+fn lines_have_a_bound_whoever_dials() {
+    let now = Instant::now();
+    let mut lines = LifeLines::new(PeerId::random());
+    let peers: Vec<_> = (0..4 * MAX_LINES).map(|_| PeerId::random()).collect();
+    for peer in &peers {
+        lines.want(*peer, now);
+    }
+    let mut opened = 0;
+    for (number, peer) in peers.iter().enumerate() {
+        if lines.opened(peer, now) {
+            opened += 1;
+        } else {
+            lines.ended(peer, now);
+        }
+        assert!(lines.opened(&peers[0], now), "who has one keeps it: {number}");
+    }
+    assert_eq!(opened, MAX_LINES);
+    assert_eq!(lines.due(now + LONGEST_PAUSE), []);
+}
+
+#[test]
+fn patience_grows_with_the_way_and_has_bounds() {
+    let millis = Duration::from_millis;
+    for (round_trip, expected) in [(None, 60), (Some(1), 60), (Some(50), 300), (Some(400), 1000)] {
+        assert_eq!(patience(round_trip.map(millis)), millis(expected), "{round_trip:?}");
+    }
+}
+
+#[test]
+fn only_an_address_that_must_lead_to_the_peer_is_asked() {
+    let parsed = |text: &str| text.parse::<Multiaddr>().unwrap();
+    let told =
+        ["/ip4/10.0.0.1/udp/1/quic-v1", "/ip4/10.0.0.1/tcp/4001", "/ip4/192.168.0.1/tcp/4001"].map(parsed);
+    let cases = [
+        // This node had dialled there.
+        ("/ip4/10.0.0.9/tcp/7", true, vec!["10.0.0.9:7"]),
+        ("/ip4/10.0.0.1/tcp/50000", false, vec!["10.0.0.1:4001"]),
+        // Behind an address that is not its own.
+        ("/ip4/203.0.113.7/tcp/50000", false, vec![]),
+        ("/dns4/host/tcp/4001", true, vec![]),
+    ];
+    for (remote, dialled, expected) in cases {
+        let asked = where_to_ask(&parsed(remote), dialled, &told);
+        let expected: Vec<SocketAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(asked, expected, "{remote}");
+    }
+    let loopback = [parsed("/ip4/127.0.1.3/tcp/4001")];
+    assert_eq!(where_to_ask(&parsed("/ip4/127.0.0.1/tcp/9"), false, &loopback).len(), 1);
+}
