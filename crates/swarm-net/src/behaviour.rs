@@ -73,7 +73,7 @@ impl MemberStreams {
             |protocol, suits, intake| Streams::new(protocol, suits, intake, roster.clone(), metrics.clone());
         // A step is a few packets, and QUIC lets none wait for another stream's.
         let grpc = streams(stream_protocol(cluster)?, Transport::Quic, intakes.grpc);
-        // The kernel cuts bulk into packets and puts it together for a third of the processor time.
+        // The kernel cuts bulk into packets and puts it together, for less of the processor than QUIC takes.
         let torrents = streams(protocol(cluster, "torrent")?, Transport::Tcp, intakes.torrents);
         Ok(Self { grpc, torrents })
     }

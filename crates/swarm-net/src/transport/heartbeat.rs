@@ -168,10 +168,10 @@ impl NetworkBehaviour for Heartbeat {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match &event {
-            FromSwarm::ConnectionEstablished(opened) => {
-                if address::transport(opened.endpoint.get_remote_address()) == Some(Transport::Quic) {
-                    self.quic.entry(opened.peer_id).or_default().insert(opened.connection_id);
-                }
+            FromSwarm::ConnectionEstablished(opened)
+                if address::transport(opened.endpoint.get_remote_address()) == Some(Transport::Quic) =>
+            {
+                self.quic.entry(opened.peer_id).or_default().insert(opened.connection_id);
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.forget(&closed.connection_id);
