@@ -34,13 +34,15 @@ pub(crate) struct Queues {
     decode: VecDeque<Waiting>,
     /// Pieces of prompts.
     prefill: VecDeque<Waiting>,
+    /// The slots that are rebuilt, in their order: one that is whole early goes on while the others are rebuilt.
+    rebuilt: Vec<Slot>,
     /// Rows of a batch.
     batch_tokens: usize,
 }
 
 impl Queues {
     pub(crate) fn new(batch_tokens: usize) -> Self {
-        Self { decode: VecDeque::new(), prefill: VecDeque::new(), batch_tokens }
+        Self { decode: VecDeque::new(), prefill: VecDeque::new(), rebuilt: vec![], batch_tokens }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -48,11 +50,26 @@ impl Queues {
     }
 
     pub(crate) fn push(&mut self, waiting: Waiting) {
-        let queue = match waiting.step.kind {
-            StepKind::Decode => &mut self.decode,
-            StepKind::Prefill => &mut self.prefill,
-        };
-        queue.push_back(waiting);
+        match waiting.step.kind {
+            StepKind::Decode => self.decode.push_back(waiting),
+            StepKind::Prefill => {
+                let place = self.place(&waiting).unwrap_or(self.prefill.len());
+                self.prefill.insert(place, waiting);
+            }
+        }
+    }
+
+    /// Where a step goes that rebuilds: before those of slots that came later.
+    fn place(&mut self, waiting: &Waiting) -> Option<usize> {
+        if !waiting.step.rebuilds {
+            return None;
+        }
+        if !self.rebuilt.contains(&waiting.slot) {
+            self.rebuilt.push(waiting.slot);
+        }
+        let later = self.rebuilt.iter().skip_while(|slot| **slot != waiting.slot).skip(1);
+        let later: Vec<Slot> = later.copied().collect();
+        self.prefill.iter().position(|other| other.step.rebuilds && later.contains(&other.slot))
     }
 
     /// Decode steps first, then pieces of prompts, up to the budget; but at least one of each, so that neither a large
@@ -69,6 +86,9 @@ impl Queues {
                 (rows, taken) = (rows + more, taken + 1);
                 batch.extend(queue.pop_front());
             }
+        }
+        if !self.prefill.iter().any(|waiting| waiting.step.rebuilds) {
+            self.rebuilt.clear();
         }
         batch
     }
@@ -107,6 +127,29 @@ mod tests {
         let mixed = [(Prefill, 4), (Decode, 1), (Prefill, 3), (Decode, 1), (Prefill, 2)];
         assert_eq!(batches(8, &mixed), [vec![1, 1, 4], vec![3, 2]]);
         assert_eq!(batches(2, &[(Decode, 1); 3]), [vec![1, 1], vec![1]]);
+    }
+
+    #[test]
+    fn slots_are_rebuilt_one_after_the_other() {
+        let (mut queues, slots) = (Queues::new(4), slots(3));
+        let push = |queues: &mut Queues, place: usize, rows: usize, rebuilds: bool| {
+            let input = vec![TokenId(0); rows].into();
+            let step = Step { input, rebuilds, ..Step::default() };
+            let (slot, since, span) = (slots[place], Instant::now(), Span::none());
+            queues.push(Waiting { slot, step, since, span, answer: oneshot::channel().0 });
+        };
+        let next = |queues: &mut Queues| -> Vec<usize> {
+            queues.next_batch().iter().map(|waiting| waiting.step.rows()).collect()
+        };
+        [(0, 1), (1, 2), (2, 3)].map(|(place, rows)| push(&mut queues, place, rows, true));
+        assert_eq!(next(&mut queues), [1, 2]);
+        // The first goes on before the third, and a prompt waits its turn behind those that were there.
+        push(&mut queues, 2, 4, false);
+        push(&mut queues, 0, 2, true);
+        assert_eq!(next(&mut queues), [2]);
+        assert_eq!(next(&mut queues), [3]);
+        assert_eq!(next(&mut queues), [4]);
+        assert!(queues.is_empty() && queues.rebuilt.is_empty());
     }
 
     #[test]
