@@ -22,8 +22,8 @@ const MAX_FAILURES: u32 = 5;
 const HOLD_OFF: Duration = Duration::from_millis(250);
 /// Longest time that a worker is left alone, reached with the sixth failure.
 const MAX_HOLD_OFF: Duration = Duration::from_secs(8);
-/// A worker that was gone and is back is another process, which has not failed yet; it may be the same machine, so it is
-/// left alone for a moment all the same.
+/// A worker that was gone and is back is another process, which has not failed yet; it may be the same machine, so it
+/// is left alone for a moment all the same.
 const BACK_HOLD_OFF: Duration = Duration::from_millis(500);
 /// When a client should try again. Sessions end within seconds.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
