@@ -141,7 +141,7 @@ mod tests {
         let next = |queues: &mut Queues| -> Vec<usize> {
             queues.next_batch().iter().map(|waiting| waiting.step.rows()).collect()
         };
-        [(0, 1), (1, 2), (2, 3)].map(|(place, rows)| push(&mut queues, place, rows, true));
+        (0..3).for_each(|place| push(&mut queues, place, place + 1, true));
         assert_eq!(next(&mut queues), [1, 2]);
         // The first goes on before the third, and a prompt waits its turn behind those that were there.
         push(&mut queues, 2, 4, false);
