@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use torrent_exchange::SeedLimits;
 
-use crate::{
-    net::{Model, Net, Node},
-    soon,
-};
+use crate::net::{Model, Net, Node};
+
+/// A hundred nodes write 13 GB.
+const MANY_TAKE: Duration = Duration::from_secs(20 * 60);
 
 /// What each of so many nodes did.
 struct Outcome {
@@ -39,7 +39,8 @@ async fn swarm(model: &Model, nodes: usize, part: u32, limits: &SeedLimits) -> O
         let known = node.wanted(model.metainfo.info_hash(), Some(model.metainfo.clone()));
         fetches.spawn(async move {
             let fetcher = node.fetchers.open(known).await.expect("a fetcher");
-            soon(fetcher.fetch(wanted.clone())).await.expect("its part");
+            let fetched = timeout(MANY_TAKE, fetcher.fetch(wanted.clone())).await;
+            fetched.expect("it comes").expect("its part");
             (node, fetcher, wanted)
         });
     }
