@@ -193,13 +193,17 @@ impl Planner<'_> {
             ReplicaState::Offline => Missing::Absent,
             _ if !self.fits(replica) => Missing::OtherModel,
             _ if !self.cuts_as_wished(replica, shard.shard_id) => Missing::OtherCut,
-            // Whoever loads never says that all of it is there.
-            ReplicaState::Loading if replica.capabilities.loaded_percent >= 100 => Missing::Draining,
+            ReplicaState::Loading if is_leaving(replica) => Missing::Draining,
             ReplicaState::Loading => Missing::Loading { percent: replica.capabilities.loaded_percent },
             ReplicaState::Loaded => Missing::Excluded,
         };
         shard.replicas.iter().map(reason).max().unwrap_or(Missing::Absent)
     }
+}
+
+/// Whether its worker ends what runs and takes nothing more. Whoever loads never says that all of it is there.
+pub(crate) fn is_leaving(replica: &Replica) -> bool {
+    replica.state == ReplicaState::Loading && replica.capabilities.loaded_percent >= 100
 }
 
 /// The layers that a shard has in a cut.

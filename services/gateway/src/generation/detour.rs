@@ -1,13 +1,16 @@
 //! Another route: the wait for one when a route has broken, and when to take one before it does.
 
-use swarm_types::{Hop, Precision, ReplicaState, Route, ShardStatus, SwarmStatus};
+use swarm_types::{Hop, Precision, Route, ShardStatus, SwarmStatus};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     GenerationError,
     recovery::{Recovery, Trouble},
 };
-use crate::swarm::{Reserved, Swarm};
+use crate::{
+    route::is_leaving,
+    swarm::{Reserved, Swarm},
+};
 
 /// A route as the session wishes it after this trouble, as soon as there is one.
 ///
@@ -41,9 +44,7 @@ pub(super) async fn reserve(
 /// Whether a hop of the route is leaving: it ends what runs, and takes nothing more.
 pub(super) fn is_left(status: &SwarmStatus, route: &Route) -> bool {
     let leaves = |hop: &Hop, shard: &ShardStatus| {
-        let mut replicas = shard.replicas.iter().filter(|replica| replica.worker == hop.worker);
-        // Whoever loads never says that all of it is there.
-        replicas.any(|r| r.state == ReplicaState::Loading && r.capabilities.loaded_percent >= 100)
+        shard.replicas.iter().any(|replica| replica.worker == hop.worker && is_leaving(replica))
     };
     let hops = route.hops().iter();
     hops.flat_map(|hop| hop.shards.iter().map(move |shard| (hop, shard)))

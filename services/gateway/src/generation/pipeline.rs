@@ -18,6 +18,8 @@ const BLAME_GRACE: Duration = Duration::from_millis(200);
 
 /// Rows that are computed again in the time of a step, at least.
 const ROWS_A_STEP: u32 = 1024;
+/// Steps' times that an answer may take longer for it: a hop says how many rows there are, and may say anything.
+const MOST_STEPS: u32 = 16;
 
 /// A session's streams on one route. Dropping it ends the session on every hop, unless it was left; with pieces of a
 /// prompt under way it breaks it, which stops them.
@@ -186,7 +188,7 @@ impl Pipeline {
 
     /// How long an answer may take: a step's time, and one more for each lot of rows that is computed again before.
     fn patience(&self) -> Duration {
-        self.step_timeout.saturating_mul(1 + self.rebuilt.div_ceil(ROWS_A_STEP))
+        self.step_timeout.saturating_mul(1 + self.rebuilt.div_ceil(ROWS_A_STEP).min(MOST_STEPS))
     }
 
     fn checked(&mut self, output: StepOutput) -> Result<StepOutput, String> {
