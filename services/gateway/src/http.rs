@@ -40,6 +40,7 @@ mod status;
 mod texts;
 mod tokens;
 mod usage;
+mod waiting;
 
 use axum::{
     Extension, Router,
@@ -69,6 +70,7 @@ impl Api {
     fn routes(&self) -> Router {
         let asked = asked().map(|routes| {
             let routes = routes.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+            let routes = routes.layer(middleware::from_fn(waiting::tell));
             routes.layer(middleware::from_fn_with_state(self.clone(), limit))
         });
         asked

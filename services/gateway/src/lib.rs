@@ -20,6 +20,7 @@ mod ports;
 pub mod route;
 pub mod swarm;
 pub mod text;
+mod waits;
 
 pub use config::Config;
 pub use error::GatewayError;

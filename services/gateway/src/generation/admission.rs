@@ -7,23 +7,23 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{oneshot, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{GenerationConfig, GenerationError, metrics::GenerationMetrics, patience::Patience};
-use crate::clients::Principal;
+use crate::{clients::Principal, waits};
 
 /// One in so many places is kept for principals that run nothing yet.
 const KEPT_SHARE: u32 = 16;
+/// Who waits is told its place as often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// The bounds of one gateway's generations, and what of them is taken.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Admission {
     places: Arc<Places>,
     /// How long a generation waits for its turn.
     patience: Duration,
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
     metrics: GenerationMetrics,
 }
 
@@ -94,14 +94,20 @@ impl Admission {
         Self {
             places: Arc::new(places),
             patience: config.queue_timeout,
-            closed: AtomicBool::new(false),
+            closed: watch::Sender::new(false),
             metrics,
         }
     }
 
     /// Whether nothing more is taken in.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        *self.closed.borrow()
+    }
+
+    /// Resolves when nothing more is taken in.
+    pub(super) async fn closed(&self) {
+        // The sender lives as long as this.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Generations that run now, of all principals.
@@ -116,21 +122,31 @@ impl Admission {
     /// fewer wait.
     pub(super) async fn enter(&self, principal: Principal) -> Result<Place, GenerationError> {
         let full = || GenerationError::Full { retry_after: self.places.come_again() };
-        let (_in_line, turn) = match self.places.take(principal) {
+        let (in_line, turn) = match self.places.take(principal) {
             Entry::Runs(place) => return Ok(place),
             Entry::Waits(in_line, turn) => (in_line, turn),
             Entry::Full => return Err(full()),
         };
         let _counted = self.metrics.waits();
-        match timeout(self.patience, turn).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(full()),
+        let mut turn = pin!(timeout(self.patience, turn));
+        loop {
+            waits::for_this(format!("place {} in the queue", in_line.place()));
+            tokio::select! {
+                entered = &mut turn => {
+                    waits::over();
+                    return match entered {
+                        Ok(Ok(place)) => Ok(place),
+                        Ok(Err(_)) | Err(_) => Err(full()),
+                    };
+                }
+                () = sleep(TELL_EVERY) => {}
+            }
         }
     }
 
     /// Takes nothing more in and waits, up to `patience`, until all that runs has ended.
     pub(super) async fn drain(&self, patience: Duration) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.closed.send_replace(true);
         let mut running = self.places.running.subscribe();
         if timeout(patience, running.wait_for(|running| *running == 0)).await.is_err() {
             let left = self.running();
@@ -266,6 +282,14 @@ impl Drop for Place {
 struct InLine {
     places: Arc<Places>,
     id: u64,
+}
+
+impl InLine {
+    /// How many wait up to here, this one included, in the order in which they came.
+    fn place(&self) -> usize {
+        let taken = self.places.taken();
+        taken.waiting.iter().take_while(|waiting| waiting.id != self.id).count() + 1
+    }
 }
 
 impl Drop for InLine {

@@ -24,7 +24,10 @@ use super::{
     outage::Outage,
     outlet::{Event, Inlet, outlet},
 };
-use crate::swarm::{Reserved, Swarm};
+use crate::{
+    swarm::{Reserved, Swarm},
+    waits,
+};
 
 /// Generates by the swarm. Cheap to clone; all clones share one set of bounds.
 #[derive(Clone, Debug)]
@@ -124,25 +127,35 @@ impl Generator {
     async fn reserve(&self) -> Result<Reserved, GenerationError> {
         let mut status = self.swarm.status();
         let deadline = tokio::time::Instant::now() + self.config.recovery_timeout;
-        let mut waits = None;
+        let mut counted = None;
         loop {
             status.mark_unchanged();
             if self.admission.is_closed() {
                 self.ready()?;
             }
             let problem = match self.swarm.reserve(self.swarm.any_route()) {
-                Ok(reserved) => return Ok(reserved),
+                Ok(reserved) => {
+                    waits::over();
+                    return Ok(reserved);
+                }
                 Err(problem) => problem,
             };
             let reason = self.swarm.explain(&problem);
-            if waits.is_none() && !self.outage.is_young(self.config.recovery_timeout) {
+            if counted.is_none() && !self.outage.is_young(self.config.recovery_timeout) {
                 return Err(GenerationError::NotReady { reason });
             }
-            if waits.is_none() {
+            if counted.is_none() {
                 tracing::debug!(reason, "waits for the swarm to be whole again");
-                waits = Some(self.metrics.waits());
+                counted = Some(self.metrics.waits());
             }
-            if !matches!(timeout_at(deadline, status.changed()).await, Ok(Ok(()))) {
+            waits::for_this(&*reason);
+            let news = async {
+                tokio::select! {
+                    changed = status.changed() => changed.is_ok(),
+                    () = self.admission.closed() => true,
+                }
+            };
+            if !matches!(timeout_at(deadline, news).await, Ok(true)) {
                 let waited = self.config.recovery_timeout.as_secs_f32();
                 return Err(GenerationError::NotReady { reason: format!("{reason}, also after {waited} s") });
             }

@@ -21,7 +21,7 @@ use super::{
     sse::{self, Envelope},
     usage::Usage,
 };
-use crate::{chat, clients::Principal, completion::GRAMMAR};
+use crate::{chat, clients::Principal, completion::GRAMMAR, waits};
 
 pub(super) async fn complete(
     State(api): State<Api>,
@@ -31,6 +31,9 @@ pub(super) async fn complete(
     let (asked, ignored) = Asked::read(fields, principal, &api)?;
     let noted = api.unknown_fields.note(ignored)?;
     let count = asked.chat.choices as usize;
+    if asked.stream {
+        waits::streams();
+    }
     let started = api.chatter.start(asked.chat).await;
     let chat = started.map_err(|error| ApiError::from(error).about(GRAMMAR, asked.grammar_field))?;
     let events = conversation::held_by(chat.events, asked.grammar_field);

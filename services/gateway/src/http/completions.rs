@@ -28,6 +28,7 @@ use crate::{
         choices::{self, ChoiceEvent, ChoiceStream, Finished},
     },
     generation::Operation,
+    waits,
 };
 
 /// As OpenAI's API has it.
@@ -96,6 +97,9 @@ pub(super) async fn complete(
         }
     };
     let requests = prompts.iter().enumerate().map(request).collect();
+    if params.stream {
+        waits::streams();
+    }
     let started = choices::start(&api.completer, requests).await;
     let events = started.map_err(|error| ApiError::from(error).about(GRAMMAR, held.field))?;
     let events = conversation::held_by(events, held.field);
@@ -229,7 +233,7 @@ impl Answer {
                 let ChoiceEvent { index, event } = match event {
                     Ok(event) => event,
                     Err(error) => {
-                        yield ApiError::from(error).body_json();
+                        yield usage.at_the_break(&ApiError::from(error));
                         return;
                     }
                 };

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::error::ApiError;
+
 /// Tokens that a request took and gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Usage {
@@ -16,6 +18,13 @@ impl Usage {
     /// Nothing was generated yet.
     pub(super) fn of_prompts(prompt_tokens: u64) -> Self {
         Self { prompt_tokens, ..Self::default() }
+    }
+
+    /// The error that ends a stream, with what was used until then.
+    pub(super) fn at_the_break(self, error: &ApiError) -> Value {
+        let mut told = error.body_json();
+        told["usage"] = self.json();
+        told
     }
 
     pub(super) fn json(self) -> Value {

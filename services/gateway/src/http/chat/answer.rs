@@ -74,7 +74,7 @@ impl Answer {
                         yield chunk(index, json!({}), Value::Null, Some(reason.as_str()), usage);
                     }
                     Err(error) => {
-                        yield ApiError::from(error).body_json();
+                        yield usage.at_the_break(&ApiError::from(error));
                         return;
                     }
                 }
