@@ -78,9 +78,17 @@ enum Command {
     Health(health::Config),
 }
 
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    if let Command::Share(_) = command {
+        share::give_way();
+    }
+    start(command)
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
-    exit::code(run(Cli::parse().command).await)
+async fn start(command: Command) -> ExitCode {
+    exit::code(run(command).await)
 }
 
 async fn run(command: Command) -> Result<ExitCode> {

@@ -56,6 +56,19 @@ pub(crate) struct Config {
     telemetry: TelemetryConfig,
 }
 
+/// How much nicer than others the process is to the machine that it runs on.
+#[cfg(unix)]
+const NICENESS: i32 = 10;
+
+/// Lets what else runs on this machine go first: giving files may take a moment longer, answers must not. To be called
+/// before there are other threads: each has a priority of its own, and gives it to those that it starts.
+pub(crate) fn give_way() {
+    #[cfg(unix)]
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        eprintln!("the priority of this process stays as it is: {error}");
+    }
+}
+
 /// Gives the files to others until `shutdown`.
 ///
 /// # Errors
