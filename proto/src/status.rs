@@ -64,6 +64,7 @@ impl From<ReplicaState> for wire::ReplicaState {
         match state {
             ReplicaState::Loading => Self::Loading,
             ReplicaState::Loaded => Self::Loaded,
+            ReplicaState::Suspect => Self::Suspect,
             ReplicaState::Offline => Self::Offline,
         }
     }
@@ -178,6 +179,7 @@ impl TryFrom<wire::ReplicaState> for ReplicaState {
             wire::ReplicaState::Unspecified => Err(WireError::new("state", "missing or unknown")),
             wire::ReplicaState::Loading => Ok(Self::Loading),
             wire::ReplicaState::Loaded => Ok(Self::Loaded),
+            wire::ReplicaState::Suspect => Ok(Self::Suspect),
             wire::ReplicaState::Offline => Ok(Self::Offline),
         }
     }
@@ -244,7 +246,8 @@ mod tests {
     }
 
     fn replica(text: &str, number: u32) -> Replica {
-        let states = [ReplicaState::Loading, ReplicaState::Loaded, ReplicaState::Offline];
+        let states =
+            [ReplicaState::Loading, ReplicaState::Loaded, ReplicaState::Suspect, ReplicaState::Offline];
         let (first, more) = (number >> 8, number & 3);
         let capabilities = Capabilities {
             layers: LayerRange::new(first, first + more).expect("not reversed"),

@@ -1,6 +1,6 @@
 //! The protocols a node speaks, put together.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use libp2p::{
     StreamProtocol,
@@ -29,7 +29,10 @@ use crate::{
 /// A question that nobody answers ends here.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Refreshes the routing table; new peers do that too.
-const BOOTSTRAP_EVERY: Duration = Duration::from_secs(30);
+const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Nodes that hold a record, and that a question goes to before it is answered. A question about each shard from each node
+/// of a large swarm that starts is most of what it costs; eight holders are not gone all at once.
+const HOLDERS: NonZeroUsize = NonZeroUsize::new(8).expect("it is above none");
 /// Answers may carry the provider records of all replicas.
 const MAX_DHT_MESSAGE: usize = 64 * 1024;
 /// A mesh of some hundred nodes, each with its life line; more is a flood.
@@ -51,6 +54,7 @@ pub(crate) struct Behaviour {
     pub(crate) kad: Kad,
     pub(crate) streams: Streams,
     pub(crate) torrent_streams: Streams,
+    pub(crate) watch_streams: Streams,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) rendezvous_client: registrations::Client,
     rendezvous_server: Toggle<server::Behaviour>,
@@ -60,6 +64,7 @@ pub(crate) struct Behaviour {
 pub(crate) struct MemberStreams {
     grpc: Streams,
     torrents: Streams,
+    watches: Streams,
 }
 
 impl MemberStreams {
@@ -75,7 +80,9 @@ impl MemberStreams {
         let grpc = streams(stream_protocol(cluster)?, Transport::Quic, intakes.grpc);
         // The kernel cuts bulk into packets and puts it together, for less of the processor than QUIC takes.
         let torrents = streams(protocol(cluster, "torrent")?, Transport::Tcp, intakes.torrents);
-        Ok(Self { grpc, torrents })
+        // What is watched is what gRPC goes by.
+        let watches = streams(protocol(cluster, "watch")?, Transport::Quic, intakes.watches);
+        Ok(Self { grpc, torrents, watches })
     }
 }
 
@@ -95,6 +102,7 @@ impl Behaviour {
             kad: kad(key, keys)?,
             streams: streams.grpc,
             torrent_streams: streams.torrents,
+            watch_streams: streams.watches,
             heartbeat: Heartbeat::new(activity),
             rendezvous_client: Guard::new(client::Behaviour::new(key.clone())),
             rendezvous_server: server.into(),
@@ -146,6 +154,7 @@ fn kad(key: &Keypair, keys: &Keys) -> Result<Kad, NetError> {
     config
         .set_record_ttl(Some(RECORD_TTL))
         .set_provider_record_ttl(Some(RECORD_TTL))
+        .set_replication_factor(HOLDERS)
         // Announcements are renewed with new signatures; the built-in jobs would repeat stale ones.
         .set_publication_interval(None)
         .set_provider_publication_interval(None)

@@ -5,3 +5,4 @@ pub(crate) mod describe;
 pub(crate) mod links;
 pub(crate) mod stream;
 pub(crate) mod streams;
+pub(crate) mod watch;

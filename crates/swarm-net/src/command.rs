@@ -13,6 +13,8 @@ pub(crate) enum Command {
     Open(PeerId, OpenRequest),
     /// Open a stream for torrents to an admitted peer.
     OpenTorrent(PeerId, OpenRequest),
+    /// Open a stream to an admitted peer by which to watch it.
+    OpenWatch(PeerId, OpenRequest),
     /// Reach a peer, if it is known. Answers whether it is admitted.
     Connect(PeerId, oneshot::Sender<bool>),
     /// Ask the DHT who else holds a torrent, and reach them.

@@ -7,6 +7,7 @@ use std::{
     io,
     net::TcpListener,
     ops::ControlFlow,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,11 +23,10 @@ use tokio::{
     runtime::Handle,
     select,
     sync::{mpsc, oneshot, watch},
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{sleep, timeout},
 };
 
-use self::{connected::Peer, torrents::Torrents};
+use self::{connected::Peer, torrents::Torrents, watching::Watching};
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::{exchange, gate::Gate, keyring::Keyring, renewals::Renewals, roster::Roster},
@@ -47,13 +47,8 @@ use crate::{
     },
     metrics::Metrics,
     peers::{
-        acquaintances::Acquaintances,
-        dialer::Dialer,
-        entry::Entries,
-        holdings,
-        life_lines::{LifeLines, Verdict},
-        lines::Line,
-        membership::Membership,
+        acquaintances::Acquaintances, dialer::Dialer, entry::Entries, holdings, life_lines::LifeLines,
+        lines::Line, membership::Membership, twins::Twins,
     },
     transport::{self, activity::Activity, address},
 };
@@ -67,9 +62,13 @@ mod members;
 mod proofs;
 mod sharing;
 mod torrents;
+mod watching;
 
-/// How late something that is due may be.
+/// How late something that is due may be, while nodes come and go.
 const TICK: Duration = Duration::from_millis(50);
+/// And when none did for so long.
+const QUIET_TICK: Duration = Duration::from_millis(250);
+const QUIET_AFTER: Duration = Duration::from_secs(5);
 /// Forgetting is not urgent.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Listening either works at once or does not.
@@ -120,9 +119,9 @@ pub(crate) struct Node {
     announcer: Announcer,
     dialer: Dialer,
     life_lines: LifeLines,
-    /// What is being found out of peers that are doubted, of each one thing at most that counts.
-    verdicts: JoinSet<Verdict>,
+    watching: Watching,
     acquaintances: Acquaintances,
+    twins: Twins,
     entries: Entries,
     registrations: Registrations,
     queries: Queries,
@@ -134,6 +133,8 @@ pub(crate) struct Node {
     awaited: Vec<(PeerId, oneshot::Sender<bool>)>,
     epoch: u64,
     swept: Instant,
+    /// When somebody last came or went, here or at another node.
+    stirred: Instant,
 
     links: Links,
     metrics: Metrics,
@@ -157,6 +158,7 @@ impl Node {
         let (ring, roster) = (Keyring::new(&settings.cluster, settings.secrets)?, Roster::default());
         let membership =
             Membership::new(settings.cluster.clone(), id.clone(), settings.admission, settings.total_shards);
+        let watching = Watching::new(&intakes.watches, &links);
         let streams = MemberStreams::new(&settings.cluster, intakes, &roster, &metrics)?;
         let activity = Activity::new();
         let behaviour = Behaviour::new(&key, &keys, role, streams, activity.clone())?;
@@ -180,7 +182,8 @@ impl Node {
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
             life_lines: LifeLines::new(me),
-            verdicts: JoinSet::new(),
+            watching,
+            twins: Twins::new(me, now),
             entries: Entries::new(settings.entries, now),
             registrations: Registrations::new(&settings.cluster),
             queries: Queries::new(keys.clone(), metrics.clone(), now),
@@ -192,6 +195,7 @@ impl Node {
             awaited: vec![],
             epoch: 0,
             swept: now,
+            stirred: now,
             links,
             metrics,
             services: setup.services,
@@ -222,8 +226,7 @@ impl Node {
 
     /// Runs until the node is told to leave or all handles are gone. Gives who is to be told when it is over.
     pub(crate) async fn run(mut self) -> Option<oneshot::Sender<()>> {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = pin!(sleep(TICK));
         let left = loop {
             select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
@@ -235,8 +238,15 @@ impl Node {
                 Ok(()) = self.offers.changed() => self.on_offers(),
                 Ok(()) = self.torrents.own.changed() => self.on_own_files(),
                 Some(described) = self.heard.recv() => self.on_described(described),
-                Some(Ok(verdict)) = self.verdicts.join_next() => self.on_verdict(&verdict),
-                _ = tick.tick() => self.on_tick(Instant::now()),
+                Some((peer, sign)) = self.watching.signs.recv() => self.on_sign(peer, sign),
+                Some(Ok(verdict)) = self.watching.verdicts.join_next() => self.on_verdict(&verdict),
+                () = &mut tick => {
+                    let now = Instant::now();
+                    self.on_tick(now);
+                    let is_quiet = now.duration_since(self.stirred) >= QUIET_AFTER;
+                    let pause = if is_quiet { QUIET_TICK } else { TICK };
+                    tick.as_mut().reset(tokio::time::Instant::now() + pause);
+                }
             }
             self.publish_status();
         };
@@ -291,6 +301,9 @@ impl Node {
             Command::OpenTorrent(peer, request) => {
                 self.swarm.behaviour_mut().torrent_streams.open(peer, request);
             }
+            Command::OpenWatch(peer, request) => {
+                self.swarm.behaviour_mut().watch_streams.open(peer, request);
+            }
             Command::Connect(peer, answer) => self.connect(peer, answer),
             Command::FindTorrent(info_hash, answer) => self.find_torrent(&info_hash, answer),
             Command::Leave(answer) => return ControlFlow::Break(answer),
@@ -302,6 +315,7 @@ impl Node {
     fn on_offers(&mut self) {
         let offers = self.offers.borrow_and_update().clone();
         let now = Instant::now();
+        self.stirred = now;
         if self.announcer.offer(offers, now) == Reach::Everyone {
             self.publisher.changed(now);
         }
@@ -315,7 +329,8 @@ impl Node {
             self.registrations.tick(client, now);
         }
         let missing = || self.membership.unrecorded();
-        self.queries.tick(&mut self.swarm.behaviour_mut().kad, missing, now);
+        let whole = self.membership.status().pipeline_complete;
+        self.queries.tick(&mut self.swarm.behaviour_mut().kad, whole, missing, now);
         self.tell(now);
         self.tell_torrents(now);
         if now.duration_since(self.swept) >= SWEEP_EVERY {
@@ -358,6 +373,7 @@ impl Node {
         }
         let (now, texts) = (Instant::now(), told.iter().map(ToString::to_string).collect::<Vec<_>>());
         self.announcer.moved(texts.clone(), now);
+        self.twins.moved(now);
         self.registrations.addresses_changed(now);
         if !self.offers.borrow().is_empty() {
             self.publisher.changed(now);

@@ -171,7 +171,9 @@ impl SwarmNet {
     /// # Errors
     /// When the peer cannot be reached within a few seconds.
     pub async fn channel(&self, node: &NodeId) -> Result<Channel, NetError> {
-        self.links.channel(self.reach(node).await?).await
+        let peer = self.reach(node).await?;
+        self.links.called(&peer);
+        self.links.channel(peer).await
     }
 
     /// Says which torrents this node holds, and that it holds no others: at most 64 are told, and none with a name that

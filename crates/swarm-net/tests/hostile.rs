@@ -32,6 +32,7 @@ struct Impostor {
     announcements: Vec<Vec<u8>>,
     torrents: Vec<wire::HeldTorrent>,
     wanted: Vec<wire::WantedSource>,
+    lost: Vec<String>,
 }
 
 #[tonic::async_trait]
@@ -41,7 +42,8 @@ impl PeerService for Impostor {
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
         let announcements = self.announcements.iter().cloned().map(Into::into).collect();
         let wanted_sources = self.wanted.clone();
-        let description = DescribeResponse { announcements, torrents: self.torrents.clone(), wanted_sources };
+        let (torrents, lost_peers) = (self.torrents.clone(), self.lost.clone());
+        let description = DescribeResponse { announcements, torrents, wanted_sources, lost_peers };
         Ok(Response::new(futures::stream::iter([Ok(description)]).chain(futures::stream::pending()).boxed()))
     }
 }
@@ -69,7 +71,10 @@ async fn a_description_with_others_words_is_refused_but_not_the_honest_rest() {
     torrents.extend((0..=255).map(|number| held_torrent(number).into()));
     let wants = |source: &str| wire::WantedSource { source: source.into(), fetching: false };
     let wanted = ["hf:o/r/f.gguf", "hf:o/r/f.gguf", "", "a\nb"].map(wants).to_vec();
-    let liar = PeerServiceServer::new(Impostor { announcements, torrents, wanted });
+    let mut lost =
+        vec![worker.net.id().to_string(), observer.net.id().to_string(), "nobody".into(), String::new()];
+    lost.extend((0..1000).map(|number| number.to_string()));
+    let liar = PeerServiceServer::new(Impostor { announcements, torrents, wanted, lost });
     tokio::spawn(peer_server().add_service(liar).serve_with_incoming(peers));
 
     let causes = ["foreign_peer", "malformed", "too_large", "twice", "too_many"];
@@ -90,6 +95,13 @@ async fn a_description_with_others_words_is_refused_but_not_the_honest_rest() {
     let wanted = wanted.wait_for(|wanted| wanted.contains_key(impostor.id())).await.unwrap().clone();
     let wanted: Vec<_> = wanted[impostor.id()].iter().map(|wanted| wanted.source.to_string()).collect();
     assert_eq!(wanted, ["hf:o/r/f.gguf"], "the others are lies");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    observer.sees_replica(0, worker.net.id(), Loaded).await;
+    assert_eq!(
+        refused(&counters, "silent") + refused(&counters, "closed"),
+        0,
+        "who is missed by a liar is there"
+    );
     drop(impostor);
 }
 

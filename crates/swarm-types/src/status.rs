@@ -14,6 +14,8 @@ pub enum ReplicaState {
     Loading,
     /// Able to take sessions.
     Loaded,
+    /// Loaded and connected, but it has not answered for a moment: it takes no new sessions.
+    Suspect,
     /// Not connected.
     Offline,
 }

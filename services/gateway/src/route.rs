@@ -83,6 +83,8 @@ pub enum Missing {
         /// How far, 0 to 100.
         percent: u8,
     },
+    /// A worker has it, but does not answer for the moment.
+    Suspect,
 }
 
 /// A route of loaded replicas for every shard of the wished model. It takes preferred workers first, stays on a worker
@@ -195,6 +197,7 @@ impl Planner<'_> {
             _ if !self.cuts_as_wished(replica, shard.shard_id) => Missing::OtherCut,
             ReplicaState::Loading if is_leaving(replica) => Missing::Draining,
             ReplicaState::Loading => Missing::Loading { percent: replica.capabilities.loaded_percent },
+            ReplicaState::Suspect => Missing::Suspect,
             ReplicaState::Loaded => Missing::Excluded,
         };
         shard.replicas.iter().map(reason).max().unwrap_or(Missing::Absent)
@@ -258,6 +261,7 @@ fn sentence(missing: Missing, shards: &[String]) -> String {
         Missing::Excluded => format!("{list} {has} only workers that just failed or are full"),
         Missing::Draining => format!("{list} {has} only workers that are leaving"),
         Missing::Loading { percent } => format!("{list} {is} loading ({percent} %)"),
+        Missing::Suspect => format!("{list} {has} only workers that do not answer for the moment"),
     }
 }
 

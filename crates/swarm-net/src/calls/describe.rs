@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::Metrics,
     peer,
-    peers::dialer::backoff,
+    peers::{dialer::backoff, missed::MAX_TOLD},
 };
 
 /// A peer that describes itself without end is heard this often.
@@ -39,6 +39,8 @@ const HEAR_EVERY: Duration = Duration::from_millis(20);
 const MAX_TORRENT_BYTES: usize = 512 + MAX_SOURCE;
 /// Of one wanted source.
 const MAX_WANTED_BYTES: usize = 16 + MAX_SOURCE;
+/// Of a peer id.
+const MAX_PEER_BYTES: usize = 80;
 /// The first description comes at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,8 @@ pub(crate) struct Description {
     pub(crate) torrents: Vec<HeldTorrent>,
     /// Those of which the node has nothing yet.
     pub(crate) wanted: Vec<WantedSource>,
+    /// Members that the node has just noticed as gone.
+    pub(crate) missed: Vec<PeerId>,
 }
 
 impl From<&Description> for DescribeResponse {
@@ -58,7 +62,8 @@ impl From<&Description> for DescribeResponse {
         let torrents = description.torrents.iter().cloned().map(Into::into).collect();
         let wanted_sources =
             description.wanted.iter().take(MAX_WANTED_SOURCES).cloned().map(Into::into).collect();
-        Self { announcements: description.announcements.clone(), torrents, wanted_sources }
+        let lost_peers = description.missed.iter().map(ToString::to_string).collect();
+        Self { announcements: description.announcements.clone(), torrents, wanted_sources, lost_peers }
     }
 }
 
@@ -94,6 +99,7 @@ pub(crate) struct Described {
     pub(crate) announcements: Vec<Announcement>,
     pub(crate) torrents: Vec<HeldTorrent>,
     pub(crate) wanted: Vec<WantedSource>,
+    pub(crate) missed: Vec<PeerId>,
 }
 
 /// Follows one peer's descriptions while it is connected.
@@ -126,7 +132,8 @@ impl Follower {
         let channel = self.links.channel(self.peer).await?;
         let largest = (self.keys.total_shards() as usize + 1) * (MAX_ANNOUNCEMENT_BYTES + 16)
             + MAX_HELD_TORRENTS * MAX_TORRENT_BYTES
-            + MAX_WANTED_SOURCES * MAX_WANTED_BYTES;
+            + MAX_WANTED_SOURCES * MAX_WANTED_BYTES
+            + MAX_TOLD * MAX_PEER_BYTES;
         let mut client = PeerServiceClient::new(channel).max_decoding_message_size(largest);
         let call = timeout(ANSWER_WITHIN, client.describe(DescribeRequest {}));
         let mut descriptions = call.await.map_err(|_| FollowError::Silent)??.into_inner();
@@ -135,7 +142,9 @@ impl Follower {
             let announcements = self.announcements(&description.announcements);
             let torrents = self.torrents(description.torrents);
             let wanted = self.wanted(description.wanted_sources);
-            let heard = Described { peer: self.peer, epoch: self.epoch, announcements, torrents, wanted };
+            let missed = missed(&description.lost_peers);
+            let heard =
+                Described { peer: self.peer, epoch: self.epoch, announcements, torrents, wanted, missed };
             if self.heard.send(heard).await.is_err() {
                 break;
             }
@@ -209,6 +218,11 @@ impl Follower {
             tracing::debug!(peer = %self.peer, %refused, "description refused");
         }
     }
+}
+
+/// The peers that are missed. Who is none is left out: it leads to nothing but a question to a peer.
+fn missed(told: &[String]) -> Vec<PeerId> {
+    told.iter().take(MAX_TOLD).filter_map(|text| text.parse().ok()).collect()
 }
 
 #[derive(Debug, thiserror::Error)]

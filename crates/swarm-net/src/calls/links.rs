@@ -5,9 +5,9 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper_util::rt::TokioIo;
@@ -96,6 +96,7 @@ pub(crate) struct Links {
     /// Of the thread that has the connections: what a channel sends is handed to no other.
     network: Handle,
     metrics: Metrics,
+    start: Instant,
 }
 
 /// The way to one peer.
@@ -103,6 +104,8 @@ pub(crate) struct Links {
 struct Link {
     /// Made at the first call, shared by all.
     channel: OnceCell<Channel>,
+    /// When a service last wanted its channel, in ms since `start`, and one more; 0: never.
+    called: AtomicU64,
     /// Smoothed, in µs; 0 before the first was measured.
     round_trip_us: AtomicU32,
     /// As the peer has proven it.
@@ -120,12 +123,19 @@ pub struct RoundTrip {
 
 impl Links {
     pub(crate) fn new(commands: mpsc::WeakSender<Command>, network: Handle, metrics: Metrics) -> Self {
-        Self { commands, channels: Arc::default(), network, metrics }
+        Self { commands, channels: Arc::default(), network, metrics, start: Instant::now() }
     }
 
     /// A peer is admitted.
     pub(crate) fn add(&self, peer: PeerId, role: Role) {
-        let link = || Arc::new(Link { channel: OnceCell::new(), round_trip_us: AtomicU32::new(0), role });
+        let link = || {
+            Arc::new(Link {
+                channel: OnceCell::new(),
+                called: AtomicU64::new(0),
+                round_trip_us: AtomicU32::new(0),
+                role,
+            })
+        };
         self.channels().entry(peer).or_insert_with(link);
     }
 
@@ -142,6 +152,23 @@ impl Links {
     /// Whether there is a connection to anybody.
     pub(crate) fn any(&self) -> bool {
         !self.channels().is_empty()
+    }
+
+    /// A service wants the peer's channel: the two work together.
+    pub(crate) fn called(&self, peer: &PeerId) {
+        if let Some(link) = self.channels().get(peer) {
+            link.called.store(self.millis() + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a service wanted the peer's channel not longer ago than this.
+    pub(crate) fn was_called_within(&self, peer: &PeerId, time: Duration) -> bool {
+        let called = self.channels().get(peer).map_or(0, |link| link.called.load(Ordering::Relaxed));
+        called > 0 && Duration::from_millis(self.millis().saturating_sub(called - 1)) <= time
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
 
     /// A ping was answered. Single ones vary much, so each counts for an eighth, as in TCP (RFC 6298).
@@ -182,6 +209,14 @@ impl Links {
             connecting.await.map_err(|_| NetError::Left)?
         };
         Ok(link.channel.get_or_try_init(connect).await?.clone())
+    }
+
+    /// A stream to an admitted peer by which to watch it.
+    pub(crate) async fn watch_stream(&self, peer: PeerId) -> io::Result<PeerStream> {
+        let role = self.channels().get(&peer).map(|link| link.role);
+        let role = role.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "not connected"))?;
+        let info = PeerInfo { node: peer::node_id(&peer), role };
+        open_stream(self.clone(), peer, info, Command::OpenWatch).await
     }
 
     /// A stream for torrents to an admitted peer.

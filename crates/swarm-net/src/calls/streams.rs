@@ -66,6 +66,7 @@ pub(crate) struct Seat(Weak<OnceLock<mpsc::Sender<PeerStream>>>);
 pub(crate) struct Intakes {
     pub(crate) grpc: Intake,
     pub(crate) torrents: Intake,
+    pub(crate) watches: Intake,
 }
 
 impl Intake {

@@ -1,5 +1,5 @@
-//! Asking the DHT who serves which shard: every shard every 10 to 15 seconds, and at once what is still missing
-//! when a new peer is connected.
+//! Asking the DHT who serves which shard: every shard every 10 to 15 seconds, less often while nothing changes in a swarm
+//! that is whole, and at once what is still missing when a new peer is connected.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,12 +20,16 @@ use crate::{
 
 /// The shortest time between two rounds of questions about all shards.
 const ROUND: Duration = Duration::from_secs(10);
+/// While nothing changes it is four times as long after each round, up to this.
+const LONGEST_ROUND: Duration = Duration::from_secs(320);
 /// Rounds are up to this much later, so that nodes that started together do not ask together.
 const JITTER: Duration = Duration::from_secs(5);
 /// Several peers often come at once; one question serves all.
 const DEBOUNCE: Duration = Duration::from_millis(150);
-/// New peers cause no more than one question a shard in this time.
+/// New peers cause no more than one question a shard in this time; in twice as long the next time, up to the bound, until
+/// a round was quiet.
 const HURRIED_EVERY: Duration = Duration::from_secs(1);
+const HURRIED_SELDOM: Duration = Duration::from_secs(8);
 /// Questions that wait for answers. Each ends within the DHT's own timeout.
 const MAX_RUNNING: usize = 4096;
 
@@ -46,8 +50,10 @@ pub(crate) struct Queries {
     running: HashMap<QueryId, Query>,
     asked: u64,
     next_round: Instant,
+    round: Duration,
     hurried: Option<Instant>,
     last_hurried: Option<Instant>,
+    hurried_every: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,28 +71,45 @@ impl Queries {
             running: HashMap::new(),
             asked: 0,
             next_round: now + ROUND,
+            round: ROUND,
             hurried: None,
             last_hurried: None,
+            hurried_every: HURRIED_EVERY,
         }
+    }
+
+    /// Somebody has come or gone: what is known of shards may be old.
+    pub(crate) fn changed(&mut self, now: Instant) {
+        self.round = ROUND;
+        self.next_round = self.next_round.min(now + ROUND + random_up_to(JITTER));
     }
 
     /// Something is new: ask soon for what is missing.
     pub(crate) fn hurry(&mut self, now: Instant) {
-        let earliest = self.last_hurried.map_or(now, |last| last + HURRIED_EVERY);
+        let earliest = self.last_hurried.map_or(now, |last| last + self.hurried_every);
         self.hurried.get_or_insert(earliest.max(now + DEBOUNCE));
     }
 
-    /// Asks what is due. `missing` gives the shards that are worth a hurried question.
-    pub(crate) fn tick(&mut self, kad: &mut Kad, missing: impl FnOnce() -> Vec<ShardId>, now: Instant) {
+    /// Asks what is due. `missing` gives the shards that are worth a hurried question; `whole`: somebody serves each.
+    pub(crate) fn tick(
+        &mut self,
+        kad: &mut Kad,
+        whole: bool,
+        missing: impl FnOnce() -> Vec<ShardId>,
+        now: Instant,
+    ) {
         if self.next_round <= now {
-            self.next_round = now + ROUND + random_up_to(JITTER);
+            self.next_round = now + self.round + random_up_to(JITTER);
+            self.round = if whole { (4 * self.round).min(LONGEST_ROUND) } else { ROUND };
             self.hurried = None;
+            self.hurried_every = HURRIED_EVERY;
             for shard in 0..self.keys.total_shards() {
                 self.ask(kad, ShardId(shard));
             }
         } else if self.hurried.is_some_and(|at| at <= now) {
             self.hurried = None;
             self.last_hurried = Some(now);
+            self.hurried_every = (2 * self.hurried_every).min(HURRIED_SELDOM);
             for shard in missing() {
                 self.ask(kad, shard);
             }

@@ -2,7 +2,7 @@
 //! newcomer learns all peers in one round trip. The DHT alone would do; this is faster.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -19,8 +19,9 @@ pub(crate) const TTL: Duration = Duration::from_secs(60);
 const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// Nodes that start together find each other within this.
 const ASK_FAST: Duration = Duration::from_millis(250);
-/// Newcomers dial, so those who are there need not ask often.
+/// Newcomers dial, so those who are there need not ask often; ever less while they hear nothing new.
 const ASK_SLOW: Duration = Duration::from_secs(5);
+const ASK_SLOWEST: Duration = Duration::from_secs(40);
 /// Questions at the fast pace after registering.
 const FAST_QUESTIONS: u32 = 8;
 /// More peers than this one server need not tell at once.
@@ -42,6 +43,10 @@ struct Server {
     /// Nothing before the first registration: a node registers before it asks, so that nodes that ask later find it.
     ask_at: Option<Instant>,
     asked: u32,
+    /// From one question to the next, after the first ones.
+    pause: Duration,
+    /// Whom it has told of: who renews a registration is told again.
+    told: HashSet<PeerId>,
     /// What was told already.
     cookie: Option<Cookie>,
 }
@@ -58,6 +63,8 @@ impl Registrations {
             register_at: now,
             ask_at: None,
             asked: 0,
+            pause: ASK_SLOW,
+            told: HashSet::new(),
             cookie: None,
         });
     }
@@ -85,7 +92,11 @@ impl Registrations {
                 }
             }
             if server.ask_at.is_some_and(|at| at <= now) {
-                server.ask_at = Some(now + if server.asked < FAST_QUESTIONS { ASK_FAST } else { ASK_SLOW });
+                let is_new = server.asked < FAST_QUESTIONS;
+                server.ask_at = Some(now + if is_new { ASK_FAST } else { server.pause });
+                if !is_new {
+                    server.pause = (2 * server.pause).min(ASK_SLOWEST);
+                }
                 server.asked += 1;
                 client.discover(Some(self.namespace.clone()), server.cookie.clone(), Some(MAX_TOLD), *peer);
             }
@@ -116,6 +127,13 @@ impl Registrations {
             client::Event::Discovered { rendezvous_node, registrations, cookie } => {
                 if let Some(server) = self.servers.get_mut(&rendezvous_node) {
                     server.cookie = Some(cookie);
+                    if server.told.len() > 2 * MAX_TOLD as usize {
+                        server.told.clear();
+                    }
+                    let told = registrations.iter().map(|told| told.record.peer_id());
+                    if told.filter(|peer| server.told.insert(*peer)).count() > 0 {
+                        server.pause = ASK_SLOW;
+                    }
                 }
                 return registrations
                     .iter()

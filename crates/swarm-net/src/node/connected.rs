@@ -1,6 +1,6 @@
 //! What the node keeps of a peer while it is connected.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use libp2p::{
     Multiaddr,
@@ -27,6 +27,9 @@ pub(super) struct Connection {
     pub(super) dialled: Option<Multiaddr>,
     /// It was opened beside one by QUIC, and its silence is not noticed.
     pub(super) is_life_line: bool,
+    pub(super) since: Instant,
+    /// Where the peer listens, as it has said over this connection.
+    pub(super) listens: Vec<Multiaddr>,
 }
 
 /// What this node keeps up with an admitted peer.
@@ -46,6 +49,11 @@ impl Peer {
 
     pub(super) fn has(&self, transport: Transport) -> bool {
         self.over(transport).next().is_some()
+    }
+
+    /// Since when it has been connected.
+    pub(super) fn first_met(&self) -> Option<Instant> {
+        self.connections.values().map(|one| one.since).min()
     }
 
     /// Whether anything is left whose silence would be noticed. Life lines alone are nothing.

@@ -1,6 +1,6 @@
 //! Connections: who is there, who is gone, whom to dial.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{
     PeerId,
@@ -15,7 +15,7 @@ use swarm_types::Transport;
 
 use super::{
     Node,
-    connected::{Connection, what_it_says},
+    connected::{Connection, Peer, what_it_says},
     log, node_id, now_ms,
 };
 use crate::{
@@ -24,6 +24,9 @@ use crate::{
     peers::{lines, membership::TOMBSTONE},
     transport::{address, heartbeat::Sign},
 };
+
+/// Two who meet may both dial. Who connects so long after does not know that it is connected.
+const ACQUAINTED: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -53,8 +56,8 @@ impl Node {
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, &info);
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info, .. }) => {
+                self.on_identified(peer_id, connection_id, &info);
             }
             BehaviourEvent::Kad(event) => self.on_dht(event),
             BehaviourEvent::RendezvousClient(event) => self.on_registrations(event),
@@ -76,6 +79,7 @@ impl Node {
             self.swarm.close_connection(connection);
             return;
         };
+        self.stirred = now;
         let newcomer = !self.peers.contains_key(&peer);
         let is_life_line = self.swarm.behaviour().heartbeat.is_life_line(&connection);
         if newcomer && is_life_line {
@@ -92,7 +96,15 @@ impl Node {
         let was_entry = self.entries.contains(&peer);
         let is_entry = self.entries.connected(peer, connection).is_some();
         let dialled = dialable.clone().filter(|_| !incoming);
-        let opened = Connection { transport, remote: address.clone(), dialled, is_life_line };
+        let opened = Connection {
+            transport,
+            remote: address.clone(),
+            dialled,
+            is_life_line,
+            since: now,
+            listens: vec![],
+        };
+        let met_before = self.peers.get(&peer).and_then(Peer::first_met);
         self.peers.entry(peer).or_default().connections.insert(connection, opened);
         if newcomer {
             log(lines::connected(&node_id(&peer), transport, dialable.as_ref().unwrap_or(address)));
@@ -100,6 +112,10 @@ impl Node {
         } else if is_entry && !was_entry {
             // It had dialled this node first, and is known as an entry only now.
             self.enter_by(&peer, role, now);
+        }
+        self.is_there(&peer);
+        if !is_life_line && met_before.is_some_and(|since| now.duration_since(since) >= ACQUAINTED) {
+            self.may_have_restarted(peer);
         }
         self.line_opened(peer, connection, now);
         self.tell_transport(&peer, now);
@@ -125,12 +141,14 @@ impl Node {
     /// The last connection to a peer is gone, but for life lines.
     fn farewell(&mut self, peer: PeerId, gone: Option<Gone>) {
         let now = Instant::now();
+        self.stirred = now;
         let Some(known) = self.peers.remove(&peer) else { return };
         for (connection, line) in known.connections {
             self.metrics.closed(line.transport);
             self.swarm.close_connection(connection);
         }
         self.life_lines.forget(&peer);
+        self.is_lost(&peer, gone, now);
         if let Some(how) = gone {
             self.metrics.gone(how);
         }
@@ -206,5 +224,8 @@ impl Node {
         log(self.membership.expire(now));
         self.check_proofs(now);
         self.note_members();
+        self.expire_missed(now);
+        self.look_for_twins(now);
+        self.rewatch();
     }
 }

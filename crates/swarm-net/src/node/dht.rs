@@ -117,6 +117,12 @@ impl Node {
     pub(super) fn on_registrations(&mut self, event: client::Event) {
         let now = Instant::now();
         for (peer, addresses) in self.registrations.on_event(event, now) {
+            if peer == self.me {
+                let mine: Vec<Multiaddr> = self.swarm.external_addresses().cloned().collect();
+                if let Some(other) = self.twins.told_of_me(&addresses, &mine, now) {
+                    tracing::warn!(%other, "another node uses this node's identity: give each a key of its own, --identity");
+                }
+            }
             self.dialer.learn(peer, &addresses, registrations::TTL, now);
         }
         self.dial(now);

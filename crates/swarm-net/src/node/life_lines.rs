@@ -1,4 +1,4 @@
-//! Keeping life lines, and finding out whether a peer is gone whose line has ended.
+//! Keeping life lines, and doubting those whose line has ended.
 
 use std::time::Instant;
 
@@ -14,8 +14,7 @@ use swarm_types::Transport;
 use super::{Node, connected::Connection};
 use crate::{
     metrics::Gone,
-    peers::life_lines::{MAX_LINES, Verdict, patience, where_to_ask},
-    transport::knock::knock,
+    peers::life_lines::{patience, where_to_ask},
 };
 
 impl Node {
@@ -56,26 +55,8 @@ impl Node {
         self.life_lines.ended(&peer, Instant::now());
         let Some(known) = self.peers.get(&peer).filter(|_| by_itself) else { return };
         let sockets = where_to_ask(&line.remote, line.dialled.is_some(), &self.life_lines.addresses(&peer));
-        // A member that makes and ends lines without end is not asked without end. What nobody asks, QUIC finds out.
-        if sockets.is_empty() || self.verdicts.len() >= MAX_LINES {
-            tracing::debug!(%peer, "its life line ended, and nobody can be asked");
-            return;
-        }
         let connections = known.over(Transport::Quic).collect();
-        let Some(number) = self.life_lines.doubt(&peer, connections) else { return };
         let within = patience(self.links.round_trip(&peer));
-        self.verdicts.spawn(async move {
-            let answer = knock(&sockets, within).await;
-            Verdict { peer, number, answer }
-        });
-    }
-
-    /// It is known what became of a peer whose line has ended.
-    pub(super) fn on_verdict(&mut self, verdict: &Verdict) {
-        tracing::debug!(peer = %verdict.peer, answer = ?verdict.answer, "its life line ended");
-        for connection in self.life_lines.judge(verdict) {
-            self.swarm.close_connection(connection);
-            self.on_closed(verdict.peer, connection, Some(Gone::Closed));
-        }
+        self.ask_after(peer, Gone::Closed, connections, sockets, within);
     }
 }

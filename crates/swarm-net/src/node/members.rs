@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use libp2p::{Multiaddr, PeerId, identify};
+use libp2p::{Multiaddr, PeerId, identify, swarm::ConnectionId};
 use swarm_types::Transport;
 use tokio::sync::oneshot;
 
@@ -42,9 +42,21 @@ impl Node {
             self.swarm.behaviour_mut().kad.add_address(&peer, address);
         }
         self.answer_awaiting(&peer);
+        self.queries.changed(now);
         self.queries.hurry(now);
         self.publisher.peer_joined(now);
         self.torrents.holder.peer_joined(now);
+        self.rewatch();
+    }
+
+    /// Says which peers are two processes with one key.
+    pub(super) fn look_for_twins(&mut self, now: Instant) {
+        for (peer, known) in self.peers.iter().filter(|(_, known)| known.connections.len() > 1) {
+            let told = known.connections.values().map(|one| (one.since, &one.listens[..]));
+            if let Some([one, other]) = self.twins.connected(*peer, told, now) {
+                tracing::warn!(%peer, %one, %other, "two nodes use one identity: give each a key of its own, --identity");
+            }
+        }
     }
 
     /// Dials those who were members last time.
@@ -74,8 +86,12 @@ impl Node {
     }
 
     /// The peer says where it listens.
-    pub(super) fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+    pub(super) fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
         let (addresses, now) = (address::dialable_all(&info.listen_addrs), Instant::now());
+        let known = self.peers.get_mut(&peer).and_then(|known| known.connections.get_mut(&connection));
+        if let Some(known) = known {
+            known.listens.clone_from(&addresses);
+        }
         self.dialer.learn(peer, &addresses, TOMBSTONE, now);
         self.life_lines.told(&peer, &addresses, now);
         let quic = |address: &&Multiaddr| address::transport(address) == Some(Transport::Quic);
@@ -95,6 +111,7 @@ impl Node {
         self.torrents.holdings.torrents.described(&node, described.torrents);
         self.torrents.holdings.wanted.described(&node, described.wanted);
         log(self.membership.described(&node, described.announcements));
+        self.on_missed(described.peer, described.missed, Instant::now());
     }
 
     /// A member has other connections than before.
@@ -109,6 +126,7 @@ impl Node {
     pub(super) fn dismiss(&mut self, peer: &PeerId, now: Instant) {
         self.links.remove(peer);
         self.registrations.remove(peer);
+        self.queries.changed(now);
         let node = node_id(peer);
         self.torrents.holdings.gone(&node);
         log(self.membership.disconnected(&node, now));

@@ -1,6 +1,6 @@
 //! Life lines: beside QUIC every pair of members keeps one TCP connection, because a kernel closes the TCP sockets of a
 //! process that ends at once, and says nothing of its UDP sockets. Whom this node dials for one, when, and whom it
-//! doubts because one has ended. No IO and no clock of its own.
+//! asks when one has ended. No IO and no clock of its own.
 //!
 //! The node with the smaller id dials. A line that ends proves nothing: what stands between the nodes may have cut it.
 //! So the peer is doubted until somebody has asked at its TCP port.
@@ -14,7 +14,7 @@ use std::{
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use swarm_types::Transport;
 
-use crate::transport::{address, knock::Answer};
+use crate::transport::address;
 
 /// A line is dialled so long after its peer was welcomed, and up to `SPREAD` later: joining goes first, and the nodes
 /// of a mesh do not dial all at once.
@@ -38,8 +38,6 @@ const MOST_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct LifeLines {
     me: PeerId,
     lines: HashMap<PeerId, LifeLine>,
-    /// Tells a doubt from the ones before.
-    doubts: u64,
 }
 
 #[derive(Debug)]
@@ -49,7 +47,6 @@ struct LifeLine {
     told: Vec<Multiaddr>,
     /// Dials that failed and lines that ended early, since there was a steady one.
     failures: u32,
-    doubt: Option<Doubt>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,31 +58,15 @@ enum State {
     Open(Instant),
 }
 
-/// A peer may be gone.
-#[derive(Debug)]
-struct Doubt {
-    number: u64,
-    /// What was open to it when its line ended. Whoever comes back meanwhile has others.
-    connections: Vec<ConnectionId>,
-}
-
-/// What came of a doubt.
-#[derive(Debug)]
-pub(crate) struct Verdict {
-    pub(crate) peer: PeerId,
-    pub(crate) number: u64,
-    pub(crate) answer: Answer,
-}
-
 impl LifeLines {
     pub(crate) fn new(me: PeerId) -> Self {
-        Self { me, lines: HashMap::new(), doubts: 0 }
+        Self { me, lines: HashMap::new() }
     }
 
     /// The peer is connected by QUIC: it is to have a line.
     pub(crate) fn want(&mut self, peer: PeerId, now: Instant) {
         let state = self.next(&peer, now + moment(&self.me, &peer));
-        self.lines.entry(peer).or_insert(LifeLine { state, told: vec![], failures: 0, doubt: None });
+        self.lines.entry(peer).or_insert(LifeLine { state, told: vec![], failures: 0 });
     }
 
     /// The peer says where it listens. Where that is somewhere else than before, there is hope again.
@@ -137,12 +118,11 @@ impl LifeLines {
         true
     }
 
-    /// There is a TCP connection to a peer that is to have one, whoever dialled; so it lives. False when this node has
+    /// There is a TCP connection to a peer that is to have one, whoever dialled. False when this node has
     /// as many as it may.
     pub(crate) fn opened(&mut self, peer: &PeerId, now: Instant) -> bool {
         let others = self.lines.iter().filter(|(id, line)| *id != peer && line.is_held()).count();
         let Some(line) = self.lines.get_mut(peer) else { return true };
-        line.doubt = None;
         if !matches!(line.state, State::Open(_)) {
             line.state = State::Open(now);
         }
@@ -160,24 +140,6 @@ impl LifeLines {
         let at = now + pause(line.failures, first);
         line.state = if mine { State::Waiting(at) } else { State::Awaited };
         line.failures = line.failures.saturating_add(1);
-    }
-
-    /// The peer is doubted, with all that is open to it. Gives the doubt's number.
-    pub(crate) fn doubt(&mut self, peer: &PeerId, connections: Vec<ConnectionId>) -> Option<u64> {
-        let line = self.lines.get_mut(peer)?;
-        self.doubts += 1;
-        line.doubt = Some(Doubt { number: self.doubts, connections });
-        Some(self.doubts)
-    }
-
-    /// Ends a doubt. Gives the connections of a peer that is gone.
-    pub(crate) fn judge(&mut self, verdict: &Verdict) -> Vec<ConnectionId> {
-        let Some(line) = self.lines.get_mut(&verdict.peer) else { return vec![] };
-        let doubt = line.doubt.take_if(|doubt| doubt.number == verdict.number);
-        match (doubt, verdict.answer) {
-            (Some(doubt), Answer::Gone) => doubt.connections,
-            _ => vec![],
-        }
     }
 
     /// The peer is not connected by QUIC any more.
@@ -219,15 +181,15 @@ pub(crate) fn patience(round_trip: Option<Duration>) -> Duration {
     (round_trip.unwrap_or_default() * ROUND_TRIPS).clamp(LEAST_PATIENCE, MOST_PATIENCE)
 }
 
-/// Where to ask whether a peer's process is still there after a line to it has ended: where this node had dialled, or
-/// where the peer says that it listens on the host that it had dialled from. What it says of other hosts may lead
-/// nowhere, and that would prove nothing. None when nobody can be asked.
+/// Where to ask whether a peer's process is still there, by a connection to it, open or ended: where this node had
+/// dialled by TCP, or where the peer says that it listens on the host that it is connected from. What it says of other
+/// hosts may lead nowhere, and that would prove nothing. None when nobody can be asked.
 pub(crate) fn where_to_ask(remote: &Multiaddr, dialled: bool, told: &[Multiaddr]) -> Vec<SocketAddr> {
-    let Some(from) = address::tcp_socket(remote) else { return vec![] };
-    if dialled {
-        return vec![from];
+    if let (true, Some(socket)) = (dialled, address::tcp_socket(remote)) {
+        return vec![socket];
     }
-    let on_its_host = |socket: &SocketAddr| is_same_host(socket.ip(), from.ip());
+    let Some(from) = address::ip(remote) else { return vec![] };
+    let on_its_host = |socket: &SocketAddr| is_same_host(socket.ip(), from);
     told.iter().filter_map(address::tcp_socket).filter(on_its_host).collect()
 }
 

@@ -36,6 +36,21 @@ pub(crate) fn disconnected(node: &NodeId) -> Line {
     format!("[CONNECT] ✗ Connection lost to peer: {node}")
 }
 
+/// A peer has connected a second time, and does not answer by what was open before.
+pub(crate) fn restarted(node: &NodeId) -> Line {
+    format!("[CONNECT] ↻ Peer has restarted: {node}")
+}
+
+/// A peer does not answer for the moment.
+pub(crate) fn suspect(node: &NodeId) -> Line {
+    format!("[CONNECT] ? Peer does not answer for the moment: {node}")
+}
+
+/// It does again.
+pub(crate) fn answers(node: &NodeId) -> Line {
+    format!("[CONNECT] ✓ Peer answers again: {node}")
+}
+
 /// What is different between two statuses of the same node.
 pub(crate) fn changes(before: &SwarmStatus, now: &SwarmStatus) -> Vec<Line> {
     let mut lines: Vec<Line> = words::discovered_now(before, now).into_iter().collect();

@@ -43,6 +43,8 @@ pub(crate) struct Membership {
 #[derive(Debug)]
 struct Remembered {
     state: PeerState,
+    /// It does not answer for the moment.
+    suspect: bool,
     /// What it said of itself over its latest connection.
     described: BTreeMap<ShardId, Announcement>,
     /// Shards that it is known to serve, from anywhere.
@@ -61,7 +63,13 @@ enum PeerState {
 
 impl Remembered {
     fn new(state: PeerState) -> Self {
-        Self { state, described: BTreeMap::new(), heard: BTreeSet::new(), recorded: BTreeSet::new() }
+        Self {
+            state,
+            suspect: false,
+            described: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            recorded: BTreeSet::new(),
+        }
     }
 
     fn away_since(&self) -> Option<Instant> {
@@ -77,6 +85,9 @@ impl Remembered {
 
     fn replica(&self, announcement: &Announcement) -> Replica {
         let (state, transport) = match self.state {
+            PeerState::Described(over) if announcement.shard_loaded && self.suspect => {
+                (ReplicaState::Suspect, Some(over))
+            }
             PeerState::Described(over) if announcement.shard_loaded => (ReplicaState::Loaded, Some(over)),
             PeerState::Described(over) => (ReplicaState::Loading, Some(over)),
             _ => (ReplicaState::Offline, None),
@@ -127,11 +138,25 @@ impl Membership {
     pub(crate) fn disconnected(&mut self, node: &NodeId, now: Instant) -> Vec<Line> {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.state = PeerState::Away(now);
+            peer.suspect = false;
             if peer.described.is_empty() {
                 self.peers.remove(node);
             }
         }
         self.refresh()
+    }
+
+    /// A connected peer does not answer, or does again.
+    pub(crate) fn suspect(&mut self, node: &NodeId, suspect: bool) -> Vec<Line> {
+        let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.away_since().is_none()) else {
+            return vec![];
+        };
+        if std::mem::replace(&mut peer.suspect, suspect) == suspect {
+            return vec![];
+        }
+        let mut lines = vec![if suspect { lines::suspect(node) } else { lines::answers(node) }];
+        lines.extend(self.refresh());
+        lines
     }
 
     /// A connected peer says what it serves: this and nothing else.

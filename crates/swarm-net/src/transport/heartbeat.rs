@@ -30,12 +30,14 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::transport::{activity::Activity, address};
 
 /// Three of these fit into the silence that is taken for death, so a lost or late one does not kill.
-const PING_EVERY: Duration = Duration::from_millis(400);
-/// With the check below this keeps detection under two seconds.
-const SILENT_AFTER: Duration = Duration::from_millis(1500);
-const CHECK_EVERY: Duration = Duration::from_millis(100);
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// As long as QUIC waits. Who is watched is noticed sooner.
+const SILENT_AFTER: Duration = Duration::from_secs(16);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// On QUIC and on life lines, pings only measure.
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const MEASURE_EVERY: Duration = Duration::from_secs(20);
+/// Who has sent anything within this time is not silent.
+const HEARD_WITHIN: Duration = Duration::from_millis(800);
 /// A late answer is still an answer, as long as the connection lives.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -97,6 +99,17 @@ impl Heartbeat {
     /// Whether the connection was opened beside one by QUIC.
     pub(crate) fn is_life_line(&self, connection: &ConnectionId) -> bool {
         self.life_lines.contains(connection)
+    }
+
+    /// Whether anything has just come from the peer over TCP.
+    pub(crate) fn is_heard(&self, peer: &PeerId) -> bool {
+        let sockets = self
+            .watched
+            .values()
+            .filter(|watched| watched.peer == *peer)
+            .filter_map(|watched| watched.socket);
+        let mut last = sockets.filter_map(|socket| self.activity.last(socket));
+        last.any(|last| last.elapsed() < HEARD_WITHIN)
     }
 
     /// `address` is the peer's.

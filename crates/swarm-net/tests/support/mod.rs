@@ -116,6 +116,18 @@ impl Node {
         counted.unwrap_or_else(|_| panic!("{series} is {} and not {value}", self.counted(series)));
     }
 
+    /// Waits until a series has come to so much, or more.
+    pub async fn reaches(&self, series: &str, value: u64) {
+        let mut poll = interval(Duration::from_millis(20));
+        let reached = async {
+            while self.counted(series) < value {
+                poll.tick().await;
+            }
+        };
+        let reached = timeout(PATIENCE, reached).await;
+        reached.unwrap_or_else(|_| panic!("{series} is {} and not yet {value}", self.counted(series)));
+    }
+
     /// Waits until a worker's replica of a shard is in a state.
     pub async fn sees_replica(&self, shard: u32, worker: &NodeId, state: ReplicaState) -> Duration {
         self.sees(&format!("shard {shard} of {worker} {state:?}"), |status| {

@@ -10,9 +10,10 @@ use prometheus_client::{
 use swarm_types::{ReplicaState, ShardStatus, SwarmStatus};
 use tokio::sync::watch;
 
-const STATES: [(ReplicaState, &str); 3] = [
+const STATES: [(ReplicaState, &str); 4] = [
     (ReplicaState::Loading, "loading"),
     (ReplicaState::Loaded, "loaded"),
+    (ReplicaState::Suspect, "suspect"),
     (ReplicaState::Offline, "offline"),
 ];
 

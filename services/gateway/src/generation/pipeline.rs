@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use shard_client::{Collected, HopSession, HopTrouble, collect};
 use swarm_proto::{CollectSession, OpenSession, Opened, Refusal, RefusalCause};
-use swarm_types::{NodeId, ReplicaState, Route, Step, StepOutput, SwarmStatus};
+use swarm_types::{NodeId, ReplicaState, Route, ShardRange, Step, StepOutput, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 
 use super::{admission::Place, recovery::Trouble};
@@ -245,28 +245,39 @@ impl Drop for Pipeline {
     }
 }
 
-/// Resolves when a hop of the route goes offline. Streams notice it too, but some of them later.
+/// Resolves when a hop of the route goes offline, or is suspect while another could take its place. Streams notice it
+/// too, but some of them later.
 async fn lost_hop(status: &mut watch::Receiver<Arc<SwarmStatus>>, route: &Route) -> Trouble {
-    let lost = |status: &Arc<SwarmStatus>| offline_hop(status, route).is_some();
+    let lost = |status: &Arc<SwarmStatus>| unusable_hop(status, route).is_some();
     let found = match status.wait_for(lost).await {
-        Ok(status) => offline_hop(&status, route),
+        Ok(status) => unusable_hop(&status, route),
         Err(_) => None,
     };
     match found {
-        Some(worker) => {
-            Trouble::at(&worker, Refusal::new(RefusalCause::HopFailed, "the worker went offline"))
-        }
+        Some((worker, why)) => Trouble::at(&worker, Refusal::new(RefusalCause::HopFailed, why)),
         // Without status there is no news of any hop; the streams still tell.
         None => std::future::pending().await,
     }
 }
 
-fn offline_hop(status: &SwarmStatus, route: &Route) -> Option<NodeId> {
-    let serves = |worker: &NodeId, shard: usize| {
+/// The first hop that is not to be waited for, and why.
+fn unusable_hop(status: &SwarmStatus, route: &Route) -> Option<(NodeId, &'static str)> {
+    let why = |worker: &NodeId, shard: usize| {
         let replicas = status.shards.get(shard).map_or(&[][..], |shard| &shard.replicas);
-        replicas.iter().any(|r| r.worker == *worker && r.state != ReplicaState::Offline)
+        let Some(own) = replicas.iter().find(|replica| replica.worker == *worker) else {
+            return Some("the worker went offline");
+        };
+        let mut others =
+            replicas.iter().filter(|other| other.worker != *worker && other.model.serves(&own.model));
+        match own.state {
+            ReplicaState::Offline => Some("the worker went offline"),
+            ReplicaState::Suspect if others.any(|other| other.state == ReplicaState::Loaded) => {
+                Some("the worker does not answer, and there is another")
+            }
+            _ => None,
+        }
     };
-    let hops = route.hops().iter();
-    let mut lost = hops.filter(|hop| hop.shards.iter().any(|shard| !serves(&hop.worker, shard.0 as usize)));
-    lost.next().map(|hop| hop.worker.clone())
+    let of_hop =
+        |worker: &NodeId, shards: ShardRange| shards.iter().find_map(|shard| why(worker, shard.0 as usize));
+    route.hops().iter().find_map(|hop| Some((hop.worker.clone(), of_hop(&hop.worker, hop.shards)?)))
 }

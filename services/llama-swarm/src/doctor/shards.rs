@@ -105,6 +105,11 @@ fn lacking(
     command: &WorkerCommand,
 ) -> Option<Finding> {
     let (id, command) = (shard.shard_id, command.for_shard(shard.shard_id, model));
+    if let Some(replica) = loading.filter(|replica| replica.state == ReplicaState::Suspect) {
+        let what = format!("shard {id}: its worker {} does not answer for the moment", replica.worker);
+        let fix = "see whether its machine is overloaded, or its process stopped";
+        return Some(Finding::warning(what, fix));
+    }
     if let Some(replica) = loading {
         let Capabilities { loaded_percent, fetching, .. } = &replica.capabilities;
         let fetching = fetching.map(|fetching| format!(" · {fetching}")).unwrap_or_default();

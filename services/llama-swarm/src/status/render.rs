@@ -64,6 +64,7 @@ fn replica(replica: &Replica) -> String {
     let state = match replica.state {
         ReplicaState::Loading => words::loading(can.loaded_percent, can.fetching),
         ReplicaState::Loaded => "LOADED".into(),
+        ReplicaState::Suspect => "SUSPECT".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
     let mut facts = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];

@@ -23,7 +23,7 @@ impl Stage {
         let replicas = shard.replicas.iter().filter(|replica| replica.state != ReplicaState::Offline);
         let percent = |replica: &Replica| replica.capabilities.loaded_percent;
         let stages = replicas.map(|replica| match replica.state {
-            ReplicaState::Loaded => (100, Self::Loaded),
+            ReplicaState::Loaded | ReplicaState::Suspect => (100, Self::Loaded),
             _ => (percent(replica).min(99), Self::Loading(percent(replica))),
         });
         stages.max_by_key(|(percent, _)| *percent).map_or(Self::Missing, |(_, stage)| stage)

@@ -20,10 +20,6 @@ fn dialler() -> (LifeLines, PeerId, Instant) {
     (lines, peer, now + EARLIEST + SPREAD)
 }
 
-fn verdict(peer: PeerId, number: u64, answer: Answer) -> Verdict {
-    Verdict { peer, number, answer }
-}
-
 #[test]
 fn of_two_the_one_with_the_smaller_id_dials_once_and_not_at_once() {
     let ((small, large), start) = (two_peers(), Instant::now());
@@ -100,28 +96,6 @@ fn a_line_that_was_cut_is_made_again_soon_and_one_that_is_cut_again_later() {
 }
 
 #[test]
-fn only_what_was_open_when_the_doubt_began_is_closed_and_only_by_its_own_verdict() {
-    let (mut lines, peer, now) = dialler();
-    lines.opened(&peer, now);
-    lines.ended(&peer, now);
-    let first = lines.doubt(&peer, vec![connection(1)]).unwrap();
-    let second = lines.doubt(&peer, vec![connection(1), connection(2)]).unwrap();
-    assert!(lines.judge(&verdict(peer, first, Answer::Gone)).is_empty(), "an older doubt");
-    let gone = lines.judge(&verdict(peer, second, Answer::Gone));
-    assert_eq!(gone, [connection(1), connection(2)]);
-    assert!(lines.judge(&verdict(peer, second, Answer::Gone)).is_empty(), "it is judged once");
-    for answer in [Answer::Alive, Answer::Unknown] {
-        let number = lines.doubt(&peer, vec![connection(1)]).unwrap();
-        assert!(lines.judge(&verdict(peer, number, answer)).is_empty());
-    }
-    let third = lines.doubt(&peer, vec![connection(1)]).unwrap();
-    lines.opened(&peer, now);
-    assert!(lines.judge(&verdict(peer, third, Answer::Gone)).is_empty(), "it has come back by itself");
-    lines.forget(&peer);
-    assert_eq!(lines.doubt(&peer, vec![connection(1)]), None);
-}
-
-#[test]
 fn lines_have_a_bound_whoever_dials() {
     let now = Instant::now();
     let mut lines = LifeLines::new(PeerId::random());
@@ -161,6 +135,7 @@ fn only_an_address_that_must_lead_to_the_peer_is_asked() {
         ("/ip4/10.0.0.1/tcp/50000", false, vec!["10.0.0.1:4001"]),
         // Behind an address that is not its own.
         ("/ip4/203.0.113.7/tcp/50000", false, vec![]),
+        ("/ip4/10.0.0.1/udp/1/quic-v1", true, vec!["10.0.0.1:4001"]),
         ("/dns4/host/tcp/4001", true, vec![]),
     ];
     for (remote, dialled, expected) in cases {

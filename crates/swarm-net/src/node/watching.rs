@@ -1,0 +1,258 @@
+//! Watching peers, and finding out whether one is gone that is doubted: because its life line has ended, because it is
+//! silent, or because others miss it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::{PeerId, swarm::ConnectionId};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+
+use super::{Node, log, node_id};
+use crate::{
+    calls::{
+        describe::Description,
+        links::Links,
+        streams::Intake,
+        watch::{Sign, WORKS_WITH_FOR, Watcher, answer},
+    },
+    metrics::Gone,
+    peers::{
+        doubts::{Doubts, Verdict},
+        life_lines::{MAX_LINES, where_to_ask},
+        lines,
+        missed::Missed,
+        watched::watched,
+    },
+    transport::knock::{Answer, knock},
+};
+
+/// Signs that wait for the loop.
+const SIGNS: usize = 256;
+/// Streams of those who watch this node that wait to be answered, which happens at once.
+const WATCHERS: usize = 64;
+/// For the kernel of a silent peer to answer, also by a way on which packets are lost now and then: two attempts.
+const KERNEL_WITHIN: Duration = Duration::from_millis(250);
+/// A silent peer that nobody can ask is taken for gone after so much more.
+const BENEFIT: Duration = Duration::from_millis(800);
+
+/// Whom this node watches, and whom it doubts.
+pub(super) struct Watching {
+    watchers: HashMap<PeerId, AbortHandle>,
+    pub(super) signs: mpsc::Receiver<(PeerId, Sign)>,
+    telling: mpsc::Sender<(PeerId, Sign)>,
+    /// Whose silence this node has noticed by itself.
+    silent: HashSet<PeerId>,
+    doubts: Doubts,
+    /// What is being found out, of each peer one thing at most that counts.
+    pub(super) verdicts: JoinSet<Verdict>,
+    missed: Missed,
+}
+
+impl Watching {
+    /// Begins with answering those who watch this node.
+    pub(super) fn new(intake: &Intake, links: &Links) -> Self {
+        let (telling, signs) = mpsc::channel(SIGNS);
+        if let Some(watchers) = intake.seat().listen(WATCHERS) {
+            tokio::spawn(answer(watchers, links.clone(), telling.clone()));
+        }
+        let (doubts, missed) = (Doubts::default(), Missed::default());
+        let (watchers, silent) = (HashMap::new(), HashSet::new());
+        Self { watchers, signs, telling, silent, doubts, verdicts: JoinSet::new(), missed }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.watchers.values().for_each(AbortHandle::abort);
+    }
+}
+
+impl Node {
+    /// Watches whom it should, and nobody else.
+    pub(super) fn rewatch(&mut self) {
+        let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
+        let peers: BTreeMap<PeerId, bool> =
+            members.map(|(peer, _)| (*peer, self.links.was_called_within(peer, WORKS_WITH_FOR))).collect();
+        let wanted = watched(&self.me, &peers);
+        let unwatched = self.watching.watchers.extract_if(|peer, _| !wanted.contains(peer));
+        let unwatched: Vec<PeerId> = unwatched
+            .map(|(peer, watcher)| {
+                watcher.abort();
+                peer
+            })
+            .collect();
+        // Nobody would take it back.
+        unwatched.into_iter().for_each(|peer| self.on_sign(peer, Sign::Answers));
+        for peer in wanted {
+            self.watching.watchers.entry(peer).or_insert_with(|| {
+                let (links, metrics) = (self.links.clone(), self.metrics.clone());
+                let watcher = Watcher::new(peer, links, metrics, self.watching.telling.clone());
+                tokio::spawn(watcher.run()).abort_handle()
+            });
+        }
+    }
+
+    /// A watched peer shows something.
+    pub(super) fn on_sign(&mut self, peer: PeerId, sign: Sign) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        match sign {
+            Sign::Silent { .. } if self.is_heard(&peer) => {}
+            Sign::Silent { since } if self.has_come_back(peer, since) => {}
+            Sign::Silent { .. } => {
+                self.watching.silent.insert(peer);
+                log(self.membership.suspect(&node_id(&peer), true));
+                self.doubt(peer);
+            }
+            Sign::Answers => {
+                self.watching.silent.remove(&peer);
+                self.watching.doubts.forget(&peer);
+                log(self.membership.suspect(&node_id(&peer), false));
+            }
+        }
+    }
+
+    /// A member tells whom it misses.
+    pub(super) fn on_missed(&mut self, from: PeerId, missed: Vec<PeerId>, now: Instant) {
+        for peer in self.watching.missed.heard(from, missed, now) {
+            if self.peers.contains_key(&peer) && !self.watching.doubts.contains(&peer) {
+                tracing::debug!(%peer, %from, "it is missed by another");
+                self.doubt(peer);
+            }
+        }
+    }
+
+    /// The peer has a new connection. What is doubted of those before it is doubted still.
+    pub(super) fn is_there(&mut self, peer: &PeerId) {
+        self.watching.missed.is_back(peer);
+    }
+
+    /// The peer does not know that it is connected: it is to be found out at once whether what was open still is.
+    pub(super) fn may_have_restarted(&mut self, peer: PeerId) {
+        self.links.called(&peer);
+        self.rewatch();
+    }
+
+    /// Whether a peer that is silent since then has a connection that is newer. If so, those before it are dead: it has
+    /// begun again.
+    fn has_come_back(&mut self, peer: PeerId, since: Instant) -> bool {
+        let Some(known) = self.peers.get(&peer) else { return false };
+        if !known.connections.values().any(|one| one.since > since && !one.is_life_line) {
+            return false;
+        }
+        let dead = known.connections.iter().filter(|(_, one)| one.since <= since);
+        let dead: Vec<ConnectionId> = dead.map(|(connection, _)| *connection).collect();
+        log([lines::restarted(&node_id(&peer))]);
+        for connection in dead {
+            self.swarm.close_connection(connection);
+            self.on_closed(peer, connection, None);
+        }
+        true
+    }
+
+    /// The peer is not connected any more; `gone`: how that was noticed, if it was not by this node's will.
+    pub(super) fn is_lost(&mut self, peer: &PeerId, gone: Option<Gone>, now: Instant) {
+        if let Some(watcher) = self.watching.watchers.remove(peer) {
+            watcher.abort();
+        }
+        let noticed = self.watching.silent.remove(peer);
+        self.watching.doubts.forget(peer);
+        self.watching.missed.forget(peer);
+        // Of a process that ends all learn by their own life lines, and what was told is not told on.
+        if noticed && gone == Some(Gone::Silent) {
+            self.watching.missed.lost(*peer, now);
+            self.tell_missed();
+        }
+    }
+
+    /// Forgets what is told for long enough.
+    pub(super) fn expire_missed(&mut self, now: Instant) {
+        self.watching.missed.expire(now);
+        self.tell_missed();
+    }
+
+    fn tell_missed(&mut self) {
+        let missed = self.watching.missed.told();
+        self.description.send_if_modified(|told| {
+            let changed = told.missed != missed;
+            if changed {
+                *told = Arc::new(Description { missed, ..Description::clone(told) });
+            }
+            changed
+        });
+    }
+
+    /// Whether something comes from the peer, if not what it was asked for: behind a large step on a slow line answers
+    /// are late.
+    fn is_heard(&self, peer: &PeerId) -> bool {
+        self.swarm.behaviour().heartbeat.is_heard(peer)
+    }
+
+    /// Asks the machine of a peer that may be gone.
+    fn doubt(&mut self, peer: PeerId) {
+        let Some(known) = self.peers.get(&peer) else { return };
+        let told = match self.life_lines.addresses(&peer) {
+            none if none.is_empty() => self.dialer.addresses(&peer),
+            told => told,
+        };
+        let ask = |remote: &_, dialled| where_to_ask(remote, dialled, &told);
+        let mut sockets: Vec<SocketAddr> =
+            known.connections.values().flat_map(|one| ask(&one.remote, one.dialled.is_some())).collect();
+        sockets.sort_unstable();
+        sockets.dedup();
+        let connections = known.connections.keys().copied().collect();
+        let patience = self.links.round_trip(&peer).unwrap_or_default() * 3;
+        self.ask_after(peer, Gone::Silent, connections, sockets, patience.max(KERNEL_WITHIN));
+    }
+
+    /// Finds out whether a process still listens at one of these ports.
+    pub(super) fn ask_after(
+        &mut self,
+        peer: PeerId,
+        how: Gone,
+        connections: Vec<ConnectionId>,
+        sockets: Vec<SocketAddr>,
+        within: Duration,
+    ) {
+        // A member that makes and ends lines without end is not asked without end.
+        let may_ask = self.watching.verdicts.len() < MAX_LINES;
+        if !may_ask || (sockets.is_empty() && how == Gone::Closed) {
+            tracing::debug!(%peer, "it may be gone, and nobody can be asked");
+            return;
+        }
+        let number = self.watching.doubts.doubt(peer, how, connections);
+        self.watching.verdicts.spawn(async move {
+            let answer = match how {
+                Gone::Silent if sockets.is_empty() => {
+                    sleep(BENEFIT).await;
+                    Answer::Gone
+                }
+                Gone::Silent => match knock(&sockets, within).await {
+                    Answer::Gone => knock(&sockets, within).await,
+                    answer => answer,
+                },
+                _ => knock(&sockets, within).await,
+            };
+            Verdict { peer, number, answer }
+        });
+    }
+
+    /// It is known what became of a peer that was doubted.
+    pub(super) fn on_verdict(&mut self, verdict: &Verdict) {
+        tracing::debug!(peer = %verdict.peer, answer = ?verdict.answer, "it was asked after");
+        let Some(lost) = self.watching.doubts.judge(verdict) else { return };
+        for connection in lost.connections {
+            self.swarm.close_connection(connection);
+            self.on_closed(verdict.peer, connection, Some(lost.how));
+        }
+    }
+}
