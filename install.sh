@@ -122,7 +122,8 @@ remove_installed() {
     case $file in bin/llama-swarm | share/*llama-swarm*) rm -f "$prefix/$file" ;; esac
   done < "$list"
   rm -f "$list"
-  rmdir "${list%/*}" 2> /dev/null || true
+  # What somebody else put there stays, and its folder.
+  for folder in /docs/decisions /docs ''; do rmdir "${list%/*}$folder" 2> /dev/null || true; done
 }
 
 next_steps() {
@@ -138,7 +139,7 @@ next_steps() {
   say "  $run up --prompt \"Why is the sky blue?\""
   say "With a model of your own:"
   say "  $run up --model /path/to/model.gguf"
-  say "One node a machine: docs/nodes.md. All commands: $run --help, man llama-swarm"
+  say "One node a machine: ${list%/*}/docs/nodes.md. All commands: $run --help, man llama-swarm"
 }
 
 main "$@"

@@ -97,7 +97,9 @@ def the_installer_does_as_it_says(dist, model, report):
         pages = bare.run("ls ~/.local/share/man/man1 ~/.local/share/bash-completion/completions")
         report.check("llama-swarm-up.1" in pages, "man pages and completions are in their places")
         bare.run("sh /dist/install.sh --uninstall")
-        left = bare.run("find ~/.local -type f -not -path '*/state/*'")
+        left = bare.run(
+            "find ~/.local -type f -not -path '*/state/*'; find ~/.local -name '*llama*' -not -path '*/state/*'"
+        )
         report.check(left == "", f"--uninstall leaves nothing {left}")
 
 
