@@ -161,6 +161,15 @@ def services_are_locked_in(booted, report):
         report.check(locked and files == min(65536, most), f"{node}: locked in as {user}, {files} files")
 
 
+def an_update_goes_on_with_what_ran(booted, dist, ready, report):
+    process = lambda: booted.run(f"systemctl show --property MainPID --value {NODES[-1]}")
+    before = process()
+    booted.run(f"dpkg --install /dist/{dist.deb.name}")
+    wait_until(lambda: process() not in (before, "0\n") and booted.succeeds(ready), "the services run again")
+    kept = booted.run("tail -n 1 /etc/llama-swarm/worker.env").strip()
+    report.check(kept == "LLAMA_SWARM_SHARD_ID=0-7", f"an update restarts what ran, and keeps settings: {kept}")
+
+
 def services_of_the_deb_make_a_swarm(dist, model, report):
     image = base("systemd", ("systemd", "systemd-sysv"))
     with system(image, dist, model, "/sbin/init", options=FOR_SYSTEMD) as booted:
@@ -181,6 +190,7 @@ def services_of_the_deb_make_a_swarm(dist, model, report):
         answer = booted.run(f"llama-swarm chat --temperature 0 --max-tokens 12 {shlex.quote(QUESTION)}")
         report.check(ANSWER in answer, f"after {took:.0f} s the gateway's service answers: {answer.strip()!r}")
         services_are_locked_in(booted, report)
+        an_update_goes_on_with_what_ran(booted, dist, ready, report)
         booted.run(f"systemctl stop {' '.join(reversed(NODES))}")
         results = booted.run(f"systemctl show --property Result --value {' '.join(NODES)}").split()
         report.check(results == ["success"] * 4, f"stopped in order: {results}")
