@@ -1,12 +1,18 @@
 """What .ci/release made, looked at as files: checksums, order, and whether all of it tells the same."""
 
+import functools
 import gzip
 import hashlib
+import http.server
 import io
 import json
 import re
+import shutil
 import subprocess
 import tarfile
+import tempfile
+import threading
+from pathlib import Path
 
 from running import Failure, run
 
@@ -126,10 +132,39 @@ def both_packages_hold_the_same(dist, report):
     report.check(len(same) > 10 and not other, f"{len(same)} files are the same in both {other or ''}")
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def the_installer_fetches(dist, report):
+    """From a server, to a folder of its own on this machine."""
+    if not (shutil.which("curl") or shutil.which("wget")):
+        print("SKIPPED: neither curl nor wget: install.sh fetched NOTHING")
+        return
+    serve = functools.partial(Quiet, directory=dist.folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server, tempfile.TemporaryDirectory() as prefix:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        script = dist.folder / "install.sh"
+        run("sh", script, "--from", f"{url}/", "--prefix", prefix)
+        told = run(f"{prefix}/bin/llama-swarm", "--version")
+        report.check(told.split()[1] in dist.top, f"install.sh fetches from a server: {told.strip()}")
+        absent = subprocess.run(
+            ["sh", script, "--from", f"{url}/no", "--prefix", prefix], capture_output=True, text=True
+        )
+        good = absent.returncode == 1 and "cannot fetch" in absent.stderr
+        report.check(good, f"what is not there: {absent.stderr.strip().splitlines()[-1]}")
+        run("sh", script, "--uninstall", "--prefix", prefix)
+        report.check(not list(Path(prefix).rglob("*llama*")), "and takes it away again")
+        server.shutdown()
+
+
 SCENARIOS = (
     checksums_are_those_of_the_files,
     the_archive_says_nothing_of_who_made_it,
     completions_are_scripts,
     the_bill_lists_what_the_notices_list,
     both_packages_hold_the_same,
+    the_installer_fetches,
 )
