@@ -9,6 +9,7 @@ mod health;
 mod identity;
 mod invite;
 mod key;
+mod manual;
 mod node;
 mod plan;
 mod pull;
@@ -22,7 +23,7 @@ mod up;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serve::Node;
 use swarm_process::exit;
 
@@ -76,6 +77,11 @@ enum Command {
     Key(key::Config),
     /// Ask a service for its health, as container engines do. Exit code 0: serving, 1: not.
     Health(health::Config),
+    /// Print what a shell completes this command by.
+    Completions(manual::CompletionsConfig),
+    /// Write man pages, one for each sub-command.
+    #[command(hide = true)]
+    Man(manual::ManConfig),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +118,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(config) => bench::run(*config).await,
         Command::Key(config) => key::run(config),
         Command::Health(config) => health::run(config).await,
+        Command::Completions(config) => manual::completions(config, Cli::command()),
+        Command::Man(config) => manual::man(&config, Cli::command()),
     }
 }
 

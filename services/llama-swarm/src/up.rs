@@ -392,10 +392,38 @@ impl RunDir {
         }
     }
 
-    /// Leaves the logs for whoever looks for the fault.
+    /// Leaves the logs for whoever looks for the fault; the secret and the nodes' keys are of no use any more.
     fn keep(self) {
         if let Self::Temporary(dir) = self {
-            eprintln!("logs are kept in {}", dir.keep().display());
+            let dir = dir.keep();
+            remove_all_but_logs(&dir);
+            eprintln!("logs are kept in {}", dir.display());
         }
+    }
+}
+
+fn remove_all_but_logs(dir: &Path) {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    for file in files.filter(|file| file.extension().is_none_or(|ending| ending != "log")) {
+        // Nobody but the user can read what stays.
+        let _ = fs::remove_file(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_swarm_that_failed_its_logs_stay_and_no_keys() {
+        let run = RunDir::new(None).unwrap();
+        let dir = run.path().to_owned();
+        for name in ["worker-0.log", "worker-0.key", "worker-0.json", "swarm.secret"] {
+            fs::write(dir.join(name), "x").unwrap();
+        }
+        run.keep();
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(left, ["worker-0.log"]);
     }
 }

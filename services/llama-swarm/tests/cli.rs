@@ -18,7 +18,7 @@ fn silent_address() -> String {
     listener.local_addr().expect("bound").to_string()
 }
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "up",
     "worker",
     "rendezvous",
@@ -37,6 +37,7 @@ const COMMANDS: [&str; 18] = [
     "doctor",
     "plan",
     "bench",
+    "completions",
 ];
 
 #[test]
@@ -50,6 +51,43 @@ fn every_sub_command_explains_itself() {
         let help = String::from_utf8_lossy(&help.stdout).into_owned();
         assert!(!help.contains("--exit-with-stdin"), "an internal flag is shown by {command}");
     }
+}
+
+#[test]
+fn completions_know_every_sub_command_and_its_flags() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = llama_swarm(&["completions", shell]);
+        assert!(output.status.success(), "{shell}: {}", stderr(&output));
+        let script = String::from_utf8_lossy(&output.stdout);
+        for word in COMMANDS.iter().chain(&["shard-id"]) {
+            assert!(script.contains(word), "{shell}: {word} is not in:\n{script}");
+        }
+    }
+    let unknown = llama_swarm(&["completions", "no-such-shell"]);
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
+fn every_sub_command_has_a_man_page_that_is_the_same_each_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str| {
+        let pages = folder.path().join(name);
+        let output = llama_swarm(&["man", pages.to_str().expect("text")]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        pages
+    };
+    let (once, twice) = (write("once"), write("twice"));
+    let names = COMMANDS.map(|command| format!("llama-swarm-{command}"));
+    for name in names.iter().map(String::as_str).chain(["llama-swarm", "llama-swarm-key-new"]) {
+        let read =
+            |pages: &std::path::Path| std::fs::read_to_string(pages.join(format!("{name}.1"))).expect(name);
+        let page = read(&once);
+        let title = format!(".TH {name} 1 \"\" \"llama-swarm {}\"", env!("CARGO_PKG_VERSION"));
+        assert!(page.contains(&title), "{page}");
+        assert!(!page.contains("stdin"), "an internal flag is shown by {name}");
+        assert_eq!(page, read(&twice));
+    }
+    assert!(!once.join("llama-swarm-man.1").exists() && !once.join("llama-swarm-key-help.1").exists());
 }
 
 #[test]

@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Metadata, MetadataCommand};
 
-/// Takes the arguments that `cargo build` was given: with other features there is more in the programs.
+/// Takes the arguments that `cargo build` was given: with other features, or for another system, there is something
+/// else in the programs.
 fn main() -> ExitCode {
-    let features = features(&std::env::args().skip(1).collect::<Vec<_>>());
-    match run(&features) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&values(&arguments, &["--features", "-F"]), values(&arguments, &["--target"]).pop()) {
         Ok(document) => {
             print!("{document}");
             ExitCode::SUCCESS
@@ -25,19 +26,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// What stands behind `--features`, in either form. All other arguments change how is built, not what.
-fn features(arguments: &[String]) -> Vec<String> {
+/// What stands behind one of these flags, in either form. All other arguments change how is built, not what.
+fn values(arguments: &[String], flags: &[&str]) -> Vec<String> {
     let next = arguments.iter().skip(1).map(Some).chain([None]);
     let pairs = arguments.iter().zip(next);
-    let found = pairs.filter_map(|(argument, next)| match argument.as_str() {
-        "--features" | "-F" => next.map(String::as_str),
-        other => other.strip_prefix("--features="),
+    let found = pairs.filter_map(|(argument, next)| match argument.split_once('=') {
+        Some((flag, value)) if flags.contains(&flag) => Some(value),
+        None if flags.contains(&argument.as_str()) => next.map(String::as_str),
+        _ => None,
     });
     found.map(str::to_owned).collect()
 }
 
-fn run(features: &[String]) -> Result<String> {
-    let metadata = read_metadata(features)?;
+fn run(features: &[String], target: Option<String>) -> Result<String> {
+    let metadata = read_metadata(features, target)?;
     let (mut notices, mut faults) = (vec![], vec![]);
     for package in shipped::packages(&metadata)? {
         match texts::of(package) {
@@ -51,9 +53,10 @@ fn run(features: &[String]) -> Result<String> {
     Ok(document::of(&notices))
 }
 
-/// What is built on this system, at the versions of `Cargo.lock`.
-fn read_metadata(features: &[String]) -> Result<Metadata> {
-    let mut options = vec!["--locked".into(), "--filter-platform".into(), host()?];
+/// What is built for `target`, else for this system, at the versions of `Cargo.lock`.
+fn read_metadata(features: &[String], target: Option<String>) -> Result<Metadata> {
+    let target = target.map_or_else(host, Ok)?;
+    let mut options = vec!["--locked".into(), "--filter-platform".into(), target];
     if !features.is_empty() {
         options.extend(["--features".into(), features.join(",")]);
     }
@@ -73,9 +76,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_are_found_among_cargos_arguments() {
-        let given = ["--jobs", "2", "--features", "a/b,c", "--features=d", "--features"].map(String::from);
-        assert_eq!(features(&given), ["a/b,c", "d"]);
-        assert!(features(&[]).is_empty());
+    fn features_and_target_are_found_among_cargos_arguments() {
+        let given = ["--jobs", "2", "--features", "a/b,c", "--target", "x-y", "--features=d", "--features"];
+        let given = given.map(String::from);
+        assert_eq!(values(&given, &["--features", "-F"]), ["a/b,c", "d"]);
+        assert_eq!(values(&given, &["--target"]), ["x-y"]);
+        assert!(values(&[], &["--target"]).is_empty());
     }
 }

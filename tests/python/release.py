@@ -1,0 +1,65 @@
+"""Looks at what .ci/release made, then installs it as its users would and asks each installation a question.
+
+    .ci/release --check
+    python release.py --dist target/dist [--model FILE] [--keep]
+
+The archive with install.sh, and the .deb, go into containers of Debian's smallest system: no Rust, no Python, no
+network. In a third one, with systemd, the .deb's services make a swarm. Prints a line a check; exits with 1 on a fault.
+Where there is no Docker engine, only the files are looked at, and it says so.
+
+Needs dpkg-deb, and for the containers Docker, root and debootstrap; the machine's processor must be that of the
+release. What is not there is told with SKIPPED. Only the standard library. --keep leaves the base images.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from container_tests.engine import succeeds
+from container_tests.model import default_model
+from release_checks import files, installs
+from running import Failure, Report, docker
+
+
+def read_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dist", type=Path, required=True, help="the folder that .ci/release filled")
+    parser.add_argument("--model", type=Path, help="a .gguf file of SmolLM2; default: the user's, fetched if need be")
+    parser.add_argument("--bin-dir", type=Path, default=Path("target/release"), help="whose llama-swarm fetches it")
+    parser.add_argument("--keep", action="store_true", help="keep the base images")
+    return parser.parse_args()
+
+
+def install(dist, options, report):
+    model = (options.model or default_model(options.bin_dir)).resolve()
+    for scenario in installs.SCENARIOS:
+        try:
+            scenario(dist, model, report)
+        except (Failure, subprocess.TimeoutExpired) as fault:
+            report.check(False, f"{scenario.__name__}: {fault}")
+    if not options.keep:
+        made = docker("images", "--quiet", f"{installs.PREFIX}/*").split()
+        if made:
+            docker("rmi", *made)
+
+
+def main():
+    options = read_arguments()
+    report = Report()
+    try:
+        dist = files.Dist(options.dist)
+        for scenario in files.SCENARIOS:
+            scenario(dist, report)
+        if succeeds("docker", "version"):
+            install(dist, options, report)
+        else:
+            print("SKIPPED: no Docker engine: nothing was installed")
+    except Failure as fault:
+        report.check(False, fault)
+    print(f"{report.passed} passed, {report.failed} failed")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of release.py, by subject."""
