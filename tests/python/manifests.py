@@ -22,9 +22,9 @@ import yaml
 from manifest_checks.docker import compose_faults, dockerfile_faults
 from manifest_checks.members import listen_faults, membership_faults
 from manifest_checks.objects import Overlay, newest_versions, render, schema_faults
-from manifest_checks.pods import ending_faults, identity_faults, probe_faults, worker_set_faults, workload_faults
+from manifest_checks.pods import ending_faults, identity_faults, probe_faults, shard_faults, worker_set_faults, workload_faults
 from manifest_checks.policies import policy_faults
-from manifest_checks.programs import OPERATOR, SERVICES, SHARDS, SUBCOMMANDS, read_help
+from manifest_checks.programs import OPERATOR, SERVICES, SUBCOMMANDS, read_help
 from manifest_checks.references import reference_faults
 from manifest_checks.restrictions import restricted_faults
 
@@ -67,27 +67,36 @@ def scan_faults(root, overlays):
         yield (done.stdout + done.stderr).strip()
 
 
+# Those with spare workers.
+WITH_SPARES = {"production", "gpu", "prefixed", "local-spares"}
+# What no overlay is, but docs/kubernetes.md says how to make it: below, components, other fields.
+MADE = {
+    "local-open": ("overlays/local", ["components/open-gateway"], {}),
+    "local-spares": ("overlays/local", ["components/spare-replicas"], {}),
+    "from-hub": ("base", ["components/from-hub"], {}),
+    "prefixed": ("overlays/production", [], {"namePrefix": "blue-", "namespace": "elsewhere"}),
+}
+
+
 def rendered_overlays(kubectl, k8s, report):
     overlays = []
     with tempfile.TemporaryDirectory() as made:
         folders = [k8s / "base", *sorted((k8s / "overlays").iterdir())]
-        made = Path(made).resolve()
-        # The components that no overlay has, as docs/kubernetes.md says.
-        folders.append(made_overlay(made / "local-open", k8s, "overlays/local", "components/open-gateway"))
-        folders.append(made_overlay(made / "from-hub", k8s, "base", "components/from-hub"))
+        folders += [made_overlay(Path(made).resolve() / name, k8s, *rest) for name, rest in MADE.items()]
         for folder in folders:
             try:
-                overlays.append(Overlay(folder.name, render(kubectl, folder)))
+                replicas = 2 if folder.name in WITH_SPARES else 1
+                overlays.append(Overlay(folder.name, render(kubectl, folder), replicas))
                 report.check(f"{folder.name} renders, {len(overlays[-1].objects)} objects", [])
             except ValueError as error:
                 report.check(f"{folder.name} renders", [error])
     return overlays
 
 
-def made_overlay(folder, k8s, below, component):
+def made_overlay(folder, k8s, below, components, fields):
     folder.mkdir()
-    below, component = (os.path.relpath(k8s / part, folder) for part in (below, component))
-    text = yaml.safe_dump({"resources": [below], "components": [component]})
+    below, *components = (os.path.relpath(k8s / part, folder) for part in (below, *components))
+    text = yaml.safe_dump({"resources": [below], "components": components} | fields)
     (folder / "kustomization.yaml").write_text(text)
     return folder
 
@@ -103,7 +112,9 @@ def check_workloads(overlays, programs, report):
     every("probes ask what the services answer, each its own question", probe_faults)
     every("pods outlive their drain timeout", ending_faults)
     every("pods are restricted", restricted_faults, needs_program=False)
-    every(f"worker sets have {SHARDS} pods, the ordinal is the shard", worker_set_faults, service="shard-worker")
+    every(
+        "a set has the replicas of one shard, updated one by one", worker_set_faults, "shard-worker", needs_program=False
+    )
     every("identities and models lie on volumes", identity_faults)
     every("who is let in needs the secret, or a key", membership_faults)
     every("ports are reached from outside of the pod", lambda w, program: listen_faults(w.environment, program))
@@ -119,6 +130,10 @@ def check_overlays(overlays, programs, report):
     report.check(
         "network policies cover every pod and open only the drawn arrows",
         (f"{o.name}: {f}" for o in overlays for f in policy_faults(o, programs)),
+    )
+    report.check(
+        "every shard has its replicas, and evictions leave one where there are two",
+        (f for o in overlays for f in shard_faults(o, programs, replicas=o.replicas)),
     )
     report.check("what is named exists", (f for o in overlays for f in reference_faults(o)))
 
