@@ -9,6 +9,7 @@ Needs manifests-requirements.txt and kubectl.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ import yaml
 
 from manifest_checks.docker import compose_faults, dockerfile_faults
 from manifest_checks.members import listen_faults, membership_faults
+from manifest_checks.monitoring import ALERTS, DASHBOARD, copy_faults, dashboard_faults, monitoring_faults, write_copies
 from manifest_checks.objects import Overlay, newest_versions, render, schema_faults
 from manifest_checks.pods import ending_faults, identity_faults, probe_faults, shard_faults, worker_set_faults, workload_faults
 from manifest_checks.policies import policy_faults
@@ -138,6 +140,17 @@ def check_overlays(overlays, programs, report):
     report.check("what is named exists", (f for o in overlays for f in reference_faults(o)))
 
 
+def check_monitoring(root, overlays, report):
+    report.check("alerts and dashboard are copies of those in docs/", copy_faults(root))
+    report.check("each query of the dashboard is of what its reader has chosen", dashboard_faults(root))
+    groups = yaml.safe_load((root / ALERTS).read_text())["groups"]
+    dashboard = json.loads((root / DASHBOARD).read_text())
+    report.check(
+        "who monitors has the alerts and the dashboard",
+        (f for o in overlays for f in monitoring_faults(o, groups, dashboard)),
+    )
+
+
 def read_programs(bin_dir):
     """The services, and `llama-swarm health`, or none where it is not there."""
     try:
@@ -153,14 +166,20 @@ def read_programs(bin_dir):
 
 def read_options():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--bin-dir", type=Path, required=True, help="where the services' binaries are")
+    arguments.add_argument("--bin-dir", type=Path, help="where the services' binaries are")
     arguments.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="the repository")
+    arguments.add_argument("--write-copies", action="store_true", help="of docs/, where k8s/ needs them; then end")
     arguments.add_argument("--no-scan", action="store_true", help="leave out the policy scanner")
     return arguments.parse_args()
 
 
 def main():
     options = read_options()
+    if options.write_copies:
+        write_copies(options.root)
+        return
+    if not options.bin_dir:
+        give_up("--bin-dir is missing: where the services' binaries are")
     kubectl = shutil.which("kubectl")
     if not kubectl:
         give_up("no kubectl in PATH: it renders the manifests (`kubectl kustomize`)")
@@ -168,6 +187,7 @@ def main():
     report, docker = Report(), options.root / "docker"
     overlays = rendered_overlays(kubectl, options.root / "k8s", report)
     check_overlays(overlays, programs, report)
+    check_monitoring(options.root, overlays, report)
     for file, faults in (("compose.yaml", compose_faults), ("Dockerfile", dockerfile_faults)):
         report.check(f"docker/{file} fits the services", faults(docker / file, programs, health, options.bin_dir))
     if not options.no_scan:

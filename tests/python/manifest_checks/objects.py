@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import kubernetes_validate
 import yaml
 
-FOREIGN_KINDS = {"PodMonitor"}
+FOREIGN_KINDS = {"PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"}
 
 
 @dataclass
