@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from manifest_checks.chart import Chart, helm_python
 from manifest_checks.docker import compose_faults, dockerfile_faults
 from manifest_checks.members import listen_faults, membership_faults
 from manifest_checks.monitoring import ALERTS, DASHBOARD, copy_faults, dashboard_faults, monitoring_faults, write_copies
@@ -103,6 +104,16 @@ def made_overlay(folder, k8s, below, components, fields):
     return folder
 
 
+def checked_chart(folder, overlays, report):
+    """Renderings of the chart, to be held against all else too."""
+    if helm_python is None:
+        print("SKIPPED: no helm-python-sdk for this machine: the chart was NOT checked")
+        return []
+    chart, base = Chart(folder), next(o for o in overlays if o.name == "base")
+    report.check("the chart is k8s/base, and its values arrive", chart.faults(base))
+    return list(chart.overlays())
+
+
 def check_workloads(overlays, programs, report):
     def every(name, faults, service=None, needs_program=True):
         """Runs a check over all workloads, or those of one service."""
@@ -124,10 +135,7 @@ def check_workloads(overlays, programs, report):
 
 def check_overlays(overlays, programs, report):
     for version in newest_versions(3):
-        report.check(
-            f"objects are valid in Kubernetes {version}, strictly",
-            (f for o in overlays for f in schema_faults(o, version)),
-        )
+        report.check(f"objects are valid in Kubernetes {version}, strictly", schema_faults(overlays, version))
     check_workloads(overlays, programs, report)
     report.check(
         "network policies cover every pod and open only the drawn arrows",
@@ -135,7 +143,7 @@ def check_overlays(overlays, programs, report):
     )
     report.check(
         "every shard has its replicas, and evictions leave one where there are two",
-        (f for o in overlays for f in shard_faults(o, programs, replicas=o.replicas)),
+        (f for o in overlays for f in shard_faults(o, programs)),
     )
     report.check("what is named exists", (f for o in overlays for f in reference_faults(o)))
 
@@ -186,6 +194,7 @@ def main():
     programs, health = read_programs(options.bin_dir)
     report, docker = Report(), options.root / "docker"
     overlays = rendered_overlays(kubectl, options.root / "k8s", report)
+    overlays += checked_chart(options.root / "k8s/chart", overlays, report)
     check_overlays(overlays, programs, report)
     check_monitoring(options.root, overlays, report)
     for file, faults in (("compose.yaml", compose_faults), ("Dockerfile", dockerfile_faults)):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import kubernetes_validate
 import yaml
 
+from manifest_checks.programs import SHARDS
+
 FOREIGN_KINDS = {"PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"}
 
 
@@ -51,10 +53,10 @@ class Workload:
 class Overlay:
     """The objects of one rendered overlay."""
 
-    def __init__(self, name, objects, replicas=1):
+    def __init__(self, name, objects, replicas=1, shards=SHARDS):
         self.name, self.objects = name, objects
-        # How many workers each shard is meant to have.
-        self.replicas = replicas
+        # How many shards there are meant to be, and workers of each.
+        self.shards, self.replicas = shards, replicas
         self.workloads = [self._workload(o) for o in objects if o["kind"] in ("Deployment", "StatefulSet")]
 
     def of(self, kind):
@@ -93,14 +95,19 @@ def render(kubectl, folder):
     return [o for o in yaml.safe_load_all(done.stdout) if o]
 
 
-def distinct(objects):
-    """One of those that differ in the number of their shard alone: to look at each takes long."""
-    written = {re.sub(r"(shard-worker-|llama-swarm/shard\D+)\d+", r"\1", json.dumps(o)): o for o in objects}
-    return written.values()
+def distinct(overlays):
+    """Overlay and object; one of those that are the same, or differ in the number of their shard alone."""
+    seen = set()
+    for overlay, o in ((overlay, o) for overlay in overlays for o in overlay.objects):
+        written = re.sub(r"(shard-worker-|llama-swarm/shard\D+)\d+", r"\1", json.dumps(o))
+        if written not in seen:
+            yield overlay, o
+        seen.add(written)
 
 
-def schema_faults(overlay, version):
-    for o in distinct(overlay.objects):
+def schema_faults(overlays, version):
+    # To look at each object takes long.
+    for overlay, o in distinct(overlays):
         name = f"{overlay.name}: {o['kind']} {o['metadata']['name']}"
         try:
             kubernetes_validate.validate(o, version, strict=True)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from manifest_checks.objects import selects
-from manifest_checks.programs import OPERATOR, SHARDS, SUBCOMMANDS, expected_ports, unknown_variables
+from manifest_checks.programs import OPERATOR, SUBCOMMANDS, expected_ports, unknown_variables
 
 # What each service answers in grpc.health.v1 and under which paths; the rest comes from --help.
 HEALTH = {
@@ -105,11 +105,12 @@ def worker_set_faults(workload):
         yield f"replicas of the shard may share a node: {terms}"
 
 
-def shard_faults(overlay, programs, shards=SHARDS, replicas=1):
+def shard_faults(overlay, programs):
     """Each shard has its set, of as many replicas as wanted, and evictions leave one of them."""
+    shards, replicas = overlay.shards, overlay.replicas
     sets = [w for w in overlay.workloads if w.service == "shard-worker"]
     if sorted(int(w.environment.get("LLAMA_SWARM_SHARD_ID") or -1) for w in sets) != list(range(shards)):
-        yield f"sets of shards {[w.environment.get('LLAMA_SWARM_SHARD_ID') for w in sets]}, not of 0 to {shards - 1}"
+        yield f"{overlay.name}: sets of shards {[w.environment.get('LLAMA_SWARM_SHARD_ID') for w in sets]}, not of 0 to {shards - 1}"
     for workload in sets:
         if workload.spec.get("replicas") != replicas:
             yield f"{workload}: {workload.spec.get('replicas')} replicas, not {replicas}"

@@ -53,7 +53,7 @@ def policy_faults(overlay, programs):
     pods = [(w.name, w.labels, expected_ports(programs[w.service], w.environment)) for w in overlay.workloads]
     for name, labels, ports in pods:
         closed = {
-            way for p in policies for way in p["policyTypes"] if p["podSelector"] == {} and not p.get(way.lower())
+            way for p in policies for way in p["policyTypes"] if selects(p["podSelector"], labels) and not p.get(way.lower())
         }
         if closed != {"Ingress", "Egress"}:
             yield f"{name}: what no policy allows is open"

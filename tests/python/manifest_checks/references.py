@@ -84,6 +84,13 @@ def service_faults(overlay):
         service = overlay.named("Service", backend["name"])
         if not service or backend["port"].get("name") not in {p["name"] for p in service["spec"]["ports"]}:
             yield f"{overlay.name}: Ingress to {backend}, which is not there"
+    for route in overlay.of("HTTPRoute") + overlay.of("GRPCRoute"):
+        for backend in (b for rule in route["spec"]["rules"] for b in rule["backendRefs"]):
+            service = overlay.named("Service", backend["name"])
+            wanted = "http" if route["kind"] == "HTTPRoute" else "grpc"
+            ports = {p["name"]: p["port"] for p in service["spec"]["ports"]} if service else {}
+            if ports.get(wanted) != backend["port"]:
+                yield f"{overlay.name}: {route['kind']} to {backend}, which is not there"
     yield from monitor_faults(overlay)
 
 
