@@ -50,8 +50,8 @@ def a_rolling_restart(scene):
     right = answers.count(scene.answer)
     scene.report.check(
         right > 0 and right + refused == len(answers),
-        f"rolling restart: of {len(answers)} questions asked in its {took:.0f} s {right} had the same answer, {refused} "
-        "were refused as swarm_not_ready",
+        f"rolling restart: of {len(answers)} questions asked in its {took:.0f} s {right} had the same answer, "
+        f"{refused} were refused as swarm_not_ready",
     )
 
 
@@ -75,7 +75,7 @@ def spares_take_over(scene):
 
 
 def an_update_with_spares(scene):
-    """Other images and one more setting: every pod is made anew, while somebody asks the gateway's Service."""
+    """Other images and one more setting: every pod is made again, while somebody asks the gateway's Service."""
     before, since = {pod["metadata"]["uid"] for pod in scene.pods().values()}, time.monotonic()
     for node in scene.cluster.nodes:
         for image in ("rendezvous:{}", "shard-worker:{}-model", "gateway:{}-model"):
@@ -104,10 +104,10 @@ def an_update_with_spares(scene):
         f"an update with spares: {right} of {len(answers)} questions asked in its {took:.0f} s had the same answer; "
         f"{asker.again} were asked twice, because a gateway ended that was still in the Service",
     )
-    watch_all_anew(scene)
+    watch_all_again(scene)
 
 
-def watch_all_anew(scene):
+def watch_all_again(scene):
     for watch in scene.watches.values():
         watch.stop()
     scene.watches.clear()

@@ -97,7 +97,7 @@ def canonical(value):
 
 
 def told(o):
-    """An object so that those of kustomize and Helm can be compared: variables as the pod gets them, names without hash."""
+    """An object as kustomize and Helm both say it: variables as the pod gets them, names without a hash."""
     o = copy.deepcopy(o)
     template = o["spec"].get("template") if o["kind"] in ("Deployment", "StatefulSet") else None
     if o["kind"] == "ConfigMap":

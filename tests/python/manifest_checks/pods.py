@@ -29,7 +29,8 @@ def workload_faults(workload, program):
     container, service = workload.container, workload.service
     parts = set(re.findall(r"\$\((\w+)\)", " ".join(v.get("value", "") for v in container.get("env", []))))
     yield from unknown_variables(service, program, set(workload.environment) - parts)
-    yield from (f"{name} names a variable that is not before it" for name, v in workload.environment.items() if "$(" in v)
+    unknown = (name for name, value in workload.environment.items() if "$(" in value)
+    yield from (f"{name} names a variable that is not before it" for name in unknown)
     for argument in container.get("args", []) + container.get("command", []):
         if argument.startswith("--") and argument.split("=")[0] not in program.flags:
             yield f"{service} knows no flag {argument}"
@@ -109,8 +110,9 @@ def shard_faults(overlay, programs):
     """Each shard has its set, of as many replicas as wanted, and evictions leave one of them."""
     shards, replicas = overlay.shards, overlay.replicas
     sets = [w for w in overlay.workloads if w.service == "shard-worker"]
-    if sorted(int(w.environment.get("LLAMA_SWARM_SHARD_ID") or -1) for w in sets) != list(range(shards)):
-        yield f"{overlay.name}: sets of shards {[w.environment.get('LLAMA_SWARM_SHARD_ID') for w in sets]}, not of 0 to {shards - 1}"
+    served = sorted(w.environment.get("LLAMA_SWARM_SHARD_ID", "") for w in sets)
+    if served != sorted(map(str, range(shards))):
+        yield f"{overlay.name}: sets of shards {served}, not of 0 to {shards - 1}"
     for workload in sets:
         if workload.spec.get("replicas") != replicas:
             yield f"{workload}: {workload.spec.get('replicas')} replicas, not {replicas}"
