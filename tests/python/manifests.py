@@ -85,7 +85,7 @@ MADE = {
     "local-open": ("overlays/local", ["components/open-gateway"], {}),
     "local-spares": ("overlays/local", ["components/spare-replicas"], {}),
     "from-hub": ("base", ["components/from-hub"], {}),
-    "gateway-api": ("base", ["components/gateway-api"], {"namePrefix": "blue-"}),
+    "gateway-api": ("base", ["components/gateway-api"], {"namePrefix": "blue-", "namespace": "blue"}),
     "prefixed": ("overlays/production", [], {"namePrefix": "blue-", "namespace": "elsewhere"}),
 }
 
