@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cluster import ROOT, Failure
 from observing import QUESTION, SHARDS
-from running import note
+from running import note, wait_until
 from scene import (
     BOUND,
     SPARES,
@@ -76,7 +76,7 @@ def spares_take_over(scene):
 
 def an_update_with_spares(scene):
     """Other images and one more setting: every pod is made again, while somebody asks the gateway's Service."""
-    before, since = {pod["metadata"]["uid"] for pod in scene.pods().values()}, time.monotonic()
+    before, since = uids(scene), time.monotonic()
     for node in scene.cluster.nodes:
         for image in ("rendezvous:{}", "shard-worker:{}-model", "gateway:{}-model"):
             old, new = (f"llama-swarm/{image.format(tag)}" for tag in (TAG, NEXT_TAG))
@@ -95,8 +95,8 @@ def an_update_with_spares(scene):
         over.set()
         asking.join(BOUND)
     took, right = time.monotonic() - since, answers.count(scene.answer)
-    left = before & {pod["metadata"]["uid"] for pod in scene.pods().values()}
-    scene.report.check(not left, f"an update with spares: every pod is another, {len(left)} are not")
+    wait_until(lambda: not before & uids(scene), "no pod is left of those before the update")
+    scene.report.check(len(scene.pods()) == len(before), f"an update with spares: all {len(before)} pods are others")
     for wrong in [answer for answer in answers if answer != scene.answer][:3]:
         note(f"instead: {wrong}")
     scene.report.check(
@@ -105,6 +105,10 @@ def an_update_with_spares(scene):
         f"{asker.again} were asked twice, because a gateway ended that was still in the Service",
     )
     watch_all_again(scene)
+
+
+def uids(scene):
+    return {pod["metadata"]["uid"] for pod in scene.pods().values()}
 
 
 def watch_all_again(scene):

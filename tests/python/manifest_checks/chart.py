@@ -80,6 +80,12 @@ def wish_faults(overlay):
         if ("sidecar.istio.io/inject" in workload.labels) != (workload.service == "gateway"):
             yield f"{workload}: in the mesh or not, wrongly"
     gateway = overlay.named("Deployment", "demo-gateway")
+    annotations = gateway["spec"]["template"]["metadata"]["annotations"]
+    for way in ("Inbound", "Outbound"):
+        if "4001" not in annotations.get(f"traffic.sidecar.istio.io/exclude{way}Ports", ""):
+            yield f"what nodes say to each other goes through the gateways' sidecars ({way.lower()})"
+    if not overlay.named("NetworkPolicy", "demo-mesh"):
+        yield "sidecars do not reach their mesh"
     if gateway["spec"].get("replicas") != 2 or overlay.of("HorizontalPodAutoscaler"):
         yield "without an autoscaler the gateways are not as many as `min`"
 
