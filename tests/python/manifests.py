@@ -32,7 +32,14 @@ from manifest_checks.monitoring import (
     write_copies,
 )
 from manifest_checks.objects import Overlay, distinct, newest_versions, render, schema_faults
-from manifest_checks.pods import ending_faults, identity_faults, probe_faults, shard_faults, worker_set_faults, workload_faults
+from manifest_checks.pods import (
+    ending_faults,
+    identity_faults,
+    probe_faults,
+    shard_faults,
+    worker_set_faults,
+    workload_faults,
+)
 from manifest_checks.policies import policy_faults
 from manifest_checks.programs import OPERATOR, SERVICES, SUBCOMMANDS, read_help
 from manifest_checks.references import reference_faults
