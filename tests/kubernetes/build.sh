@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Builds Kubernetes' programs from Debian's sources: build.sh FOLDER
 #
-# Debian ships kubectl alone, but its source package of 1.20 has all of Kubernetes in it, and what it needs. One line of
-# a later Kubernetes is added: since 1.28, pods of a StatefulSet have their ordinal as a label.
+# Debian ships kubectl alone, but its source package of 1.20 has all of Kubernetes in it, and what it needs.
 # Needs root (it installs packages) and Debian 12; takes about 15 minutes with two cores.
 set -euo pipefail
 out=${1:?usage: build.sh FOLDER}
@@ -24,11 +23,6 @@ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 apt-get "${sources[@]}" update -qq
 (cd "$work" && apt-get "${sources[@]}" source -qq kubernetes > /dev/null)
 cd "$work"/kubernetes-*/
-
-label='pod.Labels["apps.kubernetes.io/pod-index"] = strconv.Itoa(getOrdinal(pod))'
-file=pkg/controller/statefulset/stateful_set_utils.go
-sed -i "s|^\tpod.Labels\[apps.StatefulSetPodNameLabel\] = pod.Name\$|&\n\t$label|" "$file"
-grep -qF "$label" "$file"
 
 mkdir -p .go/src/k8s.io
 ln -s ../../.. .go/src/k8s.io/kubernetes

@@ -68,7 +68,7 @@ def _affinity(item, minor):
         weighted = rules.get("preferredDuringSchedulingIgnoredDuringExecution", [])
         for term in [*terms, *(each["podAffinityTerm"] for each in weighted)]:
             if minor < 31 and term.pop("matchLabelKeys", None):
-                yield "affinity does not look at the ordinal"
+                yield "affinity does not look at the shard"
     for spread in pod.get("topologySpreadConstraints", []):
         if minor < 26 and spread.pop("nodeTaintsPolicy", None):
             yield "spreading counts tainted nodes"

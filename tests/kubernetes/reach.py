@@ -53,10 +53,11 @@ def start_prober(scene, namespace):
 
 
 def reach(scene, ways):
+    pods = scene.pods()
     addresses = {
-        name.split("-0")[0]: pod["status"]["podIP"] for name, pod in scene.pods().items() if name.endswith("-0")
+        kind: next(pod["status"]["podIP"] for name, pod in pods.items() if name.startswith(kind))
+        for kind in ("gateway", "rendezvous", "shard-worker")
     }
-    addresses["gateway"] = next(p["status"]["podIP"] for n, p in scene.pods().items() if n.startswith("gateway"))
 
     def is_open(namespace, pod, port):
         knock = f"timeout 3 bash -c '</dev/tcp/{addresses[pod]}/{port}' 2> /dev/null && echo open || echo closed"

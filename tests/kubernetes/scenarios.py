@@ -26,7 +26,7 @@ from losses import (
 )
 from policies import Policies
 from reach import only_drawn_arrows_pass
-from restarts import a_rolling_restart, evictions_wait_for_each_other, spares_take_over
+from restarts import a_rolling_restart, an_update_with_spares, evictions_wait_for_each_other, spares_take_over
 from running import Failure, Report, note, run_in_order
 from scene import IMAGES, NAMESPACE, PROBER, Scene
 from starting import everybody_sees_all, everything_starts, other_overlays_are_accepted, the_model_answers
@@ -52,6 +52,7 @@ SCENARIOS = (
     a_hung_process,
     a_lost_node,
     spares_take_over,
+    an_update_with_spares,
 )
 
 

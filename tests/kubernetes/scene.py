@@ -11,8 +11,8 @@ from policies import Policies
 from running import Failure, Report, free_ports, wait_until
 
 NAMESPACE = "llama-swarm"
-WORKERS = [f"shard-worker-{shard}" for shard in range(SHARDS)]
-SPARES = [f"shard-worker-spare-{shard}" for shard in range(SHARDS)]
+WORKER_SETS = [f"shard-worker-{shard}" for shard in range(SHARDS)]
+WORKERS, SPARES = ([f"{name}-{replica}" for name in WORKER_SETS] for replica in (0, 1))
 IMAGES = ("rendezvous:{}", "shard-worker:{}-model", "gateway:{}-model")
 # Has a shell; docker/build-offline.sh makes it.
 PROBER = "llama-swarm/base-build:bookworm"
@@ -60,6 +60,11 @@ class Scene:
         items = json.loads(self.kubectl("get", "pods", "--output", "json"))["items"]
         return {item["metadata"]["name"]: item for item in items}
 
+    def wait_for_workers(self, bound=BOUND):
+        """Until all sets have what their templates say."""
+        for name in WORKER_SETS:
+            self.kubectl("rollout", "status", f"statefulset/{name}", f"--timeout={bound:.0f}s", bound=bound + 20)
+
     def watch(self, pod):
         command = ["kubectl", "--kubeconfig", self.cluster.kubeconfig, "--namespace", NAMESPACE, "exec", pod, "--"]
         if old := self.watches.get(pod):
@@ -76,8 +81,9 @@ class Scene:
 
     def on_node_of(self, pod, script):
         """A script on a pod's node, where $PID is its main process."""
-        node = self.pods()[pod]["spec"]["nodeName"]
-        labels = {"pod.name": pod, "container.name": pod.rsplit("-", 1)[0]}
+        spec = self.pods()[pod]["spec"]
+        node = spec["nodeName"]
+        labels = {"pod.name": pod, "container.name": spec["containers"][0]["name"]}
         filters = [word for key, value in labels.items() for word in ("--filter", f"label=io.kubernetes.{key}={value}")]
         own = self.cluster.on(node, "docker", "ps", "--quiet", *filters).strip()
         pid = self.cluster.on(node, "docker", "inspect", "--format", "{{.State.Pid}}", own).strip()
@@ -177,10 +183,10 @@ def evict(scene, pod):
     scene.kubectl("create", "--raw", path, "--filename", "-", input=json.dumps(eviction))
 
 
-def keep_asking(scene, over, answers):
+def keep_asking(scene, over, answers, client):
     while not over.is_set():
         try:
-            answers.append(scene.client.ask(QUESTION, 32))
+            answers.append(client.ask(QUESTION, 32))
         except (Failure, OSError) as failure:
             answers.append(f"no answer: {failure}")
         over.wait(0.5)

@@ -14,11 +14,11 @@ from scene import BOUND, WORKERS, PortForward, minor_version, restart_counts
 
 def other_overlays_are_accepted(scene):
     """By the API server, which makes none of it but the namespace. What only an operator knows is left out."""
-    scene.cluster.kubectl("apply", "--filename", ROOT / "k8s/base/namespace.yaml")
+    scene.cluster.kubectl("apply", "--filename", ROOT / "k8s/namespace.yaml")
     for overlay in ("production", "gpu"):
         objects = rendered(scene, ROOT / "k8s" / "overlays" / overlay)
         for_server(objects, minor_version(scene))
-        known = [item for item in objects if item["kind"] != "PodMonitor"]
+        known = [item for item in objects if item["kind"] not in ("PodMonitor", "PrometheusRule")]
         told = scene.kubectl("apply", "--dry-run=server", "--filename", "-", input=listed(known))
         scene.report.check(
             len(told.splitlines()) == len(known), f"the API server accepts the {len(known)} objects of {overlay}"
@@ -32,7 +32,7 @@ def everything_starts(scene):
     create_secret(scene, "swarm-secret", "swarm.secret", command(scene, "secret", "new", "-"))
     scene.key, line = command(scene, "key", "new", "tests").splitlines()
     create_secret(scene, "gateway-keys", "api.keys", line)
-    scene.kubectl("rollout", "status", "statefulset/shard-worker", "--timeout=300s", bound=BOUND)
+    scene.wait_for_workers()
     scene.kubectl("rollout", "status", "deployment/gateway", "--timeout=300s", bound=BOUND)
     took = time.monotonic() - since
     pods = scene.pods()

@@ -4,7 +4,7 @@ import json
 
 from observing import QUESTION, SHARDS, Watch
 from running import Failure, wait_until
-from scene import GRPC_PORT, NAMESPACE
+from scene import GRPC_PORT, NAMESPACE, WORKERS
 from starting import command, create_secret
 
 POD = "stranger"
@@ -42,10 +42,11 @@ def everybody(seen):
 
 
 def stranger(scene):
-    worker = scene.pods()["shard-worker-3"]
+    worker = scene.pods()[WORKERS[3]]
     settings = worker["spec"]["containers"][0]
     labels = {k: v for k, v in worker["metadata"]["labels"].items() if k.startswith("app.kubernetes.io/")}
-    variables = [v for v in settings["env"] if v["name"] in ("LLAMA_SWARM_GRPC_LISTEN", "LLAMA_SWARM_KV_MEMORY")]
+    same = ("RENDEZVOUS_SERVICE", "LLAMA_SWARM_RENDEZVOUS", "LLAMA_SWARM_GRPC_LISTEN", "LLAMA_SWARM_KV_MEMORY")
+    variables = [v for v in settings["env"] if v["name"] in same]
     return {
         "apiVersion": "v1",
         "kind": "Pod",

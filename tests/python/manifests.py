@@ -9,6 +9,7 @@ Needs manifests-requirements.txt and kubectl.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -19,12 +20,28 @@ from pathlib import Path
 
 import yaml
 
+from manifest_checks.chart import Chart, helm_python
 from manifest_checks.docker import compose_faults, dockerfile_faults
 from manifest_checks.members import listen_faults, membership_faults
-from manifest_checks.objects import Overlay, newest_versions, render, schema_faults
-from manifest_checks.pods import ending_faults, identity_faults, probe_faults, worker_set_faults, workload_faults
+from manifest_checks.monitoring import (
+    ALERTS,
+    DASHBOARD,
+    copy_faults,
+    dashboard_faults,
+    monitoring_faults,
+    write_copies,
+)
+from manifest_checks.objects import Overlay, distinct, newest_versions, render, schema_faults
+from manifest_checks.pods import (
+    ending_faults,
+    identity_faults,
+    probe_faults,
+    shard_faults,
+    worker_set_faults,
+    workload_faults,
+)
 from manifest_checks.policies import policy_faults
-from manifest_checks.programs import OPERATOR, SERVICES, SHARDS, SUBCOMMANDS, read_help
+from manifest_checks.programs import OPERATOR, SERVICES, SUBCOMMANDS, read_help
 from manifest_checks.references import reference_faults
 from manifest_checks.restrictions import restricted_faults
 
@@ -55,9 +72,10 @@ def scan_faults(root, overlays):
         give_up("no checkov: install tests/python/manifests-requirements.txt, or leave it out by --no-scan")
     with tempfile.TemporaryDirectory() as folder:
         files = [root / "docker/Dockerfile"]
-        for overlay in overlays:
+        # The others have nothing that it looks at and these have not.
+        for overlay in (o for o in overlays if o.name not in ("prefixed", "local-spares", "chart-open")):
             files.append(Path(folder, f"{overlay.name}.yaml"))
-            files[-1].write_text(yaml.safe_dump_all(overlay.objects))
+            files[-1].write_text(yaml.safe_dump_all([o for _, o in distinct([overlay])]))
         arguments = [part for file in files for part in ("-f", file)]
         done = subprocess.run(
             [checkov, "--config-file", root / "k8s/.checkov.yaml", *arguments], capture_output=True, text=True
@@ -67,29 +85,50 @@ def scan_faults(root, overlays):
         yield (done.stdout + done.stderr).strip()
 
 
+# Those with spare workers.
+WITH_SPARES = {"production", "gpu", "prefixed", "local-spares"}
+# What no overlay is, but docs/kubernetes.md says how to make it: below, components, other fields.
+MADE = {
+    "local-open": ("overlays/local", ["components/open-gateway"], {}),
+    "local-spares": ("overlays/local", ["components/spare-replicas"], {}),
+    "from-hub": ("base", ["components/from-hub"], {}),
+    "gateway-api": ("base", ["components/gateway-api"], {"namePrefix": "blue-", "namespace": "blue"}),
+    "prefixed": ("overlays/production", [], {"namePrefix": "blue-", "namespace": "elsewhere"}),
+}
+
+
 def rendered_overlays(kubectl, k8s, report):
     overlays = []
     with tempfile.TemporaryDirectory() as made:
         folders = [k8s / "base", *sorted((k8s / "overlays").iterdir())]
-        made = Path(made).resolve()
-        # The components that no overlay has, as docs/kubernetes.md says.
-        folders.append(made_overlay(made / "local-open", k8s, "overlays/local", "components/open-gateway"))
-        folders.append(made_overlay(made / "from-hub", k8s, "base", "components/from-hub"))
+        folders += [made_overlay(Path(made).resolve() / name, k8s, *rest) for name, rest in MADE.items()]
         for folder in folders:
             try:
-                overlays.append(Overlay(folder.name, render(kubectl, folder)))
+                replicas = 2 if folder.name in WITH_SPARES else 1
+                overlays.append(Overlay(folder.name, render(kubectl, folder), replicas))
                 report.check(f"{folder.name} renders, {len(overlays[-1].objects)} objects", [])
             except ValueError as error:
                 report.check(f"{folder.name} renders", [error])
     return overlays
 
 
-def made_overlay(folder, k8s, below, component):
+def made_overlay(folder, k8s, below, components, fields):
     folder.mkdir()
-    below, component = (os.path.relpath(k8s / part, folder) for part in (below, component))
-    text = yaml.safe_dump({"resources": [below], "components": [component]})
+    below, *components = (os.path.relpath(k8s / part, folder) for part in (below, *components))
+    text = yaml.safe_dump({"resources": [below], "components": components} | fields)
     (folder / "kustomization.yaml").write_text(text)
     return folder
+
+
+def checked_chart(folder, overlays, report):
+    """Renderings of the chart, to be held against all else too."""
+    if helm_python is None:
+        print("SKIPPED: no helm-python-sdk for this machine: the chart was NOT checked")
+        return []
+    chart = Chart(folder)
+    for base in (o for o in overlays if o.name == "base"):
+        report.check("the chart is k8s/base, and its values arrive", chart.faults(base))
+    return list(chart.overlays())
 
 
 def check_workloads(overlays, programs, report):
@@ -103,7 +142,8 @@ def check_workloads(overlays, programs, report):
     every("probes ask what the services answer, each its own question", probe_faults)
     every("pods outlive their drain timeout", ending_faults)
     every("pods are restricted", restricted_faults, needs_program=False)
-    every(f"worker sets have {SHARDS} pods, the ordinal is the shard", worker_set_faults, service="shard-worker")
+    one_by_one = "a set has the replicas of one shard, updated one by one"
+    every(one_by_one, worker_set_faults, service="shard-worker", needs_program=False)
     every("identities and models lie on volumes", identity_faults)
     every("who is let in needs the secret, or a key", membership_faults)
     every("ports are reached from outside of the pod", lambda w, program: listen_faults(w.environment, program))
@@ -111,16 +151,28 @@ def check_workloads(overlays, programs, report):
 
 def check_overlays(overlays, programs, report):
     for version in newest_versions(3):
-        report.check(
-            f"objects are valid in Kubernetes {version}, strictly",
-            (f for o in overlays for f in schema_faults(o, version)),
-        )
+        report.check(f"objects are valid in Kubernetes {version}, strictly", schema_faults(overlays, version))
     check_workloads(overlays, programs, report)
     report.check(
         "network policies cover every pod and open only the drawn arrows",
         (f"{o.name}: {f}" for o in overlays for f in policy_faults(o, programs)),
     )
+    report.check(
+        "every shard has its replicas, and evictions leave one where there are two",
+        (f for o in overlays for f in shard_faults(o, programs)),
+    )
     report.check("what is named exists", (f for o in overlays for f in reference_faults(o)))
+
+
+def check_monitoring(root, overlays, report):
+    report.check("alerts and dashboard are copies of those in docs/", copy_faults(root))
+    report.check("each query of the dashboard is of what its reader has chosen", dashboard_faults(root))
+    groups = yaml.safe_load((root / ALERTS).read_text())["groups"]
+    dashboard = json.loads((root / DASHBOARD).read_text())
+    report.check(
+        "who monitors has the alerts and the dashboard",
+        (f for o in overlays for f in monitoring_faults(o, groups, dashboard)),
+    )
 
 
 def read_programs(bin_dir):
@@ -138,21 +190,29 @@ def read_programs(bin_dir):
 
 def read_options():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--bin-dir", type=Path, required=True, help="where the services' binaries are")
+    arguments.add_argument("--bin-dir", type=Path, help="where the services' binaries are")
     arguments.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="the repository")
+    arguments.add_argument("--write-copies", action="store_true", help="of docs/, where k8s/ needs them; then end")
     arguments.add_argument("--no-scan", action="store_true", help="leave out the policy scanner")
     return arguments.parse_args()
 
 
 def main():
     options = read_options()
+    if options.write_copies:
+        write_copies(options.root)
+        return
+    if not options.bin_dir:
+        give_up("--bin-dir is missing: where the services' binaries are")
     kubectl = shutil.which("kubectl")
     if not kubectl:
         give_up("no kubectl in PATH: it renders the manifests (`kubectl kustomize`)")
     programs, health = read_programs(options.bin_dir)
     report, docker = Report(), options.root / "docker"
     overlays = rendered_overlays(kubectl, options.root / "k8s", report)
+    overlays += checked_chart(options.root / "k8s/chart", overlays, report)
     check_overlays(overlays, programs, report)
+    check_monitoring(options.root, overlays, report)
     for file, faults in (("compose.yaml", compose_faults), ("Dockerfile", dockerfile_faults)):
         report.check(f"docker/{file} fits the services", faults(docker / file, programs, health, options.bin_dir))
     if not options.no_scan:

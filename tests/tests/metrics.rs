@@ -219,6 +219,9 @@ fn host_and_port(url: String) -> String {
     url.replace("http://", "")
 }
 
+/// What a reader of the dashboard chooses by, where all are chosen.
+const VARIABLES: [&str; 4] = ["$namespace", "$swarm", "$pod", "$instance"];
+
 /// Every expression of the dashboard.
 fn dashboard() -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(repository("docs/grafana-dashboard.json"))?;
@@ -296,7 +299,8 @@ async fn what_is_built_on_them_fits(
         assert!(family_of(&name, shown).is_some(), "{name} is used, but no service shows it");
     }
     for expression in dashboard {
-        let expression = expression.replace("$__rate_interval", "10s").replace("$instance", ".*");
+        let expression = expression.replace("$__rate_interval", "10s");
+        let expression = VARIABLES.iter().fold(expression, |text, name| text.replace(name, ".*"));
         prometheus.query(&expression).await?;
     }
     let firing = prometheus.query("ALERTS{alertstate=\"firing\"}").await?;

@@ -1,12 +1,16 @@
 """What the overlays render to: objects, and the workloads among them."""
 
+import json
+import re
 import subprocess
 from dataclasses import dataclass
 
 import kubernetes_validate
 import yaml
 
-FOREIGN_KINDS = {"PodMonitor"}
+from manifest_checks.programs import SHARDS
+
+FOREIGN_KINDS = {"PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"}
 
 
 @dataclass
@@ -49,8 +53,10 @@ class Workload:
 class Overlay:
     """The objects of one rendered overlay."""
 
-    def __init__(self, name, objects):
+    def __init__(self, name, objects, replicas=1, shards=SHARDS):
         self.name, self.objects = name, objects
+        # How many shards there are meant to be, and workers of each.
+        self.shards, self.replicas = shards, replicas
         self.workloads = [self._workload(o) for o in objects if o["kind"] in ("Deployment", "StatefulSet")]
 
     def of(self, kind):
@@ -65,8 +71,21 @@ class Overlay:
             config_map = self.named("ConfigMap", source.get("configMapRef", {}).get("name"))
             environment.update(config_map["data"] if config_map else {})
         for variable in container.get("env", []):
-            environment[variable["name"]] = variable.get("value", "")
+            environment[variable["name"]] = expanded(self._value(variable, o), environment)
         return Workload(self.name, o["kind"], o["metadata"]["name"], o["spec"], environment)
+
+    @staticmethod
+    def _value(variable, o):
+        """What the pod gets; empty where only the cluster knows it."""
+        path = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath", "")
+        if label := re.fullmatch(r"metadata\.labels\['(.+)'\]", path):
+            return o["spec"]["template"]["metadata"]["labels"].get(label[1], "")
+        return o["metadata"]["namespace"] if path == "metadata.namespace" else variable.get("value", "")
+
+
+def expanded(text, environment):
+    """As the kubelet does it: a variable is seen by those after it, and stays as it is written where it is unknown."""
+    return re.sub(r"\$\((\w+)\)", lambda found: environment.get(found[1], found[0]), text)
 
 
 def render(kubectl, folder):
@@ -76,8 +95,19 @@ def render(kubectl, folder):
     return [o for o in yaml.safe_load_all(done.stdout) if o]
 
 
-def schema_faults(overlay, version):
-    for o in overlay.objects:
+def distinct(overlays):
+    """Overlay and object; one of those that are the same, or differ in the number of their shard alone."""
+    seen = set()
+    for overlay, o in ((overlay, o) for overlay in overlays for o in overlay.objects):
+        written = re.sub(r"(shard-worker-|llama-swarm/shard\D+)\d+", r"\1", json.dumps(o))
+        if written not in seen:
+            yield overlay, o
+        seen.add(written)
+
+
+def schema_faults(overlays, version):
+    # To look at each object takes long.
+    for overlay, o in distinct(overlays):
         name = f"{overlay.name}: {o['kind']} {o['metadata']['name']}"
         try:
             kubernetes_validate.validate(o, version, strict=True)

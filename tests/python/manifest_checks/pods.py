@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from manifest_checks.programs import OPERATOR, SHARDS, SUBCOMMANDS, expected_ports, unknown_variables
+from manifest_checks.objects import selects
+from manifest_checks.programs import OPERATOR, SUBCOMMANDS, expected_ports, unknown_variables
 
 # What each service answers in grpc.health.v1 and under which paths; the rest comes from --help.
 HEALTH = {
@@ -12,6 +13,8 @@ HEALTH = {
     "shard-worker": {"", "swarm.v1.ShardService"},
     "gateway": {"", "swarm.v1.InferenceService"},
 }
+# Which shard a worker's pod serves.
+SHARD_LABEL = "llama-swarm/shard"
 HTTP_PATHS = {"/healthz", "/readyz", "/metrics"}
 # What a probe must ask: (startup, readiness, liveness).
 PROBES = {
@@ -24,7 +27,10 @@ PROBES = {
 
 def workload_faults(workload, program):
     container, service = workload.container, workload.service
-    yield from unknown_variables(service, program, workload.environment)
+    parts = set(re.findall(r"\$\((\w+)\)", " ".join(v.get("value", "") for v in container.get("env", []))))
+    yield from unknown_variables(service, program, set(workload.environment) - parts)
+    unknown = (name for name, value in workload.environment.items() if "$(" in value)
+    yield from (f"{name} names a variable that is not before it" for name in unknown)
     for argument in container.get("args", []) + container.get("command", []):
         if argument.startswith("--") and argument.split("=")[0] not in program.flags:
             yield f"{service} knows no flag {argument}"
@@ -80,16 +86,44 @@ def ending_faults(workload, program):
         yield f"killed after {grace} s, but draining takes up to {drain + pause:g} s"
 
 
-def worker_set_faults(workload, program):
+def worker_set_faults(workload):
+    """Its pods are the replicas of one shard, which an update takes one after the other, and no two share a node."""
     if workload.kind != "StatefulSet" or workload.spec.get("podManagementPolicy") != "Parallel":
         yield "workers must be a StatefulSet that starts all pods at once"
-    total = int(program.value(workload.environment, "--total-shards"))
-    if not workload.spec.get("replicas") == total == SHARDS:
-        yield f"{workload.spec.get('replicas')} replicas, {total} shards, expected {SHARDS}"
-    shard = next((v for v in workload.container["env"] if v["name"] == "LLAMA_SWARM_SHARD_ID"), {})
-    source = shard.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
-    if source != "metadata.labels['apps.kubernetes.io/pod-index']":
-        yield f"the shard comes from {source}, not from the pod's ordinal"
+    update = workload.spec.get("updateStrategy", {})
+    if update.get("type") != "RollingUpdate" or update.get("rollingUpdate") or not workload.spec.get("minReadySeconds"):
+        yield "an update must take one replica after the other, and wait between two"
+    shard, label = workload.environment.get("LLAMA_SWARM_SHARD_ID"), workload.labels.get(SHARD_LABEL)
+    if shard is None or shard != label or workload.spec["selector"]["matchLabels"].get(SHARD_LABEL) != label:
+        yield f"the shard is {shard!r}, its label {label!r}: not one and the same of all that the set selects"
+    rules = workload.pod.get("affinity", {}).get("podAntiAffinity", {})
+    terms = rules.get("requiredDuringSchedulingIgnoredDuringExecution", [])
+    terms += [each["podAffinityTerm"] for each in rules.get("preferredDuringSchedulingIgnoredDuringExecution", [])]
+    keeps_apart = [t for t in terms if t["topologyKey"] == "kubernetes.io/hostname"]
+    if [t.get("matchLabelKeys") for t in keeps_apart] != [[SHARD_LABEL]] or not selects(
+        keeps_apart[0]["labelSelector"], workload.labels
+    ):
+        yield f"replicas of the shard may share a node: {terms}"
+
+
+def shard_faults(overlay, programs):
+    """Each shard has its set, of as many replicas as wanted, and evictions leave one of them."""
+    shards, replicas = overlay.shards, overlay.replicas
+    sets = [w for w in overlay.workloads if w.service == "shard-worker"]
+    served = sorted(w.environment.get("LLAMA_SWARM_SHARD_ID", "") for w in sets)
+    if served != sorted(map(str, range(shards))):
+        yield f"{overlay.name}: sets of shards {served}, not of 0 to {shards - 1}"
+    for workload in sets:
+        if workload.spec.get("replicas") != replicas:
+            yield f"{workload}: {workload.spec.get('replicas')} replicas, not {replicas}"
+    for workload in overlay.workloads:
+        total = programs[workload.service].value(workload.environment, "--total-shards")
+        if int(total) != shards:
+            yield f"{workload}: a swarm of {total} shards, not {shards}"
+        budgets = [b for b in overlay.of("PodDisruptionBudget") if selects(b["spec"]["selector"], workload.labels)]
+        at_once = sum(b["spec"]["maxUnavailable"] for b in budgets)
+        if workload.service == "shard-worker" and at_once > max(1, replicas - 1):
+            yield f"{workload}: {at_once} may be evicted at once, which may be all {replicas} of its shard"
 
 
 def identity_faults(workload, program):

@@ -52,9 +52,8 @@ def policy_faults(overlay, programs):
     yield from hub_faults(overlay, policies)
     pods = [(w.name, w.labels, expected_ports(programs[w.service], w.environment)) for w in overlay.workloads]
     for name, labels, ports in pods:
-        closed = {
-            way for p in policies for way in p["policyTypes"] if p["podSelector"] == {} and not p.get(way.lower())
-        }
+        own = [p for p in policies if selects(p["podSelector"], labels)]
+        closed = {way for p in own for way in p["policyTypes"] if not p.get(way.lower())}
         if closed != {"Ingress", "Egress"}:
             yield f"{name}: what no policy allows is open"
         if ("UDP", 53) not in to_other_namespaces(policies, "egress", labels):

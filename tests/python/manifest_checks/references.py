@@ -35,10 +35,33 @@ def reference_faults(overlay):
         )
         if scaled == ("replicas" in workload.spec):
             yield f"{workload}: either replicas or an autoscaler"
+        yield from name_faults(overlay, workload)
+    # Who takes an overlay away must not take the secrets and all claims with it.
+    if overlay.of("Namespace"):
+        yield f"{overlay.name}: a Namespace, which `kubectl delete` would take with all that is in it"
     for first, second in product(overlay.workloads, overlay.workloads):
         if first is not second and selects(first.spec["selector"], second.labels):
             yield f"{first} selects the pods of {second.name}"
     yield from service_faults(overlay)
+
+
+def name_faults(overlay, workload):
+    """Names in variables are those of Services, whatever prefix they have."""
+    entry = workload.environment.get("LLAMA_SWARM_RENDEZVOUS")
+    if (entry is None) != (workload.service == "rendezvous"):
+        yield f"{workload}: enters by {entry}"
+    if entry and not overlay.named("Service", entry.partition(":")[0]):
+        yield f"{workload}: enters by {entry}, which is no Service"
+    if workload.service == "gateway":
+        name = next(s["metadata"]["name"] for s in overlay.of("Service") if "http" in ports_of(s))
+        space = overlay.named("Service", name)["metadata"]["namespace"]
+        missing = {name, f"{name}.{space}", f"{name}.{space}.svc", f"{name}.{space}.svc.cluster.local"}
+        if missing := missing - set(workload.environment["LLAMA_SWARM_ALLOWED_HOST"].split(",")):
+            yield f"{workload}: does not allow to be called {sorted(missing)}"
+
+
+def ports_of(service):
+    return {port["name"] for port in service["spec"]["ports"]}
 
 
 def service_faults(overlay):
@@ -61,6 +84,13 @@ def service_faults(overlay):
         service = overlay.named("Service", backend["name"])
         if not service or backend["port"].get("name") not in {p["name"] for p in service["spec"]["ports"]}:
             yield f"{overlay.name}: Ingress to {backend}, which is not there"
+    for route in overlay.of("HTTPRoute") + overlay.of("GRPCRoute"):
+        for backend in (b for rule in route["spec"]["rules"] for b in rule["backendRefs"]):
+            service = overlay.named("Service", backend["name"])
+            wanted = "http" if route["kind"] == "HTTPRoute" else "grpc"
+            ports = {p["name"]: p["port"] for p in service["spec"]["ports"]} if service else {}
+            if ports.get(wanted) != backend["port"]:
+                yield f"{overlay.name}: {route['kind']} to {backend}, which is not there"
     yield from monitor_faults(overlay)
 
 
