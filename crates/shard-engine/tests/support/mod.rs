@@ -110,11 +110,22 @@ impl Route {
 
     /// Opens a session; the last shard is told its prompt.
     pub(crate) fn open(&mut self, session: u32, params: &SamplingParams) {
+        self.open_with(session, params, 100, &PROMPT);
+    }
+
+    /// Opens a session for so many positions with this prompt.
+    pub(crate) fn open_with(
+        &mut self,
+        session: u32,
+        params: &SamplingParams,
+        max_positions: u32,
+        prompt: &[u32],
+    ) {
         let open = |engine: &mut Engine| {
             let options = SlotOptions {
                 shards: engine.info().shards,
-                prompt_tokens: PROMPT.len() as u32,
-                max_positions: 100,
+                prompt_tokens: prompt.len() as u32,
+                max_positions,
                 sampling: Some(params.clone()),
                 grammar: None,
             };
@@ -122,7 +133,7 @@ impl Route {
         };
         let slots = self.engines.iter_mut().map(open).collect();
         assert!(self.slots.insert(session, slots).is_none(), "session {session} is open already");
-        self.tell(session, &PROMPT);
+        self.tell(session, prompt);
     }
 
     /// Tells the last shard a session's tokens.
