@@ -6,15 +6,16 @@ mod support;
 
 use std::{fs, path::Path};
 
+use candle_core::quantized::GgmlDType;
 use gguf::{
-    Header, Value,
+    Dtype, Header, Value,
     tiny::{TinyModel, cases},
     write::Writer,
 };
-use shard_engine::{Engine, Footprint, KvType, Usage, cut_of};
+use shard_engine::{BackendChoice, Engine, EngineConfig, Footprint, KvType, Usage, cut_of};
 use swarm_types::{Precision, SamplingParams, ShardRange, Step};
 
-use crate::support::{Model, step};
+use crate::support::{Model, Route, params, step};
 
 /// How far a log-probability may be from the reference's.
 const MOST: f32 = 1e-3;
@@ -141,6 +142,32 @@ fn what_is_not_supported_is_named_by_the_header_alone_and_never_called_damaged()
     }
     let windowless = TinyModel { architecture: "gemma2", ..llama };
     assert!(refusal(&windowless, None, None).contains("gemma2.attention.sliding_window is missing"));
+}
+
+#[test]
+fn experts_in_blocks_give_the_same_bits_in_any_chunk_and_what_candle_makes_of_them() {
+    let (_, tiny) = cases().into_iter().find(|(name, _)| *name == "qwen2moe").expect("there");
+    let tiny = TinyModel { feed_forward: 64, ..tiny };
+    for (to, ggml) in [(Dtype::Q8_0, GgmlDType::Q8_0), (Dtype::Q4_0, GgmlDType::Q4_0)] {
+        let model = Model::quantised(&tiny, to, ggml);
+        let said = |config: EngineConfig, chunk: usize| {
+            Route::new(vec![Engine::load(config, |_| ()).expect("loaded")]).generate(1, &params(), chunk)
+        };
+        for precision in [Precision::Standard, Precision::Exact] {
+            let config = || EngineConfig { precision, ..model.whole() };
+            let expected = said(config(), 13);
+            for chunk in [1, 4] {
+                assert_eq!(said(config(), chunk), expected, "{to:?} {precision} in chunks of {chunk}");
+            }
+            assert_eq!(said(EngineConfig { threads: 3, ..config() }, 7), expected, "{to:?} {precision}");
+        }
+        let ours = said(model.whole(), 5);
+        let candle = said(EngineConfig { backend: BackendChoice::Candle, ..model.whole() }, 5);
+        for ((token, bits), (other, other_bits)) in ours.into_iter().zip(candle) {
+            assert_eq!(token, other, "{to:?}");
+            assert!((f32::from_bits(bits) - f32::from_bits(other_bits)).abs() < 1e-4, "{to:?}");
+        }
+    }
 }
 
 #[test]

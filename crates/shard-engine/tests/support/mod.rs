@@ -32,8 +32,9 @@ impl Model {
 
     /// The same with every matrix quantised, as candle does it.
     pub(crate) fn quantised(tiny: &TinyModel, to: Dtype, ggml: GgmlDType) -> Self {
-        Self::new(tiny).rewritten(|_, tensor, bytes| match tensor.shape.len() {
-            2 => Some((to, quantise(&bytes, tensor, ggml))),
+        Self::new(tiny).rewritten(|name, tensor, bytes| match tensor.shape.len() {
+            // What scores experts is stored as it is, as those who convert models do it.
+            2 | 3 if !name.contains("ffn_gate_inp") => Some((to, quantise(&bytes, tensor, ggml))),
             _ => Some((tensor.dtype, bytes)),
         })
     }
@@ -227,7 +228,8 @@ pub(crate) fn params() -> SamplingParams {
 fn quantise(bytes: &[u8], tensor: &TensorInfo, dtype: GgmlDType) -> Vec<u8> {
     let values: Vec<f32> =
         bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
-    let shape = (tensor.shape[1] as usize, tensor.shape[0] as usize);
+    let rows: u64 = tensor.shape[1..].iter().product();
+    let shape = (rows as usize, tensor.shape[0] as usize);
     let tensor = Tensor::from_vec(values, shape, &Device::Cpu).expect("as many numbers as the shape has");
     QTensor::quantize(&tensor, dtype).and_then(|q| Ok(q.data()?.into_owned())).expect("quantised")
 }
