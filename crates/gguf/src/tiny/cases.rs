@@ -1,6 +1,6 @@
 //! Tiny models of every kind that the engine runs.
 
-use super::{Scaling, TinyModel};
+use super::model::{Scaling, TinyModel};
 
 /// By the name of a family, or of what is special about one: small models that have all that is special.
 #[must_use]

@@ -1,6 +1,6 @@
 //! What the header of a tiny model says of its sizes.
 
-use super::{Scaling, TinyModel};
+use super::model::{Scaling, TinyModel};
 use crate::{Value, write::Writer};
 
 /// Positions that a model with scaled angles was first trained for.
@@ -69,7 +69,7 @@ pub(super) fn write(file: &mut Writer, tiny: &TinyModel, shape: Shape) {
 /// What only some models have.
 fn of_parts(tiny: &TinyModel) -> Vec<(&'static str, Value)> {
     let mut more = vec![];
-    let number = |value| Value::F32(value);
+    let number = Value::F32;
     if tiny.experts > 0 {
         more.push(("expert_count", Value::U32(tiny.experts)));
         more.push(("expert_used_count", Value::U32(2)));

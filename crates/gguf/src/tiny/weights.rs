@@ -1,7 +1,7 @@
 //! The tensors of a tiny model.
 
 use super::{
-    Scaling, TinyModel,
+    model::{Scaling, TinyModel},
     numbers::{Shape, has_shared_expert},
     random::Random,
 };
