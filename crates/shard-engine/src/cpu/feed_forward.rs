@@ -25,7 +25,7 @@ pub(crate) struct FeedForward {
 enum Network {
     /// One for all rows.
     Dense(Gated),
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 impl FeedForward {
@@ -36,7 +36,9 @@ impl FeedForward {
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
         let network = match hyper.experts {
-            Some(sizes) => Network::Experts(Experts::load(source, layer, hyper, sizes, arithmetic)?),
+            Some(sizes) => {
+                Network::Experts(Box::new(Experts::load(source, layer, hyper, sizes, arithmetic)?))
+            }
             None => {
                 let matrices = matrices(layer, hyper);
                 Network::Dense(Gated::load(source, &matrices, hyper.arch.activation, arithmetic)?)

@@ -73,7 +73,7 @@ pub(crate) fn gelu<S: Simd>(simd: S, x: S::F) -> S::F {
 }
 
 /// 2 √(2/π).
-const GELU: f32 = 1.595_769_1;
+const GELU: f32 = 1.595_769;
 
 #[cfg(test)]
 mod tests {
