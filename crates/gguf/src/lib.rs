@@ -66,6 +66,20 @@ pub enum GgufError {
     /// Anything else that breaks the format.
     #[error("damaged header: {0}")]
     Damaged(String),
+    /// The file is sound, and of a kind that this software does not run.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// The file is sound, and of an architecture that this software does not run.
+    #[error("architecture {name} is not supported (supported: {supported})")]
+    Architecture {
+        /// Which one it is of.
+        name: String,
+        /// The names of those that are.
+        supported: String,
+    },
+    /// A tensor that the model needs is not there.
+    #[error("tensor {0} is missing")]
+    NoTensor(String),
     /// A key that the model needs is not there.
     #[error("metadata key {0} is missing")]
     Missing(String),

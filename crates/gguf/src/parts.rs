@@ -11,12 +11,16 @@ pub struct Parts<'a> {
     pub layers: Vec<Vec<(&'a str, &'a TensorInfo)>>,
     /// What comes after the last layer. The embedding's matrix is here too where the model has no other for it.
     pub head: Vec<(&'a str, &'a TensorInfo)>,
+    /// Of how many experts a row chooses how many; of 1 all.
+    chosen: (u64, u64),
 }
 
 /// The embedding's matrix.
 const EMBEDDING: &str = "token_embd.weight";
 /// The head's matrix, where it is another.
 const OUTPUT: &str = "output.weight";
+/// What names of tensors with the matrices of all experts end with.
+const EXPERTS: &str = "_exps.weight";
 /// The norm before the head.
 const OUTPUT_NORM: &str = "output_norm.weight";
 
@@ -47,26 +51,40 @@ impl Header {
         Ok(Parts {
             embedding: named(EMBEDDING).into_iter().collect(),
             layers,
+            chosen: self.chosen()?,
             head: named(OUTPUT_NORM).into_iter().chain(matrix).collect(),
         })
+    }
+
+    /// How many experts a row chooses, and of how many.
+    fn chosen(&self) -> Result<(u64, u64), GgufError> {
+        let number = |name: &str| self.opt_u32(&format!("{}.{name}", self.architecture()?));
+        let (used, count) = (number("expert_used_count")?, number("expert_count")?);
+        let chosen = used.zip(count).filter(|(used, count)| (1..=*count).contains(used)).unwrap_or((1, 1));
+        Ok((chosen.0.into(), chosen.1.into()))
     }
 }
 
 impl Parts<'_> {
-    /// Bytes of each layer in the file.
+    /// What each layer costs: bytes of the file that one row reads. Of experts those that it chooses.
     #[must_use]
-    pub fn layer_bytes(&self) -> Vec<u64> {
-        self.layers.iter().map(|layer| bytes(layer)).collect()
+    pub fn layer_costs(&self) -> Vec<u64> {
+        self.layers.iter().map(|layer| self.cost(layer)).collect()
     }
 
-    /// Bytes of the head in the file.
+    /// What the head costs, in the same unit.
     #[must_use]
-    pub fn head_bytes(&self) -> u64 {
-        bytes(&self.head)
+    pub fn head_cost(&self) -> u64 {
+        self.cost(&self.head)
     }
-}
 
-fn bytes(tensors: &[(&str, &TensorInfo)]) -> u64 {
-    // They lie in the file and over no other, so the sum is not too large.
-    tensors.iter().map(|(_, tensor)| tensor.bytes).sum()
+    fn cost(&self, tensors: &[(&str, &TensorInfo)]) -> u64 {
+        let (used, count) = self.chosen;
+        let cost = |(name, tensor): &(&str, &TensorInfo)| match name.ends_with(EXPERTS) {
+            true => tensor.bytes / count * used,
+            false => tensor.bytes,
+        };
+        // They lie in the file and over no other, so the sum is not too large.
+        tensors.iter().map(cost).sum()
+    }
 }

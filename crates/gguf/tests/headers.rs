@@ -79,10 +79,10 @@ fn every_tensor_is_in_its_part_and_a_tied_embedding_in_two() {
         TinyModel { layers: 11, tied, ..TinyModel::default() }.write(&files.path()).expect("written");
         let header = Header::read(&files.path()).expect("valid");
         let parts = header.parts().expect("parts");
-        assert_eq!(parts.layer_bytes().len(), 11);
-        assert!(parts.layer_bytes().iter().all(|bytes| *bytes == parts.layer_bytes()[0]));
+        assert_eq!(parts.layer_costs().len(), 11);
+        assert!(parts.layer_costs().iter().all(|bytes| *bytes == parts.layer_costs()[0]));
         let embedding: u64 = parts.embedding.iter().map(|(_, tensor)| tensor.bytes).sum();
-        let all = embedding + parts.layer_bytes().iter().sum::<u64>() + parts.head_bytes();
+        let all = embedding + parts.layer_costs().iter().sum::<u64>() + parts.head_cost();
         let stored: u64 = header.tensors.values().map(|tensor| tensor.bytes).sum();
         assert_eq!(all, stored + if tied { embedding } else { 0 });
     }

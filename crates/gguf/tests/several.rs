@@ -61,7 +61,7 @@ fn files_are_read_as_the_one_that_they_were_split_from() {
         let of_first = several.tensors.values().filter(|tensor| tensor.file == 0);
         assert_eq!(of_first.count(), tensors[0]);
         assert!(one.metadata.iter().all(|(key, value)| several.metadata.get(key) == Some(value)));
-        assert_eq!(one.parts().unwrap().layer_bytes(), several.parts().unwrap().layer_bytes());
+        assert_eq!(one.parts().unwrap().layer_costs(), several.parts().unwrap().layer_costs());
         assert!(one.tensors.keys().eq(several.tensors.keys()));
         assert!(one.tensors.keys().all(|name| bytes_of(&one, name) == bytes_of(&several, name)));
     }

@@ -6,11 +6,12 @@
 //!
 //! 1. `arch/<name>.rs`, one [`Architecture`], and its line in [`ALL`];
 //! 2. `gguf::tiny`, so that a tiny random model of it can be written: the tensors that it has besides those of all;
-//! 3. `architectures()` in this crate's `tests/invariance.rs`: from then on its shards, chunks and batches are checked,
-//!    and its answers against those of candle's own model, for which `reference` there needs one more branch;
-//! 4. in the gateway `text/tokenizer.rs`: `pre_tokenizer`, when its text is cut in a way of its own, and `END_NAMES`,
+//! 3. `architectures()` in this crate's `tests/invariance.rs`: from then on its shards, chunks and batches are checked;
+//! 4. `tests/python/architectures.py`, which has `transformers` answer with the same weights, its answers in
+//!    `tests/data/architectures`, and its row in `docs/models.md`;
+//! 5. in the gateway `text/tokenizer.rs`: `pre_tokenizer`, when its text is cut in a way of its own, and `END_NAMES`,
 //!    when its answers end with a token of another name;
-//! 5. the list of models in `README.md`.
+//! 6. the list of models in `README.md`.
 //!
 //! One that differs in a new way takes a new variant in `arch/architecture.rs` as well. Then the compiler names the
 //! places that have to learn it. For a backend in memory they are:
@@ -18,25 +19,50 @@
 //! | what is new | where it is computed |
 //! |---|---|
 //! | [`Norm`] | `cpu/norm.rs`; `hyper.rs` for the key of its constant |
-//! | [`Projections`], [`Window`], [`ScoreScale`] | `cpu/attention.rs` |
-//! | [`RopeStyle`] | `cpu/rope.rs` |
-//! | [`FeedForward`], [`Activation`] | `cpu/feed_forward.rs` |
+//! | [`Norms`], [`Projections`], [`QueryNorm`], [`Window`], [`ScoreScale`] | `cpu/attention.rs`, `hyper.rs` |
+//! | [`RopeStyle`], [`Turn`] | `cpu/rope.rs` |
+//! | [`FeedForward`], [`Activation`] | `cpu/gated.rs` |
+//! | [`Experts`], [`Shared`] | `cpu/experts.rs` |
+//! | [`Multipliers`] | `hyper.rs`; `cpu.rs`, `cpu/block.rs` and `cpu/head.rs` use them |
 //!
-//! A part of a layer that no architecture has had so far is added to `PARTS` in `cpu/attention.rs` or
-//! `cpu/feed_forward.rs`. A file with a part that is in neither is refused: without it the answers would be wrong, but
-//! not look it.
+//! A part of a layer that no architecture has had so far is added to `parts.rs`. A file with a part that its
+//! architecture does not have is refused: without it the answers would be wrong, but not look it.
 
 mod architecture;
+mod gemma;
+mod glm4;
+mod granite;
 mod llama;
+mod olmo2;
+mod phi3;
 mod qwen2;
+mod qwen2moe;
 mod qwen3;
+mod qwen3moe;
+mod smollm3;
 
 pub(crate) use architecture::{
-    Activation, Architecture, FeedForward, Norm, Projections, RopeStyle, ScoreScale, Window,
+    Activation, Architecture, Experts, FeedForward, Multipliers, Norm, Norms, Projections, QueryNorm,
+    RopeStyle, ScoreScale, Shared, Turn, Window,
 };
 
 /// All that are supported.
-const ALL: [&Architecture; 3] = [&llama::LLAMA, &qwen2::QWEN2, &qwen3::QWEN3];
+const ALL: [&Architecture; 14] = [
+    &llama::LLAMA,
+    &qwen2::QWEN2,
+    &qwen2moe::QWEN2_MOE,
+    &qwen3::QWEN3,
+    &qwen3moe::QWEN3_MOE,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi3::PHI3,
+    &smollm3::SMOLLM3,
+    &olmo2::OLMO2,
+    &granite::GRANITE,
+    &granite::GRANITE_MOE,
+    &glm4::GLM4,
+];
 
 /// The one of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Architecture> {

@@ -9,7 +9,7 @@ use crate::{
     cpu::rope::Rope,
     kernels::{
         arena::Arena,
-        attention::{Rows, Shape, attend},
+        attention::{ALL, Rows, Shape, attend},
         isa::Isa,
         packed::Packed,
         page::{Layout, POSITIONS, Page},
@@ -166,7 +166,7 @@ impl Attention {
         Self {
             queries: numbers(rows * heads * head),
             pages: (0..positions.div_ceil(POSITIONS)).map(page).collect(),
-            shape: Shape { layout, heads, scale: 1.0 / (head as f32).sqrt() },
+            shape: Shape { layout, heads, scale: 1.0 / (head as f32).sqrt(), window: ALL, cap: None },
             positions,
             isa,
             threads: Threads::new(1).expect("no thread is started"),

@@ -1,10 +1,13 @@
 //! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any
 //! device.
 
+mod angles;
 mod attention;
 mod block;
+mod experts;
 mod feed_forward;
 mod foreign;
+mod gated;
 mod head;
 pub(crate) mod kv;
 mod linear;
@@ -22,7 +25,7 @@ use self::{
     kv::{SlotCache, layer_bytes},
     linear::Arithmetic,
     pass::{Pass, SlotRows},
-    rope::Rope,
+    rope::Ropes,
 };
 use crate::{
     EngineConfig, EngineError,
@@ -45,7 +48,7 @@ pub(crate) struct CpuBackend {
     arithmetic: Arithmetic,
     /// Of caches.
     layout: Layout,
-    rope: Rope,
+    ropes: Ropes,
     /// The number of the first of `blocks` in the model.
     first_layer: u32,
     embedding: Option<Embedding>,
@@ -62,7 +65,7 @@ impl Backend for CpuBackend {
         on_progress: &mut dyn FnMut(u8),
     ) -> Result<Self, EngineError> {
         let arithmetic = arithmetic(config)?;
-        let rope = Rope::load(source, hyper)?;
+        let ropes = Ropes::load(source, hyper)?;
         let total = part.file_bytes(source, hyper).max(1);
         let mut progress =
             |source: &TensorSource| on_progress((source.bytes_read() * 100 / total).min(100) as u8);
@@ -84,15 +87,18 @@ impl Backend for CpuBackend {
         progress(source);
         let layout = Layout { kv_heads: hyper.kv_heads, head: hyper.head, kv_type: config.kv_type };
         let (hyper, first_layer) = (hyper.clone(), part.layers.start());
-        Ok(Self { hyper, arithmetic, layout, rope, first_layer, embedding, blocks, head })
+        Ok(Self { hyper, arithmetic, layout, ropes, first_layer, embedding, blocks, head })
     }
 
     fn weight_bytes(&self) -> u64 {
-        self.bytes_per_token() + self.embedding.as_ref().map_or(0, Embedding::byte_count) as u64
+        let bytes = self.blocks.iter().map(Block::byte_count).sum::<usize>()
+            + self.head.as_ref().map_or(0, Head::byte_count)
+            + self.embedding.as_ref().map_or(0, Embedding::byte_count);
+        bytes as u64
     }
 
     fn bytes_per_token(&self) -> u64 {
-        let bytes = self.blocks.iter().map(Block::byte_count).sum::<usize>()
+        let bytes = self.blocks.iter().map(Block::bytes_per_row).sum::<usize>()
             + self.head.as_ref().map_or(0, Head::byte_count);
         bytes as u64
     }
@@ -108,13 +114,13 @@ impl Backend for CpuBackend {
     fn forward(&self, layers: LayerRange, rows: &mut [Rows<'_>]) -> Result<Hidden, EngineError> {
         let places = |rows: &Rows<'_>| rows.position..rows.position + rows.count as u32;
         let positions: Vec<u32> = rows.iter().flat_map(places).collect();
-        let rotation = self.rope.at(&positions);
+        let rotations = self.ropes.at(&positions);
         let pass = Pass {
             hyper: &self.hyper,
             arithmetic: &self.arithmetic,
             layout: self.layout,
-            rope: &self.rope,
-            rotation: &rotation,
+            ropes: &self.ropes,
+            rotations: &rotations,
         };
         let mut x = self.first_rows(rows);
         let mut slots: Vec<SlotRows<'_>> = rows.iter_mut().map(slot_rows).collect();
@@ -186,7 +192,11 @@ impl CpuBackend {
                     let own = self.embedding.as_ref().map(Embedding::weights);
                     let weights = own.or_else(|| self.head.as_ref().and_then(Head::packed));
                     let weights = weights.expect("tokens go only to a part that begins with the embedding");
+                    let start = x.len();
                     embed(weights, tokens, self.arithmetic.isa, &mut x);
+                    if self.hyper.embedding_scale != 1.0 {
+                        x[start..].iter_mut().for_each(|x| *x *= self.hyper.embedding_scale);
+                    }
                 }
             }
         }

@@ -14,13 +14,13 @@ pub enum CutError {
     Layers(#[from] LayersError),
 }
 
-/// The cut by bytes of the file: reading weights is what a token takes time for. Looking tokens up in the embedding
-/// costs nothing beside it.
+/// The cut by bytes of the file that a token reads, which is what it takes time for: of experts those that it chooses.
+/// Looking tokens up in the embedding costs nothing beside it.
 ///
 /// # Errors
 /// When the header does not tell the layers, or they cannot be cut so.
 pub fn cut_of(header: &Header, total_shards: u32, weights: Option<&ShardWeights>) -> Result<Cut, CutError> {
     let parts = header.parts()?;
-    let costs = CutCosts { layers: &parts.layer_bytes(), head: parts.head_bytes() };
+    let costs = CutCosts { layers: &parts.layer_costs(), head: parts.head_cost() };
     Ok(Cut::new(costs, total_shards, weights)?)
 }

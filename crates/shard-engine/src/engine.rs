@@ -13,6 +13,7 @@ use crate::{
     guide::Guide,
     hyper::HyperParameters,
     part::Part,
+    parts,
     slot::{Slot, SlotOptions, SlotState},
     source::TensorSource,
 };
@@ -102,6 +103,7 @@ impl Engine {
         let cut = cut_of(source.header(), config.total_shards, config.shard_weights.as_ref())
             .map_err(|error| source.failed(error))?;
         let part = part_of(config.shards, &cut)?;
+        parts::check(source.header(), part.layers, &hyper).map_err(|error| source.failed(error))?;
         let backend = devices::load(&mut source, &hyper, part, &config, &mut on_progress)?;
         let info = ModelInfo {
             name: source.header().name("unnamed").to_owned(),

@@ -7,7 +7,7 @@ use swarm_types::{Cut, LayerRange, Precision, ShardRange};
 
 use crate::{
     KvType, cpu::kv::layer_bytes, cut::CutError, hyper::HyperParameters, kernels::page::Layout, part::Part,
-    storage::tensor_weight_bytes,
+    parts, storage::tensor_weight_bytes,
 };
 
 /// Rows whose logits are in memory together.
@@ -51,6 +51,7 @@ impl Footprint {
         let hyper = HyperParameters::read(header)?;
         let part = Part::of(shards, cut)?;
         let layers = part.layers;
+        parts::check(header, layers, &hyper)?;
         Ok(Self {
             layers,
             weight_bytes: weight_bytes(header, part, usage.precision)?,
@@ -95,7 +96,14 @@ fn buffer_bytes(hyper: &HyperParameters, part: Part, rows: u32) -> u64 {
     let (hidden, wide) = (hyper.hidden as u64, hyper.feed_forward as u64);
     let (queries, keys) = ((hyper.heads * hyper.head) as u64, hyper.kv_width() as u64);
     let attention = 2 * hidden + 2 * queries + 2 * keys;
-    let feed_forward = 2 * hidden + 2 * wide;
+    let feed_forward = match hyper.experts {
+        // What all rows add, and of one expert what goes in and out; in the end of the shared one.
+        Some(experts) => {
+            let (wide, shared) = (experts.wide as u64, experts.shared as u64);
+            3 * hidden + (hidden + 2 * wide + experts.count as u64).max(2 * shared)
+        }
+        None => 2 * hidden + 2 * wide,
+    };
     let row = 3 * hidden + if part.layers.count() > 0 { attention.max(feed_forward) } else { 0 };
     let logits = if part.samples { LOGIT_ROWS * hyper.vocabulary as u64 } else { 0 };
     (u64::from(rows) * row + logits) * F32_BYTES

@@ -1,8 +1,17 @@
 //! A model's numbers, checked before anything is allocated by them.
 
+mod checks;
+mod experts;
+mod scaling;
+
 use gguf::{GgufError, Header};
 
-use crate::arch::{self, Architecture, Norm};
+use self::checks::{MAX_SIZE, positive, unsupported};
+pub(crate) use self::{
+    experts::ExpertSizes,
+    scaling::{FACTORS, Long, RopeScaling, Yarn},
+};
+use crate::arch::{self, Architecture, Multipliers, Norm, ScoreScale, Turn, Window};
 
 /// A model's architecture and its numbers.
 #[derive(Clone, Debug)]
@@ -14,22 +23,41 @@ pub(crate) struct HyperParameters {
     pub kv_heads: usize,
     /// Numbers in one head's query, key and value.
     pub head: usize,
+    /// Numbers between gate and output of networks that are no experts; 0 when there are none.
     pub feed_forward: usize,
+    pub experts: Option<ExpertSizes>,
     pub vocabulary: usize,
     /// Longest session that gives right results, in positions.
     pub context: u32,
+    /// Positions that rows of layers with a window look at.
+    pub window: Option<usize>,
     pub norm_epsilon: f32,
     /// How many numbers of each head are rotated.
     pub rope_dimensions: usize,
     pub rope_base: f32,
-    /// Positions are divided by this (linear scaling).
-    pub rope_factor: f32,
+    /// Of layers that turn by angles of their own.
+    pub rope_base_local: f32,
+    pub rope_scaling: RopeScaling,
+    /// What the product of a query and a key is multiplied by.
+    pub score_scale: f32,
+    /// What scores, and logits, are bent to stay within.
+    pub score_cap: Option<f32>,
+    pub logit_cap: Option<f32>,
+    /// What embedded tokens, what each half of a layer adds, and logits are multiplied by.
+    pub embedding_scale: f32,
+    pub residual_scale: f32,
+    pub logit_scale: f32,
     /// The head is the embedding.
     pub tied: bool,
 }
 
-/// Sizes beyond those of any model; they keep all products of sizes far from overflow. A longer context is cut to it.
-const MAX_SIZE: u32 = 1 << 20;
+/// Numbers of heads.
+struct Heads {
+    heads: usize,
+    kv_heads: usize,
+    head: usize,
+    rope_dimensions: usize,
+}
 
 impl HyperParameters {
     /// Reads them from a header.
@@ -37,51 +65,51 @@ impl HyperParameters {
         let arch = architecture(header)?;
         let key = |name: &str| format!("{}.{name}", arch.name);
         let size = |name: &str| positive(&key(name), header.u32(&key(name))?);
-        let opt_size = |name: &str, otherwise: usize| match header.opt_u32(&key(name))? {
-            Some(number) => positive(&key(name), number),
-            None => Ok(otherwise),
-        };
         let hidden = size("embedding_length")?;
-        let heads = size("attention.head_count")?;
-        let kv_heads = opt_size("attention.head_count_kv", heads)?;
-        if heads % kv_heads != 0 {
-            return Err(unsupported(format!("{heads} heads with {kv_heads} key and value heads")));
-        }
-        let head = opt_size("attention.key_length", hidden / heads)?;
-        let rope_dimensions = opt_size("rope.dimension_count", head)?;
-        if head == 0 || opt_size("attention.value_length", head)? != head {
-            return Err(unsupported("keys and values of different lengths".into()));
-        }
-        if rope_dimensions > head || rope_dimensions % 2 != 0 {
-            return Err(unsupported(format!("{rope_dimensions} rope dimensions in heads of {head}")));
-        }
-        if header.opt_u32(&key("expert_count"))?.unwrap_or(0) > 0 {
-            return Err(unsupported("a mixture of experts".into()));
-        }
+        let Heads { heads, kv_heads, head, rope_dimensions } = Heads::read(header, arch, hidden)?;
+        let wide = header.opt_u32(&key("feed_forward_length"))?.filter(|wide| *wide > 0);
+        let wide = wide.map(|wide| positive(&key("feed_forward_length"), wide)).transpose()?;
+        let experts = ExpertSizes::read(header, arch, wide)?;
         let embedding = header.tensors.get("token_embd.weight");
-        let embedding = embedding.ok_or_else(|| GgufError::Missing("tensor token_embd.weight".into()))?;
+        let embedding = embedding.ok_or_else(|| GgufError::NoTensor("token_embd.weight".into()))?;
         let vocabulary = embedding.shape.get(1).copied().unwrap_or(0);
         let vocabulary = u32::try_from(vocabulary).unwrap_or(u32::MAX);
         let context =
             positive(&key("context_length"), header.u32(&key("context_length"))?.min(MAX_SIZE))? as u32;
+        let layers = size("block_count")? as u32;
+        let (window, context) = window(header, arch, layers, context)?;
+        let cap = |name: &str| positive_number(header, &key(name)).map(|cap| cap.filter(|_| arch.softcaps));
+        let [embedding_scale, residual_scale, logit_scale] = multipliers(header, arch, hidden)?;
+        let base = |name: &str, otherwise| {
+            Ok::<_, GgufError>(header.opt_f32(&key(name))?.filter(|b| *b > 0.0).unwrap_or(otherwise))
+        };
         Ok(Self {
             arch,
-            layers: size("block_count")? as u32,
+            layers,
             hidden,
             heads,
             kv_heads,
             head,
-            feed_forward: size("feed_forward_length")?,
+            feed_forward: match (wide, experts) {
+                (_, Some(_)) => 0,
+                (Some(wide), None) => wide,
+                (None, None) => size("feed_forward_length")?,
+            },
+            experts,
             vocabulary: positive("the vocabulary of token_embd.weight", vocabulary)?,
-            // Within its window, attention through a sliding window is plain attention.
-            context: header
-                .opt_u32(&key("attention.sliding_window"))?
-                .filter(|w| *w > 0)
-                .map_or(context, |w| w.min(context)),
+            context,
+            window,
             norm_epsilon: header.f32(&key(epsilon_key(arch.norm)))?,
             rope_dimensions,
-            rope_base: header.opt_f32(&key("rope.freq_base"))?.filter(|b| *b > 0.0).unwrap_or(10_000.0),
-            rope_factor: rope_factor(header, arch.name)?,
+            rope_base: base("rope.freq_base", 10_000.0)?,
+            rope_base_local: base("rope.freq_base_swa", 10_000.0)?,
+            rope_scaling: RopeScaling::read(header, arch.name, context)?,
+            score_scale: score_scale(header, arch, [layers as usize, hidden, heads, head])?,
+            score_cap: cap("attn_logit_softcapping")?,
+            logit_cap: cap("final_logit_softcapping")?,
+            embedding_scale,
+            residual_scale,
+            logit_scale,
             tied: !header.tensors.contains_key("output.weight"),
         })
     }
@@ -90,11 +118,40 @@ impl HyperParameters {
     pub(crate) fn kv_width(&self) -> usize {
         self.kv_heads * self.head
     }
+
+    /// Some layers turn by angles of their own.
+    pub(crate) fn turns_locally(&self) -> bool {
+        (0..self.layers).any(|layer| (self.arch.turn)(layer) == Turn::Local)
+    }
+}
+
+impl Heads {
+    fn read(header: &Header, arch: &Architecture, hidden: usize) -> Result<Self, GgufError> {
+        let key = |name: &str| format!("{}.{name}", arch.name);
+        let opt_size = |name: &str, otherwise: usize| match header.opt_u32(&key(name))? {
+            Some(number) => positive(&key(name), number),
+            None => Ok(otherwise),
+        };
+        let heads = positive(&key("attention.head_count"), header.u32(&key("attention.head_count"))?)?;
+        let kv_heads = opt_size("attention.head_count_kv", heads)?;
+        if heads % kv_heads != 0 {
+            return Err(unsupported(format!("{heads} heads with {kv_heads} key and value heads")));
+        }
+        let head = opt_size("attention.key_length", hidden / heads)?;
+        let rope_dimensions = opt_size("rope.dimension_count", head)?;
+        if head == 0 || opt_size("attention.value_length", head)? != head {
+            return Err(unsupported("keys and values of different lengths"));
+        }
+        if rope_dimensions > head || rope_dimensions % 2 != 0 {
+            return Err(unsupported(format!("{rope_dimensions} rope dimensions in heads of {head}")));
+        }
+        Ok(Self { heads, kv_heads, head, rope_dimensions })
+    }
 }
 
 fn architecture(header: &Header) -> Result<&'static Architecture, GgufError> {
     let name = header.architecture()?;
-    let unknown = || unsupported(format!("architecture {name} (supported: {})", arch::names()));
+    let unknown = || GgufError::Architecture { name: name.into(), supported: arch::names() };
     arch::find(name).ok_or_else(unknown)
 }
 
@@ -105,30 +162,59 @@ fn epsilon_key(norm: Norm) -> &'static str {
     }
 }
 
-fn unsupported(what: String) -> GgufError {
-    GgufError::Damaged(format!("{what} is not supported"))
+/// A number above 0, if the key is there with one.
+fn positive_number(header: &Header, key: &str) -> Result<Option<f32>, GgufError> {
+    Ok(header.opt_f32(key)?.filter(|number| *number > 0.0))
 }
 
-fn positive(key: &str, number: u32) -> Result<usize, GgufError> {
-    if (1..=MAX_SIZE).contains(&number) {
-        Ok(number as usize)
-    } else {
-        Err(GgufError::Damaged(format!("{key} is {number}, must be 1 to {MAX_SIZE}")))
+/// The window of layers that have one, and the longest session. Where the architecture has no window and the file
+/// names one, sessions stay within it: attention through a sliding window is plain attention there.
+fn window(
+    header: &Header,
+    arch: &Architecture,
+    layers: u32,
+    context: u32,
+) -> Result<(Option<usize>, u32), GgufError> {
+    let key = format!("{}.attention.sliding_window", arch.name);
+    let written = header.opt_u32(&key)?.filter(|window| *window > 0);
+    let some_layer = |of: Window| (0..layers).any(|layer| (arch.window)(layer) == of);
+    match written.map(|window| window as usize) {
+        None if some_layer(Window::Sliding) => Err(GgufError::Missing(key)),
+        window if some_layer(Window::Sliding) || some_layer(Window::SlidingIfWritten) => {
+            Ok((window, context))
+        }
+        window => Ok((None, window.map_or(context, |window| context.min(window as u32)))),
     }
 }
 
-/// As llama.cpp reads it: scaling is linear unless another kind is named, and a factor of 0 is none.
-fn rope_factor(header: &Header, arch: &str) -> Result<f32, GgufError> {
-    let kind = header.opt_str(&format!("{arch}.rope.scaling.type"))?.unwrap_or("linear");
-    let factor = match header.opt_f32(&format!("{arch}.rope.scaling.factor"))? {
-        Some(factor) => Some(factor),
-        None => header.opt_f32(&format!("{arch}.rope.scale_linear"))?,
+/// `[layers, hidden, heads, head]` are the model's.
+fn score_scale(
+    header: &Header,
+    arch: &Architecture,
+    [layers, hidden, heads, head]: [usize; 4],
+) -> Result<f32, GgufError> {
+    let plain = 1.0 / (head as f32).sqrt();
+    Ok(match arch.score_scale {
+        ScoreScale::RootOfShare(of) if of as usize == layers => 1.0 / ((hidden / heads).max(1) as f32).sqrt(),
+        ScoreScale::RootOfHead | ScoreScale::RootOfShare(_) => plain,
+        ScoreScale::Written => {
+            positive_number(header, &format!("{}.attention.scale", arch.name))?.unwrap_or(plain)
+        }
+    })
+}
+
+/// Of embedded tokens, of what halves of layers add, and of logits.
+fn multipliers(header: &Header, arch: &Architecture, hidden: usize) -> Result<[f32; 3], GgufError> {
+    let written = |name: &str| {
+        Ok::<_, GgufError>(positive_number(header, &format!("{}.{name}", arch.name))?.unwrap_or(1.0))
     };
-    match (kind, factor.unwrap_or(0.0)) {
-        ("none", _) | ("linear", 0.0) => Ok(1.0),
-        ("linear", factor) if factor > 0.0 => Ok(factor),
-        (kind, factor) => Err(unsupported(format!("rope scaling {kind} with factor {factor}"))),
-    }
+    Ok(match arch.multipliers {
+        Multipliers::None => [1.0; 3],
+        Multipliers::RootOfHidden => [(hidden as f32).sqrt(), 1.0, 1.0],
+        Multipliers::Written => {
+            [written("embedding_scale")?, written("residual_scale")?, 1.0 / written("logit_scale")?]
+        }
+    })
 }
 
 #[cfg(test)]
@@ -174,11 +260,37 @@ mod tests {
             (vec![text("linear"), factor(0.0)], Some(1.0)),
             (vec![text("linear"), factor(4.0)], Some(4.0)),
             (vec![text("linear"), factor(-1.0)], None),
-            (vec![text("yarn"), factor(4.0)], None),
+            (vec![text("dynamic"), factor(4.0)], None),
         ];
         for (changes, expected) in cases {
-            assert_eq!(read(&changes).ok().map(|hyper| hyper.rope_factor), expected, "{changes:?}");
+            let expected = expected.map(RopeScaling::Linear);
+            assert_eq!(read(&changes).ok().map(|hyper| hyper.rope_scaling), expected, "{changes:?}");
         }
+    }
+
+    #[test]
+    fn yarn_is_read_with_the_numbers_that_it_has_by_itself() {
+        let changes = |more: &[(&'static str, Value)]| {
+            let scaling = [
+                ("rope.scaling.type", Value::String("yarn".into())),
+                ("rope.scaling.factor", Value::F32(4.0)),
+            ];
+            read(&[&scaling, more].concat()).expect("valid").rope_scaling
+        };
+        let plain = Yarn { factor: 4.0, original: 128, fast: 32.0, slow: 1.0, magnitude: 1.0 };
+        assert_eq!(changes(&[]), RopeScaling::Yarn(plain));
+        let original = ("rope.scaling.original_context_length", Value::U32(32));
+        let fast = ("rope.scaling.yarn_beta_fast", Value::F32(16.0));
+        assert_eq!(changes(&[original, fast]), RopeScaling::Yarn(Yarn { original: 32, fast: 16.0, ..plain }));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_called_so_and_not_damaged() {
+        let scaling = ("rope.scaling.type", Value::String("dynamic".into()));
+        let refused = |change| read(&[change]).expect_err("refused").to_string();
+        assert_eq!(refused((scaling.0, scaling.1)), "rope scaling dynamic with factor 0 is not supported");
+        let experts = read(&[("expert_count", Value::U32(4)), ("expert_used_count", Value::U32(5))]);
+        assert!(experts.expect_err("refused").to_string().contains("5 of 4 experts"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod hyper;
 mod kernels;
 mod known;
 mod part;
+mod parts;
 mod places;
 mod sampler;
 mod slot;

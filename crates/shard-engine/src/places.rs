@@ -47,7 +47,10 @@ pub fn places(header: &Header, cut: &Cut, shards: ShardRange) -> Result<Vec<Rang
 
 #[cfg(test)]
 mod tests {
-    use gguf::{tiny::TinyModel, write::split};
+    use gguf::{
+        tiny::{TinyModel, cases},
+        write::split,
+    };
 
     use super::*;
     use crate::cut_of;
@@ -61,6 +64,27 @@ mod tests {
         split(&path, &several, &[20, 0]).expect("split");
         for path in [path, several] {
             are_places_of_all_and_of_one(&Header::read_without_arrays(&path).expect("valid"));
+        }
+    }
+
+    #[test]
+    fn every_tensor_of_every_architecture_is_in_a_place_of_some_shard() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.gguf");
+        for (name, tiny) in cases() {
+            tiny.write(&path).expect("written");
+            let header = Header::read_without_arrays(&path).expect("valid");
+            let cut = cut_of(&header, 3, None).expect("a cut");
+            let of = |shard: u32| {
+                let shard = ShardRange::new(shard, shard + 1).expect("valid");
+                places(&header, &cut, shard).expect("places")
+            };
+            let ranges = [of(0), of(1), of(2)].concat();
+            for (tensor, info) in &header.tensors {
+                let place = header.range(info);
+                let inside = |range: &Range<u64>| range.start <= place.start && place.end <= range.end;
+                assert!(ranges.iter().any(inside), "{name}: {tensor}");
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Reads single tensors of a model's files, and not a byte of any other.
 
+mod matrix;
+
 use std::{
     borrow::Cow,
     fs::File,
@@ -15,6 +17,7 @@ use candle_core::{
 };
 use gguf::{Dtype, GgufError, Header, ModelFile, TensorInfo};
 
+pub(crate) use self::matrix::{Matrix, MatrixShape, RawMatrix};
 use crate::{
     EngineError,
     kernels::{arena::Arena, packed::Packed, threads::Threads},
@@ -64,13 +67,22 @@ impl TensorSource {
 
     /// How a matrix is stored. Fails unless it is there in this shape, so that nothing is set aside for one that is
     /// not.
-    pub(crate) fn dtype(&self, name: &str, shape: MatrixShape) -> Result<Dtype, EngineError> {
-        self.info(name, &[shape.columns, shape.rows]).map(|info| info.dtype)
+    pub(crate) fn dtype(&self, matrix: &Matrix) -> Result<Dtype, EngineError> {
+        self.part(matrix).map(|info| info.dtype)
+    }
+
+    /// Where a matrix lies, with its own bytes alone.
+    fn part(&self, matrix: &Matrix) -> Result<TensorInfo, EngineError> {
+        let info = self.info(&matrix.weight(), matrix.tensor())?;
+        let all: usize = matrix.tensor()[1..].iter().product();
+        let row = info.bytes / all as u64;
+        let (offset, bytes) = (info.offset + row * matrix.first() as u64, row * matrix.shape().rows as u64);
+        Ok(TensorInfo { offset, bytes, ..info })
     }
 
     /// A tensor's place, if it has this shape, innermost dimension first.
     fn info(&self, name: &str, shape: &[usize]) -> Result<TensorInfo, EngineError> {
-        let missing = || self.failed(GgufError::Missing(format!("tensor {name}")));
+        let missing = || self.failed(GgufError::NoTensor(name.into()));
         let info = self.header.tensors.get(name).ok_or_else(missing)?;
         if info.shape.iter().map(|size| *size as usize).ne(shape.iter().copied()) {
             return Err(self.failed(format!("tensor {name} has shape {:?}, expected {shape:?}", info.shape)));
@@ -78,34 +90,27 @@ impl TensorSource {
         Ok(info.clone())
     }
 
-    /// Some bytes of a tensor.
-    fn bytes(&mut self, name: &str, of: &TensorInfo, range: Range<u64>) -> Result<Vec<u8>, EngineError> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        read_at(&self.files[of.file], &mut bytes, of.offset + range.start)
+    /// The bytes of a tensor, or of a part of one.
+    fn bytes(&mut self, name: &str, of: &TensorInfo) -> Result<Vec<u8>, EngineError> {
+        let mut bytes = vec![0; of.bytes as usize];
+        read_at(&self.files[of.file], &mut bytes, of.offset)
             .map_err(|error| self.failed(format!("reading tensor {name}: {error}")))?;
         self.read += bytes.len() as u64;
         Ok(bytes)
     }
 
-    /// Some rows of a matrix of `rows` rows of `columns`, as f32.
-    pub(crate) fn rows(
-        &mut self,
-        name: &str,
-        shape: MatrixShape,
-        rows: Range<usize>,
-    ) -> Result<Vec<f32>, EngineError> {
-        let info = self.info(name, &[shape.columns, shape.rows])?;
-        let row_bytes = info.bytes / shape.rows as u64;
-        let range = row_bytes * rows.start as u64..row_bytes * rows.end as u64;
-        let bytes = self.bytes(name, &info, range)?;
-        let numbers = rows.len() * shape.columns;
-        self.dequantize(bytes, name, info.dtype, numbers)
+    /// A matrix as f32, `[rows][columns]`.
+    pub(crate) fn numbers(&mut self, matrix: &Matrix) -> Result<Vec<f32>, EngineError> {
+        let (name, info) = (matrix.weight(), self.part(matrix)?);
+        let bytes = self.bytes(&name, &info)?;
+        let MatrixShape { rows, columns } = matrix.shape();
+        self.dequantize(bytes, &name, info.dtype, rows * columns)
     }
 
     /// A vector as f32; its numbers must be finite.
     pub(crate) fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, EngineError> {
         let info = self.info(name, &[size])?;
-        let bytes = self.bytes(name, &info, 0..info.bytes)?;
+        let bytes = self.bytes(name, &info)?;
         let numbers = self.dequantize(bytes, name, info.dtype, size)?;
         match numbers.iter().position(|number| !number.is_finite()) {
             Some(place) => Err(self.failed(format!("number {place} of tensor {name} is not finite"))),
@@ -119,22 +124,21 @@ impl TensorSource {
     }
 
     /// A matrix as it is stored.
-    pub(crate) fn raw(&mut self, name: &str, shape: MatrixShape) -> Result<RawMatrix, EngineError> {
-        let info = self.info(name, &[shape.columns, shape.rows])?;
-        let bytes = self.bytes(name, &info, 0..info.bytes)?;
-        Ok(RawMatrix { dtype: self.ggml_type(name, info.dtype)?, shape, bytes })
+    pub(crate) fn raw(&mut self, matrix: &Matrix) -> Result<RawMatrix, EngineError> {
+        let (name, info) = (matrix.weight(), self.part(matrix)?);
+        let bytes = self.bytes(&name, &info)?;
+        Ok(RawMatrix::new(self.ggml_type(&name, info.dtype)?, matrix.shape(), bytes))
     }
 
     /// A matrix in panels, as this type: that of the file, or f32. Its panels are read and packed on all threads, in
     /// pieces that stay in the caches.
     pub(crate) fn packed(
         &mut self,
-        name: &str,
-        shape: MatrixShape,
+        matrix: &Matrix,
         dtype: Dtype,
         threads: &Threads,
     ) -> Result<Packed, EngineError> {
-        let info = self.info(name, &[shape.columns, shape.rows])?;
+        let (name, shape, info) = (&matrix.weight(), matrix.shape(), self.part(matrix)?);
         let no_layout = || self.failed(format!("tensor {name} has no layout in memory"));
         let room = Packed::zeros(dtype, shape.rows, shape.columns, &self.arena);
         let mut packed = room
@@ -177,43 +181,6 @@ impl TensorSource {
 
     fn ggml_type(&self, name: &str, dtype: Dtype) -> Result<GgmlDType, EngineError> {
         ggml_type(dtype).ok_or_else(|| self.failed(format!("tensor {name}: candle does not know {dtype:?}")))
-    }
-}
-
-/// Rows (outputs) and columns (inputs) of a weight matrix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct MatrixShape {
-    pub rows: usize,
-    pub columns: usize,
-}
-
-/// A matrix as the file stores it.
-#[derive(Debug)]
-pub(crate) struct RawMatrix {
-    dtype: GgmlDType,
-    shape: MatrixShape,
-    bytes: Vec<u8>,
-}
-
-impl RawMatrix {
-    pub(crate) fn byte_count(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// The first rows, at most as many as there are, as a matrix of their own.
-    pub(crate) fn first_rows(&self, rows: usize) -> Self {
-        let shape = MatrixShape { rows: rows.min(self.shape.rows), ..self.shape };
-        let size = self.bytes.len() / self.shape.rows;
-        Self { dtype: self.dtype, shape, bytes: self.bytes[..shape.rows * size].to_vec() }
-    }
-
-    pub(crate) fn shape(&self) -> MatrixShape {
-        self.shape
-    }
-
-    pub(crate) fn into_tensor(self, device: &Device) -> candle_core::Result<QTensor> {
-        let storage = QStorage::from_data(Cow::Owned(self.bytes), device, self.dtype)?;
-        QTensor::new(storage, (self.shape.rows, self.shape.columns))
     }
 }
 

@@ -40,8 +40,10 @@ impl Storage {
         let elements: u64 = tensor.shape.iter().product();
         match self {
             Self::Packed(dtype) => {
-                let inputs = tensor.shape.first().copied().unwrap_or(1);
-                Packed::bytes_of(dtype, elements / inputs.max(1), inputs).unwrap_or(tensor.bytes)
+                // Behind the second dimension, a number of matrices that are held each by itself.
+                let size = |dimension: usize| tensor.shape.get(dimension).copied().unwrap_or(1);
+                let one = Packed::bytes_of(dtype, size(1), size(0)).unwrap_or(tensor.bytes);
+                one.saturating_mul(tensor.shape.iter().skip(2).product())
             }
             Self::Tensor => elements * size_of::<f32>() as u64,
             Self::Quantised => tensor.bytes,

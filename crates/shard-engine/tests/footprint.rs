@@ -2,7 +2,10 @@
 
 mod support;
 
-use gguf::{Header, tiny::TinyModel};
+use gguf::{
+    Header,
+    tiny::{TinyModel, cases},
+};
 use shard_engine::{Engine, EngineConfig, Footprint, KvType, SlotOptions, Usage, cut_of};
 use swarm_types::{Precision, ShardRange};
 
@@ -10,8 +13,10 @@ use crate::support::Model;
 
 #[test]
 fn weights_and_caches_are_as_large_as_the_header_tells() {
-    for (architecture, tied) in [("llama", true), ("qwen2", false), ("qwen3", true)] {
-        let model = Model::new(&TinyModel { architecture, tied, ..TinyModel::default() });
+    let three = [("llama", true), ("qwen2", false), ("qwen3", true)]
+        .map(|(architecture, tied)| (architecture, TinyModel { architecture, tied, ..TinyModel::default() }));
+    for (name, tiny) in three.into_iter().chain(cases()) {
+        let (model, tied) = (Model::new(&tiny), tiny.tied);
         let header = Header::read_without_arrays(&model.path()).expect("valid");
         let cut = cut_of(&header, 3, None).expect("a cut");
         let (precision, kv_type) = (Precision::Exact, if tied { KvType::F16 } else { KvType::F32 });
@@ -27,10 +32,7 @@ fn weights_and_caches_are_as_large_as_the_header_tells() {
             assert_eq!(engine.cache_bytes(&options).expect("it fits"), told.cache_bytes(100));
             // Matrices are filled up to whole panels.
             let (held, weights) = (engine.info().weight_bytes, told.weight_bytes);
-            assert!(
-                held.abs_diff(weights) <= weights / 10,
-                "{architecture} {shards}: {held}, {weights} were told"
-            );
+            assert!(held.abs_diff(weights) <= weights / 10, "{name} {shards}: {held}, {weights} were told");
         }
     }
 }

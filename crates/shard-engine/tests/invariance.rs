@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use candle_core::{Device, IndexOp, Tensor, quantized::gguf_file};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
-use gguf::{tiny::TinyModel, write::split};
+use gguf::{
+    tiny::{TinyModel, cases},
+    write::split,
+};
 use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions};
 use swarm_types::{SamplingParams, ShardRange, Step};
 
@@ -19,6 +22,65 @@ fn architectures() -> [TinyModel; 4] {
         TinyModel { architecture: "qwen2", seed: 3, ..TinyModel::default() },
         TinyModel { architecture: "qwen3", tied: false, seed: 4, ..TinyModel::default() },
     ]
+}
+
+/// A prompt that is longer than the windows of tiny models.
+fn long_prompt() -> Vec<u32> {
+    (0..75).map(|place| (place * 53 + place / 9) % 260).collect()
+}
+
+/// Tokens and bits after the long prompt in chunks.
+fn long_answer(route: &mut Route, session: u32, chunk: usize) -> Vec<(u32, u32)> {
+    let prompt = long_prompt();
+    route.open_with(session, &params(), 100, &prompt);
+    let (mut position, mut seen) = (0, vec![]);
+    for tokens in prompt.chunks(chunk) {
+        let output = route.run(vec![(session, step(position, tokens))]).pop().expect("an output");
+        position += tokens.len() as u32;
+        seen = sampled(&output);
+    }
+    while position < 85 {
+        let token = seen[seen.len() - 1].0;
+        seen.extend(sampled(&route.run(vec![(session, step(position, &[token]))])[0]));
+        position += 1;
+    }
+    route.close(session);
+    seen
+}
+
+#[test]
+fn shards_chunks_and_threads_do_not_change_a_bit_of_any_architecture() {
+    for (name, tiny) in cases() {
+        let model = Model::new(&tiny);
+        let expected = long_answer(&mut model.shards(1), 1, 75);
+        for (shards, chunk) in [(1, 1), (1, 33), (2, 64), (8, 20)] {
+            let got = long_answer(&mut model.shards(shards), 1, chunk);
+            assert_eq!(got, expected, "{name} in {shards} shards, chunks of {chunk}");
+        }
+        let threads = EngineConfig { threads: 3, ..model.whole() };
+        let mut route = Route::new(vec![Engine::load(threads, |_| ()).expect("loaded")]);
+        assert_eq!(long_answer(&mut route, 1, 41), expected, "{name} with three threads");
+    }
+}
+
+#[test]
+fn company_does_not_change_a_bit_of_a_mixture_of_experts() {
+    for (name, tiny) in cases().into_iter().filter(|(_, tiny)| tiny.experts > 0) {
+        let mut route = Model::new(&tiny).shards(2);
+        let alone = route.generate(1, &params(), 5);
+        route.open(1, &params());
+        route.open(2, &params());
+        let (mut seen, mut state) = (vec![], (0, PROMPT.to_vec()));
+        for (position, token) in (0..12).zip([5u32, 9, 77, 140, 31, 6, 7, 201, 33, 2, 18, 90]) {
+            // Another session of which each row chooses for itself.
+            let other = (2, step(position, &[token]));
+            let batch = vec![other, (1, step(state.0, &state.1))];
+            let output = route.run(batch).pop().expect("two outputs");
+            seen.extend(sampled(&output));
+            state = (output.position, vec![seen[seen.len() - 1].0]);
+        }
+        assert_eq!(seen, alone, "{name}");
+    }
 }
 
 #[test]

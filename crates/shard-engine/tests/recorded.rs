@@ -6,7 +6,10 @@
 mod support;
 
 use candle_core::quantized::GgmlDType;
-use gguf::{Dtype, tiny::TinyModel};
+use gguf::{
+    Dtype,
+    tiny::{TinyModel, cases},
+};
 use shard_engine::{
     Engine, EngineConfig,
     bench::{Matrix, TYPES, numbers},
@@ -64,9 +67,19 @@ fn models() -> Vec<String> {
     lines
 }
 
+/// The same of every architecture.
+fn architectures() -> Vec<String> {
+    let line = |(name, tiny): (&str, TinyModel)| {
+        let mut route = Model::new(&tiny).shards(1);
+        let said = route.generate(1, &params(), 5).into_iter().flat_map(|(token, bits)| [token, bits]);
+        format!("architecture {name} {}", digest(said))
+    };
+    cases().into_iter().map(line).collect()
+}
+
 #[test]
 fn every_processor_makes_the_bits_that_were_recorded() {
-    let got = [products(), models()].concat();
+    let got = [products(), models(), architectures()].concat();
     let expected: Vec<&str> = RECORDED.lines().collect();
     assert!(got == expected, "got:\n{}", got.join("\n"));
 }

@@ -68,7 +68,7 @@ async fn load(path: PathBuf, digest: ModelDigest, config: &Config) -> Result<Loa
     let read = move || {
         let (model, header) = (ServedModel::load(&path, digest)?, Header::read_without_arrays(&path)?);
         let parts = header.parts()?;
-        Ok::<_, TextError>((model, parts.layer_bytes(), parts.head_bytes()))
+        Ok::<_, TextError>((model, parts.layer_costs(), parts.head_cost()))
     };
     let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
     let (model, layers, head) = read.map_err(|source| GatewayError::Model { path: shown, source })?;

@@ -88,7 +88,7 @@ pub(crate) struct MemoryPlan {
 pub(crate) struct ShardPlan {
     /// What it takes on a worker of its own.
     pub footprint: Footprint,
-    /// What it was cut by: its bytes in the file, without the embedding.
+    /// What it was cut by: its bytes in the file that a token reads, without the embedding.
     pub cost: u64,
 }
 
@@ -102,7 +102,7 @@ impl MemoryPlan {
         let Shape { precision, kv_type, batch_tokens: batch_rows, .. } = *shape;
         let usage = Usage { precision, kv_type, batch_rows };
         let parts = header.parts()?;
-        let (layers, head) = (parts.layer_bytes(), parts.head_bytes());
+        let (layers, head) = (parts.layer_costs(), parts.head_cost());
         let shard = |(id, range): (ShardId, LayerRange)| {
             let own: u64 = range.iter().map(|layer| layers[layer as usize]).sum();
             let cost = if id.0 + 1 == shape.total_shards { own + head } else { own };

@@ -1,17 +1,10 @@
-//! Llama 2 and 3, Mistral, SmolLM.
+//! Llama 2 and 3, Mistral, Mixtral, SmolLM, Falcon 3.
 
-use super::architecture::{
-    Activation, Architecture, FeedForward, Norm, Projections, RopeStyle, ScoreScale, Window,
-};
+use super::architecture::{Architecture, Experts, PLAIN, RopeStyle, Shared};
 
 pub(super) static LLAMA: Architecture = Architecture {
     name: "llama",
-    norm: Norm::RootMeanSquare,
-    projections: Projections::Separate,
     rope: RopeStyle::Adjacent,
-    score_scale: ScoreScale::RootOfHead,
-    window: |_| Window::Whole,
-    feed_forward: FeedForward::Dense,
-    activation: Activation::Silu,
-    required: &[],
+    experts: Experts::Softmax { to_one: true, shared: Shared::None },
+    ..PLAIN
 };

@@ -2,48 +2,34 @@
 
 use super::{
     linear::{Arithmetic, Linear, forward_all},
-    norm::Norm,
+    norm::{Norm, Norms},
     pass::{Pass, SlotRows},
 };
 use crate::{
     EngineError,
-    arch::{Projections, ScoreScale, Window},
+    arch::{Projections, QueryNorm, Turn, Window},
     hyper::HyperParameters,
     kernels::{
-        attention::{Rows, Shape, attend},
+        attention::{ALL, Rows, Shape, attend},
         buffer::Buffer,
         isa::Isa,
     },
-    source::{MatrixShape, TensorSource},
+    source::{Matrix, MatrixShape, TensorSource},
 };
-
-/// What it may consist of.
-pub(crate) const PARTS: [&str; 11] = [
-    "attn_norm.weight",
-    "attn_q.weight",
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_q.bias",
-    "attn_k.bias",
-    "attn_v.bias",
-    "attn_q_norm.weight",
-    "attn_k_norm.weight",
-    "attn_output.weight",
-    "attn_output.bias",
-];
 
 /// Its weights.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    norm: Norm,
+    norms: Norms,
     query: Linear,
     key: Linear,
     value: Linear,
     query_norm: Option<Norm>,
     key_norm: Option<Norm>,
     output: Linear,
-    window: Window,
-    score_scale: f32,
+    turn: Turn,
+    /// Positions that a row looks at.
+    window: usize,
 }
 
 impl Attention {
@@ -54,30 +40,29 @@ impl Attention {
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
         let name = |part: &str| format!("blk.{layer}.{part}");
-        let hidden = hyper.hidden;
         let (queries, keys) = (hyper.heads * hyper.head, hyper.kv_width());
-        let mut linear = |part: &str, columns, rows| {
-            Linear::load(source, &name(part), MatrixShape { rows, columns }, arithmetic)
+        let mut linear = |matrix: &Matrix| Linear::load(source, matrix, arithmetic);
+        let [query, key, value] = matrices(layer, hyper);
+        let (query, key, value) = (linear(&query)?, linear(&key)?, linear(&value)?);
+        let output = MatrixShape { rows: hyper.hidden, columns: queries };
+        let output = linear(&Matrix::whole(name("attn_output"), output))?;
+        let (of_queries, of_keys) = match hyper.arch.query_norm {
+            QueryNorm::Head => (hyper.head, hyper.head),
+            QueryNorm::Row => (queries, keys),
         };
-        let (query, key, value) = match hyper.arch.projections {
-            Projections::Separate => (
-                linear("attn_q", hidden, queries)?,
-                linear("attn_k", hidden, keys)?,
-                linear("attn_v", hidden, keys)?,
-            ),
-        };
-        let output = linear("attn_output", queries, hidden)?;
+        let norms = ["attn_norm.weight", "post_attention_norm.weight"].map(name);
         Ok(Self {
-            norm: Norm::load(source, &name("attn_norm.weight"), hidden, hyper)?,
+            norms: Norms::load(source, norms.each_ref().map(String::as_str), hyper)?,
             query,
             key,
             value,
-            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), hyper.head, hyper)?,
-            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), hyper.head, hyper)?,
+            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), of_queries, hyper)?,
+            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), of_keys, hyper)?,
             output,
-            window: (hyper.arch.window)(layer),
-            score_scale: match hyper.arch.score_scale {
-                ScoreScale::RootOfHead => 1.0 / (hyper.head as f32).sqrt(),
+            turn: (hyper.arch.turn)(layer),
+            window: match (hyper.arch.window)(layer) {
+                Window::Whole => ALL,
+                Window::Sliding | Window::SlidingIfWritten => hyper.window.unwrap_or(ALL),
             },
         })
     }
@@ -85,7 +70,7 @@ impl Attention {
     /// Bytes of the weights as they are held.
     pub(crate) fn byte_count(&self) -> usize {
         let linears = [&self.query, &self.key, &self.value, &self.output];
-        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norm.byte_count()
+        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norms.byte_count()
     }
 
     /// What it adds to `x` `[rows][hidden]`; `slots` own the rows in order, and this is their layer of that number.
@@ -97,7 +82,7 @@ impl Attention {
         pass: &Pass<'_>,
     ) -> candle_core::Result<Buffer<f32>> {
         let Arithmetic { isa, threads, .. } = pass.arithmetic;
-        let normed = self.norm.apply(x, *isa, threads);
+        let normed = self.norms.before(x, pass.arithmetic);
         let [mut query, mut key, value] =
             forward_all([&self.query, &self.key, &self.value], &normed, pass.arithmetic)?;
         if let Some(norm) = &self.query_norm {
@@ -106,12 +91,15 @@ impl Attention {
         if let Some(norm) = &self.key_norm {
             key = norm.apply(&key, *isa, threads);
         }
-        pass.rope.rotate(&mut query, pass.hyper.head, pass.rotation, *isa, threads);
-        pass.rope.rotate(&mut key, pass.hyper.head, pass.rotation, *isa, threads);
+        if let Some(rotation) = pass.rotations.of(self.turn) {
+            pass.ropes.rotate(&mut query, pass.hyper.head, rotation, *isa, threads);
+            pass.ropes.rotate(&mut key, pass.hyper.head, rotation, *isa, threads);
+        }
         let width = pass.hyper.kv_width();
         extend(slots, number, [&key, &value], width, *isa);
         let attended = self.attend(&query, slots, number, pass);
-        self.output.forward(&attended, pass.arithmetic)
+        let made = self.output.forward(&attended, pass.arithmetic)?;
+        Ok(self.norms.behind(made, pass.arithmetic))
     }
 
     /// Weighs what each row looks at: `[rows][heads][head]`.
@@ -125,11 +113,27 @@ impl Attention {
             let queries = &query[first * queries..(first + count) * queries];
             Rows { pages: cache.layers[number].pages(), first: *position, queries }
         };
-        let shape = Shape { layout: pass.layout, heads: hyper.heads, scale: self.score_scale };
-        match self.window {
-            Window::Whole => attend(slots.len(), rows, shape, *isa, threads),
-        }
+        let shape = Shape {
+            layout: pass.layout,
+            heads: hyper.heads,
+            scale: hyper.score_scale,
+            window: self.window,
+            cap: hyper.score_cap,
+        };
+        attend(slots.len(), rows, shape, *isa, threads)
     }
+}
+
+/// Where the matrices for queries, keys and values lie.
+fn matrices(layer: u32, hyper: &HyperParameters) -> [Matrix; 3] {
+    let (queries, keys) = (hyper.heads * hyper.head, hyper.kv_width());
+    let shape = |rows| MatrixShape { rows, columns: hyper.hidden };
+    let name = |part: &str| format!("blk.{layer}.{part}");
+    let parts = [("attn_q", queries, 0), ("attn_k", keys, queries), ("attn_v", keys, queries + keys)];
+    parts.map(|(part, rows, first)| match hyper.arch.projections {
+        Projections::Separate => Matrix::whole(name(part), shape(rows)),
+        Projections::Fused => Matrix::rows_of(name("attn_qkv"), shape(rows), first, queries + 2 * keys),
+    })
 }
 
 /// Adds the rows' keys and values, `[rows][width]` each, to the caches of a layer.

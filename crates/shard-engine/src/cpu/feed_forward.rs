@@ -1,32 +1,31 @@
 //! The second half of a layer: what a row makes of itself alone.
 
 use super::{
-    linear::{Arithmetic, Linear, forward_all},
-    norm::Norm,
+    experts::Experts,
+    gated::{Gated, Matrices},
+    linear::Arithmetic,
+    norm::Norms,
 };
 use crate::{
     EngineError,
-    arch::{self, Activation},
+    arch::FeedForward as Layout,
     hyper::HyperParameters,
-    kernels::{buffer::Buffer, rows},
-    source::{MatrixShape, TensorSource},
+    kernels::buffer::Buffer,
+    source::{Matrix, MatrixShape, TensorSource},
 };
-
-/// What it may consist of.
-pub(crate) const PARTS: [&str; 5] =
-    ["ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight", "ffn_down.bias"];
 
 /// Its weights.
 #[derive(Debug)]
 pub(crate) struct FeedForward {
-    norm: Norm,
+    norms: Norms,
     network: Network,
-    activation: Activation,
 }
 
 #[derive(Debug)]
 enum Network {
-    Dense { gate: Linear, up: Linear, down: Linear },
+    /// One for all rows.
+    Dense(Gated),
+    Experts(Box<Experts>),
 }
 
 impl FeedForward {
@@ -36,44 +35,61 @@ impl FeedForward {
         hyper: &HyperParameters,
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
-        let name = |part: &str| format!("blk.{layer}.{part}");
-        let (hidden, wide) = (hyper.hidden, hyper.feed_forward);
-        let mut linear = |part: &str, columns, rows| {
-            Linear::load(source, &name(part), MatrixShape { rows, columns }, arithmetic)
+        let network = match hyper.experts {
+            Some(sizes) => {
+                Network::Experts(Box::new(Experts::load(source, layer, hyper, sizes, arithmetic)?))
+            }
+            None => {
+                let matrices = matrices(layer, hyper);
+                Network::Dense(Gated::load(source, &matrices, hyper.arch.activation, arithmetic)?)
+            }
         };
-        let network = match hyper.arch.feed_forward {
-            arch::FeedForward::Dense => Network::Dense {
-                gate: linear("ffn_gate", hidden, wide)?,
-                up: linear("ffn_up", hidden, wide)?,
-                down: linear("ffn_down", wide, hidden)?,
-            },
-        };
-        let norm = Norm::load(source, &name("ffn_norm.weight"), hidden, hyper)?;
-        Ok(Self { norm, network, activation: hyper.arch.activation })
+        let names = ["ffn_norm", "post_ffw_norm"].map(|part| format!("blk.{layer}.{part}.weight"));
+        Ok(Self { norms: Norms::load(source, names.each_ref().map(String::as_str), hyper)?, network })
     }
 
     /// Bytes of the weights as they are held.
     pub(crate) fn byte_count(&self) -> usize {
-        let Network::Dense { gate, up, down } = &self.network;
-        self.norm.byte_count() + [gate, up, down].map(Linear::byte_count).iter().sum::<usize>()
+        self.norms.byte_count()
+            + match &self.network {
+                Network::Dense(network) => network.byte_count(),
+                Network::Experts(experts) => experts.byte_count(),
+            }
+    }
+
+    /// Bytes of the weights that one row reads.
+    pub(crate) fn bytes_per_row(&self) -> usize {
+        match &self.network {
+            Network::Dense(_) => self.byte_count(),
+            Network::Experts(experts) => self.norms.byte_count() + experts.bytes_per_row(),
+        }
     }
 
     /// What it adds to `x` `[rows][hidden]`.
     pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
-        let normed = self.norm.apply(x, arithmetic.isa, &arithmetic.threads);
-        match &self.network {
-            Network::Dense { gate, up, down } => {
-                let [mut gate, up] = forward_all([gate, up], &normed, arithmetic)?;
-                bend(self.activation, &mut gate, &up, arithmetic);
-                down.forward(&gate, arithmetic)
-            }
-        }
+        let normed = self.norms.before(x, arithmetic);
+        let made = match &self.network {
+            Network::Dense(network) => network.forward(&normed, arithmetic)?,
+            Network::Experts(experts) => experts.forward(&normed, arithmetic)?,
+        };
+        Ok(self.norms.behind(made, arithmetic))
     }
 }
 
-/// `activation(gate) · up`, into `gate`.
-fn bend(activation: Activation, gate: &mut [f32], up: &[f32], arithmetic: &Arithmetic) {
-    match activation {
-        Activation::Silu => rows::silu_gate(gate, up, arithmetic.isa, &arithmetic.threads),
+/// Where the matrices of a layer without experts lie.
+fn matrices(layer: u32, hyper: &HyperParameters) -> Matrices {
+    let name = |part: &str| format!("blk.{layer}.{part}");
+    let (hidden, wide) = (hyper.hidden, hyper.feed_forward);
+    let inwards = MatrixShape { rows: wide, columns: hidden };
+    let down = Matrix::whole(name("ffn_down"), MatrixShape { rows: hidden, columns: wide });
+    match hyper.arch.feed_forward {
+        Layout::Dense => {
+            let matrix = |part: &str| Matrix::whole(name(part), inwards);
+            Matrices { gate: matrix("ffn_gate"), up: matrix("ffn_up"), down }
+        }
+        Layout::Fused => {
+            let half = |number: usize| Matrix::rows_of(name("ffn_up"), inwards, number * wide, 2 * wide);
+            Matrices { gate: half(0), up: half(1), down }
+        }
     }
 }

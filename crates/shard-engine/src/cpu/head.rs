@@ -10,8 +10,8 @@ use super::{
 use crate::{
     EngineError,
     hyper::HyperParameters,
-    kernels::{isa::Isa, packed::Packed},
-    source::{MatrixShape, TensorSource},
+    kernels::{isa::Isa, packed::Packed, rows},
+    source::{Matrix, MatrixShape, TensorSource},
     storage::packed_as,
 };
 
@@ -29,8 +29,9 @@ impl Embedding {
         arithmetic: &Arithmetic,
     ) -> std::result::Result<Self, EngineError> {
         let shape = MatrixShape { rows: hyper.vocabulary, columns: hyper.hidden };
-        let dtype = source.dtype(TENSOR, shape)?;
-        source.packed(TENSOR, shape, packed_as(dtype), &arithmetic.threads).map(Self)
+        let matrix = Matrix::whole(EMBEDDING.into(), shape);
+        let dtype = source.dtype(&matrix)?;
+        source.packed(&matrix, packed_as(dtype), &arithmetic.threads).map(Self)
     }
 
     pub(crate) fn byte_count(&self) -> usize {
@@ -42,8 +43,8 @@ impl Embedding {
     }
 }
 
-/// The embedding's tensor.
-const TENSOR: &str = "token_embd.weight";
+/// The embedding's tensor, without `.weight`.
+const EMBEDDING: &str = "token_embd";
 
 /// `[tokens][hidden]` from the embedding's weights; the tokens must be in the vocabulary.
 pub(crate) fn embed(weights: &Packed, tokens: &[TokenId], isa: Isa, x: &mut Vec<f32>) {
@@ -59,6 +60,10 @@ pub(crate) fn embed(weights: &Packed, tokens: &[TokenId], isa: Isa, x: &mut Vec<
 pub(crate) struct Head {
     norm: Norm,
     output: Linear,
+    /// What logits are multiplied by.
+    scale: f32,
+    /// What they are then bent to stay within.
+    cap: Option<f32>,
 }
 
 impl Head {
@@ -67,11 +72,13 @@ impl Head {
         hyper: &HyperParameters,
         arithmetic: &Arithmetic,
     ) -> std::result::Result<Self, EngineError> {
-        let name = if hyper.tied { "token_embd" } else { "output" };
+        let name = if hyper.tied { EMBEDDING } else { "output" };
         let shape = MatrixShape { rows: hyper.vocabulary, columns: hyper.hidden };
         Ok(Self {
             norm: Norm::load(source, "output_norm.weight", hyper.hidden, hyper)?,
-            output: Linear::load(source, name, shape, arithmetic)?,
+            scale: hyper.logit_scale,
+            cap: hyper.logit_cap,
+            output: Linear::load(source, &Matrix::whole(name.into(), shape), arithmetic)?,
         })
     }
 
@@ -102,7 +109,13 @@ impl Head {
         let block = ROWS_AT_ONCE * self.norm.size();
         for (number, rows) in x.chunks(block).enumerate() {
             let normed = self.norm.apply(rows, arithmetic.isa, &arithmetic.threads);
-            let logits = self.output.forward(&normed, arithmetic)?;
+            let mut logits = self.output.forward(&normed, arithmetic)?;
+            if self.scale != 1.0 {
+                logits.iter_mut().for_each(|logit| *logit *= self.scale);
+            }
+            if let Some(cap) = self.cap {
+                rows::bend(&mut logits, cap, arithmetic.isa, &arithmetic.threads);
+            }
             for (row, logits) in logits.chunks_exact(self.output.outputs()).enumerate() {
                 each(number * ROWS_AT_ONCE + row, logits);
             }

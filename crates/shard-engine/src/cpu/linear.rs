@@ -13,7 +13,7 @@ use crate::{
         product::{Input, Rule},
         threads::Threads,
     },
-    source::{MatrixShape, TensorSource},
+    source::{Matrix, MatrixShape, TensorSource},
     storage::Storage,
 };
 
@@ -56,30 +56,31 @@ enum Weights {
 }
 
 impl Linear {
-    /// Loads `name.weight`, and `name.bias` when there is one.
+    /// Loads a matrix, and its bias when there is one.
     pub(crate) fn load(
         source: &mut TensorSource,
-        name: &str,
-        shape: MatrixShape,
+        matrix: &Matrix,
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
-        let weight = format!("{name}.weight");
-        let dtype = source.dtype(&weight, shape)?;
-        let bias = source.opt_vector(&format!("{name}.bias"), shape.rows)?;
+        let (dtype, shape) = (source.dtype(matrix)?, matrix.shape());
+        let bias = match matrix.bias() {
+            Some(name) => source.opt_vector(&name, shape.rows)?,
+            None => None,
+        };
         let Arithmetic { precision, backend, choice, device, threads, .. } = arithmetic;
         let (weights, bytes) = match Storage::of(*precision, dtype, *backend, *choice) {
             Storage::Packed(as_type) => {
-                let packed = source.packed(&weight, shape, as_type, threads)?;
+                let packed = source.packed(matrix, as_type, threads)?;
                 let bytes = packed.byte_count();
                 (Weights::Packed(packed), bytes)
             }
             Storage::Tensor => {
-                let values = source.rows(&weight, shape, 0..shape.rows)?;
+                let values = source.numbers(matrix)?;
                 let bytes = size_of_val(values.as_slice());
                 (Weights::Foreign(Foreign::plain(values, shape, device)?), bytes)
             }
             Storage::Quantised => {
-                let raw = source.raw(&weight, shape)?;
+                let raw = source.raw(matrix)?;
                 let bytes = raw.byte_count();
                 (Weights::Foreign(Foreign::quantised(raw, device)?), bytes)
             }

@@ -1,11 +1,77 @@
 //! Normalisation of rows.
 
+use std::ops::Deref;
+
+use super::linear::Arithmetic;
 use crate::{
     EngineError, arch,
     hyper::HyperParameters,
     kernels::{buffer::Buffer, isa::Isa, rows, threads::Threads},
     source::TensorSource,
 };
+
+/// Those of one half of a layer.
+#[derive(Debug)]
+pub(crate) struct Norms {
+    before: Option<Norm>,
+    behind: Option<Norm>,
+}
+
+/// Rows that are normalised, or that stay as they are.
+pub(crate) enum Rows<'a> {
+    Normed(Buffer<f32>),
+    Same(&'a [f32]),
+}
+
+impl Deref for Rows<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::Normed(rows) => rows,
+            Self::Same(rows) => rows,
+        }
+    }
+}
+
+impl Norms {
+    /// Those that the architecture has, of the tensors for before and behind a half.
+    pub(crate) fn load(
+        source: &mut TensorSource,
+        [before, behind]: [&str; 2],
+        hyper: &HyperParameters,
+    ) -> Result<Self, EngineError> {
+        let mut load = |name: &str, there: bool| match there {
+            true => Norm::load(source, name, hyper.hidden, hyper).map(Some),
+            false => Ok(None),
+        };
+        let places = hyper.arch.norms;
+        Ok(Self {
+            before: load(before, places != arch::Norms::Behind)?,
+            behind: load(behind, places != arch::Norms::Before)?,
+        })
+    }
+
+    pub(crate) fn byte_count(&self) -> usize {
+        [&self.before, &self.behind].into_iter().flatten().map(Norm::byte_count).sum()
+    }
+
+    /// What goes into the half; `x` is `[rows][hidden]`.
+    pub(crate) fn before<'a>(&self, x: &'a [f32], arithmetic: &Arithmetic) -> Rows<'a> {
+        match &self.before {
+            Some(norm) => Rows::Normed(norm.apply(x, arithmetic.isa, &arithmetic.threads)),
+            None => Rows::Same(x),
+        }
+    }
+
+    /// What comes out of the half.
+    pub(crate) fn behind(&self, y: Buffer<f32>, arithmetic: &Arithmetic) -> Buffer<f32> {
+        match &self.behind {
+            Some(norm) => norm.apply(&y, arithmetic.isa, &arithmetic.threads),
+            None => y,
+        }
+    }
+}
 
 /// One norm's weights.
 #[derive(Debug)]

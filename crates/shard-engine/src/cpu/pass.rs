@@ -3,7 +3,7 @@
 use super::{
     kv::SlotCache,
     linear::Arithmetic,
-    rope::{Rope, Rotation},
+    rope::{Ropes, Rotations},
 };
 use crate::{hyper::HyperParameters, kernels::page::Layout};
 
@@ -21,6 +21,6 @@ pub(crate) struct Pass<'a> {
     pub arithmetic: &'a Arithmetic,
     /// Of caches.
     pub layout: Layout,
-    pub rope: &'a Rope,
-    pub rotation: &'a Rotation,
+    pub ropes: &'a Ropes,
+    pub rotations: &'a Rotations,
 }

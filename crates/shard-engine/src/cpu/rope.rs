@@ -1,8 +1,9 @@
 //! Rotary position embedding (Su et al., "RoFormer", 2021).
 
+use super::angles::Angles;
 use crate::{
     EngineError,
-    arch::RopeStyle,
+    arch::{RopeStyle, Turn},
     hyper::HyperParameters,
     kernels::{
         buffer::Buffer,
@@ -15,11 +16,28 @@ use crate::{
     source::TensorSource,
 };
 
+/// The angles of a model's layers.
+#[derive(Debug)]
+pub(crate) struct Ropes {
+    global: Rope,
+    /// Of layers that turn by angles of their own.
+    local: Option<Rope>,
+}
+
+/// Some rows' rotations in all layers.
+#[derive(Debug)]
+pub(crate) struct Rotations {
+    global: Rotation,
+    local: Option<Rotation>,
+}
+
 /// Angles a position, for each rotated pair of a head.
 #[derive(Debug)]
 pub(crate) struct Rope {
     frequencies: Vec<f64>,
     style: RopeStyle,
+    /// What sines and cosines are multiplied by.
+    magnitude: f64,
 }
 
 /// Cosines and sines of some rows' positions.
@@ -30,30 +48,60 @@ pub(crate) struct Rotation {
     sines: Buffer<f32>,
 }
 
-impl Rope {
-    /// With Llama 3's factors when the file has them.
+impl Ropes {
+    /// With the factors that the file has.
     pub(crate) fn load(source: &mut TensorSource, hyper: &HyperParameters) -> Result<Self, EngineError> {
-        let pairs = hyper.rope_dimensions / 2;
-        let factors = source.opt_vector("rope_freqs.weight", pairs)?.unwrap_or_else(|| vec![1.0; pairs]);
-        if factors.iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
-            return Err(source.failed("tensor rope_freqs.weight has factors that are not positive"));
-        }
-        let base = f64::from(hyper.rope_base);
-        let frequency = |(pair, factor): (usize, &f32)| {
-            let exponent = -2.0 * pair as f64 / hyper.rope_dimensions as f64;
-            double::power(base, exponent) / (f64::from(*factor) * f64::from(hyper.rope_factor))
-        };
-        let frequencies: Vec<f64> = factors.iter().enumerate().map(frequency).collect();
+        let global = Angles::load(source, hyper)?;
+        let local = hyper.turns_locally().then(|| Angles::plain(hyper, hyper.rope_base_local));
         let longest = f64::from(hyper.context);
-        if !frequencies.iter().all(|frequency| frequency * longest <= double::LARGEST_ANGLE) {
-            return Err(source.failed("rope.freq_base or its factors turn positions too fast"));
+        for angles in [Some(&global), local.as_ref()].into_iter().flatten() {
+            if !angles.frequencies.iter().all(|frequency| frequency * longest <= double::LARGEST_ANGLE) {
+                return Err(source.failed("rope.freq_base or its factors turn positions too fast"));
+            }
         }
-        Ok(Self::new(frequencies, hyper.arch.rope))
+        let rope = |angles: Angles| Rope {
+            frequencies: angles.frequencies,
+            style: hyper.arch.rope,
+            magnitude: angles.magnitude,
+        };
+        Ok(Self { global: rope(global), local: local.map(rope) })
     }
 
+    /// The rotations of rows at these positions.
+    pub(crate) fn at(&self, positions: &[u32]) -> Rotations {
+        let local = self.local.as_ref().map(|rope| rope.at(positions));
+        Rotations { global: self.global.at(positions), local }
+    }
+
+    /// Rotates `[rows][heads][head]` in place.
+    pub(crate) fn rotate(
+        &self,
+        rows: &mut [f32],
+        head: usize,
+        rotation: &Rotation,
+        isa: Isa,
+        threads: &Threads,
+    ) {
+        // All have the same pairs.
+        self.global.rotate(rows, head, rotation, isa, threads);
+    }
+}
+
+impl Rotations {
+    /// Of layers that turn like this.
+    pub(crate) fn of(&self, turn: Turn) -> Option<&Rotation> {
+        match turn {
+            Turn::Global => Some(&self.global),
+            Turn::Local => self.local.as_ref(),
+            Turn::None => None,
+        }
+    }
+}
+
+impl Rope {
     /// `frequencies` are the angles a position of each pair.
     pub(crate) fn new(frequencies: Vec<f64>, style: RopeStyle) -> Self {
-        Self { frequencies, style }
+        Self { frequencies, style, magnitude: 1.0 }
     }
 
     /// The rotation of rows at these positions.
@@ -65,7 +113,7 @@ impl Rope {
         });
         for ((cosine, sine), angle) in cosines.iter_mut().zip(sines.iter_mut()).zip(angles) {
             let exact = double::sin_cos(angle);
-            (*sine, *cosine) = (exact.0 as f32, exact.1 as f32);
+            (*sine, *cosine) = ((exact.0 * self.magnitude) as f32, (exact.1 * self.magnitude) as f32);
         }
         Rotation { cosines, sines }
     }
@@ -111,7 +159,7 @@ mod tests {
         let mut source = TensorSource::open(&path).expect("valid");
         let hyper = HyperParameters::read(source.header()).expect("valid");
         assert_eq!(hyper.rope_dimensions, HEAD);
-        Rope::load(&mut source, &hyper).expect("loaded")
+        Ropes::load(&mut source, &hyper).expect("loaded").global
     }
 
     /// The definition in f64: pair i turns by position · base^(-2i / head) / factor(i).

@@ -43,10 +43,17 @@ pub(crate) struct Shape {
     pub heads: usize,
     /// What the product of a query and a key is multiplied by.
     pub scale: f32,
+    /// How many positions a row looks at, its own and those before it; at least 1.
+    pub window: usize,
+    /// Scores are bent so that none is beyond this: `cap · tanh(score / cap)`.
+    pub cap: Option<f32>,
 }
 
-/// Weighs what each row of some slots looks at, which is all positions up to its own: `[rows][heads][head]`, slot after
-/// slot. `rows_of` gives the rows of the slot of a number.
+/// The window of a row that looks at all positions up to its own.
+pub(crate) const ALL: usize = usize::MAX;
+
+/// Weighs what each row of some slots looks at: `[rows][heads][head]`, slot after slot. `rows_of` gives the rows of the
+/// slot of a number.
 pub(crate) fn attend<'a>(
     slots: usize,
     rows_of: impl Fn(usize) -> Rows<'a> + Sync,
@@ -167,22 +174,30 @@ impl Work<'_, '_> {
         self.scale_queries();
         let count = self.states.len();
         self.states.fill(NOTHING);
-        let end = first + count / group;
-        for (number, page) in self.rows.pages[..end.div_ceil(POSITIONS)].iter().enumerate() {
+        let (end, window) = (first + count / group, self.shape.window);
+        let begin = (first + 1).saturating_sub(window) / POSITIONS;
+        for (number, page) in self.rows.pages[..end.div_ceil(POSITIONS)].iter().enumerate().skip(begin) {
             let start = number * POSITIONS;
             let block = page.block(self.kv_head);
             let mut ahead = self.rows.pages.get(number + 1).map(|page| page.block(self.kv_head));
             // Rows before the block do not look at it.
             let mut query = start.saturating_sub(first) * group;
-            while query < count {
-                let piece = piece_of::<S>(count - query);
+            // Nor do rows whose window begins behind it.
+            let rows = (start + POSITIONS - 1).saturating_add(window).saturating_sub(first);
+            let last = rows.saturating_mul(group).min(count);
+            while query < last {
+                let piece = piece_of::<S>(last - query);
                 let seen = |query: usize| (first + query / group + 1 - start).min(POSITIONS);
+                let unseen =
+                    |query: usize| (first + query / group + 1).saturating_sub(window).saturating_sub(start);
                 let step = Step {
                     block,
                     // Once is enough.
                     ahead: ahead.take(),
                     queries: &self.scaled[query * padded..(query + piece) * padded],
                     seen: array::from_fn(|place| seen(query + place)),
+                    unseen: array::from_fn(|place| unseen(query + place)),
+                    cap: self.shape.cap,
                     states: &mut self.states[query..query + piece],
                     out: &mut self.out[query * padded..(query + piece) * padded],
                     padded,

@@ -46,6 +46,35 @@ pub(crate) fn silu<S: Simd>(simd: S, x: S::F) -> S::F {
     simd.div(above, simd.add(one, small))
 }
 
+/// `(e^2x - 1) / (e^2x + 1)` in each lane, within 2e-7. What is not a number stays none.
+#[inline(always)]
+pub(crate) fn tanh<S: Simd>(simd: S, x: S::F) -> S::F {
+    let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+    // Of the size, with the exponential that cannot overflow, and with the sign of x.
+    let size = simd.abs(x);
+    let small = exp(simd, simd.sub(zero, simd.add(size, size)));
+    let above = simd.div(simd.sub(one, small), simd.add(one, small));
+    let sign = simd.and(simd.as_int(x), simd.splat_int(i32::MIN));
+    simd.as_float(simd.or(simd.as_int(above), sign))
+}
+
+/// `x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))` in each lane (Hendrycks and Gimpel, "Gaussian error linear units",
+/// 2016, section 2). What is not a number stays none.
+#[inline(always)]
+pub(crate) fn gelu<S: Simd>(simd: S, x: S::F) -> S::F {
+    let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+    // (1 + tanh(y)) / 2 = 1 / (1 + e^-2y), again for both signs with the exponential that cannot overflow.
+    let cubic = simd.mul_add(simd.mul(x, x), simd.splat(0.044_715), one);
+    let twice = simd.mul(simd.mul(simd.splat(GELU), x), cubic);
+    let small = exp(simd, simd.sub(zero, simd.abs(twice)));
+    let negative = simd.max(simd.sub(zero, x), zero);
+    let above = simd.mul_add(simd.sub(zero, negative), small, simd.max(zero, x));
+    simd.div(above, simd.add(one, small))
+}
+
+/// 2 √(2/π).
+const GELU: f32 = 1.595_769;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +87,8 @@ mod tests {
     enum Function {
         Exp,
         Silu,
+        Tanh,
+        Gelu,
     }
 
     struct Each<'a>(Function, &'a mut [[f32; LANES]]);
@@ -72,6 +103,8 @@ mod tests {
                 let y = match self.0 {
                     Function::Exp => exp(simd, x),
                     Function::Silu => silu(simd, x),
+                    Function::Tanh => tanh(simd, x),
+                    Function::Gelu => gelu(simd, x),
                 };
                 simd.store(y, lanes);
             }
@@ -130,8 +163,31 @@ mod tests {
     }
 
     #[test]
+    fn tanh_and_gelu_are_what_they_should_be_for_both_signs() {
+        let mut x = sweep();
+        x.extend(sweep().iter().map(|x| -x));
+        for isa in Isa::all() {
+            let (tanh, gelu) = (of(Function::Tanh, &x, isa), of(Function::Gelu, &x, isa));
+            for ((x, tanh), gelu) in x.iter().zip(tanh).zip(gelu) {
+                let exact = f64::from(*x);
+                let error = (f64::from(tanh) - exact.tanh()).abs();
+                assert!(error < 2e-7 && tanh.abs() <= 1.0, "{isa:?} tanh({x}): {tanh}");
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (exact + 0.044_715 * exact.powi(3));
+                let expected = 0.5 * exact * (1.0 + inner.tanh());
+                let error = (f64::from(gelu) - expected).abs() / exact.abs().max(1e-30);
+                assert!(error < 1e-6, "{isa:?} gelu({x}): {gelu} for {expected}");
+            }
+            let (infinite, nothing) = (f32::INFINITY, f32::NAN);
+            let special = of(Function::Tanh, &[infinite, -infinite, nothing], isa);
+            assert!(special[..2] == [1.0, -1.0] && special[2].is_nan(), "{isa:?} {special:?}");
+            let special = of(Function::Gelu, &[infinite, nothing], isa);
+            assert!(special[0] == infinite && special[1].is_nan(), "{isa:?} {special:?}");
+        }
+    }
+
+    #[test]
     fn every_instruction_set_gives_the_same_bits() {
-        for function in [Function::Exp, Function::Silu] {
+        for function in [Function::Exp, Function::Silu, Function::Tanh, Function::Gelu] {
             let x = sweep();
             let bits = |isa| of(function, &x, isa).iter().map(|y| y.to_bits()).collect::<Vec<_>>();
             let expected = bits(Isa::Portable);

@@ -39,9 +39,44 @@ pub(crate) fn silu_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Thread
     pairs(Pair::SiluGate, gate, up, isa, threads);
 }
 
+/// `gelu(gate) · up`, into `gate`.
+pub(crate) fn gelu_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Threads) {
+    pairs(Pair::GeluGate, gate, up, isa, threads);
+}
+
 /// `x + y`, into `x`.
 pub(crate) fn add(x: &mut [f32], y: &[f32], isa: Isa, threads: &Threads) {
     pairs(Pair::Sum, x, y, isa, threads);
+}
+
+/// `cap · tanh(x / cap)`, into `x`.
+pub(crate) fn bend(x: &mut [f32], cap: f32, isa: Isa, threads: &Threads) {
+    threads.for_chunks(x, NUMBERS, |_, x| isa.run(Bend { x, cap }));
+}
+
+struct Bend<'a> {
+    x: &'a mut [f32],
+    cap: f32,
+}
+
+impl Kernel for Bend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (x, rest) = self.x.as_chunks_mut::<LANES>();
+        x.iter_mut().for_each(|x| bend_lanes(simd, x, self.cap));
+        let mut lanes = padded(rest);
+        bend_lanes(simd, &mut lanes, self.cap);
+        rest.copy_from_slice(&lanes[..rest.len()]);
+    }
+}
+
+/// `cap · tanh(x / cap)` of each number.
+#[inline(always)]
+pub(crate) fn bend_lanes<S: Simd>(simd: S, x: &mut [f32; LANES], cap: f32) {
+    let share = simd.div(simd.load(x), simd.splat(cap));
+    simd.store(simd.mul(math::tanh(simd, share), simd.splat(cap)), x);
 }
 
 fn pairs(of: Pair, x: &mut [f32], y: &[f32], isa: Isa, threads: &Threads) {
@@ -62,6 +97,7 @@ struct RootMeanSquare<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Pair {
     SiluGate,
+    GeluGate,
     Sum,
 }
 
@@ -133,6 +169,7 @@ impl Pair {
     fn value<S: Simd>(self, simd: S, x: S::F, y: S::F) -> S::F {
         match self {
             Self::SiluGate => simd.mul(math::silu(simd, x), y),
+            Self::GeluGate => simd.mul(math::gelu(simd, x), y),
             Self::Sum => simd.add(x, y),
         }
     }
@@ -203,6 +240,12 @@ mod tests {
                 assert!((f64::from(*got) - expected).abs() < 4e-6, "{isa:?} {gate}: {got} for {expected}");
             }
             let mut got = gate.clone();
+            bend(&mut got, 5.0, isa, &one());
+            for (x, got) in gate.iter().zip(&got) {
+                let expected = 5.0 * (f64::from(*x) / 5.0).tanh();
+                assert!((f64::from(*got) - expected).abs() < 2e-6, "{isa:?} {x}: {got} for {expected}");
+            }
+            let mut got = gate.clone();
             add(&mut got, &up, isa, &one());
             assert!(got.iter().zip(&gate).zip(&up).all(|((got, x), y)| *got == x + y), "{isa:?}");
         }
@@ -215,9 +258,12 @@ mod tests {
             let all = |isa| {
                 let normed = root_mean_square(&x, &weights, 1e-6, isa, &one());
                 let (mut gated, mut sum) = (x.clone(), x.clone());
+                let (mut by_gelu, mut bent) = (x.clone(), x.clone());
                 silu_gate(&mut gated, &normed, isa, &one());
+                gelu_gate(&mut by_gelu, &normed, isa, &one());
+                bend(&mut bent, 3.0, isa, &one());
                 add(&mut sum, &normed, isa, &one());
-                [bits(&normed), bits(&gated), bits(&sum)]
+                [bits(&normed), bits(&gated), bits(&by_gelu), bits(&bent), bits(&sum)]
             };
             let expected = all(Isa::Portable);
             for isa in Isa::all() {

@@ -32,8 +32,9 @@ impl Model {
 
     /// The same with every matrix quantised, as candle does it.
     pub(crate) fn quantised(tiny: &TinyModel, to: Dtype, ggml: GgmlDType) -> Self {
-        Self::new(tiny).rewritten(|_, tensor, bytes| match tensor.shape.len() {
-            2 => Some((to, quantise(&bytes, tensor, ggml))),
+        Self::new(tiny).rewritten(|name, tensor, bytes| match tensor.shape.len() {
+            // What scores experts is stored as it is, as those who convert models do it.
+            2 | 3 if !name.contains("ffn_gate_inp") => Some((to, quantise(&bytes, tensor, ggml))),
             _ => Some((tensor.dtype, bytes)),
         })
     }
@@ -110,11 +111,22 @@ impl Route {
 
     /// Opens a session; the last shard is told its prompt.
     pub(crate) fn open(&mut self, session: u32, params: &SamplingParams) {
+        self.open_with(session, params, 100, &PROMPT);
+    }
+
+    /// Opens a session for so many positions with this prompt.
+    pub(crate) fn open_with(
+        &mut self,
+        session: u32,
+        params: &SamplingParams,
+        max_positions: u32,
+        prompt: &[u32],
+    ) {
         let open = |engine: &mut Engine| {
             let options = SlotOptions {
                 shards: engine.info().shards,
-                prompt_tokens: PROMPT.len() as u32,
-                max_positions: 100,
+                prompt_tokens: prompt.len() as u32,
+                max_positions,
                 sampling: Some(params.clone()),
                 grammar: None,
             };
@@ -122,7 +134,7 @@ impl Route {
         };
         let slots = self.engines.iter_mut().map(open).collect();
         assert!(self.slots.insert(session, slots).is_none(), "session {session} is open already");
-        self.tell(session, &PROMPT);
+        self.tell(session, prompt);
     }
 
     /// Tells the last shard a session's tokens.
@@ -216,7 +228,8 @@ pub(crate) fn params() -> SamplingParams {
 fn quantise(bytes: &[u8], tensor: &TensorInfo, dtype: GgmlDType) -> Vec<u8> {
     let values: Vec<f32> =
         bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
-    let shape = (tensor.shape[1] as usize, tensor.shape[0] as usize);
+    let rows: u64 = tensor.shape[1..].iter().product();
+    let shape = (rows as usize, tensor.shape[0] as usize);
     let tensor = Tensor::from_vec(values, shape, &Device::Cpu).expect("as many numbers as the shape has");
     QTensor::quantize(&tensor, dtype).and_then(|q| Ok(q.data()?.into_owned())).expect("quantised")
 }

@@ -3,11 +3,12 @@
 //! Of each query the largest score so far, the sum of the weights and the weighted values are kept; a block with a
 //! larger score scales them down (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018).
 
-use std::{array, marker::PhantomData};
+use std::{array, marker::PhantomData, ops::Range};
 
 use crate::kernels::{
     math,
     page::{Block, Element, POSITIONS, TILES},
+    rows::bend_lanes,
     simd::{Kernel, LANES, Simd, lanes, lanes_mut},
 };
 
@@ -27,8 +28,12 @@ pub(super) struct Step<'a> {
     pub ahead: Option<Block<'a>>,
     /// `[queries][head filled up]`.
     pub queries: &'a [f32],
-    /// How many of the block's positions each of them looks at, at least one; rising.
+    /// Up to which of the block's positions each of them looks, at least the first; rising.
     pub seen: [usize; MOST],
+    /// How many of these come before its window.
+    pub unseen: [usize; MOST],
+    /// What scores are bent to stay within.
+    pub cap: Option<f32>,
     pub states: &'a mut [State],
     /// As `queries`.
     pub out: &'a mut [f32],
@@ -89,8 +94,12 @@ impl<'a> Step<'a> {
         let mut weights = [[[0.0; LANES]; TILES]; Q];
         self.scores::<S, E, Q, W>(simd, &mut weights);
         let (mut kept, mut sums) = ([0.0; LANES], [0.0; Q]);
+        if let Some(cap) = self.cap {
+            weights.iter_mut().flatten().for_each(|scores| bend_lanes(simd, scores, cap));
+        }
         for (query, (state, weights)) in self.states.iter_mut().zip(&mut weights).enumerate() {
-            (kept[query], sums[query]) = weigh(simd, weights, self.seen[query], &mut state[0]);
+            let looked_at = self.unseen[query]..self.seen[query];
+            (kept[query], sums[query]) = weigh(simd, weights, looked_at, &mut state[0]);
         }
         let before = simd.load(&kept);
         simd.store(math::exp(simd, before), &mut kept);
@@ -181,11 +190,21 @@ impl<'a> Step<'a> {
 /// Turns one query's scores into weights relative to the largest so far, which may grow. Gives by what exponent the
 /// weights before it shrink, and the sum of the new ones.
 #[inline(always)]
-fn weigh<S: Simd>(simd: S, scores: &mut [[f32; LANES]; TILES], seen: usize, largest: &mut f32) -> (f32, f32) {
+fn weigh<S: Simd>(
+    simd: S,
+    scores: &mut [[f32; LANES]; TILES],
+    looked_at: Range<usize>,
+    largest: &mut f32,
+) -> (f32, f32) {
     let mut masked = scores.each_ref().map(|scores| simd.load(scores));
-    if seen < POSITIONS {
+    if looked_at.end < POSITIONS {
         for (tile, scores) in masked.iter_mut().enumerate() {
-            *scores = mask(simd, *scores, POSITIONS - seen + tile * LANES);
+            *scores = mask(simd, *scores, POSITIONS - looked_at.end + tile * LANES, &UP_TO);
+        }
+    }
+    if looked_at.start > 0 {
+        for (tile, scores) in masked.iter_mut().enumerate() {
+            *scores = mask(simd, *scores, POSITIONS - looked_at.start + tile * LANES, &FROM);
         }
     }
     let [a, b, c, d] = masked;
@@ -201,9 +220,18 @@ fn weigh<S: Simd>(simd: S, scores: &mut [[f32; LANES]; TILES], seen: usize, larg
     (before - *largest, simd.sum(sum))
 }
 
-/// As many ones, or scores that stay, as there are positions; then scores of minus infinity.
-const KEEP: [i32; 2 * POSITIONS] = steps(-1, 0);
-const FILL: [i32; 2 * POSITIONS] = steps(0, f32::NEG_INFINITY.to_bits() as i32);
+/// Which scores stay, as masks, and what the others become: for twice as many positions as a block has.
+struct Mask {
+    keep: [i32; 2 * POSITIONS],
+    fill: [i32; 2 * POSITIONS],
+}
+
+/// Minus infinity.
+const NEVER: i32 = f32::NEG_INFINITY.to_bits() as i32;
+/// As many scores that stay as a block has positions, then none.
+static UP_TO: Mask = Mask { keep: steps(-1, 0), fill: steps(0, NEVER) };
+/// The other way round.
+static FROM: Mask = Mask { keep: steps(0, -1), fill: steps(NEVER, 0) };
 
 const fn steps(first: i32, second: i32) -> [i32; 2 * POSITIONS] {
     let mut steps = [first; 2 * POSITIONS];
@@ -215,12 +243,12 @@ const fn steps(first: i32, second: i32) -> [i32; 2 * POSITIONS] {
     steps
 }
 
-/// Scores of what is not looked at become minus infinity, whatever they are: `place` is that of the first in [`KEEP`].
+/// Scores of what is not looked at become minus infinity, whatever they are: `place` is that of the first in the mask.
 #[inline(always)]
-fn mask<S: Simd>(simd: S, scores: S::F, place: usize) -> S::F {
+fn mask<S: Simd>(simd: S, scores: S::F, place: usize, mask: &Mask) -> S::F {
     let at =
         |steps: &[i32; 2 * POSITIONS]| *steps[place..].first_chunk().expect("two blocks are long enough");
-    let (keep, fill) = (simd.load_int(&at(&KEEP)), simd.load_int(&at(&FILL)));
+    let (keep, fill) = (simd.load_int(&at(&mask.keep)), simd.load_int(&at(&mask.fill)));
     simd.as_float(simd.or(simd.and(simd.as_int(scores), keep), fill))
 }
 

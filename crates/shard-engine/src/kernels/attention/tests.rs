@@ -32,7 +32,7 @@ impl Scene {
             page
         };
         let pages = rows.map(page).collect();
-        let shape = Shape { layout, heads, scale: 1.0 / (layout.head as f32).sqrt() };
+        let shape = Shape { layout, heads, scale: 1.0 / (layout.head as f32).sqrt(), window: ALL, cap: None };
         Self { shape, pages, keys: keys.to_vec(), values: values.to_vec(), queries, positions }
     }
 
@@ -56,7 +56,7 @@ impl Scene {
 
     /// The definition.
     fn expected(&self) -> Vec<f64> {
-        let Shape { layout: Layout { kv_heads, head, .. }, heads, scale } = self.shape;
+        let Shape { layout: Layout { kv_heads, head, .. }, heads, scale, window, cap } = self.shape;
         let mut out = vec![];
         for (number, query) in self.queries.chunks_exact(head).enumerate() {
             let (row, kv_head) = (number / heads, number % heads / (heads / kv_heads));
@@ -67,16 +67,19 @@ impl Scene {
             let seen = self.first() + row + 1;
             let score = |position| -> f64 {
                 let products = own(&self.keys, position).into_iter().zip(query);
-                products.map(|(key, query)| key * f64::from(*query)).sum::<f64>() * f64::from(scale)
+                let score =
+                    products.map(|(key, query)| key * f64::from(*query)).sum::<f64>() * f64::from(scale);
+                cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
             };
-            let scores: Vec<f64> = (0..seen).map(score).collect();
+            let from = seen.saturating_sub(window);
+            let scores: Vec<f64> = (from..seen).map(score).collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             let mut sums = vec![0.0; head];
             for (position, weight) in weights.iter().enumerate() {
                 sums.iter_mut()
-                    .zip(own(&self.values, position))
+                    .zip(own(&self.values, from + position))
                     .for_each(|(sum, v)| *sum += weight / total * v);
             }
             out.extend(sums);
@@ -113,11 +116,15 @@ const SIZES: [[usize; 5]; 16] = [
     [200, 200, 10, 1, 16],
 ];
 
+/// Of all sizes and types; with windows that end in, at and beyond blocks, and with scores that are bent.
 fn scenes() -> impl Iterator<Item = Scene> {
     let types = [KvType::F32, KvType::F16];
-    types.into_iter().flat_map(|kv_type| {
+    let kinds = [(ALL, None), (ALL, Some(1.5)), (1, None), (50, None), (64, None), (100, Some(3.0))];
+    let cases = types.into_iter().flat_map(move |kv_type| kinds.map(|kind| (kv_type, kind)));
+    cases.flat_map(|(kv_type, (window, cap))| {
         SIZES.into_iter().map(move |[positions, rows, heads, kv_heads, head]| {
-            Scene::new(positions, rows, heads, layout(kv_heads, head, kv_type))
+            let scene = Scene::new(positions, rows, heads, layout(kv_heads, head, kv_type));
+            Scene { shape: Shape { window, cap, ..scene.shape }, ..scene }
         })
     })
 }

@@ -1,0 +1,101 @@
+//! Weight matrices by where they lie: a tensor of their own, or some rows of a larger one.
+
+use std::borrow::Cow;
+
+use candle_core::{
+    Device,
+    quantized::{GgmlDType, QStorage, QTensor},
+};
+
+/// Rows (outputs) and columns (inputs) of a weight matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MatrixShape {
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// A matrix in the model's files.
+#[derive(Clone, Debug)]
+pub(crate) struct Matrix {
+    /// Of its tensor, without `.weight`.
+    name: String,
+    shape: MatrixShape,
+    /// Which row of the tensor is its first, where all that lies in it counts as rows.
+    first: usize,
+    /// Shape of the tensor, innermost dimension first.
+    tensor: Vec<usize>,
+}
+
+impl Matrix {
+    /// All of a tensor. `name` is without `.weight`.
+    pub(crate) fn whole(name: String, shape: MatrixShape) -> Self {
+        Self { name, shape, first: 0, tensor: vec![shape.columns, shape.rows] }
+    }
+
+    /// Rows from `first` on of a tensor that has `all` of them.
+    pub(crate) fn rows_of(name: String, shape: MatrixShape, first: usize, all: usize) -> Self {
+        Self { name, shape, first, tensor: vec![shape.columns, all] }
+    }
+
+    /// Of that number in a tensor of `count` matrices, `[columns, rows, count]`.
+    pub(crate) fn expert(name: String, shape: MatrixShape, number: usize, count: usize) -> Self {
+        Self { name, shape, first: number * shape.rows, tensor: vec![shape.columns, shape.rows, count] }
+    }
+
+    /// The tensor's name.
+    pub(crate) fn weight(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+
+    /// The name of the bias, which only a matrix that is all of its tensor may have.
+    pub(crate) fn bias(&self) -> Option<String> {
+        let all: usize = self.tensor[1..].iter().product();
+        (all == self.shape.rows).then(|| format!("{}.bias", self.name))
+    }
+
+    pub(crate) fn shape(&self) -> MatrixShape {
+        self.shape
+    }
+
+    pub(crate) fn first(&self) -> usize {
+        self.first
+    }
+
+    pub(crate) fn tensor(&self) -> &[usize] {
+        &self.tensor
+    }
+}
+
+/// A matrix as the file stores it.
+#[derive(Debug)]
+pub(crate) struct RawMatrix {
+    dtype: GgmlDType,
+    shape: MatrixShape,
+    bytes: Vec<u8>,
+}
+
+impl RawMatrix {
+    pub(super) fn new(dtype: GgmlDType, shape: MatrixShape, bytes: Vec<u8>) -> Self {
+        Self { dtype, shape, bytes }
+    }
+
+    pub(crate) fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The first rows, at most as many as there are, as a matrix of their own.
+    pub(crate) fn first_rows(&self, rows: usize) -> Self {
+        let shape = MatrixShape { rows: rows.min(self.shape.rows), ..self.shape };
+        let size = self.bytes.len() / self.shape.rows;
+        Self { dtype: self.dtype, shape, bytes: self.bytes[..shape.rows * size].to_vec() }
+    }
+
+    pub(crate) fn shape(&self) -> MatrixShape {
+        self.shape
+    }
+
+    pub(crate) fn into_tensor(self, device: &Device) -> candle_core::Result<QTensor> {
+        let storage = QStorage::from_data(Cow::Owned(self.bytes), device, self.dtype)?;
+        QTensor::new(storage, (self.shape.rows, self.shape.columns))
+    }
+}
