@@ -1,8 +1,11 @@
 //! One worker of a running answer is killed: the one in its place is rebuilt from what the hop above has sent, nobody
 //! else computes anything again, and tokens and log-probabilities are those of the undisturbed answer, bit for bit.
 
+use std::path::Path;
+
 use anyhow::{Context, ensure};
 use futures::StreamExt;
+use gguf::tiny::{TinyModel, cases};
 use swarm_proto::wire::{
     self, ReplicaState, generate_request::Input, generate_response::Event,
     inference_service_client::InferenceServiceClient,
@@ -21,8 +24,8 @@ const UNDER_WAY: u64 = 2;
 type Told = (u32, Option<u32>, Vec<(u32, u32)>);
 
 /// An answer that looks at its history: penalties, a seed, a temperature.
-fn request() -> wire::GenerateRequest {
-    let prompt = (0..PROMPT).map(|place| 1000 + place * 37 % 20_000).collect();
+fn request(vocabulary: u32) -> wire::GenerateRequest {
+    let prompt = (0..PROMPT).map(|place| (1000 + place * 37) % vocabulary).collect();
     wire::GenerateRequest {
         input: Some(Input::PromptTokens(wire::TokenIds { ids: prompt })),
         sampling: Some(wire::SamplingParams {
@@ -40,11 +43,14 @@ fn request() -> wire::GenerateRequest {
 }
 
 /// Asks; the tokens come as they are made.
-async fn ask(gateway: &Process) -> anyhow::Result<(mpsc::Receiver<Told>, JoinHandle<anyhow::Result<()>>)> {
+async fn ask(
+    gateway: &Process,
+    vocabulary: u32,
+) -> anyhow::Result<(mpsc::Receiver<Told>, JoinHandle<anyhow::Result<()>>)> {
     let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
     let (tell, told) = mpsc::channel(TOKENS as usize);
     let answer = tokio::spawn(async move {
-        let mut events = client.generate(request()).await?.into_inner();
+        let mut events = client.generate(request(vocabulary)).await?.into_inner();
         while let Some(event) = events.next().await {
             let Some(Event::Chunk(chunk)) = event?.event else { continue };
             for token in chunk.tokens {
@@ -77,10 +83,27 @@ async fn rows(workers: &[Process]) -> anyhow::Result<Vec<u64>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_was_lost_is_computed_again() -> anyhow::Result<()> {
-    let mut swarm = Swarm::ready(SwarmSpec::new(real_model().await?)).await?;
+    killed_workers_change_nothing(&real_model().await?, 40_000).await
+}
+
+/// Experts are chosen again as they were, and windows begin where they did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mixture_of_experts_and_a_model_with_windows_go_on_too() -> anyhow::Result<()> {
+    for name in ["qwen3moe", "gemma3"] {
+        let case = cases().into_iter().find(|(case, _)| *case == name).context("there is none")?.1;
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("model.gguf");
+        TinyModel { layers: 14, ..case }.write(&file)?;
+        killed_workers_change_nothing(&file, 256).await.with_context(|| name)?;
+    }
+    Ok(())
+}
+
+async fn killed_workers_change_nothing(model: &Path, vocabulary: u32) -> anyhow::Result<()> {
+    let mut swarm = Swarm::ready(SwarmSpec::new(model.to_owned())).await?;
     let entry = swarm.rendezvous.quic_address()?;
     let undisturbed = {
-        let (mut told, answer) = ask(&swarm.gateway).await?;
+        let (mut told, answer) = ask(&swarm.gateway, vocabulary).await?;
         let all = some(&mut told, usize::MAX).await?;
         answer.await??;
         all
@@ -91,7 +114,7 @@ async fn only_what_was_lost_is_computed_again() -> anyhow::Result<()> {
     // The first has tokens from the gateway, the last samples; the one between has neither.
     for (shard, above) in [(0_usize, None), (4, Some(3)), (7, Some(6))] {
         let before = rows(&swarm.workers).await?;
-        let (mut told, answer) = ask(&swarm.gateway).await?;
+        let (mut told, answer) = ask(&swarm.gateway, vocabulary).await?;
         let mut all = some(&mut told, BEFORE).await?;
         // It comes after the route was made, so the session goes through the other one.
         let spare = swarm.add_worker(&format!("spare-{shard}"), &shard.to_string(), &entry).await?;

@@ -1,6 +1,6 @@
 //! Connections: who is there, who is gone, whom to dial.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libp2p::{
     PeerId,
@@ -17,6 +17,7 @@ use super::{
     Node,
     connected::{Connection, Peer, what_it_says},
     log, node_id, now_ms,
+    watching::ACQUAINTED,
 };
 use crate::{
     behaviour::BehaviourEvent,
@@ -24,9 +25,6 @@ use crate::{
     peers::{lines, membership::TOMBSTONE},
     transport::{address, heartbeat::Sign},
 };
-
-/// Two who meet may both dial. Who connects so long after does not know that it is connected.
-const ACQUAINTED: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {

@@ -34,12 +34,16 @@ use crate::{
     transport::knock::{Answer, knock},
 };
 
+/// Two who meet may both dial. Who connects so long after does not know that it is connected.
+pub(super) const ACQUAINTED: Duration = Duration::from_secs(5);
 /// Signs that wait for the loop.
 const SIGNS: usize = 256;
 /// Streams of those who watch this node that wait to be answered, which happens at once.
 const WATCHERS: usize = 64;
-/// For the kernel of a silent peer to answer, also by a way on which packets are lost now and then: two attempts.
-const KERNEL_WITHIN: Duration = Duration::from_millis(250);
+/// For the kernel of a silent peer to answer.
+const KERNEL_WITHIN: Duration = Duration::from_millis(200);
+/// Packets are lost now and then, so it is asked a second time, so much later.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A silent peer that nobody can ask is taken for gone after so much more.
 const BENEFIT: Duration = Duration::from_millis(800);
 
@@ -146,7 +150,9 @@ impl Node {
     /// begun again.
     fn has_come_back(&mut self, peer: PeerId, since: Instant) -> bool {
         let Some(known) = self.peers.get(&peer) else { return false };
-        if !known.connections.values().any(|one| one.since > since && !one.is_life_line) {
+        let Some(first_met) = known.first_met() else { return false };
+        let mut others = known.connections.values().filter(|one| !one.is_life_line);
+        if !others.any(|one| one.since > since && one.since.duration_since(first_met) >= ACQUAINTED) {
             return false;
         }
         let dead = known.connections.iter().filter(|(_, one)| one.since <= since);
@@ -236,10 +242,16 @@ impl Node {
                     sleep(BENEFIT).await;
                     Answer::Gone
                 }
-                Gone::Silent => match knock(&sockets, within).await {
-                    Answer::Gone => knock(&sockets, within).await,
-                    answer => answer,
-                },
+                Gone::Silent => {
+                    let again = async {
+                        sleep(AGAIN_AFTER).await;
+                        knock(&sockets, within).await
+                    };
+                    match tokio::join!(knock(&sockets, within), again) {
+                        (Answer::Gone, second) => second,
+                        (first, _) => first,
+                    }
+                }
                 _ => knock(&sockets, within).await,
             };
             Verdict { peer, number, answer }
