@@ -60,6 +60,8 @@ def arguments():
     parser.add_argument("--spares", action="store_true", help="rolling: two workers of each shard")
     parser.add_argument("--seconds", type=float, default=300, help="storm, flaps: how long")
     parser.add_argument("--copies", type=int, default=3, help="storm: workers of each shard")
+    parser.add_argument("--fetch", action="store_true",
+                        help="workers have no file: each fetches its layers from the others whenever it starts")
     parser.add_argument("--replay-memory", default="64MiB", help="of each worker; 0: all hops compute again")
     parser.add_argument("--seed", type=int, default=7)
     return parser.parse_args()
@@ -86,7 +88,12 @@ class Nodes:
 
     def worker(self, name, shard):
         flags = ["--threads", 1, "--replay-memory", self.given.replay_memory, "--drain-timeout", 60]
-        return self.start(name, "worker", "--shard-id", shard, *flags, *self.member)["peer_id"]
+        member = [*self.member]
+        if self.given.fetch:
+            self.started += 1
+            member[1] = "swarm:"
+            flags += ["--cache-dir", self.folder / f"cache-{self.started}"]
+        return self.start(name, "worker", "--shard-id", shard, *flags, *member)["peer_id"]
 
     def signal(self, name, what):
         os.kill(self.running[name].pid, what)
@@ -447,6 +454,8 @@ def main():
             entry = nodes.start("rendezvous", "rendezvous", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1",
                                 "--listen", "/ip4/127.0.0.1/tcp/0")["addresses"][0]
             nodes.member = ["--model", given.model, "--rendezvous", entry]
+            if given.fetch:
+                nodes.start("share", "share", given.model, "--rendezvous", entry)
             gateway = nodes.start("gateway", "gateway", "--http-listen", "127.0.0.1:0", *nodes.member)["http"]
             view, workers = View(gateway), {}
             copies = {"rolling": 2 if given.spares else 1, "update": 2, "storm": given.copies}.get(given.scenario, 1)
