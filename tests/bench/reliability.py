@@ -63,6 +63,7 @@ def arguments():
     parser.add_argument("--fetch", action="store_true",
                         help="workers have no file: each fetches its layers from the others whenever it starts")
     parser.add_argument("--replay-memory", default="64MiB", help="of each worker; 0: all hops compute again")
+    parser.add_argument("--threads", type=int, default=1, help="of each worker's engine")
     parser.add_argument("--seed", type=int, default=7)
     return parser.parse_args()
 
@@ -87,7 +88,7 @@ class Nodes:
         return json.loads(told.read_text())
 
     def worker(self, name, shard):
-        flags = ["--threads", 1, "--replay-memory", self.given.replay_memory, "--drain-timeout", 60]
+        flags = ["--threads", self.given.threads, "--replay-memory", self.given.replay_memory, "--drain-timeout", 60]
         member = [*self.member]
         if self.given.fetch:
             self.started += 1

@@ -14,18 +14,25 @@ use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, counted, real_model, replica
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 const PROMPT: u32 = 400;
-const TOKENS: u32 = 40;
 /// Tokens that are there when a worker is killed.
 const BEFORE: usize = 8;
 /// Rows that were under way when it was, and are computed a second time at most.
 const UNDER_WAY: u64 = 2;
 
+/// What is asked of a model.
+#[derive(Clone, Copy)]
+struct Asked {
+    vocabulary: u32,
+    /// To be generated: enough that the answer is not at its end when a worker is killed.
+    tokens: u32,
+}
+
 /// A token and the bits of its log-probability and of those of its alternatives.
 type Told = (u32, Option<u32>, Vec<(u32, u32)>);
 
 /// An answer that looks at its history: penalties, a seed, a temperature.
-fn request(vocabulary: u32) -> wire::GenerateRequest {
-    let prompt = (0..PROMPT).map(|place| (1000 + place * 37) % vocabulary).collect();
+fn request(asked: Asked) -> wire::GenerateRequest {
+    let prompt = (0..PROMPT).map(|place| (1000 + place * 37) % asked.vocabulary).collect();
     wire::GenerateRequest {
         input: Some(Input::PromptTokens(wire::TokenIds { ids: prompt })),
         sampling: Some(wire::SamplingParams {
@@ -36,7 +43,7 @@ fn request(vocabulary: u32) -> wire::GenerateRequest {
             top_logprobs: Some(3),
             ..Default::default()
         }),
-        max_tokens: Some(TOKENS),
+        max_tokens: Some(asked.tokens),
         ignore_eos: true,
         ..Default::default()
     }
@@ -45,12 +52,12 @@ fn request(vocabulary: u32) -> wire::GenerateRequest {
 /// Asks; the tokens come as they are made.
 async fn ask(
     gateway: &Process,
-    vocabulary: u32,
+    asked: Asked,
 ) -> anyhow::Result<(mpsc::Receiver<Told>, JoinHandle<anyhow::Result<()>>)> {
     let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
-    let (tell, told) = mpsc::channel(TOKENS as usize);
+    let (tell, told) = mpsc::channel(asked.tokens as usize);
     let answer = tokio::spawn(async move {
-        let mut events = client.generate(request(vocabulary)).await?.into_inner();
+        let mut events = client.generate(request(asked)).await?.into_inner();
         while let Some(event) = events.next().await {
             let Some(Event::Chunk(chunk)) = event?.event else { continue };
             for token in chunk.tokens {
@@ -83,7 +90,7 @@ async fn rows(workers: &[Process]) -> anyhow::Result<Vec<u64>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_was_lost_is_computed_again() -> anyhow::Result<()> {
-    killed_workers_change_nothing(&real_model().await?, 40_000).await
+    killed_workers_change_nothing(&real_model().await?, Asked { vocabulary: 40_000, tokens: 40 }).await
 }
 
 /// Experts are chosen again as they were, and windows begin where they did.
@@ -93,28 +100,31 @@ async fn a_mixture_of_experts_and_a_model_with_windows_go_on_too() -> anyhow::Re
         let case = cases().into_iter().find(|(case, _)| *case == name).context("there is none")?.1;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("model.gguf");
-        TinyModel { layers: 14, ..case }.write(&file)?;
-        killed_workers_change_nothing(&file, 256).await.with_context(|| name)?;
+        TinyModel { layers: 14, context: 4096, ..case }.write(&file)?;
+        killed_workers_change_nothing(&file, Asked { vocabulary: 256, tokens: 3000 })
+            .await
+            .with_context(|| name)?;
     }
     Ok(())
 }
 
-async fn killed_workers_change_nothing(model: &Path, vocabulary: u32) -> anyhow::Result<()> {
+async fn killed_workers_change_nothing(model: &Path, asked: Asked) -> anyhow::Result<()> {
     let mut swarm = Swarm::ready(SwarmSpec::new(model.to_owned())).await?;
     let entry = swarm.rendezvous.quic_address()?;
     let undisturbed = {
-        let (mut told, answer) = ask(&swarm.gateway, vocabulary).await?;
+        let (mut told, answer) = ask(&swarm.gateway, asked).await?;
         let all = some(&mut told, usize::MAX).await?;
         answer.await??;
         all
     };
     ensure!(
-        undisturbed.len() == TOKENS as usize && undisturbed.iter().all(|(_, logprob, _)| logprob.is_some())
+        undisturbed.len() == asked.tokens as usize
+            && undisturbed.iter().all(|(_, logprob, _)| logprob.is_some())
     );
     // The first has tokens from the gateway, the last samples; the one between has neither.
     for (shard, above) in [(0_usize, None), (4, Some(3)), (7, Some(6))] {
         let before = rows(&swarm.workers).await?;
-        let (mut told, answer) = ask(&swarm.gateway, vocabulary).await?;
+        let (mut told, answer) = ask(&swarm.gateway, asked).await?;
         let mut all = some(&mut told, BEFORE).await?;
         // It comes after the route was made, so the session goes through the other one.
         let spare = swarm.add_worker(&format!("spare-{shard}"), &shard.to_string(), &entry).await?;
@@ -125,11 +135,12 @@ async fn killed_workers_change_nothing(model: &Path, vocabulary: u32) -> anyhow:
         swarm.workers[shard].kill().await?;
         all.extend(some(&mut told, usize::MAX).await?);
         answer.await??;
-        ensure!(all == undisturbed, "shard {shard}: {all:?} instead of {undisturbed:?}");
+        let differs = all.iter().zip(&undisturbed).position(|(one, other)| one != other);
+        ensure!(all == undisturbed, "shard {shard}: {} tokens, other ones from {differs:?} on", all.len());
 
         let mut lost = swarm.workers.swap_remove(shard);
         let after = rows(&swarm.workers).await?;
-        let [once, sent] = [u64::from(PROMPT + TOKENS - 1), u64::from(PROMPT)];
+        let [once, sent] = [u64::from(PROMPT + asked.tokens - 1), u64::from(PROMPT)];
         for (place, (before, after)) in before.iter().zip(&after).enumerate() {
             match place == shard {
                 true => ensure!((sent..=once + UNDER_WAY).contains(after), "the spare: {after} rows"),

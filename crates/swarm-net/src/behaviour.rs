@@ -30,8 +30,8 @@ use crate::{
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Refreshes the routing table; new peers do that too.
 const BOOTSTRAP_EVERY: Duration = Duration::from_secs(5 * 60);
-/// Nodes that hold a record, and that a question goes to before it is answered. A question about each shard from each node
-/// of a large swarm that starts is most of what it costs; eight holders are not gone all at once.
+/// Nodes that hold a record, and that a question goes to before it is answered. A question about each shard from each
+/// node of a large swarm that starts is most of what it costs; eight holders are not gone all at once.
 const HOLDERS: NonZeroUsize = NonZeroUsize::new(8).expect("it is above none");
 /// Answers may carry the provider records of all replicas.
 const MAX_DHT_MESSAGE: usize = 64 * 1024;

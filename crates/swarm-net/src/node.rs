@@ -15,7 +15,10 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::transport::{ListenerId, TransportError},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, ListenerId, TransportError},
+    },
     swarm::{self, SwarmEvent},
 };
 use swarm_types::{Admission, NodeId, SwarmStatus};
@@ -26,7 +29,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{connected::Peer, torrents::Torrents, watching::Watching};
+use self::{connected::Peer, torrents::Torrents, watchers::Watching};
 use crate::{
     Identity, NetError, Role, ShardOffer,
     admission::{exchange, gate::Gate, keyring::Keyring, renewals::Renewals, roster::Roster},
@@ -62,6 +65,7 @@ mod members;
 mod proofs;
 mod sharing;
 mod torrents;
+mod watchers;
 mod watching;
 
 /// How late something that is due may be, while nodes come and go.
@@ -153,23 +157,21 @@ impl Node {
     pub(crate) async fn start(setup: Setup) -> Result<(Self, Ends), NetError> {
         let Setup { settings, role, identity, links, metrics, intakes, .. } = setup;
         let (key, id) = (identity.key().clone(), identity.id().clone());
-        let (me, now) = (key.public().to_peer_id(), Instant::now());
+        let (me, now, activity) = (key.public().to_peer_id(), Instant::now(), Activity::new());
         let keys = Keys::new(settings.cluster.clone(), settings.total_shards);
         let (ring, roster) = (Keyring::new(&settings.cluster, settings.secrets)?, Roster::default());
         let membership =
             Membership::new(settings.cluster.clone(), id.clone(), settings.admission, settings.total_shards);
         let watching = Watching::new(&intakes.watches, &links);
         let streams = MemberStreams::new(&settings.cluster, intakes, &roster, &metrics)?;
-        let activity = Activity::new();
         let behaviour = Behaviour::new(&key, &keys, role, streams, activity.clone())?;
-        let config = swarm::Config::with_tokio_executor().with_smart_dial();
         let (admit, proofs) = (exchange::protocol(&settings.cluster)?, (ring.clone(), roster.clone()));
         let gate = Gate::new(me, role, admit, proofs, metrics.clone());
-        let swarm = Swarm::new(transport::build(&key, &activity, &gate)?, behaviour, me, config);
-        let status = watch::Sender::new(Arc::clone(membership.status()));
+        let swarm = swarm_of(transport::build(&key, &activity, &gate)?, behaviour, me);
         let (hearing, heard) = mpsc::channel(DESCRIPTIONS);
         let mut node = Self {
             swarm,
+            status: watch::Sender::new(Arc::clone(membership.status())),
             acquaintances: Acquaintances::of(&identity),
             _identity: identity,
             me,
@@ -203,7 +205,6 @@ impl Node {
             offers: setup.offers,
             heard,
             hearing,
-            status,
             description: watch::Sender::default(),
             addresses: watch::Sender::default(),
         };
@@ -391,6 +392,14 @@ impl Node {
             changed
         });
     }
+}
+
+fn swarm_of(
+    transport: Boxed<(PeerId, StreamMuxerBox)>,
+    behaviour: Behaviour,
+    me: PeerId,
+) -> Swarm<Behaviour> {
+    Swarm::new(transport, behaviour, me, swarm::Config::with_tokio_executor().with_smart_dial())
 }
 
 fn tell_admission(admission: Admission) {

@@ -1,6 +1,6 @@
 //! One node watches another: it sends a byte over a stream of the connection and waits for it to come back, again and
-//! again. So each end hears from the other. Nothing in time is silence, which may be a machine that has vanished, a line that is cut,
-//! or a process that has too much to do; telling these apart is for whoever hears of it.
+//! again. So each end hears from the other. Nothing in time is silence, which may be a machine that has vanished, a
+//! line that is cut, or a process that has too much to do; telling these apart is for whoever hears of it.
 //!
 //! How long an answer may take is what this connection has shown lately, within bounds: where machines are overloaded
 //! or far away, slow is not silent.

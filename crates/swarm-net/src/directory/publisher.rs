@@ -10,8 +10,8 @@ use libp2p::kad::{PutRecordError, PutRecordResult, QueryId, Quorum, Record, Reco
 
 use crate::{directory::records::Kad, metrics::Metrics};
 
-/// Life of a record. Dead workers' records are gone after it; the living renew theirs. Each renewal asks some dozen nodes,
-/// and nobody is served by a record, only found, so it is not short. Clocks may differ by some minutes.
+/// Life of a record. Dead workers' records are gone after it; the living renew theirs. Each renewal asks some dozen
+/// nodes, and nobody is served by a record, only found, so it is not short. Clocks may differ by some minutes.
 pub(crate) const RECORD_TTL: Duration = Duration::from_secs(9 * 60);
 /// Records are renewed at a third of their life, so two lost renewals do not hide a worker.
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(180);

@@ -1,5 +1,5 @@
-//! Asking the DHT who serves which shard: every shard every 10 to 15 seconds, less often while nothing changes in a swarm
-//! that is whole, and at once what is still missing when a new peer is connected.
+//! Asking the DHT who serves which shard: every shard every 10 to 15 seconds, less often while nothing changes in a
+//! swarm that is whole, and at once what is still missing when a new peer is connected.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,8 +26,8 @@ const LONGEST_ROUND: Duration = Duration::from_secs(320);
 const JITTER: Duration = Duration::from_secs(5);
 /// Several peers often come at once; one question serves all.
 const DEBOUNCE: Duration = Duration::from_millis(150);
-/// New peers cause no more than one question a shard in this time; in twice as long the next time, up to the bound, until
-/// a round was quiet.
+/// New peers cause no more than one question a shard in this time; in twice as long the next time, up to the bound,
+/// until a round was quiet.
 const HURRIED_EVERY: Duration = Duration::from_secs(1);
 const HURRIED_SELDOM: Duration = Duration::from_secs(8);
 /// Questions that wait for answers. Each ends within the DHT's own timeout.

@@ -2,33 +2,26 @@
 //! silent, or because others miss it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, JoinSet},
-    time::sleep,
-};
+use tokio::time::sleep;
 
 use super::{Node, log, node_id};
 use crate::{
     calls::{
         describe::Description,
-        links::Links,
-        streams::Intake,
-        watch::{Sign, WORKS_WITH_FOR, Watcher, answer},
+        watch::{Sign, WORKS_WITH_FOR, Watcher},
     },
     metrics::Gone,
     peers::{
-        doubts::{Doubts, Verdict},
+        doubts::Verdict,
         life_lines::{MAX_LINES, where_to_ask},
         lines,
-        missed::Missed,
         watched::watched,
     },
     transport::knock::{Answer, knock},
@@ -36,48 +29,12 @@ use crate::{
 
 /// Two who meet may both dial. Who connects so long after does not know that it is connected.
 pub(super) const ACQUAINTED: Duration = Duration::from_secs(5);
-/// Signs that wait for the loop.
-const SIGNS: usize = 256;
-/// Streams of those who watch this node that wait to be answered, which happens at once.
-const WATCHERS: usize = 64;
 /// For the kernel of a silent peer to answer.
 const KERNEL_WITHIN: Duration = Duration::from_millis(200);
 /// Packets are lost now and then, so it is asked a second time, so much later.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A silent peer that nobody can ask is taken for gone after so much more.
 const BENEFIT: Duration = Duration::from_millis(800);
-
-/// Whom this node watches, and whom it doubts.
-pub(super) struct Watching {
-    watchers: HashMap<PeerId, AbortHandle>,
-    pub(super) signs: mpsc::Receiver<(PeerId, Sign)>,
-    telling: mpsc::Sender<(PeerId, Sign)>,
-    /// Whose silence this node has noticed by itself.
-    silent: HashSet<PeerId>,
-    doubts: Doubts,
-    /// What is being found out, of each peer one thing at most that counts.
-    pub(super) verdicts: JoinSet<Verdict>,
-    missed: Missed,
-}
-
-impl Watching {
-    /// Begins with answering those who watch this node.
-    pub(super) fn new(intake: &Intake, links: &Links) -> Self {
-        let (telling, signs) = mpsc::channel(SIGNS);
-        if let Some(watchers) = intake.seat().listen(WATCHERS) {
-            tokio::spawn(answer(watchers, links.clone(), telling.clone()));
-        }
-        let (doubts, missed) = (Doubts::default(), Missed::default());
-        let (watchers, silent) = (HashMap::new(), HashSet::new());
-        Self { watchers, signs, telling, silent, doubts, verdicts: JoinSet::new(), missed }
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.watchers.values().for_each(AbortHandle::abort);
-    }
-}
 
 impl Node {
     /// Watches whom it should, and nobody else.

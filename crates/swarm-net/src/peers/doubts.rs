@@ -1,5 +1,5 @@
-//! Peers that may be gone: their life line has ended, they are silent, or others miss them. What is found out counts only
-//! for what was open when the doubt arose. No IO and no clock of its own.
+//! Peers that may be gone: their life line has ended, they are silent, or others miss them. What is found out counts
+//! only for what was open when the doubt arose. No IO and no clock of its own.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! Whom a node watches. Who watches is watched as well: it asks, and hears whether the other still answers, who hears
-//! whether it still asks. In a small swarm there is one who watches for every pair. In a large one that would cost more with each node
-//! that joins: there a node watches those that it works with, and a few others, chosen so that everybody is watched by
-//! somebody; who notices a loss tells all. Pure.
+//! whether it still asks. In a small swarm there is one who watches for every pair. In a large one that would cost
+//! more with each node that joins: there a node watches those that it works with, and a few others, chosen so that
+//! everybody is watched by somebody; who notices a loss tells all. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

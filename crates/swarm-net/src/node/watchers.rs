@@ -1,0 +1,57 @@
+//! Whom a node watches and doubts, as its loop keeps it.
+
+use std::collections::{HashMap, HashSet};
+
+use libp2p::PeerId;
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    calls::{
+        links::Links,
+        streams::Intake,
+        watch::{Sign, answer},
+    },
+    peers::{
+        doubts::{Doubts, Verdict},
+        missed::Missed,
+    },
+};
+
+/// Signs that wait for the loop.
+const SIGNS: usize = 256;
+/// Streams of those who watch this node that wait to be answered, which happens at once.
+const WATCHERS: usize = 64;
+/// Whom this node watches, and whom it doubts.
+pub(super) struct Watching {
+    pub(super) watchers: HashMap<PeerId, AbortHandle>,
+    pub(super) signs: mpsc::Receiver<(PeerId, Sign)>,
+    pub(super) telling: mpsc::Sender<(PeerId, Sign)>,
+    /// Whose silence this node has noticed by itself.
+    pub(super) silent: HashSet<PeerId>,
+    pub(super) doubts: Doubts,
+    /// What is being found out, of each peer one thing at most that counts.
+    pub(super) verdicts: JoinSet<Verdict>,
+    pub(super) missed: Missed,
+}
+
+impl Watching {
+    /// Begins with answering those who watch this node.
+    pub(super) fn new(intake: &Intake, links: &Links) -> Self {
+        let (telling, signs) = mpsc::channel(SIGNS);
+        if let Some(watchers) = intake.seat().listen(WATCHERS) {
+            tokio::spawn(answer(watchers, links.clone(), telling.clone()));
+        }
+        let (doubts, missed) = (Doubts::default(), Missed::default());
+        let (watchers, silent) = (HashMap::new(), HashSet::new());
+        Self { watchers, signs, telling, silent, doubts, verdicts: JoinSet::new(), missed }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.watchers.values().for_each(AbortHandle::abort);
+    }
+}
