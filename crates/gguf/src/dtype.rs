@@ -51,6 +51,28 @@ impl Dtype {
         })
     }
 
+    /// What a type is called that [`Self::from_number`] does not know: as ggml has it, or by its number.
+    pub(crate) fn unknown(number: u32) -> String {
+        let name = match number {
+            16 => "IQ2_XXS",
+            17 => "IQ2_XS",
+            18 => "IQ3_XXS",
+            19 => "IQ1_S",
+            21 => "IQ3_S",
+            22 => "IQ2_S",
+            24 => "I8",
+            25 => "I16",
+            26 => "I32",
+            27 => "I64",
+            28 => "F64",
+            29 => "IQ1_M",
+            34 => "TQ1_0",
+            35 => "TQ2_0",
+            _ => return format!("type {number}"),
+        };
+        name.into()
+    }
+
     /// Its number in ggml's `enum ggml_type`.
     #[must_use]
     pub fn number(self) -> u32 {

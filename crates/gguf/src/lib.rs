@@ -66,6 +66,17 @@ pub enum GgufError {
     /// Anything else that breaks the format.
     #[error("damaged header: {0}")]
     Damaged(String),
+    /// A tensor's numbers are stored in a way that this software does not compute with.
+    #[error(
+        "tensor {tensor} is stored as {dtype}, which is not supported: take a file of the same model in Q4_K_M, or in \
+         another of F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS and MXFP4"
+    )]
+    Stored {
+        /// Which tensor.
+        tensor: String,
+        /// In what way.
+        dtype: String,
+    },
     /// The file is sound, and of a kind that this software does not run.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -122,6 +133,14 @@ pub enum GgufError {
         /// What is wrong with it.
         source: Box<GgufError>,
     },
+}
+
+impl GgufError {
+    /// Whether the file itself is not what it was when it was made. Of all else another copy would be refused as well.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Magic | Self::Truncated { .. } | Self::Damaged(_) | Self::TooMuch { .. })
+    }
 }
 
 impl GgufError {

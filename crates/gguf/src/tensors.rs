@@ -48,8 +48,8 @@ fn read_tensor<R: Read>(reader: &mut Reader<R>, name: &str) -> Result<TensorInfo
     }
     let shape = (0..dimensions).map(|_| reader.u64(name)).collect::<Result<Vec<_>, _>>()?;
     let number = reader.u32(name)?;
-    let dtype =
-        Dtype::from_number(number).ok_or_else(|| damaged(format!("has unsupported type {number}")))?;
+    let unknown = || GgufError::Stored { tensor: name.into(), dtype: Dtype::unknown(number) };
+    let dtype = Dtype::from_number(number).ok_or_else(unknown)?;
     let offset = reader.u64(name)?;
     let elements = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size));
     let elements = elements.filter(|n| *n > 0).ok_or_else(|| damaged(format!("has shape {shape:?}")))?;

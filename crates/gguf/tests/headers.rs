@@ -165,8 +165,11 @@ fn what_is_wrong_is_named() {
     assert!(offset(0).contains("lies over another"), "{}", offset(0));
     assert!(offset(40).contains("tensor two is not aligned to 32 bytes"), "{}", offset(40));
     assert!(offset(u64::MAX - 31).contains("tensor two ends past all files"));
-    let kind = patched(&files, &before_offset[..3].concat(), &99u32.to_le_bytes());
-    assert!(kind.contains("tensor two has unsupported type 99"), "{kind}");
+    for (number, name) in [(99, "type 99"), (21, "IQ3_S"), (16, "IQ2_XXS")] {
+        let kind = patched(&files, &before_offset[..3].concat(), &u32::to_le_bytes(number));
+        assert!(kind.contains(&format!("tensor two is stored as {name}, which is not supported")), "{kind}");
+        assert!(kind.contains("Q4_K_M"), "{kind}");
+    }
     let text = patched(&files, &[b"a".as_slice(), &2u64.to_le_bytes()].concat(), &[0xff, 0xff]);
     assert!(text.contains("list is not UTF-8"), "{text}");
 }

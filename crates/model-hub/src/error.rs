@@ -1,6 +1,9 @@
 //! Why there is no model file, and what to do.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use gguf::GgufError;
 use model_torrent::TorrentError;
@@ -36,8 +39,8 @@ pub enum HubError {
         /// Which path.
         path: PathBuf,
     },
-    /// The file is damaged, cut short, or something else.
-    #[error("{path} is not a whole GGUF model: {source} (get the file again)")]
+    /// The file is damaged, cut short, something else, or of a kind that is not supported.
+    #[error("{}", unusable(path, source))]
     Invalid {
         /// Which file.
         path: PathBuf,
@@ -201,11 +204,27 @@ impl From<NotAHash> for HubError {
     }
 }
 
+/// What is wrong with a file, and what to do. Another copy helps only against damage.
+fn unusable(path: &Path, source: &GgufError) -> String {
+    let path = path.display();
+    match source {
+        damage if damage.is_damage() => {
+            format!("{path} is not a whole GGUF model: {damage} (get the file again)")
+        }
+        GgufError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            format!(
+                "{path} cannot be read: {source}; let the user read it that runs this, with chmod or chown"
+            )
+        }
+        other => format!("{path} cannot be used: {other}"),
+    }
+}
+
 impl HubError {
     /// The file itself is wrong; reading it went well.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
-            Self::Invalid { source, .. } => !matches!(source, GgufError::Io { .. }),
+            Self::Invalid { source, .. } => source.is_damage(),
             Self::WrongHash { .. } => true,
             _ => false,
         }
@@ -223,5 +242,21 @@ impl HubError {
             }
             _ => Self::Io { path, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_copy_is_advised_against_damage_alone() {
+        let says = |source| HubError::Invalid { path: "m.gguf".into(), source }.to_string();
+        assert!(says(GgufError::Magic).ends_with("(get the file again)"));
+        let kind = says(GgufError::Stored { tensor: "t".into(), dtype: "IQ3_S".into() });
+        assert!(kind.starts_with("m.gguf cannot be used: tensor t is stored as IQ3_S"), "{kind}");
+        let source = io::Error::from(io::ErrorKind::PermissionDenied);
+        let unreadable = says(GgufError::Io { path: "m.gguf".into(), source });
+        assert!(unreadable.contains("cannot be read: permission denied; let the user"), "{unreadable}");
     }
 }

@@ -157,8 +157,11 @@ impl Metrics {
         self.looked_up(Lookup::QuorumFailed);
     }
 
+    /// What is only older than what is known is nobody's fault: who keeps records for others may not have the latest yet.
     pub(crate) fn refused(&self, refused: &Refused) {
-        self.refused_because(refused.cause());
+        if !matches!(refused, Refused::Outdated) {
+            self.refused_because(refused.cause());
+        }
     }
 
     pub(crate) fn refused_because(&self, cause: &'static str) {

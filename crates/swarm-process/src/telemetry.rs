@@ -124,9 +124,12 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
     Ok(Telemetry { traces, instance })
 }
 
-/// Whether standard error is a terminal that understands colours; the console of Windows does once it is told to.
+/// Whether standard error is a terminal that understands colours, and nobody has asked for none (<https://no-color.org>);
+/// the console of Windows does once it is told to.
 fn shows_colours() -> bool {
-    std::io::stderr().is_terminal() && anstyle_query::windows::enable_ansi_colors().unwrap_or(true)
+    std::io::stderr().is_terminal()
+        && !anstyle_query::no_color()
+        && anstyle_query::windows::enable_ansi_colors().unwrap_or(true)
 }
 
 fn exports_traces() -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::{Stream, StreamExt};
 use swarm_proto::wire::{GetStatusRequest, WatchStatusRequest, swarm_service_client::SwarmServiceClient};
 use swarm_types::SwarmStatus;
@@ -46,6 +46,8 @@ pub(crate) async fn connect_as(
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let mut endpoint = Endpoint::from_shared(url.clone())
         .with_context(|| format!("{address:?} is not an address like 127.0.0.1:50050"))?;
+    let has_port = endpoint.uri().port().is_some() || address.contains("://");
+    ensure!(has_port, "{address} has no port: gRPC is at {address}:50050 on a gateway, :50051 on a worker");
     if url.starts_with("https://") {
         endpoint = endpoint.tls_config(credentials.tls(tls_name)?).context("--tls-ca")?;
     }

@@ -322,6 +322,13 @@ impl SwarmConfig {
         let failed = || format!("model {}", model.display());
         let header = Header::read_without_arrays(model).with_context(failed)?;
         let plan = MemoryPlan::new(&header, &shape).with_context(failed)?;
+        let (layers, shards) = (plan.cut().total_layers(), plan.cut().total_shards());
+        if shards > layers {
+            eprintln!(
+                "note: {shards} shards for {layers} layers: {} have none and only pass on",
+                shards - layers
+            );
+        }
         let needed: u64 = workers.iter().map(|shards| plan.least_bytes(*shards)).sum();
         ensure!(
             self.ignore_memory || self.device != DeviceChoice::Cpu || needed <= available,
