@@ -157,7 +157,7 @@ impl Metrics {
         self.looked_up(Lookup::QuorumFailed);
     }
 
-    /// What is only older than what is known is nobody's fault: who keeps records for others may not have the latest yet.
+    /// What is only older than what is known is nobody's fault: who keeps records for others may lack the latest.
     pub(crate) fn refused(&self, refused: &Refused) {
         if !matches!(refused, Refused::Outdated) {
             self.refused_because(refused.cause());
