@@ -101,7 +101,7 @@ async fn a_mixture_of_experts_and_a_model_with_windows_go_on_too() -> anyhow::Re
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("model.gguf");
         TinyModel { layers: 14, context: 4096, ..case }.write(&file)?;
-        killed_workers_change_nothing(&file, Asked { vocabulary: 256, tokens: 3000 })
+        killed_workers_change_nothing(&file, Asked { vocabulary: 256, tokens: 1000 })
             .await
             .with_context(|| name)?;
     }
