@@ -34,7 +34,7 @@ const KERNEL_WITHIN: Duration = Duration::from_millis(200);
 /// Packets are lost now and then, so it is asked a second time, so much later.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A silent peer that nobody can ask is taken for gone after so much more.
-const BENEFIT: Duration = Duration::from_millis(800);
+const BENEFIT: Duration = Duration::from_millis(400);
 
 impl Node {
     /// Watches whom it should, and nobody else.
