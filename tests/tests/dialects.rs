@@ -98,7 +98,8 @@ async fn streams_end_as_their_clients_expect() -> anyhow::Result<()> {
     assert_eq!(kind, "application/x-ndjson");
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let last = lines.last().expect("an end");
-    assert_eq!((&last["done"], &last["eval_count"]), (&json!(true), &json!(4)));
+    // At an end token, which may come first, it ends sooner.
+    assert!(last["done"] == true && last["eval_count"].as_u64().is_some_and(|count| count <= 4), "{last}");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct FeedForward {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one a layer, and of most models all are dense")]
 enum Network {
     /// One for all rows.
     Dense(Gated),
