@@ -222,6 +222,7 @@ impl Node {
         log(self.membership.expire(now));
         self.check_proofs(now);
         self.note_members();
+        self.check_lines(now);
         self.expire_missed(now);
         self.look_for_twins(now);
         self.rewatch();

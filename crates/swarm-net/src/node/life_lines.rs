@@ -42,10 +42,19 @@ impl Node {
                 continue;
             }
             let dial = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
-            self.life_lines.dialling(&peer, dial.connection_id());
+            self.life_lines.dialling(&peer, dial.connection_id(), now);
             if let Err(error) = self.swarm.dial(dial) {
                 tracing::debug!(%peer, %error, "no life line");
                 self.life_lines.unreachable(&peer, now);
+            }
+        }
+    }
+
+    /// Makes lines again where there are none.
+    pub(super) fn check_lines(&mut self, now: Instant) {
+        for (peer, known) in &self.peers {
+            if known.has(Transport::Quic) && !known.has(Transport::Tcp) {
+                self.life_lines.has_none(peer, now);
             }
         }
     }

@@ -21,8 +21,10 @@ use crate::transport::address;
 const EARLIEST: Duration = Duration::from_millis(200);
 const SPREAD: Duration = Duration::from_millis(300);
 /// Pause after a failed dial; doubles up to the bound below. A peer whose TCP port is closed stays like that for long.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// A dial of which nothing is heard for so long is over: connecting takes less.
+const DIAL_WITHIN: Duration = Duration::from_secs(15);
 /// A line that lived for so long had no trouble: the next one is made at once.
 const STEADY: Duration = Duration::from_secs(60);
 /// Each is an open file, of which a process has 1024 on many systems, and the ports for clients want most of them.
@@ -54,7 +56,7 @@ enum State {
     /// The peer dials.
     Awaited,
     Waiting(Instant),
-    Dialling(ConnectionId),
+    Dialling(ConnectionId, Instant),
     Open(Instant),
 }
 
@@ -95,9 +97,9 @@ impl LifeLines {
     }
 
     /// A dial has begun.
-    pub(crate) fn dialling(&mut self, peer: &PeerId, connection: ConnectionId) {
+    pub(crate) fn dialling(&mut self, peer: &PeerId, connection: ConnectionId, now: Instant) {
         if let Some(line) = self.lines.get_mut(peer) {
-            line.state = State::Dialling(connection);
+            line.state = State::Dialling(connection, now);
         }
     }
 
@@ -111,7 +113,9 @@ impl LifeLines {
 
     /// A dial failed. False when it was for no line.
     pub(crate) fn failed(&mut self, connection: ConnectionId, now: Instant) -> bool {
-        let dialled = self.lines.iter().find(|(_, line)| line.state == State::Dialling(connection));
+        let is_it =
+            |line: &LifeLine| matches!(line.state, State::Dialling(dialled, _) if dialled == connection);
+        let dialled = self.lines.iter().find(|(_, line)| is_it(line));
         let Some((peer, _)) = dialled else { return false };
         let peer = *peer;
         self.unreachable(&peer, now);
@@ -142,6 +146,17 @@ impl LifeLines {
         line.failures = line.failures.saturating_add(1);
     }
 
+    /// There is no TCP connection to the peer, whatever was heard of one.
+    pub(crate) fn has_none(&mut self, peer: &PeerId, now: Instant) {
+        match self.lines.get(peer).map(|line| line.state) {
+            Some(State::Open(_)) => self.ended(peer, now),
+            Some(State::Dialling(_, since)) if now.duration_since(since) >= DIAL_WITHIN => {
+                self.unreachable(peer, now);
+            }
+            _ => {}
+        }
+    }
+
     /// The peer is not connected by QUIC any more.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.lines.remove(peer);
@@ -158,7 +173,7 @@ impl LifeLines {
 
 impl LifeLine {
     fn is_held(&self) -> bool {
-        matches!(self.state, State::Open(_) | State::Dialling(_))
+        matches!(self.state, State::Open(_) | State::Dialling(..))
     }
 }
 

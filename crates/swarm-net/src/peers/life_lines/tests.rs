@@ -29,7 +29,7 @@ fn of_two_the_one_with_the_smaller_id_dials_once_and_not_at_once() {
     assert_eq!(first.due(start + EARLIEST - Duration::from_millis(1)), []);
     let later = start + EARLIEST + SPREAD;
     assert_eq!((first.due(later), second.due(later)), (vec![large], vec![]));
-    first.dialling(&large, connection(1));
+    first.dialling(&large, connection(1), later);
     first.want(large, later);
     assert_eq!(first.due(later + LONGEST_PAUSE), [], "a second connection by QUIC begins nothing again");
     assert!(first.opened(&large, later) && second.opened(&small, later));
@@ -51,7 +51,7 @@ fn a_closed_port_is_tried_less_and_less_often() {
     while now < end {
         for peer in lines.due(now) {
             attempts += 1;
-            lines.dialling(&peer, connection(attempts));
+            lines.dialling(&peer, connection(attempts), now);
             assert!(!lines.failed(connection(0), now), "that one was for something else");
             assert!(lines.failed(connection(attempts), now));
         }
@@ -74,7 +74,7 @@ fn who_listens_somewhere_else_is_tried_again_soon() {
     lines.unreachable(&peer, now);
     lines.told(&peer, &told("/ip4/10.0.0.1/tcp/1"), now);
     assert_eq!(lines.due(now + EARLIEST + SPREAD), [], "that is nothing new");
-    lines.dialling(&peer, connection(1));
+    lines.dialling(&peer, connection(1), now);
     lines.told(&peer, &told("/ip4/10.0.0.1/tcp/2"), now);
     assert_eq!(lines.due(now + LONGEST_PAUSE), [], "one dial at a time");
 }
@@ -145,4 +145,17 @@ fn only_an_address_that_must_lead_to_the_peer_is_asked() {
     }
     let loopback = [parsed("/ip4/127.0.1.3/tcp/4001")];
     assert_eq!(where_to_ask(&parsed("/ip4/127.0.0.1/tcp/9"), false, &loopback).len(), 1);
+}
+
+#[test]
+fn a_line_that_is_not_there_is_made_whatever_was_heard_of_it() {
+    let (mut lines, peer, now) = dialler();
+    lines.opened(&peer, now);
+    lines.has_none(&peer, now);
+    assert_eq!(lines.due(now + EARLIEST + SPREAD), [peer], "its end was not heard");
+    lines.dialling(&peer, connection(1), now);
+    lines.has_none(&peer, now + DIAL_WITHIN / 2);
+    assert_eq!(lines.due(now + DIAL_WITHIN / 2), [], "it may still come");
+    lines.has_none(&peer, now + DIAL_WITHIN);
+    assert_eq!(lines.due(now + DIAL_WITHIN + FIRST_PAUSE * 2), [peer]);
 }
