@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use swarm_proto::wire::{ReplicaState, SwarmStatus};
-use swarm_tests::{BOUND, Swarm, SwarmSpec, chat, counted, replica_state, tiny_model};
+use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, chat, counted, replica_state, tiny_model};
 
 fn has_line(log: &str, line: &str) -> anyhow::Result<()> {
     anyhow::ensure!(log.contains(line), "no line {line:?} in the log:\n{log}");
@@ -68,8 +68,9 @@ async fn a_killed_worker_is_offline_everywhere_and_back_as_the_same_one() -> any
     let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
     let before = chat(&swarm.gateway, "hello", 16).await?;
     all_have_life_lines(&swarm).await?;
+    let gone = gone_before(&swarm).await;
     let gone_at = swarm.workers[3].kill().await?;
-    worker_3_is_offline_and_comes_back(&mut swarm, gone_at, "closed", &before).await
+    worker_3_is_offline_and_comes_back(&mut swarm, gone_at, "closed", (gone, &before)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,8 +79,9 @@ async fn a_stopped_worker_is_offline_everywhere_and_back_as_the_same_one() -> an
     let mut swarm = Swarm::ready(SwarmSpec::new(model.path())).await?;
     let before = chat(&swarm.gateway, "hello", 16).await?;
     all_have_life_lines(&swarm).await?;
+    let gone = gone_before(&swarm).await;
     swarm.workers[3].stop().await?;
-    worker_3_is_offline_and_comes_back(&mut swarm, Instant::now(), "left", &before).await
+    worker_3_is_offline_and_comes_back(&mut swarm, Instant::now(), "left", (gone, &before)).await
 }
 
 /// Waits until each node has a life line to each other.
@@ -96,27 +98,43 @@ async fn all_have_life_lines(swarm: &Swarm) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It has ended, which the others noticed by this cause, and nobody by its silence. `answer`: what the model said before.
+/// How many peers a node has noticed as gone: because they were closed, silent, or left.
+async fn gone(node: &Process) -> [u64; 3] {
+    let mut gone = [0; 3];
+    for (count, cause) in gone.iter_mut().zip(["closed", "silent", "left"]) {
+        let series = format!("llama_swarm_peers_gone_total{{cause=\"{cause}\"}}");
+        *count = counted(node, &series).await.unwrap_or(0);
+    }
+    gone
+}
+
+/// The same of all nodes: two that meet may lose a connection of several.
+async fn gone_before(swarm: &Swarm) -> Vec<[u64; 3]> {
+    let mut all = vec![];
+    for node in swarm.nodes() {
+        all.push(gone(node).await);
+    }
+    all
+}
+
+/// It has ended, which the others noticed by this cause, and nobody by its silence. `before`: how many were gone before,
+/// at each node; `answer`: what the model said.
 async fn worker_3_is_offline_and_comes_back(
     swarm: &mut Swarm,
     gone_at: Instant,
     cause: &str,
-    answer: &str,
+    (before, answer): (Vec<[u64; 3]>, &str),
 ) -> anyhow::Result<()> {
     let (lost, mut by_cause) = (swarm.workers[3].peer_id().to_owned(), 0);
     for (place, node) in swarm.nodes().enumerate().filter(|(place, _)| *place != 5) {
         let offline = |status: &SwarmStatus| replica_state(status, 3, &lost) == Some(ReplicaState::Offline);
         node.sees("worker 3 offline", offline).await.with_context(|| format!("node {place}"))?;
-        let mut causes = vec![];
-        for possible in ["closed", "silent", "left"] {
-            let series = format!("llama_swarm_peers_gone_total{{cause=\"{possible}\"}}");
-            if counted(node, &series).await.unwrap_or(0) > 0 {
-                causes.push(possible);
-            }
-        }
+        let [closed, silent, left] = gone(node).await;
+        let before = before[place];
+        let causes = [closed > before[0], silent > before[1], left > before[2]];
         // Of a pair that is connected by TCP alone, a goodbye and the end of a process look the same.
-        assert!(causes == ["closed"] || causes == ["left"], "node {place}: {causes:?}");
-        by_cause += usize::from(causes == [cause]);
+        assert!(causes[0] != causes[2] && !causes[1], "node {place}: {causes:?}\n{}", node.log());
+        by_cause += usize::from(causes[if cause == "closed" { 0 } else { 2 }]);
     }
     assert!(by_cause + 1 >= swarm.nodes().count() - 1, "{by_cause} nodes noticed it as {cause}");
     eprintln!("offline everywhere {:?} after its end", gone_at.elapsed());
