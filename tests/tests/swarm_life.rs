@@ -117,8 +117,8 @@ async fn gone_before(swarm: &Swarm) -> Vec<[u64; 3]> {
     all
 }
 
-/// It has ended, which the others noticed by this cause, and nobody by its silence. `before`: how many were gone before,
-/// at each node; `answer`: what the model said.
+/// It has ended, which the others noticed by this cause, and nobody by its silence. `before`: how many were gone
+/// before, at each node; `answer`: what the model said.
 async fn worker_3_is_offline_and_comes_back(
     swarm: &mut Swarm,
     gone_at: Instant,
