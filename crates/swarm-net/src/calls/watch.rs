@@ -29,7 +29,7 @@ use crate::{metrics::Metrics, peer, peers::dialer::backoff};
 /// From one question to the next, between two that work together, and else. Each tells the other what it wants, as a
 /// number of units, and who asks does what the hastier one wants.
 const OFTEN: u8 = 3;
-const SELDOM: u8 = 9;
+const SELDOM: u8 = 6;
 const UNIT: Duration = Duration::from_millis(100);
 /// Without an answer for so long a peer is silent, whatever it has shown before.
 const LEAST_PATIENCE: Duration = Duration::from_millis(800);
