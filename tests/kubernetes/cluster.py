@@ -47,8 +47,8 @@ PRIVILEGES = (
     *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--device-cgroup-rule", "a *:* rwm"),
     *(word for option in ("seccomp", "apparmor", "systempaths") for word in ("--security-opt", f"{option}=unconfined")),
 )
-# Of each size on each node: enough for all claims of the local overlay, wherever its pods are put.
-VOLUMES = 16
+# Of each size on each node: enough for all claims of the local overlay with spares, wherever its pods are put.
+VOLUMES = {"small": 20, "large": 4}
 
 
 class Cluster:
@@ -138,17 +138,34 @@ class Cluster:
     def _prepare_system(self):
         volumes = []
         for node in self.nodes:
-            names = [f"{size}-{number}" for size in ("small", "large") for number in range(VOLUMES)]
+            names = [f"{size}-{number}" for size, count in VOLUMES.items() for number in range(count)]
             self.on(node, "mkdir", "-p", *(f"/var/lib/kubelet/disk/{name}" for name in names))
             volumes += [volume(node, name) for name in names]
         self.kubectl("apply", "--filename", HERE / "system.yaml")
-        self.kubectl(
-            "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": volumes})
-        )
+        self._apply_volumes(volumes)
         # What newer clusters do by themselves; policies choose namespaces by it.
         for namespace in ("kube-system", "default"):
             self.kubectl("label", "namespace", namespace, f"kubernetes.io/metadata.name={namespace}", "--overwrite")
         self.kubectl("--namespace", "kube-system", "wait", "pod/names", "--for=condition=Ready", "--timeout=120s")
+
+    def _apply_volumes(self, volumes):
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": volumes})
+        self.kubectl("apply", "--filename", "-", input=text)
+
+    def renew_volumes(self):
+        """Those whose claims are gone, empty: they are kept as they were otherwise, and nobody gets them."""
+        items = json.loads(self.kubectl("get", "persistentvolumes", "--output", "json"))["items"]
+        names = [item["metadata"]["name"] for item in items if item["status"].get("phase") == "Released"]
+        again = []
+        for node in self.nodes:
+            own = [name.removeprefix(f"{node}-") for name in names if name.startswith(f"{node}-")]
+            if own:
+                folders = " ".join(f"/var/lib/kubelet/disk/{name}" for name in own)
+                self.on(node, "sh", "-c", f"rm -rf {folders}; mkdir -p {folders}")
+            again += [volume(node, name) for name in own]
+        if names:
+            self.kubectl("delete", "persistentvolumes", *names)
+            self._apply_volumes(again)
 
     def load(self, *images, nodes=None):
         for node in nodes or self.nodes:
@@ -182,7 +199,7 @@ class Cluster:
 
 
 def volume(node, name):
-    size = "16Mi" if name.startswith("small") else "1Gi"
+    size = "16Mi" if name.startswith("small") else "4Gi"
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",

@@ -7,12 +7,17 @@ same question asked by the image's own client, and what the server does not know
 HEALTH_CLIENT = "/usr/local/bin/llama-swarm"
 
 
-def for_server(objects, minor):
-    """`objects` for a server 1.`minor`; they are changed in place. Gives the differences, each once."""
+def for_server(objects, minor, waits=False):
+    """`objects` for a server 1.`minor`; they are changed in place. Gives the differences, each once.
+
+    `waits`: a server that does not know minReadySeconds is to wait as long all the same, by the readiness probes' delay,
+    which makes each start of a worker slower.
+    """
     told = set()
     for item in objects:
-        for change in (_versions, _probes, _pauses, _claims, _updates, _affinity):
+        for change in (_versions, _probes, _pauses, _claims, _affinity):
             told |= set(change(item, minor))
+        told |= set(_updates(item, minor, waits))
     return sorted(told)
 
 
@@ -55,20 +60,29 @@ def _claims(item, minor):
         yield "claims have no retention policy (kept is what they are without it)"
 
 
-def _updates(item, minor):
-    if item["kind"] == "StatefulSet" and minor < 25 and item["spec"].pop("minReadySeconds", None):
+def _updates(item, minor, waits):
+    if item["kind"] != "StatefulSet" or minor >= 25 or not (seconds := item["spec"].pop("minReadySeconds", None)):
+        return
+    if waits:
+        for container in _pod(item)["containers"]:
+            container["readinessProbe"]["initialDelaySeconds"] = seconds
+        yield f"between two pods of a rolling update their readiness probes wait {seconds} s"
+    else:
         yield "a rolling update does not wait between two pods"
 
 
 def _affinity(item, minor):
-    pod = _pod(item)
+    pod, labels = _pod(item), item.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {})
     for kind in ("podAffinity", "podAntiAffinity"):
         rules = pod.get("affinity", {}).get(kind, {})
         terms = rules.get("requiredDuringSchedulingIgnoredDuringExecution", [])
         weighted = rules.get("preferredDuringSchedulingIgnoredDuringExecution", [])
         for term in [*terms, *(each["podAffinityTerm"] for each in weighted)]:
-            if minor < 31 and term.pop("matchLabelKeys", None):
-                yield "affinity does not look at the shard"
+            if minor < 31 and (keys := term.pop("matchLabelKeys", None)):
+                # What a newer server makes of it when the pod comes. A label that pods get later cannot be said here.
+                own = {key: labels[key] for key in keys if key in labels}
+                term["labelSelector"]["matchLabels"] = term["labelSelector"]["matchLabels"] | own
+                yield "affinity names each set's shard" if own else "affinity does not look at the ordinals of pods"
     for spread in pod.get("topologySpreadConstraints", []):
         if minor < 26 and spread.pop("nodeTaintsPolicy", None):
             yield "spreading counts tainted nodes"

@@ -1,38 +1,33 @@
 """Workers are evicted and restarted, without spares and with them; an update changes every pod."""
 
 import json
-import shutil
-import tempfile
 import threading
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
-from cluster import ROOT, Failure
-from observing import QUESTION, SHARDS
+from cluster import Failure
+from overlays import NEXT_TAG, TAG, add_spares, add_update, apply, copy_of_manifests, rendered
 from running import note, wait_until
 from scene import (
     BOUND,
-    SPARES,
     WORKER_SETS,
     WORKERS,
-    PortForward,
     come_back,
     evict,
     keep_asking,
     loaded_missing,
     minor_version,
 )
-from starting import apply
 
-# In the local overlay, and what they become.
-TAG, NEXT_TAG = "0.1.0", "0.1.0-next"
 # An update is a minute or so for each of the two replicas; all shards go at the same time.
 UPDATE = 600.0
+# At the same time, while everything is updated.
+ASKERS = 2
 
 
 def evictions_wait_for_each_other(scene):
     first, second = WORKERS[0], WORKERS[1]
+    allowed = ("get", "poddisruptionbudget", "shard-worker", "--output", "jsonpath={.status.disruptionsAllowed}")
+    wait_until(lambda: scene.kubectl(*allowed).strip() == "1", "the budget allows to evict one worker")
     evict(scene, first)
     try:
         evict(scene, second)
@@ -55,16 +50,20 @@ def a_rolling_restart(scene):
     )
 
 
-def spares_take_over(scene):
-    """A second worker for every shard: a rolling restart of all workers is not noticed by who asks."""
-    with changed_manifests() as folder:
-        apply(scene, folder)
-    scene.wait_for_workers()
-    for shard, spare in enumerate(SPARES):
-        scene.watch(spare)
-        scene.peers[shard].add(scene.watches[spare].wait(lambda seen: True, "any status").peer)
-    scene.wait_whole()
+def spares_come(scene):
+    """A second worker for every shard of the swarm that runs."""
+    with copy_of_manifests() as folder:
+        add_spares(folder)
+        for difference in apply(scene, rendered(scene, folder / "overlays/local"), waits=True):
+            note(f"Kubernetes 1.{minor_version(scene)}: {difference}")
+    scene.replicas = 2
+    scene.wait_for_workers(UPDATE)
+    scene.watch_all_again()
     scene.report.check(all(len(peers) == 2 for peers in scene.peers), "with spares, all see two LOADED workers a shard")
+
+
+def spares_take_over(scene):
+    """A rolling restart of all workers is not noticed by who asks."""
     answers, missing, took = restart_all_while_asking(scene)
     right = answers.count(scene.answer)
     scene.report.check(max(missing) == 0, f"rolling restart with spares: {max(missing)} shards missing at any time")
@@ -83,17 +82,21 @@ def an_update_with_spares(scene):
             if scene.cluster.on(node, "docker", "images", "--quiet", old).strip():
                 scene.cluster.on(node, "docker", "tag", old, new)
     over, answers, asker = threading.Event(), [], ServiceClient(scene)
-    asking = threading.Thread(target=lambda: keep_asking(scene, over, answers, asker))
-    asking.start()
+    asking = [threading.Thread(target=lambda: keep_asking(scene, over, answers, asker)) for _ in range(ASKERS)]
+    for thread in asking:
+        thread.start()
     try:
-        with changed_manifests(update=True) as folder:
-            apply(scene, folder)
+        with copy_of_manifests() as folder:
+            add_spares(folder)
+            add_update(folder)
+            apply(scene, rendered(scene, folder / "overlays/local"), waits=True)
         for name in ("statefulset/rendezvous", "deployment/gateway"):
-            scene.kubectl("rollout", "status", name, f"--timeout={UPDATE:.0f}s", bound=UPDATE + 20)
+            scene.wait_for(name, UPDATE)
         scene.wait_for_workers(UPDATE)
     finally:
         over.set()
-        asking.join(BOUND)
+        for thread in asking:
+            thread.join(BOUND)
     took, right = time.monotonic() - since, answers.count(scene.answer)
     wait_until(lambda: not before & uids(scene), "no pod is left of those before the update")
     scene.report.check(len(scene.pods()) == len(before), f"an update with spares: all {len(before)} pods are others")
@@ -104,40 +107,11 @@ def an_update_with_spares(scene):
         f"an update with spares: {right} of {len(answers)} questions asked in its {took:.0f} s had the same answer; "
         f"{asker.again} were asked twice, because a gateway ended that was still in the Service",
     )
-    watch_all_again(scene)
+    scene.watch_all_again()
 
 
 def uids(scene):
     return {pod["metadata"]["uid"] for pod in scene.pods().values()}
-
-
-def watch_all_again(scene):
-    for watch in scene.watches.values():
-        watch.stop()
-    scene.watches.clear()
-    scene.client.close()
-    scene.client = PortForward(scene.cluster, scene.key)
-    for pod in scene.pods():
-        scene.watch(pod)
-    scene.wait_whole()
-
-
-@contextmanager
-def changed_manifests(update=False):
-    """A copy of k8s/ whose local overlay has spares, and other tags and one more setting for an update."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(ROOT / "k8s", folder, dirs_exist_ok=True)
-        overlay = folder / "overlays/local/kustomization.yaml"
-        overlay.write_text(
-            overlay.read_text().replace("components:\n", "components:\n  - ../../components/spare-replicas\n")
-        )
-        if update:
-            for file in (overlay, folder / "base/kustomization.yaml"):
-                file.write_text(file.read_text().replace(f"newTag: {TAG}", f"newTag: {NEXT_TAG}"))
-            settings = folder / "base/swarm.env"
-            settings.write_text(settings.read_text() + "OTEL_BSP_SCHEDULE_DELAY=4000\n")
-        yield folder
 
 
 class ServiceClient:
@@ -175,18 +149,17 @@ def restart_all_while_asking(scene):
     """Answers or refusals, how many shards were missing in each status of the gateway, and seconds."""
     since, over, answers = time.monotonic(), threading.Event(), []
     asking = threading.Thread(target=lambda: keep_asking(scene, over, answers, scene.client))
-    scene.kubectl("rollout", "restart", *(f"statefulset/{name}" for name in WORKER_SETS))
     asking.start()
     try:
+        scene.kubectl("rollout", "restart", *(f"statefulset/{name}" for name in WORKER_SETS))
         scene.wait_for_workers(UPDATE)
     finally:
         over.set()
         asking.join(BOUND)
     took = time.monotonic() - since
-    gateway = next(watch for pod, watch in scene.watches.items() if pod.startswith("gateway"))
-    missing = [loaded_missing(seen) for seen in gateway.history if seen.at >= since]
-    for pod in (WORKERS + SPARES) if len(scene.peers[SHARDS - 1]) == 2 else WORKERS:
-        scene.watch(pod)
+    missing = [loaded_missing(seen) for seen in scene.gateway().history if seen.at >= since]
+    for worker in scene.all_workers():
+        scene.watch(worker)
     scene.wait_whole()
     for wrong in [answer for answer in answers if answer != scene.answer and "swarm_not_ready" not in answer][:3]:
         note(f"instead: {wrong}")

@@ -4,7 +4,7 @@ import json
 
 from observing import QUESTION, SHARDS, Watch
 from running import Failure, wait_until
-from scene import GRPC_PORT, NAMESPACE, WORKERS
+from scene import GRPC_PORT, WORKERS
 from starting import command, create_secret
 
 POD = "stranger"
@@ -16,7 +16,7 @@ def who_has_another_secret(scene):
     create_secret(scene, OTHER, "swarm.secret", command(scene, "secret", "new", "-"))
     scene.kubectl("apply", "--filename", "-", input=json.dumps(stranger(scene)))
     wait_until(lambda: "--secret-file" in log(scene), "the stranger complains that it is not admitted", [POD])
-    enter = ["kubectl", "--kubeconfig", scene.cluster.kubeconfig, "--namespace", NAMESPACE, "exec", POD, "--"]
+    enter, _, _ = scene.asking_inside(POD)
     watch = Watch.inside(POD, enter, GRPC_PORT["shard"])
     peer = watch.wait(lambda seen: True, "any status").peer
     again = scene.client.ask(QUESTION, 32)
@@ -67,12 +67,14 @@ def stranger(scene):
                     "volumeMounts": [
                         {"name": "secret", "mountPath": "/etc/llama-swarm/secret", "readOnly": True},
                         {"name": "state", "mountPath": "/var/lib/llama-swarm"},
+                        {"name": "models", "mountPath": "/var/cache/llama-swarm"},
                     ],
                 }
             ],
             "volumes": [
                 {"name": "secret", "secret": {"secretName": OTHER, "defaultMode": 0o440}},
                 {"name": "state", "emptyDir": {}},
+                {"name": "models", "emptyDir": {}},
             ],
         },
     }

@@ -107,8 +107,8 @@ class Seen:
     def is_whole(self, peers):
         """All shards are there, loaded, by these peers and by nobody else. `peers`: a set for each shard."""
         return self.status["swarm_ready"] and all(
-            {w: r["state"] for w, r in self.replicas(shard).items()} == dict.fromkeys(peers[shard], "LOADED")
-            for shard in range(SHARDS)
+            {w: r["state"] for w, r in self.replicas(shard).items()} == dict.fromkeys(workers, "LOADED")
+            for shard, workers in enumerate(peers)
         )
 
 
@@ -185,7 +185,7 @@ class Watch:
 
 def wait_whole(watches, peers, since=None):
     """Until every node sees all shards once and loaded; gives each node's moment. `peers`: a set for each shard."""
-    what = "8 shards, each LOADED by its own worker and nobody else"
+    what = f"{len(peers)} shards, each LOADED by its own workers and nobody else"
     return {node: watch.wait(lambda seen: seen.is_whole(peers), what, since).at for node, watch in watches.items()}
 
 
