@@ -8,7 +8,7 @@ updates all. Prints a line a check, with what was measured. A scenario that fail
 it left is put right first. The last lines tell how each went; exits with 1 on a fault.
 
 SCENARIO: these alone, by name, and what they build on. --keep leaves the cluster, and --on uses it again: all swarms
-are made anew there, the cluster is not.
+are made again there, the cluster is not.
 
 Needs what cluster.py needs, the images, three of them also with the model inside (.ci/cluster), the command llama-swarm,
 PyYAML and helm-python-sdk. Removes the cluster at the end.

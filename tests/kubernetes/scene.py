@@ -123,7 +123,7 @@ class Scene:
         self.watches[pod] = Watch.inside(pod, *self.asking_inside(pod))
 
     def watch_all_again(self):
-        """Everybody, and who serves which shard is learned anew."""
+        """Everybody, and who serves which shard is learned again."""
         self.look_away()
         self.client = PortForward(self)
         # Who is not one of ours is a test's.
