@@ -7,6 +7,7 @@ specification wants.
 
 import ipaddress
 import json
+import subprocess
 import threading
 
 from cluster import Failure
@@ -42,7 +43,7 @@ class Policies(threading.Thread):
         kinds = "pods,namespaces,networkpolicies"
         try:
             items = json.loads(self.cluster.kubectl("get", kinds, "--all-namespaces", "--output", "json"))["items"]
-        except Failure:
+        except (Failure, subprocess.TimeoutExpired):
             return False
         return all([self._write(node, rules_of(items)) for node in self.cluster.nodes])
 
@@ -53,7 +54,7 @@ class Policies(threading.Thread):
         try:
             self.cluster.on(node, "iptables-restore", "--noflush", input=rules)
             self.cluster.on(node, "sh", "-c", hook)
-        except Failure:
+        except (Failure, subprocess.TimeoutExpired):
             self.written.pop(node, None)
             return False
         self.written[node] = rules
