@@ -7,7 +7,7 @@ token with and without a node that fetches the whole model from them again and a
     tests/bench/answers_beside_seeding.py [--rounds 7]
 
 Each worker and the gateway have the whole file and give it to whoever asks; with `--givers share` a `share` node does so
-alone, without a limit. The node that fetches runs at the lowest
+alone, in a swarm of its own beside that which answers. The node that fetches runs at the lowest
 priority, so that it takes what the others leave of the processors; what they spend on giving is what is measured.
 """
 
@@ -85,20 +85,20 @@ def wait_for(what, so):
 
 
 def swarm(given, processes):
-    """A swarm that answers: the addresses of its nodes, the gateway last."""
+    """A swarm that answers, and nodes that give: an entry to the givers' swarm, the address of the gateway, the givers."""
     entry = processes.node(given, "rendezvous", ["rendezvous"])["addresses"][0]
     member = ["--model", given.model, "--rendezvous", entry]
-    nodes, share = [], None
-    if given.givers == "share":
-        share = processes.node(given, "share", ["share", given.model, "--rendezvous", entry])
-        # As good as nothing.
-        member += ["--upload-limit", 1024]
+    nodes = []
     for shard in range(SHARDS):
         command = ["worker", "--shard-id", shard, "--threads", 1, *member]
         nodes.append(processes.node(given, f"worker-{shard}", command))
     nodes.append(processes.node(given, "gateway", ["gateway", "--http-listen", "127.0.0.1:0", *member]))
-    wait_for("an answer", lambda: is_ready(nodes[-1]["http"]))
-    return entry, nodes, [share] if share else nodes
+    gateway = nodes[-1]["http"]
+    if given.givers == "share":
+        entry = processes.node(given, "other-rendezvous", ["rendezvous"])["addresses"][0]
+        nodes = [processes.node(given, "share", ["share", given.model, "--rendezvous", entry])]
+    wait_for("an answer", lambda: is_ready(gateway))
+    return entry, gateway, nodes
 
 
 def is_ready(address):
@@ -166,8 +166,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         processes, digest = Processes(Path(folder)), info_hash(given, folder)
         try:
-            entry, nodes, givers = swarm(given, processes)
-            gateway, of_swarm = nodes[-1]["http"], list(processes.running)
+            entry, gateway, givers = swarm(given, processes)
+            of_swarm = list(processes.running)
             for _ in range(2):
                 gaps(given, gateway)
             alone, beside = [], []

@@ -18,8 +18,10 @@ const SLOW_FOR_AT_END: u32 = 3;
 const LATE: f64 = 4.0;
 /// And not sooner: a busy machine is not to be taken for a slow peer.
 const LATE_AT_LEAST: Duration = Duration::from_secs(1);
-/// The most that is waited for; who gives nothing at all is left before.
-const LATE_AT_MOST: f64 = 3600.0;
+/// The most that is waited for: another who has nothing to do may be much faster, and nobody knows before it is asked.
+const LATE_AT_MOST: f64 = 60.0;
+/// The same for a peer of which nobody knows yet how fast it is.
+const LATE_AT_FIRST: Duration = Duration::from_secs(5);
 
 /// Bytes a second of one peer while it has something to do. Told once a second.
 #[derive(Debug, Default)]
@@ -67,8 +69,8 @@ pub(crate) struct UnderWay(BTreeMap<PieceIndex, Asked>);
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     length: u32,
-    /// After that it is late. Nothing if nobody knows how fast the peer is.
-    due: Option<Instant>,
+    /// After that it is late.
+    due: Instant,
 }
 
 impl UnderWay {
@@ -86,11 +88,11 @@ impl UnderWay {
     pub(crate) fn ask(&mut self, piece: PieceIndex, length: u32, speed: &Speed, now: Instant) {
         let before: u64 = self.0.values().map(|asked| u64::from(asked.length)).sum();
         let queued = (before + u64::from(length)) as f64;
-        let due = speed.mean().map(|mean| {
+        let wait = speed.mean().map_or(LATE_AT_FIRST, |mean| {
             let late = (LATE * queued / mean.max(1.0)).min(LATE_AT_MOST);
-            now + Duration::from_secs_f64(late).max(LATE_AT_LEAST)
+            Duration::from_secs_f64(late).max(LATE_AT_LEAST)
         });
-        self.0.insert(piece, Asked { length, due });
+        self.0.insert(piece, Asked { length, due: now + wait });
     }
 
     /// A piece came, or does not come. Says whether it was under way.
@@ -100,12 +102,12 @@ impl UnderWay {
 
     /// This node itself kept the peer waiting for so long.
     pub(crate) fn held_up(&mut self, by: Duration) {
-        self.0.values_mut().filter_map(|asked| asked.due.as_mut()).for_each(|due| *due += by);
+        self.0.values_mut().for_each(|asked| asked.due += by);
     }
 
     /// What should have come by now.
     pub(crate) fn late(&self, now: Instant) -> impl Iterator<Item = PieceIndex> {
-        let late = self.0.iter().filter(move |(_, asked)| asked.due.is_some_and(|due| due < now));
+        let late = self.0.iter().filter(move |(_, asked)| asked.due < now);
         late.map(|(piece, _)| *piece)
     }
 }
@@ -121,7 +123,8 @@ mod tests {
         let late = |under_way: &UnderWay, at| under_way.late(at).collect::<Vec<_>>();
         let pieces = [0, 1, 2].map(PieceIndex);
         under_way.ask(pieces[0], 1000, &speed, start);
-        assert_eq!(late(&under_way, at(60_000)), [], "nobody knows how fast it is");
+        assert_eq!(late(&under_way, at(5000)), [], "nobody knows how fast it is");
+        assert_eq!(late(&under_way, at(5001)), [pieces[0]], "and nobody waits for ever to know");
         assert!(under_way.ends(pieces[0]) && !under_way.ends(pieces[0]));
         speed.second(2000, true);
         speed.second(2000, false);

@@ -60,3 +60,25 @@ async fn what_is_late_is_asked_of_another_before_the_first_is_given_up() {
     assert_eq!(leech.metrics.left(Left::Stalled), 0, "it was not waited for until it was given up");
     assert_eq!(leech.metrics.received.get(), model.metainfo.layout().total());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_peer_that_is_asked_for_everything_does_not_hold_up_a_fast_one_that_comes() {
+    let (net, model) = (Net::default(), Model::of(3));
+    let slow = within(&net, 1, 1 << 10);
+    let _shelved = model.shelve(&slow);
+    let leech = Node::new(&net, 3);
+    let known = leech.wanted(model.metainfo.info_hash(), Some(model.metainfo.clone()));
+    let fetcher = leech.fetchers.open(known).await.unwrap();
+    let (all, comes) = (model.all(), async {
+        while slow.metrics.sent.get() == 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+        let fast = within(&net, 2, 1 << 20);
+        let shelved = model.shelve(&fast);
+        (fast, shelved)
+    });
+    let (fetched, (fast, _shelved)) = soon(async { tokio::join!(fetcher.fetch(all), comes) }).await;
+    fetched.unwrap();
+    assert!(model.is_in(fetcher.store(), &model.all()));
+    assert!(fast.metrics.sent.get() > 0, "one piece takes the slow one a minute");
+}
