@@ -7,7 +7,7 @@ token with and without a node that fetches the whole model from them again and a
     tests/bench/answers_beside_seeding.py [--rounds 7]
 
 Each worker and the gateway have the whole file and give it to whoever asks; with `--givers share` a `share` node does so
-alone, in a swarm of its own beside that which answers. The node that fetches runs at the lowest
+alone, in a swarm of its own beside the one that answers. The node that fetches runs at the lowest
 priority, so that it takes what the others leave of the processors; what they spend on giving is what is measured.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import http.client
 import json
 import os
-import signal
 import statistics
 import subprocess
 import tempfile
@@ -50,13 +49,15 @@ class Processes:
         self.folder, self.running = folder, []
 
     def start(self, name, nice, command, **more):
+        """Nodes are in one session. One of another priority is in its own: where each session has its share of the
+        processors, it is the session's priority that counts."""
+        apart = nice != 0
         log = (self.folder / f"{name}.log").open("wb")
         command = ["nice", "-n", nice, *command]
-        process = subprocess.Popen([str(part) for part in command], stderr=log, start_new_session=True, **more)
+        process = subprocess.Popen([str(part) for part in command], stderr=log, start_new_session=apart, **more)
         self.running.append(process)
-        # Where each session has its share of the processors, it is the session's priority that counts.
         group = Path(f"/proc/{process.pid}/autogroup")
-        if group.exists():
+        if apart and group.exists():
             group.write_text(str(nice))
         return process
 
@@ -71,7 +72,7 @@ class Processes:
 
     def end(self, process):
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
         process.wait()
         self.running.remove(process)
 
