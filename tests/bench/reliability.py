@@ -64,6 +64,8 @@ def arguments():
                         help="workers have no file: each fetches its layers from the others whenever it starts")
     parser.add_argument("--replay-memory", default="64MiB", help="of each worker; 0: all hops compute again")
     parser.add_argument("--threads", type=int, default=1, help="of each worker's engine")
+    parser.add_argument("--threads-batch", type=int, default=os.cpu_count(),
+                        help="the same for what is computed again, as `up` has it")
     parser.add_argument("--seed", type=int, default=7)
     return parser.parse_args()
 
@@ -88,7 +90,8 @@ class Nodes:
         return json.loads(told.read_text())
 
     def worker(self, name, shard):
-        flags = ["--threads", self.given.threads, "--replay-memory", self.given.replay_memory, "--drain-timeout", 60]
+        flags = ["--threads", self.given.threads, "--threads-batch", self.given.threads_batch]
+        flags += ["--replay-memory", self.given.replay_memory, "--drain-timeout", 60]
         member = [*self.member]
         if self.given.fetch:
             self.started += 1

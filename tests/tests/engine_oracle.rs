@@ -38,6 +38,7 @@ async fn engine_of(backend: BackendChoice, precision: Precision, kv_type: KvType
         kv_bytes: 256 << 20,
         kv_type,
         threads: 2,
+        threads_batch: 2,
     };
     Engine::load(config, |_| ()).expect("loaded")
 }

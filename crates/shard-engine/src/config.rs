@@ -34,6 +34,19 @@ pub struct EngineConfig {
     pub kv_type: KvType,
     /// Threads of our own matrix products, at least 1; see [`CANDLE_THREADS_VARIABLE`] for candle's.
     pub threads: usize,
+    /// The same for steps of many rows: pieces of a prompt, and what is computed again after a loss. At least as many.
+    pub threads_batch: usize,
+}
+
+/// More gain little where weights come from memory.
+const USUAL_THREADS_AT_MOST: usize = 8;
+
+/// Threads of an engine that has the machine to itself: one for each core that the process may use, to a bound.
+#[must_use]
+pub fn usual_threads() -> u16 {
+    let cores =
+        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(USUAL_THREADS_AT_MOST));
+    u16::try_from(cores).expect("the bound is small")
 }
 
 /// Whose products compute the layers.

@@ -23,7 +23,7 @@ use self::{
     block::Block,
     head::{Embedding, Head, embed},
     kv::{SlotCache, layer_bytes},
-    linear::Arithmetic,
+    linear::{Arithmetic, ThreadCounts},
     pass::{Pass, SlotRows},
     rope::Ropes,
 };
@@ -114,6 +114,7 @@ impl Backend for CpuBackend {
     fn forward(&self, layers: LayerRange, rows: &mut [Rows<'_>]) -> Result<Hidden, EngineError> {
         let places = |rows: &Rows<'_>| rows.position..rows.position + rows.count as u32;
         let positions: Vec<u32> = rows.iter().flat_map(places).collect();
+        self.arithmetic.share_among(positions.len());
         let rotations = self.ropes.at(&positions);
         let pass = Pass {
             hyper: &self.hyper,
@@ -211,12 +212,13 @@ fn slot_rows<'a>(rows: &'a mut Rows<'_>) -> SlotRows<'a> {
 }
 
 fn arithmetic(config: &EngineConfig) -> Result<Arithmetic, EngineError> {
-    let threads =
-        Threads::new(config.threads).map_err(|error| EngineError::invalid("threads", error.to_string()))?;
+    let threads = Threads::new(config.threads.max(config.threads_batch))
+        .map_err(|error| EngineError::invalid("threads", error.to_string()))?;
+    let counts = ThreadCounts { few_rows: config.threads, many_rows: config.threads_batch };
     let device = config.device.open()?;
     let isa = chosen_isa()?;
     let EngineConfig { precision, backend, device: choice, .. } = *config;
-    Ok(Arithmetic { precision, backend, choice, device, threads, isa })
+    Ok(Arithmetic { precision, backend, choice, device, threads, counts, isa })
 }
 
 /// The instruction set that kernels are to run on.

@@ -31,7 +31,7 @@ mod slot;
 mod source;
 mod storage;
 
-pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig, KvType};
+pub use config::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, EngineConfig, KvType, usual_threads};
 pub use cut::{CutError, cut_of};
 pub use engine::{Engine, ModelInfo, StepResult};
 pub use error::EngineError;

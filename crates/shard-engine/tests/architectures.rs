@@ -159,7 +159,11 @@ fn experts_in_blocks_give_the_same_bits_in_any_chunk_and_what_candle_makes_of_th
             for chunk in [1, 4] {
                 assert_eq!(said(config(), chunk), expected, "{to:?} {precision} in chunks of {chunk}");
             }
-            assert_eq!(said(EngineConfig { threads: 3, ..config() }, 7), expected, "{to:?} {precision}");
+            assert_eq!(
+                said(EngineConfig { threads: 3, threads_batch: 3, ..config() }, 7),
+                expected,
+                "{to:?} {precision}"
+            );
         }
         let ours = said(model.whole(), 5);
         let candle = said(EngineConfig { backend: BackendChoice::Candle, ..model.whole() }, 5);

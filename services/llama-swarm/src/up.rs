@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
-use shard_engine::{BackendChoice, DeviceChoice, KvType};
+use shard_engine::{BackendChoice, DeviceChoice, KvType, usual_threads};
 use swarm_net::Secret;
 use swarm_process::{
     flags::precision,
@@ -97,6 +97,11 @@ pub(crate) struct SwarmConfig {
     /// Threads of each worker's engine.
     #[arg(long, env = "LLAMA_SWARM_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: u16,
+
+    /// The same for pieces of a prompt, and for what is computed again after a loss: workers do that one after the other,
+    /// so each may use the cores of all [default: one a core, at most 8, and as many as --threads at least].
+    #[arg(long, env = "LLAMA_SWARM_THREADS_BATCH", value_parser = clap::value_parser!(u16).range(1..=512))]
+    threads_batch: Option<u16>,
 
     /// Where workers compute: `cpu`, `cuda:0`, `metal:0`.
     #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
@@ -305,6 +310,11 @@ impl SwarmConfig {
         self.threads.into()
     }
 
+    /// The same for steps of many rows, as far as given.
+    pub(crate) fn threads_batch(&self) -> Option<u16> {
+        self.threads_batch
+    }
+
     fn workers(&self) -> u32 {
         self.workers.unwrap_or(self.total_shards)
     }
@@ -351,6 +361,7 @@ impl SwarmConfig {
             ignore_memory: self.ignore_memory,
             workers,
             threads: self.threads,
+            threads_batch: self.threads_batch.unwrap_or_else(|| usual_threads().max(self.threads)),
             backend: self.backend,
             device: self.device,
             kv_type: self.kv_type,

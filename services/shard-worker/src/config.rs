@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Args;
 use model_files::SharingConfig;
 use model_hub::{HubConfig, ModelRef};
-use shard_engine::{BackendChoice, DeviceChoice, KvType};
+use shard_engine::{BackendChoice, DeviceChoice, KvType, usual_threads};
 use swarm_net::NetConfig;
 use swarm_process::{
     address_file::AddressFile,
@@ -57,6 +57,11 @@ pub struct Config {
     /// Threads of the matrix products [default: one a core, at most 8].
     #[arg(long, env = "LLAMA_SWARM_THREADS", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
+
+    /// The same for pieces of a prompt, and for what is computed again after a loss [default: as --threads]. Answers are
+    /// the same with any number of threads.
+    #[arg(long, env = "LLAMA_SWARM_THREADS_BATCH", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub threads_batch: Option<u16>,
 
     /// Memory for the caches of all sessions together, for example 512MiB. A session sets aside what it may need at
     /// most; one that needs more than all of this is refused. The last eighth is kept for gateways that have no session
@@ -122,7 +127,12 @@ impl Config {
     /// Threads of the matrix products.
     #[must_use]
     pub fn thread_count(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
-        self.threads.map_or_else(cores, usize::from)
+        self.threads.unwrap_or_else(usual_threads).into()
+    }
+
+    /// The same for steps of many rows.
+    #[must_use]
+    pub fn batch_thread_count(&self) -> usize {
+        self.threads_batch.map_or_else(|| self.thread_count(), usize::from)
     }
 }

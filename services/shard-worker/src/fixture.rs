@@ -20,6 +20,7 @@ pub(crate) fn slots(count: usize) -> Vec<Slot> {
         kv_bytes: 1 << 20,
         kv_type: KvType::default(),
         threads: 1,
+        threads_batch: 1,
     };
     let mut engine = Engine::load(config, |_| ()).expect("loaded");
     (0..count).map(|_| engine.open(options()).expect("there is room")).collect()

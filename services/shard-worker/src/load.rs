@@ -87,6 +87,7 @@ impl Load {
             kv_bytes: self.config.kv_memory.0,
             kv_type: self.config.kv_type,
             threads: self.config.thread_count(),
+            threads_batch: self.config.batch_thread_count(),
         };
         let progress = loading.clone();
         // What was fetched stays told.

@@ -17,6 +17,17 @@ use crate::{
     storage::Storage,
 };
 
+/// A step of so many rows is a piece of a prompt, or what is computed again after a loss. One of fewer is tokens of
+/// sessions, and so short that waking another thread is a good part of it, where each core has its own worker.
+const MANY_ROWS: usize = 32;
+
+/// How many threads take part in a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadCounts {
+    pub few_rows: usize,
+    pub many_rows: usize,
+}
+
 /// How and where matrices are multiplied.
 #[derive(Debug)]
 pub(crate) struct Arithmetic {
@@ -26,10 +37,17 @@ pub(crate) struct Arithmetic {
     pub device: Device,
     /// Of our own kernels, as `isa`.
     pub threads: Threads,
+    pub counts: ThreadCounts,
     pub isa: Isa,
 }
 
 impl Arithmetic {
+    /// What comes now is for so many rows.
+    pub(crate) fn share_among(&self, rows: usize) {
+        let ThreadCounts { few_rows, many_rows } = self.counts;
+        self.threads.use_only(if rows < MANY_ROWS { few_rows } else { many_rows });
+    }
+
     /// Rows `[rows][inputs]` that some matrices are to multiply.
     pub(crate) fn input<'a>(&self, x: &'a [f32], inputs: usize) -> Input<'a> {
         let rule = match self.precision {

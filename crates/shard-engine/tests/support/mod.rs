@@ -75,6 +75,7 @@ impl Model {
             kv_bytes: 64 << 20,
             kv_type: KvType::F32,
             threads: 1,
+            threads_batch: 1,
         }
     }
 

@@ -64,6 +64,11 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// Whether it is because the clocks of two nodes are far apart, when the announcer itself has sent it.
+    pub(crate) fn tells_of_a_clock(&self) -> bool {
+        matches!(self, Self::Expired | Self::LivesTooLong)
+    }
+
     /// The cause's name in metrics.
     pub(crate) fn cause(&self) -> &'static str {
         match self {

@@ -38,6 +38,8 @@ pub(super) struct Member {
     pub(super) epoch: u64,
     /// Listens to its descriptions.
     pub(super) follower: AbortHandle,
+    /// It was said that its clock, or this node's, is wrong.
+    pub(super) clock_told: bool,
 }
 
 impl Peer {

@@ -109,9 +109,19 @@ impl Node {
         self.dial(now);
     }
 
-    fn refuse(&self, source: PeerId, refused: &Refused) {
+    fn refuse(&mut self, source: PeerId, refused: &Refused) {
         tracing::debug!(peer = %source, %refused, "record not stored");
         self.metrics.refused(refused);
+        let member = self.peers.get_mut(&source).and_then(|peer| peer.member.as_mut());
+        if let (Some(member), true) = (member, refused.tells_of_a_clock())
+            && !std::mem::replace(&mut member.clock_told, true)
+        {
+            tracing::warn!(
+                peer = %source,
+                %refused,
+                "the clock of a node, or of this one, is wrong by minutes: what it announces is not taken, set the clocks"
+            );
+        }
     }
 
     pub(super) fn on_registrations(&mut self, event: client::Event) {

@@ -36,7 +36,7 @@ impl Node {
         };
         let follower = self.services.spawn(follower.run()).abort_handle();
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        known.member = Some(Member { epoch: self.epoch, follower });
+        known.member = Some(Member { epoch: self.epoch, follower, clock_told: false });
         let dialled: Vec<_> = known.connections.values().filter_map(|one| one.dialled.clone()).collect();
         for address in dialled {
             self.swarm.behaviour_mut().kad.add_address(&peer, address);

@@ -93,6 +93,7 @@ impl Measurement {
             kv_bytes: 1 << 40,
             kv_type: config.swarm.kv_type(),
             threads: config.swarm.threads(),
+            threads_batch: config.swarm.threads_batch().map_or(config.swarm.threads(), usize::from),
         };
         Ok(Self {
             engine,

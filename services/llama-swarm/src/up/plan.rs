@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub workers: Vec<ShardRange>,
     /// Threads of each worker's engine.
     pub threads: u16,
+    /// The same for steps of many rows.
+    pub threads_batch: u16,
     /// Where workers compute.
     pub backend: BackendChoice,
     pub device: DeviceChoice,
@@ -187,15 +189,15 @@ impl Plan {
 
     /// The nodes that compute. Enter by `entry`, a multiaddress.
     pub(crate) fn workers(&self, entry: &str) -> Vec<ProcessSpec> {
-        let Self { precision, threads, backend, device, kv_type, .. } = self;
+        let Self { precision, threads, threads_batch, backend, device, kv_type, .. } = self;
         let worker = |(place, shards): (usize, &ShardRange)| {
             let name = format!("worker-{place}");
             let mut worker = self.process(&name, "worker", Listen::loopback(0, 0, None));
             // The flag below is for our products, this for candle's.
             worker.environment.push((CANDLE_THREADS_VARIABLE, threads.to_string()));
             worker.args.extend(words(&format!(
-                "--shard-id {shards} --precision {precision} --threads {threads} --backend {backend} --device {device} \
-                 --kv-type {kv_type}"
+                "--shard-id {shards} --precision {precision} --threads {threads} --threads-batch {threads_batch} \
+                 --backend {backend} --device {device} --kv-type {kv_type}"
             )));
             let kv_memory = self.kv_memory.map(|bytes| words(&format!("--kv-memory {bytes}")));
             worker.args.extend(kv_memory.unwrap_or_default());
@@ -276,6 +278,7 @@ mod tests {
             ignore_memory: false,
             workers: spread(2, 2).expect("valid"),
             threads: 1,
+            threads_batch: 2,
             backend: BackendChoice::Native,
             device: DeviceChoice::Cpu,
             kv_memory: None,

@@ -91,8 +91,9 @@ impl Pool {
         self.helpers.len()
     }
 
-    /// See [`super::Threads::for_each`].
-    pub(super) fn for_each(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+    /// See [`super::Threads::for_each`]. No more helpers than that are woken; one that has not fallen asleep yet may come
+    /// too.
+    pub(super) fn for_each(&self, helpers: usize, count: usize, each: &(dyn Fn(usize) + Sync)) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. Helpers use the pointer between entering the job and leaving it, and
@@ -104,7 +105,7 @@ impl Pool {
         // Nobody is at work, and the job before is closed: only its number is left in the state.
         let number = shared.state.load(Ordering::Relaxed) & !(JOB - 1);
         shared.state.store(number.wrapping_add(JOB) | OPEN, Ordering::SeqCst);
-        for (asleep, helper) in shared.asleep.iter().zip(&self.helpers) {
+        for (asleep, helper) in shared.asleep.iter().zip(&self.helpers).take(helpers) {
             if asleep.swap(false, Ordering::SeqCst) {
                 helper.thread().unpark();
             }
@@ -120,12 +121,13 @@ impl Pool {
     /// See [`super::Threads::for_chunks`].
     pub(super) fn for_chunks<T: Send>(
         &self,
+        helpers: usize,
         out: &mut [T],
         chunk: usize,
         each: impl Fn(usize, &mut [T]) + Sync,
     ) {
         let (length, chunks) = (out.len(), Chunks { first: out.as_mut_ptr(), of: PhantomData });
-        self.for_each(length.div_ceil(chunk), &|number| {
+        self.for_each(helpers, length.div_ceil(chunk), &|number| {
             let start = number * chunk;
             // SAFETY: chunks do not overlap, each number is taken once, and `out` is borrowed until all are done.
             let part = unsafe { chunks.part(start, chunk.min(length - start)) };
@@ -136,6 +138,7 @@ impl Pool {
     /// See [`super::Threads::for_parts`].
     pub(super) fn for_parts<T: Send>(
         &self,
+        helpers: usize,
         out: &mut [T],
         starts: &[usize],
         each: impl Fn(usize, &mut [T]) + Sync,
@@ -143,7 +146,7 @@ impl Pool {
         let within = starts.last().is_none_or(|end| *end <= out.len());
         assert!(within && starts.is_sorted(), "parts follow each other within what they are of");
         let chunks = Chunks { first: out.as_mut_ptr(), of: PhantomData };
-        self.for_each(starts.len().saturating_sub(1), &|number| {
+        self.for_each(helpers, starts.len().saturating_sub(1), &|number| {
             let (start, end) = (starts[number], starts[number + 1]);
             // SAFETY: starts rise, so parts do not overlap and lie within `out`; each number is taken once, and `out`
             // is borrowed until all are done.
@@ -279,16 +282,16 @@ mod tests {
             let pool = Pool::start(helpers).expect("started");
             for count in [1, 2, 7, 1000] {
                 let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-                pool.for_each(count, &|piece| {
+                pool.for_each(helpers, count, &|piece| {
                     done[piece].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{helpers} {count}");
             }
             let mut numbers = vec![0; 1001];
-            pool.for_chunks(&mut numbers, 10, |chunk, part| part.fill(chunk + 1));
+            pool.for_chunks(helpers, &mut numbers, 10, |chunk, part| part.fill(chunk + 1));
             assert!(numbers.iter().enumerate().all(|(place, number)| *number == place / 10 + 1), "{helpers}");
             let starts = [0, 1, 1, 500, 999];
-            pool.for_parts(&mut numbers, &starts, |part, numbers| numbers.fill(part));
+            pool.for_parts(helpers, &mut numbers, &starts, |part, numbers| numbers.fill(part));
             let part_of = |place: usize| starts.partition_point(|start| *start <= place) - 1;
             assert!(numbers[..999].iter().enumerate().all(|(place, number)| *number == part_of(place)));
         }
@@ -300,7 +303,7 @@ mod tests {
         for _ in 0..3 {
             // Each piece waits for the other: one thread alone would never end.
             let both = Barrier::new(2);
-            pool.for_each(2, &|_| {
+            pool.for_each(1, 2, &|_| {
                 both.wait();
             });
             while !pool.shared.asleep[0].load(Ordering::SeqCst) {
@@ -314,11 +317,11 @@ mod tests {
         let pool = Pool::start(2).expect("started");
         for _ in 0..20 {
             let all = catch_unwind(AssertUnwindSafe(|| {
-                pool.for_each(100, &|piece| assert!(piece != 50, "the piece that fails"));
+                pool.for_each(2, 100, &|piece| assert!(piece != 50, "the piece that fails"));
             }));
             assert!(all.is_err());
             let done = AtomicUsize::new(0);
-            pool.for_each(100, &|_| {
+            pool.for_each(2, 100, &|_| {
                 done.fetch_add(1, Ordering::Relaxed);
             });
             assert_eq!(done.load(Ordering::Relaxed), 100);
