@@ -125,10 +125,10 @@ impl Gateway {
             sharing.metrics(registry);
         });
         registry.show_swarm(net.status());
-        let (health, front) = (ports.health(), ports.front(&registry));
+        let (health, front) = (ports.health(), ports.front(&registry).logging(config.log_requests));
         health.set(status_service::NAME, true).await;
         health.set(inference_service::NAME, false).await;
-        let inference = InferenceService::default();
+        let inference = InferenceService::logging(config.log_requests);
         let work = Work { config, net, sharing, registry, front, inference, health };
         let mut answering = model.map(|model| work.answer_by(model));
 
