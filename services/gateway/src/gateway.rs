@@ -69,7 +69,7 @@ impl Gateway {
     /// Says what is missing and how to give it.
     pub async fn bind(config: Config) -> Result<Self, GatewayError> {
         check_open(&config)?;
-        let registry = Registry::default();
+        let registry = Registry::of(&config.net.cluster);
         let metrics = ClientMetrics::new(&registry);
         let keys = match config.clients.keys_file().map(Path::to_owned) {
             Some(file) => Some(Keys::open(file, metrics).await?),

@@ -64,6 +64,22 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// Every name that [`Self::cause`] gives, but for what is only older.
+    pub(crate) const CAUSES: [&str; 12] = [
+        "too_large",
+        "malformed",
+        "signature",
+        "foreign_peer",
+        "wrong_key",
+        "total_shards",
+        "expired",
+        "lives_too_long",
+        "publisher",
+        "twice",
+        "too_many",
+        "not_admitted",
+    ];
+
     /// The cause's name in metrics.
     pub(crate) fn cause(&self) -> &'static str {
         match self {
