@@ -120,7 +120,7 @@ impl http_body::Body for InSpan {
 impl Drop for InSpan {
     /// Before the body is dropped, with which a generation that still runs is.
     fn drop(&mut self) {
-        if !self.is_over && !self.body.is_end_stream() {
+        if !self.is_over && !http_body::Body::is_end_stream(&self.body) {
             self.record.left();
         }
         self.record.log();
