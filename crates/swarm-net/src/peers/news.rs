@@ -103,6 +103,7 @@ fn log_change(banner: String, before: &SwarmStatus, now: &SwarmStatus) {
         total_shards = now.total_shards,
         pipeline_complete = now.pipeline_complete,
         swarm_ready = now.swarm_ready,
+        missing = (!now.missing.is_empty()).then(|| now.missing.join("; ")),
         "swarm changed"
     );
 }
