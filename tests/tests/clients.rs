@@ -15,7 +15,7 @@ use swarm_proto::wire::{
     GenerateRequest, GetStatusRequest, ListModelsRequest, SamplingParams, TokenIds, generate_request::Input,
     inference_service_client::InferenceServiceClient, swarm_service_client::SwarmServiceClient,
 };
-use swarm_tests::{BOUND, counted_at, ModelFile, Process, Swarm, SwarmSpec, llama_swarm, tiny_model};
+use swarm_tests::{BOUND, ModelFile, Process, Swarm, SwarmSpec, counted_at, llama_swarm, tiny_model};
 use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
 use tonic::{Code, Request};

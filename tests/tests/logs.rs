@@ -14,7 +14,8 @@ use tokio::time::interval;
 async fn swarm(model: &ModelFile, form: &str, gateway: &[&str]) -> anyhow::Result<Swarm> {
     let environment = vec![("LLAMA_SWARM_LOG_FORMAT".into(), form.into())];
     let gateway_args = gateway.iter().map(|&arg| arg.into()).collect();
-    Swarm::ready(SwarmSpec { total_shards: 2, environment, gateway_args, ..SwarmSpec::new(model.path()) }).await
+    Swarm::ready(SwarmSpec { total_shards: 2, environment, gateway_args, ..SwarmSpec::new(model.path()) })
+        .await
 }
 
 /// The lines with this word, once there are so many.
@@ -33,7 +34,8 @@ async fn lines(process: &Process, word: &str, count: usize) -> anyhow::Result<Ve
 
 /// The fields of events whose messages have this word.
 async fn events(process: &Process, word: &str, count: usize) -> anyhow::Result<Vec<Value>> {
-    let read = |line: String| Ok(serde_json::from_str::<Value>(&line).with_context(|| line)?["fields"].clone());
+    let read =
+        |line: String| Ok(serde_json::from_str::<Value>(&line).with_context(|| line)?["fields"].clone());
     lines(process, word, count).await?.into_iter().map(read).collect()
 }
 
@@ -65,7 +67,8 @@ async fn each_request_is_one_event_with_fields() -> anyhow::Result<()> {
 
     let told = events(gateway, "\"request ", 4).await?;
     let of = |path: &str, cause: &Value| {
-        let found: Vec<_> = told.iter().filter(|told| told["path"] == path && told["cause"] == *cause).collect();
+        let found: Vec<_> =
+            told.iter().filter(|told| told["path"] == path && told["cause"] == *cause).collect();
         found.into_iter().cloned().collect::<Vec<_>>()
     };
     let chats = of("/v1/chat/completions", &Value::Null);
@@ -73,13 +76,18 @@ async fn each_request_is_one_event_with_fields() -> anyhow::Result<()> {
     let whole = chats.iter().find(|told| told["finish_reason"] != "cancelled").context("one that ended")?;
     assert_eq!((&whole["status"], &whole["attempts"]), (&json!(200), &json!(1)), "{whole}");
     assert_eq!(whole["message"], "request answered");
-    assert!(whole["prompt_tokens"].as_u64() > Some(0) && whole["generated_tokens"].as_u64() > Some(0), "{whole}");
+    assert!(
+        whole["prompt_tokens"].as_u64() > Some(0) && whole["generated_tokens"].as_u64() > Some(0),
+        "{whole}"
+    );
     assert!(whole["first_token_ms"].as_u64() <= whole["duration_ms"].as_u64(), "{whole}");
     let short = |worker: usize| swarm.workers[worker].peer_id()[46..].to_owned();
     assert_eq!(whole["route"], format!("0:{}>1:{}", short(0), short(1)), "{whole}");
     assert!(chats.iter().any(|told| told["finish_reason"] == "cancelled"), "its client left: {chats:?}");
 
-    let [refused] = &of("/v1/completions", &json!("invalid_value"))[..] else { bail!("one was refused: {told:?}") };
+    let [refused] = &of("/v1/completions", &json!("invalid_value"))[..] else {
+        bail!("one was refused: {told:?}")
+    };
     assert_eq!((&refused["status"], &refused["message"]), (&json!(400), &json!("request refused")));
     let [called] = &of("swarm.v1.InferenceService/Generate", &Value::Null)[..] else { bail!("{told:?}") };
     assert_eq!((&called["grpc_status"], &called["request_id"]), (&json!(0), &json!("mine")), "{called}");
@@ -103,7 +111,8 @@ async fn what_a_node_sees_is_fields_for_programs_and_the_lines_they_know_for_peo
     let for_people = swarm(&model, "text", &["--log-requests", "off"]).await?;
     chat(&for_people.gateway, "hello", 2).await?;
     let log = for_people.gateway.log();
-    for line in ["INFO [CONNECT] ✓✓✓ CONNECTED TO PEER ✓✓✓", "INFO [STATUS]   Shard 1: ✓ ONLINE"] {
+    for line in ["INFO [CONNECT] ✓✓✓ CONNECTED TO PEER ✓✓✓", "INFO [STATUS]   Shard 1: ✓ ONLINE"]
+    {
         assert!(log.lines().any(|told| told.ends_with(line)), "no {line}:\n{log}");
     }
     assert!(!log.contains("shard changed") && !log.contains("request answered"), "{log}");

@@ -291,7 +291,10 @@ fn the_call_is_told(spans: &[Value]) -> anyhow::Result<()> {
         }),
     )?;
     let generation = generation(spans)?;
-    ensure!(generation["attributes"]["gen_ai.request.seed"].is_null(), "nobody has named a seed: {generation:#}");
+    ensure!(
+        generation["attributes"]["gen_ai.request.seed"].is_null(),
+        "nobody has named a seed: {generation:#}"
+    );
     has(generation, &json!({"gen_ai.operation.name": "text_completion"}))
 }
 

@@ -167,7 +167,8 @@ fn common_model(shards: &[ShardStatus]) -> Option<&ModelId> {
 fn lack(shard: &ShardStatus, model: Option<&ModelId>) -> Option<String> {
     use ReplicaState::{Loaded, Loading};
     let Some(other) = shard.here().next() else {
-        let lack = if shard.replicas.is_empty() { "has no worker yet" } else { "has only workers that are offline" };
+        let lack =
+            if shard.replicas.is_empty() { "has no worker yet" } else { "has only workers that are offline" };
         return Some(lack.into());
     };
     let model = model?;
@@ -181,7 +182,9 @@ fn lack(shard: &ShardStatus, model: Option<&ModelId>) -> Option<String> {
             let (theirs, wanted) = (other.model.precision, model.precision);
             Some(format!("is computed in precision {theirs} alone, the others in {wanted}"))
         }
-        (None, _) => Some(format!("is of another model, {}; the others serve {}", other.model.name, model.name)),
+        (None, _) => {
+            Some(format!("is of another model, {}; the others serve {}", other.model.name, model.name))
+        }
     }
 }
 

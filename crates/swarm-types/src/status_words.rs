@@ -67,7 +67,11 @@ pub fn changed_shards<'a>(
     now: &'a SwarmStatus,
 ) -> impl Iterator<Item = &'a ShardStatus> {
     let before = before.shards.iter().map(|shard| Some(mark(shard))).chain(repeat(None));
-    now.shards.iter().zip(before).filter(|(shard, before)| Some(mark(shard)) != *before).map(|(shard, _)| shard)
+    now.shards
+        .iter()
+        .zip(before)
+        .filter(|(shard, before)| Some(mark(shard)) != *before)
+        .map(|(shard, _)| shard)
 }
 
 /// Whether somebody serves the shard, in a single word.

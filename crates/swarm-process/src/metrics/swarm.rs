@@ -75,7 +75,8 @@ impl Collector for SwarmGauges {
                 ConstGauge::new(count(shard, state)).encode(replicas.encode_family(&labels)?)?;
             }
         }
-        let help = "1 for each model that workers of the swarm serve, as this node sees it; 0 while there is none.";
+        let help =
+            "1 for each model that workers of the swarm serve, as this node sees it; 0 while there is none.";
         let mut info = encoder.encode_descriptor("model_info", help, None, MetricType::Gauge)?;
         let models = models(&status);
         for model in &models {
@@ -139,7 +140,8 @@ mod tests {
         let metrics = registry.encode();
         let series: Vec<_> = metrics.lines().filter(|line| !line.starts_with('#')).collect();
         assert!(series.iter().all(|series| series.contains("{cluster=\"blue\"")), "{metrics}");
-        let models: Vec<_> = series.iter().filter(|series| series.starts_with("llama_swarm_model_info{")).collect();
+        let models: Vec<_> =
+            series.iter().filter(|series| series.starts_with("llama_swarm_model_info{")).collect();
         assert_eq!(models.len(), 1, "{metrics}");
         assert!(models[0].contains("model=\"tiny\"") && models[0].ends_with(" 1"), "{metrics}");
     }

@@ -68,7 +68,7 @@ async fn a_stream_is_logged_with_its_end_and_its_work_knows_the_record() {
         refused("late");
         current().expect("the request's").token();
     });
-    let answer = record.follow(tokens).to_its_end();
+    let answer = record.follow(tokens).with_its_end();
     assert!(!record.told().is_logged);
     assert_eq!(answer.count().await, 3);
     let told = record.told();

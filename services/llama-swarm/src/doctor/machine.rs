@@ -82,7 +82,8 @@ pub(crate) async fn pip() -> Finding {
 pub(crate) fn is_container() -> bool {
     let files = ["/.dockerenv", "/run/.containerenv"];
     let variables = ["KUBERNETES_SERVICE_HOST", "container"];
-    files.iter().any(|file| Path::new(file).exists()) || variables.iter().any(|name| std::env::var_os(name).is_some())
+    files.iter().any(|file| Path::new(file).exists())
+        || variables.iter().any(|name| std::env::var_os(name).is_some())
 }
 
 /// Whether models can be kept where they are kept. `needed`: the model is one that has to be.

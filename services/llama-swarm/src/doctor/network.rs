@@ -93,7 +93,8 @@ pub(crate) async fn gateway(url: &str, expected: bool, credentials: &Credentials
             )];
         }
         Err(_) if !expected => {
-            let fix = "no fault of a worker's container; to ask one, name it with --url, as in http://gateway:8080";
+            let fix =
+                "no fault of a worker's container; to ask one, name it with --url, as in http://gateway:8080";
             return vec![Finding::warning(format!("no gateway answers at {url}, in this container"), fix)];
         }
         Err(_) => {

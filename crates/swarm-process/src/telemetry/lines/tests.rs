@@ -47,8 +47,12 @@ fn people_read_the_lines_of_a_banner_and_all_of_other_events() {
     let subscriber = tracing_subscriber::registry().with(text(move || writer.clone(), colours));
     tracing::subscriber::with_default(subscriber, tell);
     let lines = written.lines();
-    let behind_the_time: Vec<_> = lines.iter().filter_map(|line| line.split_once("Z ")).map(|(_, line)| line).collect();
-    assert_eq!(behind_the_time, [" INFO [CONNECT] ✓", " INFO [CONNECT]   Peer ID: aa", " WARN plain shard=3"]);
+    let behind_the_time: Vec<_> =
+        lines.iter().filter_map(|line| line.split_once("Z ")).map(|(_, line)| line).collect();
+    assert_eq!(
+        behind_the_time,
+        [" INFO [CONNECT] ✓", " INFO [CONNECT]   Peer ID: aa", " WARN plain shard=3"]
+    );
 }
 
 #[test]
