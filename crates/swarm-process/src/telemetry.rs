@@ -21,8 +21,8 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 /// could fill the log with it.
 const DEFAULT_LOG: &str = "info,libp2p=warn,libp2p_kad=error,libp2p_swarm=error,libp2p_quic=error,libp2p_rendezvous=error,h2=error,hyper=warn,tonic=warn";
 /// Our own crates only: spans of libraries belong to no request, and those of the exporter's own calls would each cause
-/// the next. Steps are told at debug, so a trace does not grow with its tokens. A request's line in the log says nothing
-/// that its spans do not.
+/// the next. Steps are told at debug, so a trace does not grow with its tokens. A request's line in the log tells
+/// what its spans tell.
 const TRACED: &str = "off,gateway=info,gateway::record=off,shard_worker=info,shard_client=info,rendezvous=info,llama_swarm=info,model_files=info";
 /// Shorter than services have to end in.
 const LAST_EXPORT: Duration = Duration::from_secs(3);
