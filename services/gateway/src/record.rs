@@ -11,6 +11,7 @@ use std::{
 
 use clap::ValueEnum;
 use futures::Stream;
+use swarm_process::trace;
 use swarm_types::{Attempt, NodeId, Route};
 use tracing::{Span, info};
 use uuid::Uuid;
@@ -118,7 +119,7 @@ pub(crate) fn refused(cause: &'static str) {
 }
 
 impl Record {
-    /// Of a request that begins now. `span` is the one that its line belongs to.
+    /// Of a request that begins now. `span` is the one of its trace.
     pub(crate) fn new(id: &str, path: &str, span: &Span, log: LogRequests) -> Self {
         Self(Arc::new(Shared {
             id: id.into(),
@@ -210,27 +211,28 @@ impl Record {
             return;
         }
         let message = if told.is_refused() { "request refused" } else { "request answered" };
-        self.0.span.in_scope(|| {
-            info!(
-                request_id = self.0.id,
-                path = self.0.path,
-                client = told.client,
-                model = told.model,
-                status = told.status,
-                grpc_status = told.code,
-                cause = told.cause,
-                finish_reason = told.finish_reason(),
-                generations = (told.generations > 1).then_some(told.generations),
-                prompt_tokens = (told.generations > 0).then_some(told.prompt_tokens),
-                generated_tokens = (told.generations > 0).then_some(told.generated_tokens),
-                first_token_ms = told.first_token.map(whole_milliseconds),
-                tokens_per_second = told.tokens_per_second(),
-                duration_ms = whole_milliseconds(self.0.since.elapsed()),
-                attempts = (told.attempts > 0).then_some(told.attempts),
-                route = told.route,
-                "{message}"
-            );
-        });
+        info!(
+            // What the span tells is told here in fewer words.
+            parent: None,
+            request_id = self.0.id,
+            path = self.0.path,
+            client = told.client,
+            model = told.model,
+            status = told.status,
+            grpc_status = told.code,
+            cause = told.cause,
+            finish_reason = told.finish_reason(),
+            generations = (told.generations > 1).then_some(told.generations),
+            prompt_tokens = (told.generations > 0).then_some(told.prompt_tokens),
+            generated_tokens = (told.generations > 0).then_some(told.generated_tokens),
+            first_token_ms = told.first_token.map(whole_milliseconds),
+            tokens_per_second = told.tokens_per_second(),
+            trace_id = trace::id(&self.0.span),
+            duration_ms = whole_milliseconds(self.0.since.elapsed()),
+            attempts = (told.attempts > 0).then_some(told.attempts),
+            route = told.route,
+            "{message}"
+        );
     }
 }
 

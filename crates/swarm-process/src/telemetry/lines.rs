@@ -26,6 +26,8 @@ use tracing_subscriber::{
 };
 
 const BANNER: &str = "banner";
+/// An event that is in no span may tell its trace itself.
+const TRACE_ID: &str = "trace_id";
 
 /// The subscriber whose spans are in traces, once there is one.
 pub(super) type Shown = Arc<OnceLock<WeakDispatch>>;
@@ -147,8 +149,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let (span, banner) = (self.span(context, event), banner(event));
-        if span.is_none() && banner.is_none() {
+        let has = |field| event.metadata().fields().field(field).is_some();
+        let span = self.span(context, event);
+        if span.is_none() && !has(BANNER) && !has(TRACE_ID) {
             return self.object.format_event(context, writer, event);
         }
         let mut text = String::new();
@@ -156,9 +159,12 @@ where
         let mut object: Map<String, Value> = serde_json::from_str(&text).map_err(|_| fmt::Error)?;
         if let Some(Value::Object(fields)) = object.get_mut("fields") {
             fields.remove(BANNER);
+            if let Some(id) = fields.remove(TRACE_ID) {
+                object.insert(TRACE_ID.into(), id);
+            }
         }
         if let Some(span) = span {
-            object.insert("trace_id".into(), span.trace_id().to_string().into());
+            object.insert(TRACE_ID.into(), span.trace_id().to_string().into());
             object.insert("span_id".into(), span.span_id().to_string().into());
         }
         writeln!(writer, "{}", Value::Object(object))

@@ -84,13 +84,15 @@ fn an_event_within_a_traced_span_has_the_traces_id() {
         let outer = info_span!("outer").entered();
         info!("above");
         info_span!("inner").in_scope(|| info!("below"));
-        drop(outer);
-        info!("beside");
+        let outer = outer.exit();
+        info!(trace_id = crate::trace::id(&outer), "beside");
+        info!("alone");
     });
     let objects = written.lines().into_iter().map(|line| serde_json::from_str::<Value>(&line).expect("JSON"));
     let ids: Vec<_> = objects.map(|object| [object["trace_id"].clone(), object["span_id"].clone()]).collect();
     assert_eq!(ids[0][0].as_str().map(str::len), Some(32), "{ids:?}");
     assert_eq!(ids[0][0], ids[1][0], "one trace");
     assert_ne!(ids[0][1], ids[1][1], "two spans");
-    assert_eq!(ids[2], [Value::Null, Value::Null]);
+    assert_eq!(ids[2], [ids[0][0].clone(), Value::Null], "it tells its trace itself");
+    assert_eq!(ids[3], [Value::Null, Value::Null]);
 }
