@@ -3,6 +3,7 @@
 //! It goes with the request's task, so that nothing between the two has to hand it on.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -43,6 +44,43 @@ pub enum LogRequests {
     /// One line each.
     #[default]
     On,
+}
+
+/// Whoever has shown no key and gets no answer could fill the log: so many such lines at once,
+const STRANGERS_AT_ONCE: u64 = 10;
+/// and one more after as long. The line after those that were left out tells how many they were.
+const ONE_MORE_AFTER: Duration = Duration::from_secs(4);
+
+/// Of the whole process, as the log is.
+static STRANGERS: Mutex<Strangers> =
+    Mutex::new(Strangers { left: STRANGERS_AT_ONCE, since: None, unlogged: 0 });
+
+/// What is logged of requests that are refused to whoever has shown no key.
+#[derive(Debug)]
+struct Strangers {
+    left: u64,
+    since: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Strangers {
+    /// Whether one more is logged; then, how many were not since the last.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        let since = self.since.get_or_insert(now);
+        let more = now.duration_since(*since).as_secs() / ONE_MORE_AFTER.as_secs();
+        *since += Duration::from_secs(more * ONE_MORE_AFTER.as_secs());
+        self.left = self.left.saturating_add(more).min(STRANGERS_AT_ONCE);
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Some(std::mem::take(&mut self.unlogged))
+            }
+            None => {
+                self.unlogged += 1;
+                None
+            }
+        }
+    }
 }
 
 /// The record of one request. Cheap to clone.
@@ -210,7 +248,15 @@ impl Record {
         if !self.0.logged || std::mem::replace(&mut told.is_logged, true) {
             return;
         }
-        let message = if told.is_refused() { "request refused" } else { "request answered" };
+        let outcome = told.outcome();
+        let unlogged = match outcome == Outcome::Answered || told.client.is_some() {
+            true => 0,
+            false => {
+                let mut strangers = STRANGERS.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(unlogged) = strangers.take(Instant::now()) else { return };
+                unlogged
+            }
+        };
         info!(
             // What the span tells is told here in fewer words.
             parent: None,
@@ -231,14 +277,38 @@ impl Record {
             duration_ms = whole_milliseconds(self.0.since.elapsed()),
             attempts = (told.attempts > 0).then_some(told.attempts),
             route = told.route,
-            "{message}"
+            unlogged = (unlogged > 0).then_some(unlogged),
+            "request {outcome}"
         );
     }
 }
 
+/// What became of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Answered,
+    Refused,
+    /// Its client left before there was an answer.
+    GivenUp,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::GivenUp => "given up",
+        })
+    }
+}
+
 impl Told {
-    fn is_refused(&self) -> bool {
-        self.status.is_some_and(|status| status >= 400) || self.code.is_some_and(|code| code != 0)
+    fn outcome(&self) -> Outcome {
+        match (self.status, self.code) {
+            (Some(..400), _) | (None, Some(0)) => Outcome::Answered,
+            (None, None) => Outcome::GivenUp,
+            _ => Outcome::Refused,
+        }
     }
 
     fn finish_reason(&self) -> Option<&'static str> {

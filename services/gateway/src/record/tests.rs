@@ -86,5 +86,17 @@ fn a_refusal_has_the_first_cause_that_was_told() {
     });
     record.status(429);
     let told = record.told();
-    assert_eq!((told.cause, told.is_refused(), told.finish_reason()), (Some("full"), true, None));
+    assert_eq!((told.cause, told.outcome(), told.finish_reason()), (Some("full"), Outcome::Refused, None));
+}
+
+#[test]
+fn who_shows_no_key_and_gets_no_answer_cannot_fill_the_log() {
+    let mut strangers = Strangers { left: STRANGERS_AT_ONCE, since: None, unlogged: 0 };
+    let now = Instant::now();
+    let logged = (0..1000).filter(|_| strangers.take(now).is_some()).count();
+    assert_eq!(logged as u64, STRANGERS_AT_ONCE);
+    assert_eq!(strangers.take(now + ONE_MORE_AFTER), Some(1000 - STRANGERS_AT_ONCE));
+    assert_eq!(strangers.take(now + ONE_MORE_AFTER), None);
+    let later = (0..1000).filter(|_| strangers.take(now + 100 * ONE_MORE_AFTER).is_some()).count();
+    assert_eq!(later as u64, STRANGERS_AT_ONCE);
 }
