@@ -56,10 +56,13 @@ fn is_metric(name: &str) -> bool {
     ["llama_swarm_", "gen_ai_", "process_"].iter().any(|first| name.starts_with(first))
 }
 
+/// A label that is called as metrics are.
+const TOKEN_TYPE: &str = "gen_ai_token_type";
+
 /// The metrics that a text names.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| is_metric(word)).map(str::to_owned).collect()
+    words.filter(|word| is_metric(word) && *word != TOKEN_TYPE).map(str::to_owned).collect()
 }
 
 /// The name of a family's samples: a histogram has three.
