@@ -149,7 +149,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let has = |field| event.metadata().fields().field(field).is_some();
+        let has = |field: &str| event.metadata().fields().field(field).is_some();
         let span = self.span(context, event);
         if span.is_none() && !has(BANNER) && !has(TRACE_ID) {
             return self.object.format_event(context, writer, event);
