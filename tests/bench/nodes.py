@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -41,10 +42,10 @@ class Node:
         return moment
 
     def metrics(self):
-        """The values of all series."""
+        """The values of all series, by their names without the swarm's, which is the same in all."""
         text = urllib.request.urlopen(f"http://{self.addresses['grpc']}/metrics").read().decode()
         lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in lines}
+        return {re.sub(r'cluster="[^"]*",?', "", name).removesuffix("{}"): float(value) for name, value in lines}
 
     def first_line(self, words, behind):
         """The time of the first line with all these words, behind so many bytes of the log."""

@@ -15,9 +15,14 @@ LETTER = 0.0047
 PHASES = {"prefill": "#4c78a8", "decode": "#72b7b2"}
 
 
+def is_generation(span):
+    """Its name says what was asked of which model."""
+    return "gen_ai.operation.name" in span["attributes"]
+
+
 def spans_of_last_trace(path):
     spans = [json.loads(line) for line in open(path) if line.startswith("{")]
-    generations = [span for span in spans if span["name"] == "generation"]
+    generations = [span for span in spans if is_generation(span)]
     trace = max(generations, key=lambda span: span["start_ns"])["trace"]
     return [span for span in spans if span["trace"] == trace]
 
@@ -51,8 +56,8 @@ def main(path, picture):
         if span["name"] in PHASES:
             inside.setdefault(span["parent"], []).append(span)
     rows = [span for span in spans if span["name"] not in PHASES]
-    order = {"generation": 1, "session": 2}
-    rows.sort(key=lambda span: (order.get(span["name"], 0), span["attributes"].get("llama_swarm.shards", "")))
+    order = lambda span: 1 if is_generation(span) else 2 if span["name"] == "session" else 0
+    rows.sort(key=lambda span: (order(span), span["attributes"].get("llama_swarm.shards", "")))
     origin = min(span["start_ns"] for span in rows)
     at = lambda ns: (ns - origin) / 1e6
 
@@ -69,7 +74,7 @@ def main(path, picture):
         for event in span["events"]:
             axes.plot(at(event["time_ns"]), place, "v", color="#c00", markersize=9)
             axes.annotate(event["name"], (at(event["time_ns"]), place - 0.45), fontsize=8, color="#c00", ha="center")
-    told = next(span for span in rows if span["name"] == "generation")["attributes"]
+    told = next(span for span in rows if is_generation(span))["attributes"]
     axes.set_title(
         f"{told['gen_ai.request.model']}: {told['gen_ai.usage.input_tokens']} tokens in, "
         f"{told['gen_ai.usage.output_tokens']} out, first token after {told['llama_swarm.first_token_ms']:.0f} ms",

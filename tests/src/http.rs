@@ -68,9 +68,32 @@ pub async fn stream_chat(
 /// # Errors
 /// When the process does not show it.
 pub async fn counted(process: &Process, series: &str) -> anyhow::Result<u64> {
-    let metrics = reqwest::get(format!("{}/metrics", process.grpc_url())).await?.text().await?;
+    counted_at(&process.grpc_url(), series).await
+}
+
+/// The value of a series at a process' port.
+///
+/// # Errors
+/// When it is not there.
+pub async fn counted_at(url: &str, series: &str) -> anyhow::Result<u64> {
+    let metrics = reqwest::get(format!("{url}/metrics")).await?.text().await?;
+    let metrics = without_cluster(&metrics);
     let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
     value.with_context(|| format!("no {series} in\n{metrics}"))
+}
+
+/// The same metrics without the label that all of them have.
+fn without_cluster(metrics: &str) -> String {
+    const LABEL: &str = "cluster=\"";
+    let without = |line: &str| {
+        let cut = line.split_once(LABEL).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1)));
+        let Some((before, rest)) = cut else { return line.to_owned() };
+        match (before.strip_suffix('{'), rest.strip_prefix('}')) {
+            (Some(name), Some(value)) => format!("{name}{value}"),
+            _ => format!("{before}{}", rest.trim_start_matches(',')),
+        }
+    };
+    metrics.lines().map(|line| without(line) + "\n").collect()
 }
 
 /// Waits until a counter of a process has come to so much.

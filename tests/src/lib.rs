@@ -14,7 +14,7 @@ mod reference;
 mod scenarios;
 mod swarm;
 
-pub use http::{ask, chat, counted, counts, stream_chat};
+pub use http::{ask, chat, counted, counted_at, counts, stream_chat};
 pub use hub::Hub;
 pub use model::{ModelFile, model_of_many_pieces, real_model, tiny_model};
 pub use network::Network;

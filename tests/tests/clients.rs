@@ -15,7 +15,7 @@ use swarm_proto::wire::{
     GenerateRequest, GetStatusRequest, ListModelsRequest, SamplingParams, TokenIds, generate_request::Input,
     inference_service_client::InferenceServiceClient, swarm_service_client::SwarmServiceClient,
 };
-use swarm_tests::{BOUND, ModelFile, Process, Swarm, SwarmSpec, llama_swarm, tiny_model};
+use swarm_tests::{BOUND, ModelFile, Process, Swarm, SwarmSpec, counted_at, llama_swarm, tiny_model};
 use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
 use tonic::{Code, Request};
@@ -185,9 +185,7 @@ fn bare(url: &str) -> &str {
 
 /// The value of a series on a gateway's port for metrics alone.
 async fn counted(gateway: &Process, series: &str) -> anyhow::Result<u64> {
-    let shown = reqwest::get(format!("{}/metrics", gateway.metrics_url())).await?.text().await?;
-    let value = shown.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-    value.with_context(|| format!("no {series} in\n{shown}"))
+    counted_at(&gateway.metrics_url(), series).await
 }
 
 async fn what_a_key_may_not_is_refused_and_its_use_is_counted(guarded: &Guarded) -> anyhow::Result<()> {

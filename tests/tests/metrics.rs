@@ -50,15 +50,19 @@ fn families(scraped: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect()
 }
 
-/// Whether a name is of the swarm's own metrics, or of OpenTelemetry's for generative AI.
+/// Whether a name is of the swarm's own metrics, of OpenTelemetry's for generative AI, or of those that all processes
+/// have.
 fn is_metric(name: &str) -> bool {
-    name.starts_with("llama_swarm_") || name.starts_with("gen_ai_")
+    ["llama_swarm_", "gen_ai_", "process_"].iter().any(|first| name.starts_with(first))
 }
+
+/// A label that is called as metrics are.
+const TOKEN_TYPE: &str = "gen_ai_token_type";
 
 /// The metrics that a text names.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| is_metric(word)).map(str::to_owned).collect()
+    words.filter(|word| is_metric(word) && *word != TOKEN_TYPE).map(str::to_owned).collect()
 }
 
 /// The name of a family's samples: a histogram has three.
@@ -68,18 +72,11 @@ fn family_of<'a>(name: &'a str, families: &BTreeMap<String, String>) -> Option<&
     histogram.or_else(|| families.get(name).is_some_and(|kind| kind != "histogram").then_some(name))
 }
 
-/// Counters that are not shown before their first event, which may never come here.
-const AFTER_AN_EVENT: [&str; 9] = [
-    "llama_swarm_announcements_refused_total",
-    "llama_swarm_dht_operations_total",
-    // By the names of keys, which this gateway has none of.
+/// Counters by the names of keys, which this gateway has none of.
+const OF_KEYS: [&str; 3] = [
     "llama_swarm_gateway_client_generated_tokens_total",
     "llama_swarm_gateway_client_prompt_tokens_total",
     "llama_swarm_gateway_client_requests_total",
-    "llama_swarm_origin_failures_total",
-    "llama_swarm_peers_gone_total",
-    "llama_swarm_piece_peers_left_total",
-    "llama_swarm_sessions_refused_total",
 ];
 
 /// Name and type of families, and the services that show them.
@@ -122,7 +119,7 @@ async fn the_page_lists_exactly_what_each_service_shows() -> anyhow::Result<()> 
     }
     let unlisted = beyond(&shown, &listed);
     assert!(unlisted.is_empty(), "not in docs/observability.md: {unlisted:#?}");
-    listed.retain(|(name, _), _| !AFTER_AN_EVENT.contains(&name.as_str()));
+    listed.retain(|(name, _), _| !OF_KEYS.contains(&name.as_str()));
     let not_shown = beyond(&listed, &shown);
     assert!(not_shown.is_empty(), "only in docs/observability.md: {not_shown:#?}");
     Ok(())
@@ -220,7 +217,7 @@ fn host_and_port(url: String) -> String {
 }
 
 /// What a reader of the dashboard chooses by, where all are chosen.
-const VARIABLES: [&str; 4] = ["$namespace", "$swarm", "$pod", "$instance"];
+const VARIABLES: [&str; 5] = ["$namespace", "$swarm", "$cluster", "$pod", "$instance"];
 
 /// Every expression of the dashboard.
 fn dashboard() -> anyhow::Result<Vec<String>> {
@@ -267,6 +264,10 @@ async fn an_answer_is_counted(gateway: &Process, prometheus: &Prometheus) -> any
         before.push(prometheus.number(expression).await?.context(expression)?);
     }
     chat(gateway, "hello", 16).await?;
+    // One sees which hop is slow.
+    let of_hops = "count(llama_swarm_gateway_hop_compute_seconds_count{cluster!=\"\"} > 0)";
+    prometheus.sees(of_hops, |shards| shards == 8.0).await?;
+    prometheus.sees("count(llama_swarm_model_info == 1)", |nodes| nodes == 10.0).await?;
     for ((expression, at_least), before) in series.into_iter().zip(before) {
         prometheus.sees(expression, |now| now >= before + at_least).await?;
     }
@@ -275,7 +276,7 @@ async fn an_answer_is_counted(gateway: &Process, prometheus: &Prometheus) -> any
 
 /// The families of all processes, with which Prometheus' own tool finds nothing wrong.
 async fn approved_families(urls: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut shown: BTreeMap<_, _> = AFTER_AN_EVENT.map(|name| (name.to_owned(), "counter".to_owned())).into();
+    let mut shown: BTreeMap<_, _> = OF_KEYS.map(|name| (name.to_owned(), "counter".to_owned())).into();
     for url in urls {
         let scraped = scrape(url).await?;
         shown.extend(families(&scraped));

@@ -7,7 +7,7 @@ use anyhow::Context;
 use futures::future::join_all;
 use reqwest::{Client, Method, Response, header};
 use serde_json::{Value, json};
-use swarm_tests::{Process, Swarm, SwarmSpec, tiny_model};
+use swarm_tests::{Process, Swarm, SwarmSpec, counted_at, tiny_model};
 use tokio::time::sleep;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -143,9 +143,8 @@ async fn what_others_take_is_taken_and_what_would_change_the_answer_is_refused()
     assert!(said.starts_with("This model's maximum context length is"), "{said}");
     assert_eq!(overflow["error"]["code"], "context_length_exceeded");
 
-    let metrics = Client::new().get(format!("{}/metrics", gateway.http_url())).send().await?.text().await?;
-    let line = metrics.lines().find(|line| line.starts_with("llama_swarm_http_ignored_fields_total"));
-    assert_eq!(line, Some("llama_swarm_http_ignored_fields_total 8"));
+    let ignored = counted_at(&gateway.http_url(), "llama_swarm_http_ignored_fields_total").await?;
+    assert_eq!(ignored, 8);
     Ok(())
 }
 

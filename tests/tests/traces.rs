@@ -117,6 +117,20 @@ fn question(max_tokens: u32) -> Value {
     })
 }
 
+/// Those of generations, whose names say what was asked of which model.
+fn generations(spans: &[Value]) -> Vec<&Value> {
+    let asks = |span: &&Value| span["attributes"]["gen_ai.operation.name"].is_string();
+    spans.iter().filter(asks).collect()
+}
+
+fn generation(spans: &[Value]) -> anyhow::Result<&Value> {
+    let [generation] = generations(spans)[..] else { bail!("not one generation: {}", listed(spans)) };
+    let told = |name: &str| generation["attributes"][name].as_str().unwrap_or_default();
+    let name = format!("{} {}", told("gen_ai.operation.name"), told("gen_ai.request.model"));
+    ensure!(generation["name"] == name, "{generation:#}");
+    Ok(generation)
+}
+
 /// The attributes that must have these values.
 fn has(span: &Value, expected: &Value) -> anyhow::Result<()> {
     let given = &span["attributes"];
@@ -128,7 +142,7 @@ fn has(span: &Value, expected: &Value) -> anyhow::Result<()> {
 
 /// One trace of one request: `above` is what the client called.
 fn is_whole(spans: &[Value], above: &str, swarm: &Swarm) -> anyhow::Result<()> {
-    let (server, generation) = (one(spans, above)?, one(spans, "generation")?);
+    let (server, generation) = (one(spans, above)?, generation(spans)?);
     ensure!(server["parent"] == CLIENT_SPAN, "the client's span is above all: {server:#}");
     ensure!(generation["parent"] == server["id"], "{generation:#}");
     for span in [server, generation] {
@@ -252,7 +266,7 @@ fn the_http_request_is_told(spans: &[Value], answer: &str) -> anyhow::Result<()>
             "url.path": "/v1/chat/completions", "http.response.status_code": 200, "server.address": "127.0.0.1",
         }),
     )?;
-    let generation = one(spans, "generation")?;
+    let generation = generation(spans)?;
     has(
         generation,
         &json!({
@@ -276,7 +290,12 @@ fn the_call_is_told(spans: &[Value]) -> anyhow::Result<()> {
             "rpc.grpc.status_code": 0, "server.address": "127.0.0.1",
         }),
     )?;
-    has(one(spans, "generation")?, &json!({"gen_ai.operation.name": "text_completion"}))
+    let generation = generation(spans)?;
+    ensure!(
+        generation["attributes"]["gen_ai.request.seed"].is_null(),
+        "nobody has named a seed: {generation:#}"
+    );
+    has(generation, &json!({"gen_ai.operation.name": "text_completion"}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,8 +321,8 @@ async fn a_lost_hop_is_an_event_of_the_generation_and_the_trace_goes_on() -> any
     let rest = answer.text().await?;
     ensure!(rest.trim_end().ends_with("data: [DONE]"), "it came to its end: {rest}");
 
-    receiver.receives("the generation", |spans| !named(spans, "generation").is_empty()).await?;
-    let generation = one(&receiver.spans, "generation")?.clone();
+    receiver.receives("the generation", |spans| !generations(spans).is_empty()).await?;
+    let generation = generation(&receiver.spans)?.clone();
     let attempts = generation["attributes"]["llama_swarm.attempts"].as_u64().context("a number")?;
     assert!(attempts >= 2, "{generation:#}");
     let events = generation["events"].as_array().context("a list")?;
@@ -389,7 +408,7 @@ async fn where_the_sampler_says_no_nothing_is_sent() -> anyhow::Result<()> {
     let traces: BTreeSet<_> = receiver.spans.iter().filter_map(|span| span["trace"].as_str()).collect();
     assert_eq!(traces, [GRPC_TRACE].into(), "{}", listed(&receiver.spans));
     let (server, generation) =
-        (one(&receiver.spans, "POST /v1/chat/completions")?, one(&receiver.spans, "generation")?);
+        (one(&receiver.spans, "POST /v1/chat/completions")?, generation(&receiver.spans)?);
     has(server, &json!({"http.response.status_code": 503, "error.type": "503"}))?;
     has(generation, &json!({"error.type": "not_ready"}))?;
     assert!(server["status"] == "error" && generation["status"] == "error", "{server:#}{generation:#}");

@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 use swarm_types::Transport;
 
-use crate::directory::signed::Refused;
+use crate::{admission::exchange::NotAdmitted, directory::signed::Refused};
 
 /// Counters of one node. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,8 +34,9 @@ pub(crate) struct Metrics {
 }
 
 impl Default for Metrics {
+    /// At zero, also what has not happened yet: a series that begins with its first event hides that event.
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             lookups: Family::default(),
             refused: Family::default(),
             connections: Family::default(),
@@ -47,9 +48,25 @@ impl Default for Metrics {
             round_trips: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             received: Counter::default(),
             sent: Counter::default(),
+        };
+        for outcome in Lookup::ALL {
+            let _ = metrics.lookups.get_or_create(&LookupLabels { outcome: outcome.name() });
         }
+        for cause in Refused::CAUSES.into_iter().chain(NotAdmitted::CAUSES).chain([WITHDRAWN]) {
+            let _ = metrics.refused.get_or_create(&CauseLabels { cause });
+        }
+        for how in Gone::ALL {
+            let _ = metrics.peers_gone.get_or_create(&CauseLabels { cause: how.name() });
+        }
+        for transport in [Transport::Quic, Transport::Tcp] {
+            let _ = metrics.connections.get_or_create(&TransportLabels { transport: transport.name() });
+        }
+        metrics
     }
 }
+
+/// A member was sent away that was admitted by a secret that is withdrawn.
+pub(crate) const WITHDRAWN: &str = "secret_withdrawn";
 
 /// How a question to the DHT, or a record's way into it, ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +78,8 @@ pub(crate) enum Lookup {
 }
 
 impl Lookup {
+    const ALL: [Self; 4] = [Self::Found, Self::NotFound, Self::Timeout, Self::QuorumFailed];
+
     fn name(self) -> &'static str {
         match self {
             Self::Found => "found",
@@ -83,6 +102,8 @@ pub(crate) enum Gone {
 }
 
 impl Gone {
+    const ALL: [Self; 3] = [Self::Closed, Self::Silent, Self::Left];
+
     fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",

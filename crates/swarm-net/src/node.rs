@@ -51,7 +51,7 @@ use crate::{
     metrics::Metrics,
     peers::{
         acquaintances::Acquaintances, dialer::Dialer, entry::Entries, holdings, life_lines::LifeLines,
-        lines::Line, membership::Membership, twins::Twins,
+        membership::Membership, news::News, twins::Twins,
     },
     transport::{self, activity::Activity, address},
 };
@@ -429,10 +429,8 @@ fn cause(error: TransportError<io::Error>) -> String {
     }
 }
 
-fn log(lines: impl IntoIterator<Item = Line>) {
-    for line in lines {
-        tracing::info!("{line}");
-    }
+fn log(news: impl IntoIterator<Item = News>) {
+    news.into_iter().for_each(|news| news.log());
 }
 
 fn node_id(peer: &PeerId) -> NodeId {

@@ -108,6 +108,11 @@ impl SwarmNet {
             intakes,
         };
         let Ends { status, description, addresses, torrents, wanted } = start(setup, runtime).await?;
+        if !enters && role != Role::Rendezvous {
+            tracing::info!(
+                "no other node is named to enter the swarm by (--rendezvous): waits for others to call this one"
+            );
+        }
         let (offers, own_files) = (Arc::new(offers), Arc::new(own_files));
         let net = Self {
             id,

@@ -1,8 +1,10 @@
 //! The process's counters, in the text forms that Prometheus reads.
 
+mod process;
 mod swarm;
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -37,15 +39,29 @@ const PREFIX: &str = "llama_swarm";
 pub struct Registry(Arc<Mutex<registry::Registry>>);
 
 impl Default for Registry {
-    /// Holds what telemetry counts.
+    /// The same without a name.
     fn default() -> Self {
-        let mut registry = registry::Registry::default();
-        telemetry::register(registry.sub_registry_with_prefix(PREFIX));
-        Self(Arc::new(Mutex::new(registry)))
+        Self::holding(registry::Registry::default())
     }
 }
 
 impl Registry {
+    /// Of a node of the swarm of this name, which all series have as the label `cluster`. Holds what is counted of the
+    /// process itself.
+    #[must_use]
+    pub fn of(cluster: &str) -> Self {
+        let label = (Cow::Borrowed("cluster"), Cow::Owned(cluster.to_owned()));
+        Self::holding(registry::Registry::with_labels([label].into_iter()))
+    }
+
+    fn holding(mut registry: registry::Registry) -> Self {
+        process::show(&mut registry);
+        let own = registry.sub_registry_with_prefix(PREFIX);
+        process::show_build(own);
+        telemetry::register(own);
+        Self(Arc::new(Mutex::new(registry)))
+    }
+
     /// Lets a component add its counters.
     pub fn register(&self, add: impl FnOnce(&mut registry::Registry)) {
         self.register_by_convention(|registry| add(registry.sub_registry_with_prefix(PREFIX)));

@@ -1,6 +1,7 @@
 //! Logs on standard error, and traces by OTLP when an endpoint is set.
 
 mod export;
+mod lines;
 
 use std::{env, io::IsTerminal, time::Duration};
 
@@ -20,9 +21,9 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 /// could fill the log with it.
 const DEFAULT_LOG: &str = "info,libp2p=warn,libp2p_kad=error,libp2p_swarm=error,libp2p_quic=error,libp2p_rendezvous=error,h2=error,hyper=warn,tonic=warn";
 /// Our own crates only: spans of libraries belong to no request, and those of the exporter's own calls would each cause
-/// the next. Steps are told at debug, so a trace does not grow with its tokens.
-const TRACED: &str =
-    "off,gateway=info,shard_worker=info,shard_client=info,rendezvous=info,llama_swarm=info,model_files=info";
+/// the next. Steps are told at debug, so a trace does not grow with its tokens. A request's line in the log tells
+/// what its spans tell.
+const TRACED: &str = "off,gateway=info,gateway::record=off,shard_worker=info,shard_client=info,rendezvous=info,llama_swarm=info,model_files=info";
 /// Shorter than services have to end in.
 const LAST_EXPORT: Duration = Duration::from_secs(3);
 
@@ -95,10 +96,10 @@ impl Drop for Telemetry {
 /// When the filter or the exporter's variables are wrong.
 pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let shown = lines::Shown::default();
     let logs = match config.log_format {
-        LogFormat::Text => format.with_target(false).with_ansi(shows_colours()).boxed(),
-        LogFormat::Json => format.json().boxed(),
+        LogFormat::Text => lines::text(std::io::stderr, shows_colours()).boxed(),
+        LogFormat::Json => lines::json(std::io::stderr, shown.clone()).boxed(),
     };
     let instance = export::Instance::default();
     let traces = match exports_traces() {
@@ -121,6 +122,7 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
         .with(spans)
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
+    lines::show_traces_of_this(&shown);
     Ok(Telemetry { traces, instance })
 }
 

@@ -84,6 +84,14 @@ impl Caller {
     }
 }
 
+/// The id of the trace that a span is in, as 32 hexadecimal digits; none when it is in no trace.
+#[must_use]
+pub fn id(span: &Span) -> Option<String> {
+    let context = span.context();
+    let span = context.span().span_context().clone();
+    span.is_valid().then(|| span.trace_id().to_string())
+}
+
 /// Adds an attribute that is a list, which fields of spans cannot be.
 pub fn record_list(span: &Span, key: &'static str, values: &[&'static str]) {
     let values = values.iter().map(|value| StringValue::from(*value)).collect();

@@ -58,7 +58,12 @@ impl ShardStatus {
     /// Whether some replica is not offline.
     #[must_use]
     pub fn online(&self) -> bool {
-        self.replicas.iter().any(|replica| replica.state != ReplicaState::Offline)
+        self.here().next().is_some()
+    }
+
+    /// The replicas that are not offline.
+    fn here(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| replica.state != ReplicaState::Offline)
     }
 }
 
@@ -85,6 +90,8 @@ pub struct SwarmStatus {
     pub shards: Vec<ShardStatus>,
     /// The model that every shard can serve, when `swarm_ready`. Of several the one with most replicas.
     pub model: Option<ModelId>,
+    /// Why it is not ready, for people: what each shard lacks that lacks something. Empty when it is.
+    pub missing: Vec<String>,
     /// Grows with every change on this node.
     pub revision: u64,
 }
@@ -103,6 +110,7 @@ impl SwarmStatus {
         let online = shards.iter().filter(|shard| shard.online()).count();
         let discovered_shards = u32::try_from(online).unwrap_or(u32::MAX);
         let model = served_model(&shards);
+        let missing = if model.is_some() { vec![] } else { missing(&shards) };
         Self {
             cluster,
             node,
@@ -113,6 +121,7 @@ impl SwarmStatus {
             swarm_ready: model.is_some(),
             shards,
             model,
+            missing,
             revision,
         }
     }
@@ -137,6 +146,48 @@ fn served_model(shards: &[ShardStatus]) -> Option<ModelId> {
         .cloned()
 }
 
+/// What each shard lacks; of a swarm that is not ready.
+fn missing(shards: &[ShardStatus]) -> Vec<String> {
+    let model = common_model(shards);
+    let told = |shard: &ShardStatus| Some(format!("shard {} {}", shard.shard_id, lack(shard, model)?));
+    let missing: Vec<String> = shards.iter().filter_map(told).collect();
+    match missing.is_empty() {
+        true => vec!["nodes cut the model differently: all need the same --shard-weights and version".into()],
+        false => missing,
+    }
+}
+
+/// The model that most replicas serve, and in which arithmetic.
+fn common_model(shards: &[ShardStatus]) -> Option<&ModelId> {
+    let models = || shards.iter().flat_map(ShardStatus::here).map(|replica| &replica.model);
+    models().max_by_key(|model| models().filter(|other| other.serves(model)).count())
+}
+
+/// What keeps a shard from serving the model.
+fn lack(shard: &ShardStatus, model: Option<&ModelId>) -> Option<String> {
+    use ReplicaState::{Loaded, Loading};
+    let Some(other) = shard.here().next() else {
+        let lack =
+            if shard.replicas.is_empty() { "has no worker yet" } else { "has only workers that are offline" };
+        return Some(lack.into());
+    };
+    let model = model?;
+    let fitting = || shard.here().filter(|replica| replica.model.serves(model));
+    let loading = fitting().filter(|replica| replica.state == Loading);
+    match (fitting().next(), loading.map(|replica| replica.capabilities.loaded_percent).max()) {
+        _ if fitting().any(|replica| replica.state == Loaded) => None,
+        (Some(_), Some(percent)) => Some(format!("is loading, {percent} %")),
+        (Some(_), None) => Some("has only workers that do not answer for the moment".into()),
+        (None, _) if other.model.digest == model.digest => {
+            let (theirs, wanted) = (other.model.precision, model.precision);
+            Some(format!("is computed in precision {theirs} alone, the others in {wanted}"))
+        }
+        (None, _) => {
+            Some(format!("is of another model, {}; the others serve {}", other.model.name, model.name))
+        }
+    }
+}
+
 /// Whether some loaded replicas of the model, one for each shard, have its layers without gap or overlap: nodes that
 /// cut the model differently make no whole together.
 fn is_whole(shards: &[ShardStatus], model: &ModelId) -> bool {
@@ -151,7 +202,7 @@ fn is_whole(shards: &[ShardStatus], model: &ModelId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ModelDigest, fixture};
+    use crate::{ModelDigest, Precision, fixture};
 
     fn replica(worker: &str, digest: u8, state: ReplicaState) -> Replica {
         let model = ModelId { digest: ModelDigest([digest; 32]), ..fixture::model() };
@@ -202,6 +253,35 @@ mod tests {
             shards[1].replicas.insert(0, other);
         };
         assert!(ready(with_another, layers(5, 8)), "the other one follows");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_of_each_shard_that_lacks_something() {
+        use ReplicaState::{Loaded, Loading, Offline, Suspect};
+        let mut other_way = replica("ff", 1, Loaded);
+        other_way.model.precision = Precision::Standard;
+        let mut half = replica("bb", 1, Loading);
+        half.capabilities.loaded_percent = 40;
+        let shards = vec![
+            vec![replica("aa", 1, Loaded), replica("zz", 2, Loaded)],
+            vec![half],
+            vec![],
+            vec![replica("cc", 1, Offline)],
+            vec![replica("dd", 1, Suspect)],
+            vec![replica("ee", 2, Loaded)],
+            vec![other_way],
+            vec![replica("gg", 1, Loaded)],
+        ];
+        let expected = [
+            "shard 1 is loading, 40 %",
+            "shard 2 has no worker yet",
+            "shard 3 has only workers that are offline",
+            "shard 4 has only workers that do not answer for the moment",
+            "shard 5 is of another model, tiny; the others serve tiny",
+            "shard 6 is computed in precision standard alone, the others in exact",
+        ];
+        assert_eq!(status(shards).missing, expected);
+        assert_eq!(status(vec![vec![replica("aa", 1, Loaded)]]).missing, [""; 0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The words that a status is told with, in every node's log and by `llama-swarm status`. Operators and their tools
 //! know these lines to the letter.
 
-use std::fmt::Display;
+use std::{fmt::Display, iter::repeat};
 
 use crate::{Fetching, ShardStatus, SwarmStatus};
 
@@ -61,10 +61,23 @@ pub fn answers_now(before: &SwarmStatus, now: &SwarmStatus) -> Vec<String> {
     changed.map(line).collect()
 }
 
-/// Whether the shards' lines are others than before.
+/// The shards whose lines are others than before.
+pub fn changed_shards<'a>(
+    before: &'a SwarmStatus,
+    now: &'a SwarmStatus,
+) -> impl Iterator<Item = &'a ShardStatus> {
+    let before = before.shards.iter().map(|shard| Some(mark(shard))).chain(repeat(None));
+    now.shards
+        .iter()
+        .zip(before)
+        .filter(|(shard, before)| Some(mark(shard)) != *before)
+        .map(|(shard, _)| shard)
+}
+
+/// Whether somebody serves the shard, in a single word.
 #[must_use]
-pub fn shards_changed(before: &SwarmStatus, now: &SwarmStatus) -> bool {
-    before.shards.iter().map(mark).ne(now.shards.iter().map(mark))
+pub fn state(shard: &ShardStatus) -> &'static str {
+    mark(shard).trim_start_matches(|mark: char| !mark.is_ascii_alphabetic())
 }
 
 fn facts(status: &SwarmStatus) -> [(&'static str, bool); 2] {

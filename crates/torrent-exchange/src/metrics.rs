@@ -9,7 +9,7 @@ use prometheus_client::{
 use crate::{causes::Away, error::ExchangeError};
 
 /// Counters of one node, for all that it seeds and fetches. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// Bytes of pieces that were sent.
     pub sent: Counter,
@@ -53,6 +53,17 @@ pub enum Left {
 }
 
 impl Left {
+    const ALL: [Self; 8] = [
+        Self::Wrong,
+        Self::Message,
+        Self::Stalled,
+        Self::Slow,
+        Self::Broken,
+        Self::Unreachable,
+        Self::Away,
+        Self::Useless,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Self::Wrong => "wrong_bytes",
@@ -79,6 +90,8 @@ pub enum OriginFailure {
 }
 
 impl OriginFailure {
+    const ALL: [Self; 3] = [Self::Wrong, Self::Useless, Self::Unavailable];
+
     fn name(self) -> &'static str {
         match self {
             Self::Wrong => "wrong_bytes",
@@ -104,6 +117,34 @@ impl From<&ExchangeError> for Left {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct CauseLabels {
     cause: &'static str,
+}
+
+impl Default for Metrics {
+    /// At zero, also what has not happened yet: a series that begins with its first event hides that event.
+    fn default() -> Self {
+        let left = Family::<CauseLabels, Counter>::default();
+        for cause in Left::ALL {
+            let _ = left.get_or_create(&CauseLabels { cause: cause.name() });
+        }
+        let origin_failures = Family::<CauseLabels, Counter>::default();
+        for cause in OriginFailure::ALL {
+            let _ = origin_failures.get_or_create(&CauseLabels { cause: cause.name() });
+        }
+        let [sent, received, verified, wrong, refused, damaged, messages, origin_received] =
+            std::array::from_fn(|_| Counter::default());
+        Self {
+            sent,
+            received,
+            verified,
+            wrong,
+            refused,
+            damaged,
+            messages,
+            origin_received,
+            left,
+            origin_failures,
+        }
+    }
 }
 
 impl Metrics {

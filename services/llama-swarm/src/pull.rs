@@ -128,7 +128,14 @@ async fn whole(model: &SwarmModel) -> Result<()> {
     let tell = || {
         let now: Progress = *progress.borrow();
         let percent = (now.bytes_here * 100).checked_div(now.bytes_wanted).unwrap_or(0).min(100) as u8;
-        tracing::info!("{}", status_words::loading(percent, Some(now.fetching())));
+        let from = now.fetching();
+        tracing::info!(
+            banner = status_words::loading(percent, Some(from)),
+            percent,
+            peers = from.peers,
+            bytes_per_second = from.bytes_per_second,
+            "fetching"
+        );
     };
     tokio::select! {
         whole = model.need_all() => Ok(whole?),

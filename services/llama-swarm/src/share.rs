@@ -101,7 +101,7 @@ pub(crate) async fn run(config: Config, shutdown: impl Future<Output = ()>) -> R
         http: None,
         metrics: None,
     })?;
-    let registry = Registry::default();
+    let registry = Registry::of(&net.status().borrow().cluster);
     registry.register(|registry| {
         net.metrics(registry);
         sharing.metrics(registry);

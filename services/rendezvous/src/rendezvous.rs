@@ -100,7 +100,7 @@ impl Rendezvous {
     /// When a server fails or the network stops.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RendezvousError> {
         let Self { net, peers, public } = self;
-        let registry = Registry::default();
+        let registry = Registry::of(&net.status().borrow().cluster);
         registry.register(|registry| net.metrics(registry));
         registry.show_swarm(net.status());
         let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));

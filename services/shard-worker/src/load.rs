@@ -54,8 +54,13 @@ impl Load {
                 if logged.elapsed() >= LOGGED_EVERY {
                     logged = Instant::now();
                     tracing::info!(
-                        "{}",
-                        status_words::loading_here(self.config.shard_id, percent, Some(from))
+                        banner = status_words::loading_here(self.config.shard_id, percent, Some(from)),
+                        shard = %self.config.shard_id,
+                        state = "LOADING",
+                        percent,
+                        peers = from.peers,
+                        bytes_per_second = from.bytes_per_second,
+                        "fetching"
                     );
                 }
             }

@@ -68,6 +68,10 @@ impl Metrics {
             kv_bytes: Gauge::default(),
             weight_bytes: Gauge::default(),
         };
+        // A series that is not there before its first event hides that event.
+        for cause in RefusalCause::ALL {
+            let _ = metrics.refused.get_or_create(&Cause { cause: cause.as_str() });
+        }
         registry.register(
             "sessions_refused",
             "Sessions and steps refused, by cause",

@@ -133,7 +133,7 @@ impl Worker {
     /// When the layers cannot be loaded, or a server fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkerError> {
         let Self { config, net, peers, public, sharing, model } = self;
-        let registry = Registry::default();
+        let registry = Registry::of(&config.net.cluster);
         let metrics = register(&registry, &net, &sharing);
         registry.show_swarm(net.status());
         show_limits(&registry, &config);

@@ -16,7 +16,9 @@ metadata:
 spec:
 """
 # What a reader of the dashboard chooses by.
-VARIABLES = ("namespace", "swarm", "pod", "instance")
+VARIABLES = ("namespace", "swarm", "cluster", "model", "pod", "instance")
+# Of these, what queries are of: by their model nodes are chosen, and series do not have it.
+LABELS = tuple(name for name in VARIABLES if name != "model")
 
 
 def copies(root):
@@ -47,12 +49,12 @@ def copy_faults(root):
 def dashboard_faults(root):
     """Each query is of what the reader has chosen."""
     dashboard = json.loads((root / DASHBOARD).read_text())
-    wanted = "{" + ",".join(f'{name}=~"${name}"' for name in VARIABLES)
+    wanted = "{" + ",".join(f'{name}=~"${name}"' for name in LABELS)
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            for series in re.findall(r"(?:llama_swarm|gen_ai)\w+(.{0,90})", target["expr"]):
+            for series in re.findall(r"(?:llama_swarm|gen_ai|process)_\w+(.{0,120})", target["expr"]):
                 if not series.startswith(wanted):
-                    yield f"panel {panel['title']}: {target['expr']} does not heed {VARIABLES}"
+                    yield f"panel {panel['title']}: {target['expr']} does not heed {LABELS}"
     named = [variable["name"] for variable in dashboard["templating"]["list"]]
     if named != ["datasource", *VARIABLES]:
         yield f"variables {named}"

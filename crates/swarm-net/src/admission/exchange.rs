@@ -51,6 +51,10 @@ pub(crate) enum NotAdmitted {
 }
 
 impl NotAdmitted {
+    /// Every name that [`Self::cause`] gives.
+    pub(crate) const CAUSES: [&str; 8] =
+        ["foreign_swarm", "wrong_secret", "secret_refused", "left", "late", "crowded", "protocol", "broken"];
+
     /// By what it is counted.
     pub(crate) fn cause(&self) -> &'static str {
         match self {

@@ -64,6 +64,22 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// Every name that [`Self::cause`] gives, but for what is only older.
+    pub(crate) const CAUSES: [&str; 12] = [
+        "too_large",
+        "malformed",
+        "signature",
+        "foreign_peer",
+        "wrong_key",
+        "total_shards",
+        "expired",
+        "lives_too_long",
+        "publisher",
+        "twice",
+        "too_many",
+        "not_admitted",
+    ];
+
     /// Whether it is because the clocks of two nodes are far apart, when the announcer itself has sent it.
     pub(crate) fn tells_of_a_clock(&self) -> bool {
         matches!(self, Self::Expired | Self::LivesTooLong)

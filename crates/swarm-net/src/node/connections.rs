@@ -22,7 +22,7 @@ use super::{
 use crate::{
     behaviour::BehaviourEvent,
     metrics::Gone,
-    peers::{lines, membership::TOMBSTONE},
+    peers::{membership::TOMBSTONE, news::News},
     transport::{address, heartbeat::Sign},
 };
 
@@ -105,7 +105,8 @@ impl Node {
         let met_before = self.peers.get(&peer).and_then(Peer::first_met);
         self.peers.entry(peer).or_default().connections.insert(connection, opened);
         if newcomer {
-            log(lines::connected(&node_id(&peer), transport, dialable.as_ref().unwrap_or(address)));
+            let address = dialable.as_ref().unwrap_or(address).clone();
+            log([News::Connected { node: node_id(&peer), transport, address }]);
             self.welcome(peer, role, now);
         } else if is_entry && !was_entry {
             // It had dialled this node first, and is known as an entry only now.
@@ -154,7 +155,7 @@ impl Node {
         self.entries.disconnected(&peer, now);
         // Questions to the dead would hold up all others.
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
-        log([lines::disconnected(&node_id(&peer))]);
+        log([News::Disconnected(node_id(&peer))]);
         if known.member.is_some() {
             self.dismiss(&peer, now);
         }
@@ -197,7 +198,8 @@ impl Node {
         if let Some(failure) = self.entries.failed(connection, now)
             && failure.first
         {
-            tracing::warn!(address = %failure.address, %error, "cannot enter the swarm here yet, going on trying");
+            let error = why(error);
+            tracing::warn!(address = %failure.address, error, "cannot enter the swarm here yet, going on trying");
         }
         let Some(peer) = peer else { return };
         self.dialer.failed(&peer, now);
@@ -226,5 +228,51 @@ impl Node {
         self.expire_missed(now);
         self.look_for_twins(now);
         self.rewatch();
+    }
+}
+
+/// Why a dial failed, in one line and without what it says twice. Which address it was is told beside it.
+fn why(error: &DialError) -> String {
+    match error {
+        DialError::Transport(errors) => {
+            let causes: Vec<_> = errors.iter().map(|(_, error)| root(error).to_string()).collect();
+            in_one_line(&causes.join("\n"))
+        }
+        other => in_one_line(&other.to_string()),
+    }
+}
+
+/// What is below all that only passes it on.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    error.source().map_or(error, root)
+}
+
+fn in_one_line(error: &str) -> String {
+    let mut parts: Vec<&str> = vec![];
+    let told = |part: &'_ &str| !part.is_empty();
+    for part in error.lines().map(|line| line.trim_matches([' ', '-', ':'])).filter(told) {
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use libp2p::TransportError;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_several_lines_is_told_in_one_without_what_it_repeats() {
+        let lines = "Multiple dial errors occurred:\n - Handshake failed\n - Handshake failed\n\n";
+        assert_eq!(in_one_line(lines), "Multiple dial errors occurred: Handshake failed");
+        let refused = || TransportError::Other(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let address = |port: u16| format!("/ip4/10.0.0.1/tcp/{port}").parse().expect("an address");
+        let twice = DialError::Transport(vec![(address(1), refused()), (address(2), refused())]);
+        assert_eq!(why(&twice), "connection refused");
     }
 }

@@ -9,7 +9,7 @@ use libp2p::{
 };
 
 use super::Node;
-use crate::behaviour::MAX_PER_PEER;
+use crate::{behaviour::MAX_PER_PEER, metrics::WITHDRAWN};
 
 /// So many connections to a peer leave no room for another.
 const CROWDED: usize = MAX_PER_PEER as usize - 1;
@@ -57,7 +57,7 @@ impl Node {
     }
 
     fn send_away(&mut self, peer: PeerId) {
-        self.metrics.refused_because("secret_withdrawn");
+        self.metrics.refused_because(WITHDRAWN);
         tracing::warn!(%peer, "sent away: its secret was withdrawn, and it has proven no other");
         // Gone already: nothing to close.
         let _ = self.swarm.disconnect_peer_id(peer);

@@ -9,7 +9,7 @@ use super::{Node, log};
 use crate::{
     calls::describe::Description,
     directory::{lookups::Answer, publisher::RECORD_TTL},
-    peers::{holdings::OwnFiles, lines},
+    peers::{holdings::OwnFiles, news::News},
 };
 
 impl Node {
@@ -44,7 +44,7 @@ impl Node {
         // Without a peer the DHT calls it a success as well.
         let taken = result.is_ok() && stats.num_successes() > 0;
         if let Some(torrent) = self.torrents.holder.on_provided(id, taken, Instant::now()) {
-            log([lines::registered(torrent)]);
+            log([News::Registered(torrent.clone())]);
         }
     }
 

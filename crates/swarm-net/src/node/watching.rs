@@ -21,7 +21,7 @@ use crate::{
     peers::{
         doubts::Verdict,
         life_lines::{MAX_LINES, where_to_ask},
-        lines,
+        news::News,
         watched::watched,
     },
     transport::knock::{Answer, knock},
@@ -114,7 +114,7 @@ impl Node {
         }
         let dead = known.connections.iter().filter(|(_, one)| one.since <= since);
         let dead: Vec<ConnectionId> = dead.map(|(connection, _)| *connection).collect();
-        log([lines::restarted(&node_id(&peer))]);
+        log([News::Restarted(node_id(&peer))]);
         for connection in dead {
             self.swarm.close_connection(connection);
             self.on_closed(peer, connection, None);

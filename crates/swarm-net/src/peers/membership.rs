@@ -15,7 +15,7 @@ use swarm_types::{
     Admission, Announcement, NodeId, Replica, ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
-use crate::peers::lines::{self, Line};
+use crate::peers::news::News;
 
 /// How long an OFFLINE replica stays in the list, so that people see what is missing.
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(5 * 60);
@@ -110,13 +110,13 @@ impl Membership {
     }
 
     /// The node serves these shards now and no others.
-    pub(crate) fn serve(&mut self, local: Vec<Announcement>) -> Vec<Line> {
+    pub(crate) fn serve(&mut self, local: Vec<Announcement>) -> Vec<News> {
         self.local = local;
         self.refresh()
     }
 
     /// A peer is admitted, or has a better connection than before.
-    pub(crate) fn connected(&mut self, node: &NodeId, transport: Transport, now: Instant) -> Vec<Line> {
+    pub(crate) fn connected(&mut self, node: &NodeId, transport: Transport, now: Instant) -> Vec<News> {
         self.make_room(node);
         let peer = self.peers.entry(node.clone()).or_insert_with(|| Remembered::new(PeerState::Away(now)));
         peer.state = match peer.state {
@@ -135,7 +135,7 @@ impl Membership {
     }
 
     /// The last connection to an admitted peer is closed.
-    pub(crate) fn disconnected(&mut self, node: &NodeId, now: Instant) -> Vec<Line> {
+    pub(crate) fn disconnected(&mut self, node: &NodeId, now: Instant) -> Vec<News> {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.state = PeerState::Away(now);
             peer.suspect = false;
@@ -147,31 +147,32 @@ impl Membership {
     }
 
     /// A connected peer does not answer, or does again.
-    pub(crate) fn suspect(&mut self, node: &NodeId, suspect: bool) -> Vec<Line> {
+    pub(crate) fn suspect(&mut self, node: &NodeId, suspect: bool) -> Vec<News> {
         let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.away_since().is_none()) else {
             return vec![];
         };
         if std::mem::replace(&mut peer.suspect, suspect) == suspect {
             return vec![];
         }
-        let mut lines = vec![if suspect { lines::suspect(node) } else { lines::answers(node) }];
-        lines.extend(self.refresh());
-        lines
+        let node = node.clone();
+        let mut news = vec![if suspect { News::Suspect(node) } else { News::Answers(node) }];
+        news.extend(self.refresh());
+        news
     }
 
     /// A connected peer says what it serves: this and nothing else.
-    pub(crate) fn described(&mut self, node: &NodeId, announcements: Vec<Announcement>) -> Vec<Line> {
+    pub(crate) fn described(&mut self, node: &NodeId, announcements: Vec<Announcement>) -> Vec<News> {
         let Some(peer) = self.peers.get_mut(node) else { return vec![] };
         let (PeerState::Connected(transport) | PeerState::Described(transport)) = peer.state else {
             return vec![];
         };
         peer.state = PeerState::Described(transport);
         peer.described = announcements.into_iter().map(|told| (told.shard_id, told)).collect();
-        let news: Vec<ShardId> =
-            peer.described.keys().copied().filter(|shard| peer.heard.insert(*shard)).collect();
-        let mut lines: Vec<Line> = news.into_iter().map(|shard| lines::discovered(shard, node)).collect();
-        lines.extend(self.refresh());
-        lines
+        let new = peer.described.keys().copied().filter(|shard| peer.heard.insert(*shard));
+        let discovered = |shard| News::Discovered { shard, worker: node.clone() };
+        let mut news: Vec<News> = new.map(discovered).collect();
+        news.extend(self.refresh());
+        news
     }
 
     /// The DHT says that a worker serves a shard.
@@ -181,21 +182,21 @@ impl Membership {
         shard: ShardId,
         source: Source,
         now: Instant,
-    ) -> Vec<Line> {
+    ) -> Vec<News> {
         if *worker == self.status.node || !self.make_room(worker) {
             return vec![];
         }
         let peer = self.peers.entry(worker.clone()).or_insert_with(|| Remembered::new(PeerState::Away(now)));
-        let mut lines = vec![];
+        let mut news = vec![];
         if let Source::Query(number) = source
             && peer.recorded.insert(shard)
         {
-            lines.push(lines::record_found(number, shard));
+            news.push(News::RecordFound { query: number, shard });
         }
         if peer.heard.insert(shard) {
-            lines.push(lines::discovered(shard, worker));
+            news.push(News::Discovered { shard, worker: worker.clone() });
         }
-        lines
+        news
     }
 
     /// Shards of which no online replica's record was found in the DHT yet.
@@ -207,7 +208,7 @@ impl Membership {
     }
 
     /// Forgets those who are long gone.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Line> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<News> {
         let gone =
             |peer: &Remembered| peer.away_since().is_some_and(|since| now.duration_since(since) >= TOMBSTONE);
         let before = self.peers.len();
@@ -227,7 +228,7 @@ impl Membership {
     }
 
     /// Makes the status again and tells what has changed.
-    fn refresh(&mut self) -> Vec<Line> {
+    fn refresh(&mut self) -> Vec<News> {
         let before = Arc::clone(&self.status);
         let shards = self.shards();
         if shards == before.shards {
@@ -236,7 +237,7 @@ impl Membership {
         let (cluster, node, revision) = (before.cluster.clone(), before.node.clone(), before.revision + 1);
         let now = SwarmStatus::new(cluster, node, before.admission, shards, revision);
         self.status = Arc::new(now);
-        lines::changes(&before, &self.status)
+        News::of_change(&before, &self.status).into_iter().collect()
     }
 
     fn shards(&self) -> Vec<ShardStatus> {

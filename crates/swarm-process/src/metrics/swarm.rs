@@ -1,13 +1,13 @@
 //! The swarm's status as gauges, taken from the node's own view when they are asked for.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{MetricType, gauge::ConstGauge},
 };
-use swarm_types::{ReplicaState, ShardStatus, SwarmStatus};
+use swarm_types::{ModelId, ReplicaState, ShardStatus, SwarmStatus};
 use tokio::sync::watch;
 
 const STATES: [(ReplicaState, &str); 4] = [
@@ -26,6 +26,21 @@ pub(super) struct SwarmGauges {
 struct Replicas {
     shard: u32,
     state: &'static str,
+}
+
+/// A model that is served. All are empty while none is, so that the series is there for every node.
+#[derive(Clone, Debug, Default, EncodeLabelSet)]
+struct Model {
+    model: String,
+    precision: String,
+    digest: String,
+}
+
+impl From<&ModelId> for Model {
+    fn from(model: &ModelId) -> Self {
+        let ModelId { name, digest, precision } = model;
+        Self { model: name.clone(), precision: precision.to_string(), digest: digest.to_string() }
+    }
 }
 
 impl SwarmGauges {
@@ -60,8 +75,24 @@ impl Collector for SwarmGauges {
                 ConstGauge::new(count(shard, state)).encode(replicas.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        let help =
+            "1 for each model that workers of the swarm serve, as this node sees it; 0 while there is none.";
+        let mut info = encoder.encode_descriptor("model_info", help, None, MetricType::Gauge)?;
+        let models = models(&status);
+        for model in &models {
+            ConstGauge::new(1i64).encode(info.encode_family(&Model::from(*model))?)?;
+        }
+        match models.is_empty() {
+            true => ConstGauge::new(0i64).encode(info.encode_family(&Model::default())?),
+            false => Ok(()),
+        }
     }
+}
+
+/// What workers serve who are not offline.
+fn models(status: &SwarmStatus) -> BTreeSet<&ModelId> {
+    let replicas = status.shards.iter().flat_map(|shard| &shard.replicas);
+    replicas.filter(|replica| replica.state != ReplicaState::Offline).map(|replica| &replica.model).collect()
 }
 
 fn count(shard: &ShardStatus, state: ReplicaState) -> i64 {
@@ -71,7 +102,7 @@ fn count(shard: &ShardStatus, state: ReplicaState) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use swarm_types::{Admission, ShardId};
+    use swarm_types::{Admission, ShardId, fixture};
 
     use super::*;
     use crate::metrics::Registry;
@@ -90,8 +121,28 @@ mod tests {
             "llama_swarm_swarm_shards 1",
             "llama_swarm_shard_replicas{shard=\"0\",state=\"loaded\"} 0",
             "llama_swarm_shard_replicas{shard=\"0\",state=\"offline\"} 0",
+            "llama_swarm_model_info{model=\"\",precision=\"\",digest=\"\"} 0",
         ] {
             assert!(metrics.lines().any(|l| l == line), "no {line:?} in\n{metrics}");
         }
+    }
+
+    #[test]
+    fn each_model_that_is_served_is_told_once_and_all_series_name_the_swarm() {
+        let replica = |worker: &str, state| fixture::replica(worker, state);
+        let status = fixture::status(vec![
+            vec![replica("aa", ReplicaState::Loaded)],
+            vec![replica("bb", ReplicaState::Loading)],
+        ]);
+        let registry = Registry::of("blue");
+        let (_sender, receiver) = watch::channel(Arc::new(status));
+        registry.show_swarm(receiver);
+        let metrics = registry.encode();
+        let series: Vec<_> = metrics.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(series.iter().all(|series| series.contains("{cluster=\"blue\"")), "{metrics}");
+        let models: Vec<_> =
+            series.iter().filter(|series| series.starts_with("llama_swarm_model_info{")).collect();
+        assert_eq!(models.len(), 1, "{metrics}");
+        assert!(models[0].contains("model=\"tiny\"") && models[0].ends_with(" 1"), "{metrics}");
     }
 }

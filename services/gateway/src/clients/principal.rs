@@ -30,6 +30,12 @@ impl Principal {
         })
     }
 
+    /// The name of the key that was shown.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.client().map(Client::name)
+    }
+
     /// Takes a request on, if there is room for it. What this gives is held until the request's answer has ended.
     ///
     /// # Errors

@@ -8,18 +8,26 @@ use swarm_types::{Attempt, Route, SessionId, StepKind};
 use tracing::{Span, field::Empty, info_span};
 
 // The layer that makes traces takes numbers without a sign for texts, so all here have one.
-use super::{FinishReason, GeneratedToken, GenerationError, GenerationRequest, gen_ai::PROVIDER};
+use super::{
+    FinishReason, GeneratedToken, GenerationError, GenerationRequest, gen_ai::PROVIDER,
+    metrics::GenerationMetrics,
+};
+use crate::record::{CANCELLED, FAILED, Record};
 
-/// The span of a generation that was asked for. Sessions on hops are its children, retries its events.
-pub(super) fn span(model: &str, request: &GenerationRequest) -> Span {
+/// The span of a generation that was asked for, of a request with this record. Sessions on hops are its children,
+/// retries its events.
+pub(super) fn span(model: &str, request: &GenerationRequest, record: Option<&Record>) -> Span {
+    let is_seeded = record.is_some_and(Record::is_seeded);
+    let operation = request.operation.as_str();
     let sampling = &request.sampling;
     let used = |penalty: f32| (penalty != 0.0).then(|| decimal(penalty));
     info_span!(
         "generation",
+        otel.name = %format_args!("{operation} {model}"),
         otel.status_code = Empty,
         otel.status_description = Empty,
         error.type = Empty,
-        gen_ai.operation.name = request.operation.as_str(),
+        gen_ai.operation.name = operation,
         gen_ai.provider.name = PROVIDER,
         gen_ai.request.model = model,
         gen_ai.request.max_tokens = i64::from(request.max_tokens),
@@ -29,7 +37,7 @@ pub(super) fn span(model: &str, request: &GenerationRequest) -> Span {
         gen_ai.request.frequency_penalty = used(sampling.frequency_penalty),
         gen_ai.request.presence_penalty = used(sampling.presence_penalty),
         // Of 64 bits: the protocol of traces knows numbers with a sign only.
-        gen_ai.request.seed = sampling.seed as i64,
+        gen_ai.request.seed = is_seeded.then_some(sampling.seed as i64),
         gen_ai.response.model = model,
         gen_ai.usage.input_tokens = request.prompt.len() as i64,
         gen_ai.usage.output_tokens = Empty,
@@ -56,9 +64,23 @@ pub(super) fn failed(span: &Span, error: &GenerationError) {
 #[derive(Debug)]
 pub(super) struct Account {
     span: Span,
+    /// Of the request that it belongs to.
+    record: Option<Record>,
+    metrics: GenerationMetrics,
+    end: End,
     attempts: u32,
     tokens: u32,
     phase: Option<Phase>,
+}
+
+#[derive(Debug)]
+enum End {
+    /// Nobody has told one: whoever reads it wants no more.
+    Dropped,
+    /// Told as this.
+    Told(&'static str),
+    /// It did not begin.
+    Refused,
 }
 
 /// The prompt's way through the hops, or the tokens after it, of one attempt.
@@ -75,15 +97,24 @@ struct Phase {
 
 impl Account {
     /// Of a generation whose turn came so long after it was asked for.
-    pub(super) fn new(span: Span, session: &SessionId, waited: Duration) -> Self {
+    pub(super) fn new(
+        span: Span,
+        record: Option<Record>,
+        metrics: GenerationMetrics,
+        session: &SessionId,
+        waited: Duration,
+    ) -> Self {
         span.record("llama_swarm.session", tracing::field::display(session))
             .record("llama_swarm.waited_ms", milliseconds(waited));
-        Self { span, attempts: 0, tokens: 0, phase: None }
+        Self { span, record, metrics, end: End::Dropped, attempts: 0, tokens: 0, phase: None }
     }
 
     /// An attempt begins.
     pub(super) fn begins(&mut self, attempt: Attempt, route: &Route) {
         self.attempts = attempt.0;
+        if let Some(record) = &self.record {
+            record.attempts(attempt, route);
+        }
         let phase = Phase::new(&self.span, StepKind::Prefill, attempt);
         phase.span.record("llama_swarm.hops", route.hops().len() as i64);
         self.phase = Some(phase);
@@ -104,6 +135,9 @@ impl Account {
     /// A token came, `since` after the generation was asked for.
     pub(super) fn token(&mut self, token: &GeneratedToken, since: Duration) {
         self.tokens += 1;
+        if let Some(record) = &self.record {
+            record.token();
+        }
         if self.tokens == 1 {
             self.span.record("llama_swarm.first_token_ms", milliseconds(since));
         }
@@ -116,19 +150,36 @@ impl Account {
     /// The end that the client is told.
     pub(super) fn ended(&mut self, end: &Result<FinishReason, GenerationError>) {
         self.phase = None;
-        let reason = match end {
-            Ok(reason) => reason.as_str(),
+        let (reason, cause) = match end {
+            Ok(reason) => (reason.as_str(), None),
             Err(error) => {
                 failed(&self.span, error);
-                "error"
+                (FAILED, Some(error.cause()))
             }
         };
-        trace::record_list(&self.span, "gen_ai.response.finish_reasons", &[reason]);
+        self.end = End::Told(reason);
+        if let Some(record) = &self.record {
+            record.finished(reason, cause);
+        }
+    }
+
+    /// It ends before it began; whoever asked for it is told why.
+    pub(super) fn refused(&mut self) {
+        self.end = End::Refused;
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
+        let reason = match self.end {
+            End::Told(reason) => Some(reason),
+            End::Dropped => Some(self.record.as_ref().map_or(CANCELLED, Record::end_of_dropped)),
+            End::Refused => None,
+        };
+        if let Some(reason) = reason {
+            self.metrics.finished(reason);
+            trace::record_list(&self.span, "gen_ai.response.finish_reasons", &[reason]);
+        }
         self.span
             .record("gen_ai.usage.output_tokens", i64::from(self.tokens))
             .record("llama_swarm.attempts", i64::from(self.attempts));

@@ -113,6 +113,7 @@ impl Driver {
                 warn!(%error, generated, "generation failed");
             }
             Some(Err(error)) => {
+                self.given.account.refused();
                 self.given.measured.refused();
                 debug!(%error, "generation refused");
             }
@@ -194,7 +195,7 @@ impl Driver {
         self.given.account.prefills(self.tokens.len() - begin);
         let mut output = self.prefill(pipeline, begin).await?;
         loop {
-            if let Some(reason) = self.take_token(output).await? {
+            if let Some(reason) = self.take_token(pipeline.route(), output).await? {
                 return Ok(reason);
             }
             if let Some(next) = self.around_who_leaves(pipeline.route()) {
@@ -247,7 +248,7 @@ impl Driver {
             self.given.outlet.open();
             // How long it took says nothing about the route.
             self.asked_at = None;
-            if let Some(reason) = self.take_token(lost).await? {
+            if let Some(reason) = self.take_token(pipeline.route(), lost).await? {
                 return Ok(Resume::Finished(reason));
             }
         }
@@ -355,7 +356,11 @@ impl Driver {
     }
 
     /// Reports the sampled token. Some reason when it was the last.
-    async fn take_token(&mut self, mut output: StepOutput) -> Result<Option<FinishReason>, Interruption> {
+    async fn take_token(
+        &mut self,
+        route: &Route,
+        mut output: StepOutput,
+    ) -> Result<Option<FinishReason>, Interruption> {
         let Some(sampled) = output.tokens.pop() else { return Ok(Some(FinishReason::Length)) };
         let token = sampled.token;
         if self.given.request.end_tokens.contains(&token) {
@@ -372,7 +377,7 @@ impl Driver {
         let token = self.generated(sampled, output.timings);
         self.given.account.token(&token, self.given.started_at.elapsed());
         if let Some(last) = self.last_token_at.replace(Instant::now()) {
-            self.given.metrics.decoded(&token, last.elapsed());
+            self.given.metrics.decoded(&token, route, last.elapsed());
         }
         self.given.outlet.emit(GenerationEvent::Token(token)).await?;
         let room = self.given.request.prompt.len() + self.given.request.max_tokens as usize;

@@ -25,6 +25,7 @@ use super::{
     outlet::{Event, Inlet, outlet},
 };
 use crate::{
+    record,
     swarm::{Reserved, Swarm},
     waits,
 };
@@ -96,7 +97,8 @@ impl Generator {
         let running = self.metrics.started(request.prompt.len());
         request.principal.prompted(request.prompt.len() as u64);
         let session = new_session();
-        let account = Account::new(Span::current(), &session, started_at.elapsed());
+        let (span, waited) = (Span::current(), started_at.elapsed());
+        let account = Account::new(span, record::current(), self.metrics.clone(), &session, waited);
         let measured = self.metrics.gen_ai().begun(&request, started_at);
         let (outlet, inlet) = outlet();
         let assignment = Assignment {
@@ -191,12 +193,17 @@ impl Generator {
 impl Generate for Generator {
     /// Resolves when every hop has accepted the session, so that whatever refuses it comes from here.
     fn start(&self, request: GenerationRequest) -> BoxFuture<'_, Result<GenerationStream, GenerationError>> {
-        let span = account::span(&self.swarm.model().name, &request);
+        let (model, record) = (&self.swarm.model().name, record::current());
+        let span = account::span(model, &request, record.as_ref());
+        if let Some(record) = record {
+            record.generates(model, request.prompt.len());
+        }
         async move {
             let (operation, started_at) = (request.operation, Instant::now());
             let begun = self.begin(request, started_at).await;
             if let Err(error) = &begun {
                 self.metrics.refused(error);
+                record::refused(error.cause());
                 self.metrics.gen_ai().refused(operation, error, started_at.elapsed());
                 account::failed(&Span::current(), error);
             }

@@ -1,9 +1,12 @@
 //! What is counted of generations.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Write},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
         counter::Counter,
         family::Family,
@@ -14,8 +17,10 @@ use prometheus_client::{
 };
 use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
+use swarm_types::{Route, ShardRange};
 
-use super::{GeneratedToken, GenerationError, gen_ai::GenAiMetrics};
+use super::{FinishReason, GeneratedToken, GenerationError, gen_ai::GenAiMetrics};
+use crate::record::{CANCELLED, FAILED};
 
 /// Counters of generations. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,6 +28,7 @@ pub struct GenerationMetrics {
     started: Counter,
     refused: Family<Cause, Counter>,
     failed: Family<Cause, Counter>,
+    finished: Family<Finish, Counter>,
     retries: Family<Cause, Counter>,
     moves: Counter,
     prompt_tokens: Counter,
@@ -32,8 +38,8 @@ pub struct GenerationMetrics {
     time_to_first_token: Histogram,
     time_between_tokens: Histogram,
     duration: Histogram,
-    hop_compute: Histogram,
-    hop_queue: Histogram,
+    hop_compute: Family<Hop, Histogram, fn() -> Histogram>,
+    hop_queue: Family<Hop, Histogram, fn() -> Histogram>,
     hop_network: Histogram,
     gen_ai: GenAiMetrics,
 }
@@ -44,6 +50,26 @@ struct Cause {
     cause: &'static str,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Finish {
+    reason: &'static str,
+}
+
+/// A hop, by its place in all routes: workers come and go, and a label for each would grow without a bound.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Hop {
+    shard: Shards,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Shards(ShardRange);
+
+impl EncodeLabelValue for Shards {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        write!(encoder, "{}", self.0)
+    }
+}
+
 impl GenerationMetrics {
     /// Counters at zero, shown with the others of the process. `model` is the name under which it is served.
     #[must_use]
@@ -52,6 +78,7 @@ impl GenerationMetrics {
             started: Counter::default(),
             refused: Family::default(),
             failed: Family::default(),
+            finished: Family::default(),
             retries: Family::default(),
             moves: Counter::default(),
             prompt_tokens: Counter::default(),
@@ -61,9 +88,9 @@ impl GenerationMetrics {
             time_to_first_token: seconds_from(0.005),
             time_between_tokens: seconds_from(0.001),
             duration: seconds_from(0.01),
-            hop_compute: seconds_from(0.000_05),
-            hop_queue: seconds_from(0.000_05),
-            hop_network: seconds_from(0.000_05),
+            hop_compute: Family::new_with_constructor(step_seconds),
+            hop_queue: Family::new_with_constructor(step_seconds),
+            hop_network: step_seconds(),
             gen_ai: GenAiMetrics::new(model),
         };
         metrics.begin_at_zero();
@@ -78,6 +105,9 @@ impl GenerationMetrics {
             let _ = self.refused.get_or_create(&Cause { cause });
             let _ = self.failed.get_or_create(&Cause { cause });
         }
+        for reason in [FinishReason::End.as_str(), FinishReason::Length.as_str(), FAILED, CANCELLED] {
+            let _ = self.finished.get_or_create(&Finish { reason });
+        }
         for cause in RefusalCause::ALL {
             let _ = self.retries.get_or_create(&Cause { cause: cause.as_str() });
         }
@@ -87,6 +117,7 @@ impl GenerationMetrics {
         registry.register("generations", "Generations started", self.started.clone());
         registry.register("refused", "Generations refused, by cause", self.refused.clone());
         registry.register("failed", "Generations broken off, by cause", self.failed.clone());
+        registry.register("finished", "Generations that began and ended, by reason", self.finished.clone());
         registry.register("retries", "Attempts on another route, by cause", self.retries.clone());
         let moves = "Generations that moved away from a worker that leaves";
         registry.register("moves", moves, self.moves.clone());
@@ -104,13 +135,15 @@ impl GenerationMetrics {
         times("time_to_first_token", "From the request to its first token", &self.time_to_first_token);
         times("time_between_tokens", "From one token of a generation to the next", &self.time_between_tokens);
         times("generation_duration", "From the request to its last token", &self.duration);
-        times("hop_compute", "Time of a decode step in one hop's engine", &self.hop_compute);
-        times("hop_queue", "Time of a decode step waiting for one hop's engine", &self.hop_queue);
         times(
             "hop_network",
             "Time of a decode step on one of its ways between nodes: what no hop accounts for, spread evenly",
             &self.hop_network,
         );
+        let compute = "Time of a decode step in one hop's engine, by its shards";
+        registry.register_with_unit("hop_compute", compute, Unit::Seconds, self.hop_compute.clone());
+        let queue = "Time of a decode step waiting for one hop's engine, by its shards";
+        registry.register_with_unit("hop_queue", queue, Unit::Seconds, self.hop_queue.clone());
     }
 
     /// Those by OpenTelemetry's conventions.
@@ -134,13 +167,14 @@ impl GenerationMetrics {
         self.generated_tokens.inc();
     }
 
-    /// A token that came `since` after the one before it.
-    pub(super) fn decoded(&self, token: &GeneratedToken, since: Duration) {
+    /// A token that came over this route, `since` after the one before it.
+    pub(super) fn decoded(&self, token: &GeneratedToken, route: &Route, since: Duration) {
         self.time_between_tokens.observe(since.as_secs_f64());
         let mut inside = Duration::ZERO;
-        for hop in &token.hops {
-            self.hop_compute.observe(hop.compute.as_secs_f64());
-            self.hop_queue.observe(hop.queue.as_secs_f64());
+        for (hop, at) in token.hops.iter().zip(route.hops()) {
+            let place = Hop { shard: Shards(at.shards) };
+            self.hop_compute.get_or_create(&place).observe(hop.compute.as_secs_f64());
+            self.hop_queue.get_or_create(&place).observe(hop.queue.as_secs_f64());
             inside += hop.compute + hop.queue;
         }
         // A route of n hops has n + 1 ways: the last hop answers the gateway.
@@ -174,10 +208,20 @@ impl GenerationMetrics {
         self.refused.get_or_create(&Cause { cause: error.cause() }).inc();
     }
 
+    /// A generation that began has ended, as its client is told.
+    pub(super) fn finished(&self, reason: &'static str) {
+        self.finished.get_or_create(&Finish { reason }).inc();
+    }
+
     /// A generation that began and did not come to its end.
     pub(super) fn failed(&self, error: &GenerationError) {
         self.failed.get_or_create(&Cause { cause: error.cause() }).inc();
     }
+}
+
+/// Of a part of a decode step.
+fn step_seconds() -> Histogram {
+    seconds_from(0.000_05)
 }
 
 /// Sixteen buckets, the first up to so many seconds, each twice as wide as the one before.

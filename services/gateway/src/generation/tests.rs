@@ -12,10 +12,14 @@ use swarm_process::metrics::Registry;
 use swarm_proto::RefusalCause;
 use swarm_types::{Attempt, ReplicaState, SamplingParams, TargetScore, TokenId};
 use tokio::time::{Instant, timeout};
+use tracing::Span;
 
 use self::fake::{FakeSwarm, Fault, continuation, score, worker};
 use super::*;
-use crate::clients::Principal;
+use crate::{
+    clients::Principal,
+    record::{LogRequests, Record},
+};
 
 /// Nothing here takes so long unless it hangs.
 const BOUND: Duration = Duration::from_secs(20);
@@ -375,6 +379,26 @@ async fn generations_are_measured_by_opentelemetrys_conventions_however_they_end
     drop(start(300).await.expect("in time").expect("begins"));
     generator.drain(BOUND).await;
     shown("server_request_duration_seconds_count", ",error_type=\"\"", "2");
+}
+
+#[tokio::test]
+async fn an_answer_ends_with_what_the_gateway_wanted_or_because_its_client_left() {
+    let fakes = FakeSwarm::start(&[&["a"]], []).await;
+    for (leaves, reason) in [(false, "stop"), (true, "cancelled")] {
+        let registry = Registry::default();
+        let generator = Generator::new(fakes.swarm(), config(), GenerationMetrics::new(&registry, "model"));
+        let record = Record::new("r", "/", &Span::none(), LogRequests::Off);
+        let begins = record.follow(timeout(BOUND, generator.start(request(6, 300)))).await;
+        let mut stream = begins.expect("in time").expect("begins");
+        stream.next().await.expect("a token").expect("fine");
+        if leaves {
+            record.left();
+        }
+        drop(stream);
+        generator.drain(BOUND).await;
+        let line = format!("llama_swarm_gateway_finished_total{{reason=\"{reason}\"}} 1\n");
+        assert!(registry.encode().contains(&line), "no {line} in:\n{}", registry.encode());
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::{
     clients::{Denied, whole_seconds},
     completion::StartError,
     generation::GenerationError,
+    record,
 };
 
 /// A worker that failed is replaced within seconds.
@@ -268,6 +269,7 @@ pub(super) async fn in_dialect(request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     let mut response = next.run(request).await;
     let Some(error) = response.extensions_mut().remove::<ApiError>() else { return response };
+    record::refused(error.code.unwrap_or(error.kind));
     if dialect == Dialect::OpenAi {
         return response;
     }

@@ -20,6 +20,7 @@ use crate::{
     clients::Origin,
     completion::Completer,
     generation::{GenerationConfig, Generator},
+    record::LogRequests,
 };
 
 /// The HTTP port's paths, from its opening on. Cheap to clone.
@@ -30,10 +31,12 @@ pub(crate) struct Front {
     routes: Arc<OnceLock<Router>>,
 }
 
+#[derive(Clone)]
 struct Parts {
     metrics: HttpMetrics,
     /// For the trace only.
     scheme: &'static str,
+    log: LogRequests,
     access: Access,
     origins: Vec<Origin>,
     /// Paths that are there from the beginning.
@@ -49,8 +52,16 @@ impl Front {
         origins: Vec<Origin>,
         others: Router,
     ) -> Self {
-        let parts = Parts { metrics: HttpMetrics::new(registry), scheme, access, origins, others };
+        let (metrics, log) = (HttpMetrics::new(registry), LogRequests::default());
+        let parts = Parts { metrics, scheme, log, access, origins, others };
         Self { parts: Arc::new(parts), routes: Arc::default() }
+    }
+
+    /// The same, with a line in the log for each request, or without. Before anything else is made of it.
+    pub(crate) fn logging(self, log: LogRequests) -> Self {
+        let Self { parts, routes } = self;
+        let parts = Parts { log, ..Arc::unwrap_or_clone(parts) };
+        Self { parts: Arc::new(parts), routes }
     }
 
     /// From now on all paths are answered by these. It is said once.
@@ -82,7 +93,7 @@ impl Parts {
             None => routes,
         };
         let routes = routes.layer(middleware::from_fn(error::in_dialect));
-        let identify = Identify { metrics: self.metrics.clone(), scheme: self.scheme };
+        let identify = Identify { metrics: self.metrics.clone(), scheme: self.scheme, log: self.log };
         routes.layer(middleware::from_fn_with_state(identify, requests::identify))
     }
 }

@@ -13,6 +13,7 @@ use super::{
     fields::{Fields, whole},
     short::short,
 };
+use crate::record;
 
 /// As OpenAI's API has it.
 const MAX_N: u32 = 128;
@@ -207,6 +208,7 @@ fn stop_tokens(fields: &mut Fields) -> Result<Vec<TokenId>, ApiError> {
 /// Any integer of 64 bits, as clients write them; without one, randomness that nobody can repeat.
 fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
     let Some(value) = fields.take_value("seed").map(whole) else { return Ok(Uuid::new_v4().as_u64_pair().0) };
+    record::seeded();
     let number = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
     number.ok_or_else(|| {
         ApiError::invalid("seed", format!("must be an integer of 64 bits, got {}", short(&value)))

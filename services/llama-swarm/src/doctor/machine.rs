@@ -78,11 +78,24 @@ pub(crate) async fn pip() -> Finding {
     )
 }
 
-/// Whether models can be kept where they are kept.
-pub(crate) async fn cache(dir: &Path) -> Finding {
+/// Whether this process runs in a container, as engines and Kubernetes tell those that do.
+pub(crate) fn is_container() -> bool {
+    let files = ["/.dockerenv", "/run/.containerenv"];
+    let variables = ["KUBERNETES_SERVICE_HOST", "container"];
+    files.iter().any(|file| Path::new(file).exists())
+        || variables.iter().any(|name| std::env::var_os(name).is_some())
+}
+
+/// Whether models can be kept where they are kept. `needed`: the model is one that has to be.
+pub(crate) async fn cache(dir: &Path, needed: bool) -> Finding {
     let shown = dir.display();
     let writable = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir).map(drop));
     if let Err(error) = writable {
+        if !needed {
+            return Finding::good(format!(
+                "models cannot be kept in {shown} ({error}), and the one that is named need not be"
+            ));
+        }
         let fix = "make it writable, or name another with --cache-dir";
         return Finding::bad(format!("models cannot be kept in {shown}: {error}"), fix);
     }
@@ -152,6 +165,14 @@ mod tests {
         };
         assert_eq!([0, 3, -3, 60, -60].map(verdict)[..3], [Verdict::Good; 3]);
         assert_eq!([60, -60].map(verdict), [Verdict::Bad; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_written_matters_where_a_model_is_to_be_kept() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let inside = file.path().join("models");
+        assert_eq!(cache(&inside, true).await.verdict, Verdict::Bad);
+        assert_eq!(cache(&inside, false).await.verdict, Verdict::Good);
     }
 
     #[test]

@@ -39,8 +39,12 @@ pub(crate) async fn rendezvous(name: &str) -> Finding {
     )
 }
 
-/// Whether a node answers on its gRPC port, and how it sees the swarm.
-pub(crate) async fn grpc_node(address: &str, credentials: &Credentials) -> (Finding, Option<SwarmStatus>) {
+/// Whether a node answers on its gRPC port, as is `expected` or only possible, and how it sees the swarm.
+pub(crate) async fn grpc_node(
+    address: &str,
+    expected: bool,
+    credentials: &Credentials,
+) -> (Finding, Option<SwarmStatus>) {
     let status = async { node::status(node::connect_with(address, credentials).await?).await };
     let error = match status.await {
         Ok(status) => {
@@ -60,6 +64,10 @@ pub(crate) async fn grpc_node(address: &str, credentials: &Credentials) -> (Find
             "does it speak TLS? then say https:// and --tls-ca. Or another program has the port: end it, or give the node \
              another with --grpc-listen",
         ),
+        false if !expected => Finding::warning(
+            format!("no node answers on gRPC at {address}, in this container"),
+            "name the port of one with --addr, as in --addr gateway:50050",
+        ),
         false => Finding::bad(
             format!("no node answers on gRPC at {address}"),
             "start a swarm (llama-swarm up) or a gateway (llama-swarm gateway), or name a node's port with --addr",
@@ -68,8 +76,8 @@ pub(crate) async fn grpc_node(address: &str, credentials: &Credentials) -> (Find
     (finding, None)
 }
 
-/// Whether the gateway answers HTTP, is ready, and has the same time.
-pub(crate) async fn gateway(url: &str, credentials: &Credentials) -> Vec<Finding> {
+/// Whether the gateway answers HTTP, as is `expected` or only possible, is ready, and has the same time.
+pub(crate) async fn gateway(url: &str, expected: bool, credentials: &Credentials) -> Vec<Finding> {
     let url = url.trim_end_matches('/');
     let client = credentials.http().and_then(|client| Ok(client.timeout(ANSWER_TIMEOUT).build()?));
     let client = match client {
@@ -83,6 +91,11 @@ pub(crate) async fn gateway(url: &str, credentials: &Credentials) -> Vec<Finding
                 format!("{url:?} is not a URL"),
                 "correct --url, as in http://127.0.0.1:8080",
             )];
+        }
+        Err(_) if !expected => {
+            let fix =
+                "no fault of a worker's container; to ask one, name it with --url, as in http://gateway:8080";
+            return vec![Finding::warning(format!("no gateway answers at {url}, in this container"), fix)];
         }
         Err(_) => {
             let fix = "start one (llama-swarm gateway, or llama-swarm up), or name it with --url";

@@ -9,6 +9,7 @@ pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
     let mut lines = vec![words::discovered(status), words::SHARDS.into()];
     lines.extend(status.shards.iter().flat_map(shard));
     lines.extend(words::answers(status));
+    lines.extend(missing(status));
     if status.admission == Admission::Open {
         lines
             .push("[STATUS] Admission: OPEN, everybody who reaches a node is a member (--open-swarm)".into());
@@ -32,7 +33,15 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
         lines.extend(changed.into_iter().flat_map(|(_, new)| shard(new)));
     }
     lines.extend(words::answers_now(old, new));
+    if old.swarm_ready && !new.swarm_ready {
+        lines.extend(missing(new));
+    }
     lines
+}
+
+/// Why the swarm is not ready, a line for each reason.
+fn missing(status: &SwarmStatus) -> impl Iterator<Item = String> {
+    status.missing.iter().map(|missing| format!("[STATUS]   → {}", visible::one_line(missing)))
 }
 
 /// A shard without its sessions, which come and go with every request, and without how fast it is fetched, which is
@@ -68,6 +77,7 @@ fn replica(replica: &Replica) -> String {
         ReplicaState::Offline => "OFFLINE".into(),
     };
     let mut facts = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
+    facts.push(format!("{} ({})", visible::one_line(&replica.model.name), replica.model.precision));
     facts.push(visible::one_line(&can.device).into_owned());
     facts.extend(replica.transport.map(|transport| transport.to_string()));
     let here = replica.state != ReplicaState::Offline;
@@ -103,13 +113,15 @@ mod tests {
         let expected = "\
 [STATUS] Discovered Shards: 2 of 3
 [STATUS] Shard Online Status:
-[STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  cpu  1024 MiB  12.5 tokens/s
+[STATUS]   Shard 0: ★ LOCAL  LOADED  aa  layers 0..4  tiny (exact)  cpu  1024 MiB  12.5 tokens/s
 [STATUS]   Shard 1: ✓ ONLINE  2 replicas
-[STATUS]     LOADING 40 % · 3 peers · 41 MB/s  bb  layers 4..8  cpu  QUIC  1024 MiB
-[STATUS]     OFFLINE  cc  layers 4..8  cpu  QUIC
+[STATUS]     LOADING 40 % · 3 peers · 41 MB/s  bb  layers 4..8  tiny (exact)  cpu  QUIC  1024 MiB
+[STATUS]     OFFLINE  cc  layers 4..8  tiny (exact)  cpu  QUIC
 [STATUS]   Shard 2: ✗ OFFLINE  no worker found yet
 [STATUS] Pipeline Complete: ✗ NO
-[STATUS] Swarm Ready: ✗ NO";
+[STATUS] Swarm Ready: ✗ NO
+[STATUS]   → shard 1 is loading, 40 %
+[STATUS]   → shard 2 has no worker yet";
         assert_eq!(whole(&status).join("\n"), expected);
     }
 
@@ -133,7 +145,7 @@ mod tests {
         let expected = "\
 [STATUS] Discovered Shards: 1 → 2
 [STATUS] Shard Online Status:
-[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 4..8  cpu  QUIC  1024 MiB  12.5 tokens/s
+[STATUS]   Shard 1: ✓ ONLINE  LOADED  bb  layers 4..8  tiny (exact)  cpu  QUIC  1024 MiB  12.5 tokens/s
 [STATUS] Pipeline Complete: ✗ NO → ✓ YES
 [STATUS] Swarm Ready: ✗ NO → ✓ YES";
         assert_eq!(changes(&old, &new).join("\n"), expected);

@@ -225,7 +225,9 @@ impl Scene {
     /// One number of the worker's; 0 when it was never told.
     pub async fn metric(&self, name: &str) -> u64 {
         let line = format!("llama_swarm_{name} ");
-        let metrics = self.metrics().await;
+        // All series have the swarm's name, and it is the same for all.
+        let metrics = self.metrics().await.replace("{cluster=\"test\"}", "");
+        let metrics = metrics.replace("cluster=\"test\",", "");
         metrics.lines().find_map(|text| text.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 

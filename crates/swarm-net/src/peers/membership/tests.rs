@@ -30,6 +30,11 @@ impl Worker {
     }
 }
 
+/// As people read it.
+fn texts(news: &[News]) -> Vec<String> {
+    news.iter().flat_map(News::lines).collect()
+}
+
 fn scene() -> Scene {
     Scene {
         view: Membership::new("c".into(), Worker::new().id(), Admission::Secret, 2),
@@ -42,11 +47,11 @@ impl Scene {
         self.start + Duration::from_secs(seconds)
     }
 
-    fn connect(&mut self, worker: &Worker) -> Vec<Line> {
+    fn connect(&mut self, worker: &Worker) -> Vec<News> {
         self.view.connected(&worker.id(), Transport::Quic, self.start)
     }
 
-    fn join(&mut self, worker: &Worker, shard: u32, loaded: bool) -> Vec<Line> {
+    fn join(&mut self, worker: &Worker, shard: u32, loaded: bool) -> Vec<News> {
         self.connect(worker);
         self.view.described(&worker.id(), vec![worker.serves(shard, loaded)])
     }
@@ -65,7 +70,7 @@ fn a_worker_is_online_only_while_connected_and_described() {
     let (mut scene, worker) = (scene(), Worker::new());
     let heard = scene.view.heard(&worker.id(), ShardId(1), Source::Query(21), scene.start);
     assert_eq!(
-        heard,
+        texts(&heard),
         [
             "[DHT] [QUERY 21] ✓ Record found in DHT for shard 1".to_owned(),
             format!("[DHT] ✓ Discovered shard 1 from peer: {}", worker.id()),
@@ -80,7 +85,7 @@ fn a_worker_is_online_only_while_connected_and_described() {
     assert_eq!(scene.states(), [vec![], vec![Loaded]]);
     scene.view.disconnected(&worker.id(), scene.at(1));
     assert_eq!(scene.states(), [vec![], vec![Offline]]);
-    assert_eq!(scene.view.heard(&worker.id(), ShardId(1), Source::Query(22), scene.at(2)), [""; 0]);
+    assert_eq!(scene.view.heard(&worker.id(), ShardId(1), Source::Query(22), scene.at(2)), []);
     scene.view.described(&worker.id(), vec![worker.serves(1, true)]);
     assert_eq!(scene.states(), [vec![], vec![Offline]], "a stale record or late message resurrects nobody");
 }
@@ -90,7 +95,7 @@ fn a_status_change_is_told_once_and_to_the_word() {
     let (mut scene, own, other) = (scene(), Worker::new(), Worker::new());
     let local = scene.view.serve(vec![own.serves(0, true)]);
     assert_eq!(
-        local,
+        texts(&local),
         [
             "[STATUS] Discovered Shards: 0 → 1",
             "[STATUS] Shard Online Status:",
@@ -100,7 +105,7 @@ fn a_status_change_is_told_once_and_to_the_word() {
     );
     let joined = scene.join(&other, 1, false);
     assert_eq!(
-        joined[1..],
+        texts(&joined[1..]),
         [
             "[STATUS] Discovered Shards: 1 → 2",
             "[STATUS] Shard Online Status:",
@@ -111,18 +116,18 @@ fn a_status_change_is_told_once_and_to_the_word() {
     );
     let loaded = scene.view.described(&other.id(), vec![other.serves(1, true)]);
     assert_eq!(
-        loaded,
+        texts(&loaded),
         [
             "[STATUS] Swarm Ready: ✗ NO → ✓ YES",
             "[SHARD_LOADED] ✓✓✓ All required shards are now LOADED - swarm ready for inference ✓✓✓",
         ]
     );
     let revision = scene.view.status().revision;
-    assert_eq!(scene.view.described(&other.id(), vec![other.serves(1, true)]), [""; 0]);
+    assert_eq!(scene.view.described(&other.id(), vec![other.serves(1, true)]), []);
     assert_eq!(scene.view.status().revision, revision, "nothing changed");
     let lost = scene.view.disconnected(&other.id(), scene.at(1));
     assert_eq!(
-        lost,
+        texts(&lost),
         [
             "[STATUS] Discovered Shards: 2 → 1",
             "[STATUS] Shard Online Status:",
@@ -143,7 +148,7 @@ fn a_restarted_worker_leaves_nothing_behind() {
     assert_eq!(scene.states(), [vec![], vec![Offline]], "not described again yet");
     let back = scene.view.described(&worker.id(), vec![worker.serves(0, false)]);
     assert_eq!(scene.states(), [vec![Loading], vec![]], "the shard it does not serve any more is gone");
-    assert_eq!(back[0], format!("[DHT] ✓ Discovered shard 0 from peer: {}", worker.id()));
+    assert_eq!(back[0], News::Discovered { shard: ShardId(0), worker: worker.id() });
 }
 
 #[test]

@@ -39,6 +39,8 @@ struct Swarm {
     shards: Vec<Shard>,
     /// The model that every shard can serve.
     model: Value,
+    /// Why it is not ready; empty when it is.
+    missing: Vec<String>,
     revision: u64,
 }
 
