@@ -133,6 +133,6 @@ mod tests {
     fn only_tokens_that_steer_are_broken() {
         let tokens = tokens(false);
         assert_eq!(tokens.breaks("<a><b> <c>"), [1, 4]);
-        assert_eq!(tokens.breaks("<a <c>"), []);
+        assert!(tokens.breaks("<a <c>").is_empty());
     }
 }
