@@ -12,6 +12,8 @@ use crate::{Array, GgufError, TensorInfo, Value, reader::Reader, tensors};
 
 /// Metadata entries of real files: some dozens.
 const MAX_METADATA: u64 = 4096;
+/// What keys of the tokenizer begin with: its arrays are large.
+const TOKENIZER: &str = "tokenizer.";
 /// The key that says where tensors are aligned to.
 const ALIGNMENT: &str = "general.alignment";
 /// Where tensors are aligned to when the file does not say.
@@ -22,7 +24,7 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 pub struct Header {
     /// 2 or 3.
     pub version: u32,
-    /// All metadata; without its arrays after [`Header::read_without_arrays`].
+    /// All metadata; without the arrays of its tokenizer after [`Header::read_without_arrays`].
     pub metadata: BTreeMap<String, Value>,
     /// Where each tensor lies.
     pub tensors: BTreeMap<String, TensorInfo>,
@@ -54,8 +56,8 @@ impl Header {
         Self::open(path, true)
     }
 
-    /// Reads and checks a model's header, forgetting metadata arrays: vocabularies are large, and of use only to
-    /// who turns text into tokens. Asking for one of them is an error.
+    /// Reads and checks a model's header, forgetting the arrays of its tokenizer: vocabularies are large, and of use
+    /// only to who turns text into tokens. Asking for one of them is an error.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -196,6 +198,28 @@ impl Header {
         self.typed(key, "a whole number of 32 bits, not negative", |value| value.as_u64()?.try_into().ok())
     }
 
+    /// The same of a number that may be written for each layer, where it is the same for all.
+    ///
+    /// # Errors
+    /// As [`Self::opt_u32`]; and when layers differ.
+    pub fn opt_u32_of_layers(&self, key: &str) -> Result<Option<u32>, GgufError> {
+        let numbers: Option<Vec<u64>> = match self.metadata.get(key) {
+            Some(Value::Array(Array::Unsigned(list))) => Some(list.clone()),
+            Some(Value::Array(Array::Signed(list))) => list.iter().map(|n| u64::try_from(*n).ok()).collect(),
+            _ => None,
+        };
+        let Some(numbers) = numbers.filter(|numbers| !numbers.is_empty()) else { return self.opt_u32(key) };
+        let first = numbers[0];
+        if numbers.iter().any(|number| *number != first) {
+            let shown: Vec<String> = numbers.iter().take(8).map(u64::to_string).collect();
+            let more = if numbers.len() > shown.len() { ", …" } else { "" };
+            let what = format!("{key} with other numbers for other layers ({}{more})", shown.join(", "));
+            return Err(GgufError::Unsupported(what));
+        }
+        let expected = "a whole number of 32 bits, not negative";
+        u32::try_from(first).map(Some).map_err(|_| GgufError::Type { key: key.into(), expected })
+    }
+
     /// A finite number, if the key is there.
     ///
     /// # Errors
@@ -294,7 +318,7 @@ fn read_metadata<R: Read>(
             return Err(GgufError::Damaged(format!("metadata key {key} is there twice")));
         }
         let kind = reader.u32(&key)?;
-        match reader.value(&key, kind, keep_arrays)? {
+        match reader.value(&key, kind, keep_arrays || !key.starts_with(TOKENIZER))? {
             Some(value) => _ = metadata.insert(key, value),
             None => _ = forgotten.insert(key),
         }

@@ -9,6 +9,7 @@ mod dtype;
 mod header;
 mod parts;
 mod reader;
+mod sessions;
 mod several;
 mod tensors;
 #[cfg(feature = "test-support")]
@@ -23,6 +24,7 @@ use std::path::Path;
 pub use dtype::Dtype;
 pub use header::{Header, ModelFile};
 pub use parts::Parts;
+pub use sessions::MAX_CONTEXT;
 pub use several::{Split, files_of, name_of_file, names_of_several};
 pub use tensors::TensorInfo;
 pub use value::{Array, Value};

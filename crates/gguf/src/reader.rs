@@ -74,12 +74,25 @@ impl<R: Read> Reader<R> {
         if got > limit { Err(GgufError::TooMuch { what, got, limit }) } else { Ok(got) }
     }
 
-    pub(crate) fn string(&mut self, what: &str) -> Result<String, GgufError> {
+    fn text(&mut self, what: &str) -> Result<Vec<u8>, GgufError> {
         let length = self.count("a text's length", MAX_STRING)?;
         self.claim(length, what)?;
         let mut bytes = vec![0; length as usize];
         self.fill(&mut bytes, what)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn string(&mut self, what: &str) -> Result<String, GgufError> {
+        let bytes = self.text(what)?;
         String::from_utf8(bytes).map_err(|_| GgufError::Damaged(format!("{what} is not UTF-8")))
+    }
+
+    /// A text of a list. Vocabularies have tokens that are parts of characters; no text is read as one of them, so what
+    /// is no character may become another.
+    fn listed_string(&mut self, what: &str) -> Result<String, GgufError> {
+        let bytes = self.text(what)?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned()))
     }
 
     /// A value of type `kind`; an array is read but not kept when `keep_arrays` is not set.
@@ -139,7 +152,10 @@ impl<R: Read> Reader<R> {
             _ => Array::Floats(vec![]),
         };
         for _ in 0..count {
-            let element = self.value(key, kind, false)?;
+            let element = match kind {
+                8 => Some(Value::String(self.listed_string(key)?)),
+                _ => self.value(key, kind, false)?,
+            };
             if let (true, Some(element)) = (keep, element) {
                 array.push(element);
             }

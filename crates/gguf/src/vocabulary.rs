@@ -11,9 +11,22 @@ const USER_DEFINED: i64 = 4;
 /// `token_type` of an ordinary token.
 const NORMAL: i64 = 1;
 
-/// Names of tokens that end an answer, of the model families that are supported.
-const END_NAMES: [&str; 7] =
-    ["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "</s>"];
+/// Names of tokens that end an answer, of the model families that are supported. Files do not always name them in keys
+/// of their own.
+const END_NAMES: [&str; 12] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "</s>",
+    "<end_of_turn>",
+    "<eos>",
+    "<EOT>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+];
 
 /// What stands for a space in vocabularies of SentencePiece.
 pub const SPACE: char = '▁';
@@ -55,8 +68,7 @@ impl Vocabulary {
             "gpt2" => &|token| characters.bytes(token),
             "llama" => &piece,
             other => {
-                let what = format!("tokenizer {other} is not supported (gpt2 and llama are)");
-                return Err(GgufError::Damaged(what));
+                return Err(GgufError::Unsupported(format!("tokenizer {other} (supported: gpt2, llama)")));
             }
         };
         let bytes = tokens.iter().zip(&kinds).map(|(token, kind)| match kind {

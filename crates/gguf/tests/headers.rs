@@ -170,8 +170,59 @@ fn what_is_wrong_is_named() {
         assert!(kind.contains(&format!("tensor two is stored as {name}, which is not supported")), "{kind}");
         assert!(kind.contains("Q4_K_M"), "{kind}");
     }
-    let text = patched(&files, &[b"a".as_slice(), &2u64.to_le_bytes()].concat(), &[0xff, 0xff]);
-    assert!(text.contains("list is not UTF-8"), "{text}");
+    let text = patched(&files, b"llam", &[0xff]);
+    assert!(text.contains("general.architecture is not UTF-8"), "{text}");
+}
+
+#[test]
+fn parts_of_characters_are_no_damage_in_a_vocabulary() {
+    let files = Files::new();
+    let mut bytes = small_bytes(&files);
+    let letter = bytes.windows(2).position(|pair| pair == "ü".as_bytes()).expect("there");
+    bytes[letter + 1] = 0xff;
+    let header = files.read(&bytes).expect("valid");
+    assert_eq!(header.strings("list").expect("there"), ["a", "\u{fffd}\u{fffd}"]);
+}
+
+#[test]
+fn lists_that_are_of_no_tokenizer_are_kept_and_numbers_of_all_layers_are_one() {
+    let files = Files::new();
+    let mut file = Writer::default();
+    let list = |list: &[u64]| Value::Array(Array::Unsigned(list.into()));
+    file.metadata("same", list(&[3, 3, 3]));
+    file.metadata("other", list(&[3, 4]));
+    file.metadata("none", list(&[]));
+    file.metadata("plain", Value::U32(3));
+    file.metadata("negative", Value::Array(Array::Signed(vec![-3, -3])));
+    file.write(&files.path()).expect("written");
+    let header = Header::read_without_arrays(&files.path()).expect("valid");
+    let of_layers = |key| header.opt_u32_of_layers(key);
+    assert_eq!(of_layers("same").expect("a number"), Some(3));
+    assert_eq!(of_layers("plain").expect("a number"), Some(3));
+    assert_eq!(of_layers("not.there").expect("nothing"), None);
+    assert!(matches!(of_layers("other"), Err(GgufError::Unsupported(what)) if what.contains("(3, 4)")));
+    assert!(matches!(of_layers("none"), Err(GgufError::Type { .. })));
+    assert!(matches!(of_layers("negative"), Err(GgufError::Type { .. })));
+}
+
+#[test]
+fn sessions_are_as_long_as_context_and_window_let_them() {
+    let files = Files::new();
+    let length = |arch: &str, context: u32, window: Option<u32>| {
+        let mut file = Writer::default();
+        file.metadata("general.architecture", Value::String(arch.into()));
+        file.metadata(format!("{arch}.context_length"), Value::U32(context));
+        let window = window.map(|window| (format!("{arch}.attention.sliding_window"), Value::U32(window)));
+        window.into_iter().for_each(|(key, window)| file.metadata(key, window));
+        file.write(&files.path()).expect("written");
+        Header::read_without_arrays(&files.path()).expect("valid").session_length()
+    };
+    assert_eq!(length("llama", 512, None).expect("there"), 512);
+    assert_eq!(length("llama", 512, Some(16)).expect("there"), 16);
+    assert_eq!(length("llama", 512, Some(0)).expect("there"), 512);
+    assert_eq!(length("gemma2", 512, Some(16)).expect("there"), 512);
+    assert_eq!(length("llama", 10_485_760, None).expect("there"), gguf::MAX_CONTEXT);
+    assert!(length("llama", 0, None).is_err());
 }
 
 #[test]

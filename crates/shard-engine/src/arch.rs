@@ -9,8 +9,9 @@
 //! 3. `architectures()` in this crate's `tests/invariance.rs`: from then on its shards, chunks and batches are checked;
 //! 4. `tests/python/architectures.py`, which has `transformers` answer with the same weights, its answers in
 //!    `tests/data/architectures`, and its row in `docs/models.md`;
-//! 5. in the gateway `text/tokenizer.rs`: `pre_tokenizer`, when its text is cut in a way of its own, and `END_NAMES`,
-//!    when its answers end with a token of another name;
+//! 5. in the gateway `text/tokenizer/words.rs`, when its text is cut in a way of its own; in `gguf` `END_NAMES` of
+//!    `vocabulary.rs`, when its answers end with a token of another name, and `WINDOWED` of `sessions.rs`, when its
+//!    layers have windows;
 //! 6. the list of models in `README.md`.
 //!
 //! One that differs in a new way takes a new variant in `arch/architecture.rs` as well. Then the compiler names the
@@ -47,7 +48,7 @@ pub(crate) use architecture::{
 };
 
 /// All that are supported.
-const ALL: [&Architecture; 14] = [
+pub(crate) const ALL: [&Architecture; 14] = [
     &llama::LLAMA,
     &qwen2::QWEN2,
     &qwen2moe::QWEN2_MOE,

@@ -3,6 +3,8 @@
 use gguf::{GgufError, Header};
 use swarm_types::{Cut, CutCosts, LayersError, ShardWeights};
 
+use crate::hyper::check_architecture;
+
 /// A model that cannot be cut.
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
@@ -20,6 +22,7 @@ pub enum CutError {
 /// # Errors
 /// When the header does not tell the layers, or they cannot be cut so.
 pub fn cut_of(header: &Header, total_shards: u32, weights: Option<&ShardWeights>) -> Result<Cut, CutError> {
+    check_architecture(header)?;
     let parts = header.parts()?;
     let costs = CutCosts { layers: &parts.layer_costs(), head: parts.head_cost() };
     Ok(Cut::new(costs, total_shards, weights)?)

@@ -6,7 +6,7 @@ mod scaling;
 
 use gguf::{GgufError, Header};
 
-use self::checks::{MAX_SIZE, positive, unsupported};
+use self::checks::{positive, unsupported};
 pub(crate) use self::{
     experts::ExpertSizes,
     scaling::{FACTORS, Long, RopeScaling, Yarn},
@@ -67,17 +67,16 @@ impl HyperParameters {
         let size = |name: &str| positive(&key(name), header.u32(&key(name))?);
         let hidden = size("embedding_length")?;
         let Heads { heads, kv_heads, head, rope_dimensions } = Heads::read(header, arch, hidden)?;
-        let wide = header.opt_u32(&key("feed_forward_length"))?.filter(|wide| *wide > 0);
+        let wide = header.opt_u32_of_layers(&key("feed_forward_length"))?.filter(|wide| *wide > 0);
         let wide = wide.map(|wide| positive(&key("feed_forward_length"), wide)).transpose()?;
         let experts = ExpertSizes::read(header, arch, wide)?;
         let embedding = header.tensors.get("token_embd.weight");
         let embedding = embedding.ok_or_else(|| GgufError::NoTensor("token_embd.weight".into()))?;
         let vocabulary = embedding.shape.get(1).copied().unwrap_or(0);
         let vocabulary = u32::try_from(vocabulary).unwrap_or(u32::MAX);
-        let context =
-            positive(&key("context_length"), header.u32(&key("context_length"))?.min(MAX_SIZE))? as u32;
+        let context = header.session_length()?;
         let layers = size("block_count")? as u32;
-        let (window, context) = window(header, arch, layers, context)?;
+        let window = window(header, arch, layers)?;
         let cap = |name: &str| positive_number(header, &key(name)).map(|cap| cap.filter(|_| arch.softcaps));
         let [embedding_scale, residual_scale, logit_scale] = multipliers(header, arch, hidden)?;
         let base = |name: &str, otherwise| {
@@ -128,11 +127,14 @@ impl HyperParameters {
 impl Heads {
     fn read(header: &Header, arch: &Architecture, hidden: usize) -> Result<Self, GgufError> {
         let key = |name: &str| format!("{}.{name}", arch.name);
-        let opt_size = |name: &str, otherwise: usize| match header.opt_u32(&key(name))? {
+        let opt_size = |name: &str, otherwise: usize| match header.opt_u32_of_layers(&key(name))? {
             Some(number) => positive(&key(name), number),
             None => Ok(otherwise),
         };
-        let heads = positive(&key("attention.head_count"), header.u32(&key("attention.head_count"))?)?;
+        let heads_key = key("attention.head_count");
+        let heads = header.opt_u32_of_layers(&heads_key)?;
+        let heads = heads.ok_or_else(|| GgufError::Missing(heads_key.clone()))?;
+        let heads = positive(&heads_key, heads)?;
         let kv_heads = opt_size("attention.head_count_kv", heads)?;
         if heads % kv_heads != 0 {
             return Err(unsupported(format!("{heads} heads with {kv_heads} key and value heads")));
@@ -147,6 +149,11 @@ impl Heads {
         }
         Ok(Self { heads, kv_heads, head, rope_dimensions })
     }
+}
+
+/// Whether it is one that is supported: of another nothing else can be told.
+pub(crate) fn check_architecture(header: &Header) -> Result<(), GgufError> {
+    architecture(header).map(|_| ())
 }
 
 fn architecture(header: &Header) -> Result<&'static Architecture, GgufError> {
@@ -167,23 +174,18 @@ fn positive_number(header: &Header, key: &str) -> Result<Option<f32>, GgufError>
     Ok(header.opt_f32(key)?.filter(|number| *number > 0.0))
 }
 
-/// The window of layers that have one, and the longest session. Where the architecture has no window and the file
-/// names one, sessions stay within it: attention through a sliding window is plain attention there.
-fn window(
-    header: &Header,
-    arch: &Architecture,
-    layers: u32,
-    context: u32,
-) -> Result<(Option<usize>, u32), GgufError> {
+/// The window of layers that have one. Where the architecture has no window and the file names one, sessions stay
+/// within it ([`Header::session_length`]): attention through a sliding window is plain attention there.
+fn window(header: &Header, arch: &Architecture, layers: u32) -> Result<Option<usize>, GgufError> {
+    if !header.has_windows()? {
+        return Ok(None);
+    }
     let key = format!("{}.attention.sliding_window", arch.name);
     let written = header.opt_u32(&key)?.filter(|window| *window > 0);
-    let some_layer = |of: Window| (0..layers).any(|layer| (arch.window)(layer) == of);
+    let slides = |layer| (arch.window)(layer) == Window::Sliding;
     match written.map(|window| window as usize) {
-        None if some_layer(Window::Sliding) => Err(GgufError::Missing(key)),
-        window if some_layer(Window::Sliding) || some_layer(Window::SlidingIfWritten) => {
-            Ok((window, context))
-        }
-        window => Ok((None, window.map_or(context, |window| context.min(window as u32)))),
+        None if (0..layers).any(slides) => Err(GgufError::Missing(key)),
+        window => Ok(window),
     }
 }
 
@@ -288,7 +290,8 @@ mod tests {
     fn what_is_not_supported_is_called_so_and_not_damaged() {
         let scaling = ("rope.scaling.type", Value::String("dynamic".into()));
         let refused = |change| read(&[change]).expect_err("refused").to_string();
-        assert_eq!(refused((scaling.0, scaling.1)), "rope scaling dynamic with factor 0 is not supported");
+        let said = refused((scaling.0, scaling.1));
+        assert!(said.starts_with("rope scaling dynamic with factor 0 (supported: none, linear,"), "{said}");
         let experts = read(&[("expert_count", Value::U32(4)), ("expert_used_count", Value::U32(5))]);
         assert!(experts.expect_err("refused").to_string().contains("5 of 4 experts"));
     }
@@ -297,14 +300,32 @@ mod tests {
     fn a_context_longer_than_any_session_is_cut_and_not_refused() {
         let context = |length| read(&[("context_length", Value::U32(length))]).map(|hyper| hyper.context);
         assert_eq!(context(128).expect("valid"), 128);
-        assert_eq!(context(10_485_760).expect("valid"), MAX_SIZE);
+        assert_eq!(context(10_485_760).expect("valid"), gguf::MAX_CONTEXT);
         assert!(context(0).is_err());
     }
 
     #[test]
-    fn a_list_where_a_number_belongs_is_not_a_number_that_is_missing() {
-        let heads = Value::Array(Array::Unsigned(vec![4, 2]));
-        let error = read(&[("attention.head_count_kv", heads)]).expect_err("refused").to_string();
-        assert!(error.contains("head_count_kv must be a whole number"), "{error}");
+    fn a_number_for_each_layer_is_one_where_all_are_the_same() {
+        let heads = |list: &[u64]| ("attention.head_count_kv", Value::Array(Array::Unsigned(list.into())));
+        assert_eq!(read(&[heads(&[2, 2])]).expect("valid").kv_heads, 2);
+        let error = read(&[heads(&[4, 2])]).expect_err("refused").to_string();
+        let expected =
+            "llama.attention.head_count_kv with other numbers for other layers (4, 2) is not supported";
+        assert_eq!(error, expected);
+        assert!(read(&[heads(&[])]).is_err(), "no number at all");
+    }
+
+    #[test]
+    fn the_header_tells_windows_of_the_same_architectures() {
+        for arch in arch::ALL {
+            let mut file = Writer::default();
+            file.metadata("general.architecture", Value::String(arch.name.into()));
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            let path = dir.path().join("model.gguf");
+            file.write(&path).expect("written");
+            let header = Header::read_without_arrays(&path).expect("valid");
+            let some = (0..16).any(|layer| (arch.window)(layer) != Window::Whole);
+            assert_eq!(header.has_windows().expect("an architecture"), some, "{}", arch.name);
+        }
     }
 }

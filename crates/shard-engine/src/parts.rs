@@ -1,12 +1,12 @@
-//! Which tensors a model has, by its architecture: one that lacks a part, or has one that would change results without
-//! being used, is refused before anything is loaded.
+//! Which tensors a model has, by its architecture, and of which shapes: one that lacks a part, or has one that would
+//! change results without being used, is refused before anything is loaded.
 
 use gguf::{GgufError, Header};
 use swarm_types::LayerRange;
 
 use crate::{
-    arch::{Experts, FeedForward, Norms, Projections, Shared},
-    hyper::{FACTORS, HyperParameters},
+    arch::{Experts, FeedForward, Norms, Projections, QueryNorm, Shared},
+    hyper::{ExpertSizes, FACTORS, HyperParameters},
 };
 
 /// What all layers may have beside what their architecture names.
@@ -24,21 +24,45 @@ const OPTIONAL: [&str; 7] = [
 const ENDS: [&str; 4] = ["token_embd.weight", "output_norm.weight", "output.weight", "rope_freqs.weight"];
 
 /// Refuses a model with tensors outside of layers that nothing here uses, or with one of these layers that lacks a
-/// part, or has one that is not its architecture's.
+/// part, or has one that is not its architecture's or has not its shape.
 ///
 /// # Errors
 /// Names the tensor.
 pub(crate) fn check(header: &Header, layers: LayerRange, hyper: &HyperParameters) -> Result<(), GgufError> {
     let needed = needed(hyper);
-    layers.iter().try_for_each(|layer| check_layer(header, layer, &needed))?;
+    layers.iter().try_for_each(|layer| check_layer(header, layer, &needed, hyper))?;
     let known = |name: &str| ENDS.contains(&name) || FACTORS.contains(&name) || name.starts_with("blk.");
-    match header.tensors.keys().find(|name| !known(name)) {
-        Some(name) => Err(GgufError::Unsupported(format!("tensor {name}"))),
-        None => Ok(()),
+    if let Some(name) = header.tensors.keys().find(|name| !known(name)) {
+        return Err(GgufError::Unsupported(format!("tensor {name}")));
+    }
+    for name in [ENDS[0], ENDS[1]] {
+        if !header.tensors.contains_key(name) {
+            return Err(GgufError::NoTensor(name.into()));
+        }
+    }
+    let matrix = [hyper.hidden, hyper.vocabulary];
+    let shapes = [&matrix[..], &[hyper.hidden], &matrix, &[hyper.rope_dimensions / 2]];
+    ENDS.into_iter().zip(shapes).try_for_each(|(name, shape)| check_shape(header, name, shape))
+}
+
+/// Refuses a tensor of another shape, innermost dimension first. One that is not there has none.
+fn check_shape(header: &Header, name: &str, shape: &[usize]) -> Result<(), GgufError> {
+    let Some(tensor) = header.tensors.get(name) else { return Ok(()) };
+    match tensor.shape.iter().copied().eq(shape.iter().map(|size| *size as u64)) {
+        true => Ok(()),
+        false => {
+            let what = format!("tensor {name} of shape {:?}, where {shape:?} is expected,", tensor.shape);
+            Err(GgufError::Unsupported(what))
+        }
     }
 }
 
-fn check_layer(header: &Header, layer: u32, needed: &[&str]) -> Result<(), GgufError> {
+fn check_layer(
+    header: &Header,
+    layer: u32,
+    needed: &[&str],
+    hyper: &HyperParameters,
+) -> Result<(), GgufError> {
     let prefix = format!("blk.{layer}.");
     let missing = |part: &&&str| !header.tensors.contains_key(&format!("{prefix}{part}"));
     if let Some(part) = needed.iter().find(missing) {
@@ -46,9 +70,41 @@ fn check_layer(header: &Header, layer: u32, needed: &[&str]) -> Result<(), GgufE
     }
     let known = |part: &&str| needed.contains(part) || OPTIONAL.contains(part);
     let mut from = header.tensors.range(prefix.clone()..).map_while(|(name, _)| name.strip_prefix(&prefix));
-    match from.find(|part| !known(part)) {
-        Some(part) => Err(GgufError::Unsupported(format!("tensor {prefix}{part}"))),
-        None => Ok(()),
+    if let Some(part) = from.find(|part| !known(part)) {
+        return Err(GgufError::Unsupported(format!("tensor {prefix}{part}")));
+    }
+    let parts = needed.iter().chain(&OPTIONAL);
+    parts.copied().try_for_each(|part| check_shape(header, &format!("{prefix}{part}"), &shape(part, hyper)))
+}
+
+/// The shape of a part of a layer, innermost dimension first.
+fn shape(part: &str, hyper: &HyperParameters) -> Vec<usize> {
+    let &HyperParameters { hidden, heads, head, feed_forward: wide, .. } = hyper;
+    let (queries, keys) = (heads * head, hyper.kv_width());
+    let per_head = hyper.arch.query_norm == QueryNorm::Head;
+    let into_wide = if hyper.arch.feed_forward == FeedForward::Fused { 2 * wide } else { wide };
+    let none = ExpertSizes { count: 0, used: 0, wide: 0, shared: 0, to_one: false, gated: false };
+    let experts = hyper.experts.unwrap_or(none);
+    match part {
+        "attn_q.weight" => vec![hidden, queries],
+        "attn_k.weight" | "attn_v.weight" => vec![hidden, keys],
+        "attn_qkv.weight" => vec![hidden, queries + 2 * keys],
+        "attn_output.weight" => vec![queries, hidden],
+        "attn_q.bias" => vec![queries],
+        "attn_k.bias" | "attn_v.bias" => vec![keys],
+        "attn_q_norm.weight" | "attn_k_norm.weight" if per_head => vec![head],
+        "attn_q_norm.weight" => vec![queries],
+        "attn_k_norm.weight" => vec![keys],
+        "ffn_gate.weight" => vec![hidden, wide],
+        "ffn_up.weight" => vec![hidden, into_wide],
+        "ffn_down.weight" => vec![wide, hidden],
+        "ffn_gate_inp.weight" => vec![hidden, experts.count],
+        "ffn_gate_exps.weight" | "ffn_up_exps.weight" => vec![hidden, experts.wide, experts.count],
+        "ffn_down_exps.weight" => vec![experts.wide, hidden, experts.count],
+        "ffn_gate_shexp.weight" | "ffn_up_shexp.weight" => vec![hidden, experts.shared],
+        "ffn_down_shexp.weight" => vec![experts.shared, hidden],
+        // Norms, biases of what is added to activations, and the gate of the expert that all rows have.
+        _ => vec![hidden],
     }
 }
 

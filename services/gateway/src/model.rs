@@ -65,13 +65,18 @@ type Loaded = (Arc<ServedModel>, Arc<Cut>);
 
 async fn load(path: PathBuf, digest: ModelDigest, config: &Config) -> Result<Loaded, GatewayError> {
     let shown = path.display().to_string();
+    let options = config.api.text_options()?;
     let read = move || {
-        let (model, header) = (ServedModel::load(&path, digest)?, Header::read_without_arrays(&path)?);
+        let model = ServedModel::load(&path, digest, &options)?;
+        let header = Header::read_without_arrays(&path)?;
         let parts = header.parts()?;
         Ok::<_, TextError>((model, parts.layer_costs(), parts.head_cost()))
     };
     let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
     let (model, layers, head) = read.map_err(|source| GatewayError::Model { path: shown, source })?;
+    for doubt in model.doubts() {
+        tracing::warn!("{doubt}");
+    }
     let costs = CutCosts { layers: &layers, head };
     let cut = Cut::new(costs, config.net.total_shards, config.shard_weights.as_ref())?;
     Ok((Arc::new(model.named(config.api.served_model_name.clone())), Arc::new(cut)))

@@ -3,8 +3,9 @@
 mod detokenizer;
 mod message;
 mod model;
+mod options;
 mod python;
-mod sentence_piece;
+mod shield;
 mod stop;
 mod template;
 mod tokenizer;
@@ -12,11 +13,12 @@ mod tokenizer;
 pub use detokenizer::Detokenizer;
 pub use message::{Message, ToolCall};
 pub use model::{ModelFacts, ServedModel};
+pub use options::{TextOptions, UserSpecialTokens};
 pub(crate) use python::spaced;
 pub use stop::StopMatcher;
 pub(crate) use template::TOOLS;
-pub use template::{Chat, ChatTemplate, Next, TemplateError};
-pub use tokenizer::Tokenizer;
+pub use template::{Chat, ChatTemplate, Next, Rendered, TemplateError};
+pub use tokenizer::{Reading, Tokenizer};
 
 use gguf::GgufError;
 
@@ -32,7 +34,13 @@ pub enum TextError {
     /// The metadata does not make a tokenizer.
     #[error("the tokenizer's metadata is damaged: {0}")]
     Damaged(String),
-    /// The chat template does not parse.
+    /// The conversation cannot be rendered.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// A text has more tokens than it may have.
+    #[error("the text has {least} tokens or more")]
+    TooLong {
+        /// How many were counted.
+        least: usize,
+    },
 }

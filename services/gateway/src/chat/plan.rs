@@ -15,7 +15,7 @@ use super::{
 use crate::{
     completion::GRAMMAR,
     generation::GenerationError,
-    text::{Chat, ChatTemplate, ServedModel, TemplateError},
+    text::{Chat, ChatTemplate, Rendered, ServedModel, TemplateError},
 };
 
 /// The variable by which templates are told whether the model is to think.
@@ -41,7 +41,7 @@ pub(super) struct Plan {
 
 /// A prompt, and how the answer to it begins.
 pub(super) struct Prompt {
-    pub(super) text: String,
+    pub(super) rendered: Rendered,
     pub(super) thinking: Thinking,
 }
 
@@ -107,19 +107,20 @@ impl Plan {
     /// # Errors
     /// When the template refuses the conversation.
     pub(super) fn prompt(&self, model: &ServedModel) -> Result<Prompt, TemplateError> {
-        let text = self.render(model)?;
+        let rendered = self.render(model)?;
         // Some templates have every message begin with thinking.
-        Ok(match text.trim_end() {
-            begun if !begun.ends_with(thinking::OPEN) => Prompt { thinking: self.thinking.clone(), text },
-            _ if !self.held => Prompt { thinking: Thinking::begun(), text },
+        Ok(match rendered.text.trim_end() {
+            begun if !begun.ends_with(thinking::OPEN) => Prompt { thinking: self.thinking.clone(), rendered },
+            _ if !self.held => Prompt { thinking: Thinking::begun(), rendered },
             begun => {
                 let text = format!("{begun}\n\n{}\n\n", thinking::CLOSE);
-                Prompt { text, thinking: self.thinking.clone() }
+                let rendered = Rendered { text, mark: rendered.mark };
+                Prompt { rendered, thinking: self.thinking.clone() }
             }
         })
     }
 
-    fn render(&self, model: &ServedModel) -> Result<String, TemplateError> {
+    fn render(&self, model: &ServedModel) -> Result<Rendered, TemplateError> {
         let mut refused = None;
         for chat in &self.chats {
             match model.render(chat) {

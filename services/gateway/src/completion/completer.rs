@@ -1,10 +1,11 @@
 //! Turns a prompt in text into a continuation in text.
 
-use std::{pin::Pin, sync::Arc};
+use std::{num::NonZero, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use grammar::GrammarError;
 use swarm_types::{Grammar, SamplingParams, TargetScore, TokenId};
+use tokio::sync::Semaphore;
 
 use super::assembler::{Assembler, TextChunk};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
         FinishReason, Generate, GenerationError, GenerationEvent, GenerationRequest, GenerationStream,
         Operation,
     },
-    text::{Chat, ServedModel},
+    text::{Chat, Rendered, ServedModel, TextError},
 };
 
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub struct Completer {
     model: Arc<ServedModel>,
     generator: Arc<dyn Generate>,
     strict_context: bool,
+    /// Work on texts that may be done at once.
+    places: Arc<Semaphore>,
 }
 
 impl Completer {
@@ -86,7 +89,9 @@ impl Completer {
     /// as it holds.
     #[must_use]
     pub fn new(model: Arc<ServedModel>, generator: Arc<dyn Generate>) -> Self {
-        Self { model, generator, strict_context: false }
+        // More at once would not be done sooner, and each may take many times the memory of its text.
+        let places = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { model, generator, strict_context: false, places: Arc::new(Semaphore::new(places)) }
     }
 
     /// The same; with `strict`, who asks for more tokens than the context holds is refused.
@@ -116,12 +121,18 @@ impl Completer {
     pub async fn encode_as(
         &self,
         operation: Operation,
-        text: String,
+        text: impl Into<Rendered>,
     ) -> Result<Vec<TokenId>, GenerationError> {
-        let field = operation.input();
-        self.check_length(field, text.len())?;
-        let encoded = self.blocking(move |model| model.tokenizer().encode(&text)).await?;
-        encoded.map_err(|error| GenerationError::invalid(field, error))
+        let prompt = text.into();
+        let encoded = self.blocking(move |model| model.encode_prompt(&prompt)).await?;
+        encoded.map_err(|error| self.unread(operation.input(), error))
+    }
+
+    /// Why a text has no tokens.
+    fn unread(&self, field: &'static str, error: TextError) -> GenerationError {
+        let TextError::TooLong { least } = error else { return GenerationError::invalid(field, error) };
+        let context_length = self.model.context_length();
+        GenerationError::ContextLength { field, prompt_tokens: count(least), max_tokens: 1, context_length }
     }
 
     /// The tokens of a text of any length; with `begin` as [`Self::encode`] has them, without it the text's alone.
@@ -142,8 +153,8 @@ impl Completer {
     /// `messages` when the template refuses them; their length when they cannot fit into the context.
     pub async fn encode_chat(&self, chat: Chat) -> Result<Vec<TokenId>, GenerationError> {
         self.check_length("messages", chat.messages.iter().map(|message| message.content.len()).sum())?;
-        let encoded = self.blocking(move |model| model.encode_chat(&chat)).await?;
-        encoded.map_err(|error| GenerationError::invalid("messages", error))
+        let encode = move |model: &ServedModel| model.encode_prompt(&model.render(&chat)?);
+        self.blocking(encode).await?.map_err(|error| self.unread("messages", error))
     }
 
     /// Starts a completion. Resolves when every hop has accepted it.
@@ -261,14 +272,20 @@ impl Completer {
         }
     }
 
-    /// Tokenizing a long text takes a while, so it must not hold up the runtime.
+    /// Tokenizing a long text takes a while, so it must not hold up the runtime; and memory, so it waits for its turn.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ServedModel) -> T + Send + 'static,
     ) -> Result<T, GenerationError> {
+        let failed = |what: String| GenerationError::Internal { message: what };
+        let place = self.places.clone().acquire_owned().await.map_err(|error| failed(error.to_string()))?;
         let model = self.model.clone();
-        let done = tokio::task::spawn_blocking(move || work(&model)).await;
-        done.map_err(|error| GenerationError::Internal { message: error.to_string() })
+        let done = tokio::task::spawn_blocking(move || {
+            // Kept until the work is done, also when nobody waits for it any more.
+            let _place = place;
+            work(&model)
+        });
+        done.await.map_err(|error| failed(error.to_string()))
     }
 }
 

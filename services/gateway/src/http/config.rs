@@ -1,8 +1,13 @@
 //! The flags that say how strictly requests are taken, by which names, and how calls of functions are read.
 
+use std::{io, path::PathBuf};
+
 use clap::Args;
 
-use crate::chat::ToolFormat;
+use crate::{
+    chat::ToolFormat,
+    text::{TextOptions, UserSpecialTokens},
+};
 
 /// How requests are taken.
 #[derive(Args, Clone, Debug, Default)]
@@ -28,6 +33,30 @@ pub struct ApiConfig {
     /// The form in which the model writes calls of functions. Without it: the one that its chat template shows.
     #[arg(long, env = "LLAMA_SWARM_TOOL_FORMAT", value_name = "FORMAT")]
     pub tool_format: Option<ToolFormat>,
+
+    /// A file with a chat template (Jinja) that is used instead of the model's own.
+    #[arg(long, env = "LLAMA_SWARM_CHAT_TEMPLATE", value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+
+    /// What names of special tokens, such as `<|im_end|>`, are in the messages of a conversation. `/v1/completions` reads
+    /// them as special tokens, whatever is said here.
+    #[arg(long, env = "LLAMA_SWARM_USER_SPECIAL_TOKENS", value_enum, default_value_t)]
+    pub user_special_tokens: UserSpecialTokens,
+}
+
+impl ApiConfig {
+    /// What is said of the model's text otherwise than by its file.
+    ///
+    /// # Errors
+    /// When the chat template cannot be read.
+    pub(crate) fn text_options(&self) -> io::Result<TextOptions> {
+        let read = |path: &PathBuf| {
+            let failed = |error| io::Error::other(format!("--chat-template {}: {error}", path.display()));
+            std::fs::read_to_string(path).map_err(failed)
+        };
+        let chat_template = self.chat_template.as_ref().map(read).transpose()?;
+        Ok(TextOptions { chat_template, user_special_tokens: self.user_special_tokens })
+    }
 }
 
 /// Longer names fit no table.

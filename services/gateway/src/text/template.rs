@@ -1,6 +1,7 @@
 //! The chat template that comes with a model: Jinja, as the models' makers write it.
 
 use minijinja::{Environment, Value, syntax::SyntaxConfig, value::Serde};
+use regex::Regex;
 use serde_json::Map;
 
 use super::{message::Message, python};
@@ -61,14 +62,41 @@ impl Next {
     }
 }
 
+/// A conversation as text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rendered {
+    /// With the marks that are in it.
+    pub text: String,
+    /// What stands in tokens that steer, where clients wrote them. See [`super::Reading::mark`].
+    pub mark: Option<char>,
+}
+
+impl From<String> for Rendered {
+    fn from(text: String) -> Self {
+        Self { text, mark: None }
+    }
+}
+
 /// A template that does not work, or not with these messages.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum TemplateError {
     /// The model has none.
-    #[error("the model has no chat template (tokenizer.chat_template): use /v1/completions")]
+    #[error(
+        "the model has no chat template (tokenizer.chat_template): use /v1/completions, or start the gateway with \
+         --chat-template FILE"
+    )]
     Missing,
+    /// There is one without a word.
+    #[error(
+        "the model's chat template (tokenizer.chat_template) is empty: use /v1/completions, or start the gateway with \
+         --chat-template FILE"
+    )]
+    Empty,
     /// The template itself is not valid, or uses what is not supported.
-    #[error("the model's chat template is not valid: {0}")]
+    #[error(
+        "the model's chat template cannot be used: {0}; use /v1/completions, or start the gateway with \
+         --chat-template FILE"
+    )]
     Invalid(String),
     /// The template refuses the messages.
     #[error("the model's chat template refuses the messages: {0}")]
@@ -88,15 +116,18 @@ impl ChatTemplate {
     /// `begin` and `end` are the texts of the tokens around a sequence.
     ///
     /// # Errors
-    /// When the template does not parse.
+    /// When the template is empty or does not parse.
     pub fn new(source: &str, begin: &str, end: &str) -> Result<Self, TemplateError> {
+        if source.trim().is_empty() {
+            return Err(TemplateError::Empty);
+        }
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| TemplateError::Invalid(error.to_string()))?);
         environment.set_fuel(Some(FUEL));
         python::add_to(&mut environment);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, without_extensions(source))
             .map_err(|error| TemplateError::Invalid(error.to_string()))?;
         Ok(Self { environment, source: source.into(), begin: begin.into(), end: end.into() })
     }
@@ -181,6 +212,13 @@ impl ChatTemplate {
     }
 }
 
+/// The template without the statements that only training takes notice of: around what the model itself says stands
+/// `{% generation %}`, and what is set there is not known behind it.
+fn without_extensions(source: &str) -> String {
+    let statement = Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("a pattern");
+    statement.replace_all(source, "{%$1 ${2}with $3%}").into_owned()
+}
+
 /// The messages with ids that are as short as templates may want them.
 fn with_short_ids(messages: &[Message]) -> Vec<Message> {
     let short = |id: &mut String| {
@@ -225,6 +263,15 @@ mod tests {
         let template = ChatTemplate::new(source, "", "").expect("valid");
         assert!(matches!(template.render(&Chat::default()), Err(TemplateError::Refused(_))));
         assert!(matches!(ChatTemplate::new("{% for %}", "", ""), Err(TemplateError::Invalid(_))));
+        assert!(matches!(ChatTemplate::new(" \n", "", ""), Err(TemplateError::Empty)));
+    }
+
+    #[test]
+    fn what_only_training_takes_notice_of_changes_nothing() {
+        let source = "{% set a = 'x' %}{% for m in messages %}<{{ m.role }}>\n  {%- generation %}\n{% set a = 'y' %}{{ m.content }}{% endgeneration -%}\n{% endfor %}{{ a }}";
+        let template = ChatTemplate::new(source, "", "").expect("valid");
+        let text = template.render(&chat(&[("user", "hi"), ("user", "more")], Next::Anything));
+        assert_eq!(text.expect("rendered"), "<user>hi<user>morex");
     }
 
     const CHATML: &str = "{% for m in messages %}<|{{ m.role }}{% if m.name %} {{ m.name }}{% endif %}|>{{ m.content | trim }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";

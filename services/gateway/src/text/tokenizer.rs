@@ -1,38 +1,67 @@
 //! The tokenizer that a GGUF file describes.
 
-use std::collections::BTreeSet;
+mod pieces;
+mod shares;
+#[cfg(test)]
+mod tests;
+mod whole;
+mod words;
 
 use ahash::AHashMap;
-use gguf::{GgufError, Header, SPACE, TokenKind, Vocabulary};
+use gguf::{GgufError, Header, TokenKind, Vocabulary};
 use swarm_types::TokenId;
-use tokenizers::{
-    AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer as Library,
-    models::bpe::BPE,
-    normalizers::{NFC, Prepend, Replace, Sequence as Normalizers},
-    pre_tokenizers::{
-        byte_level::ByteLevel,
-        digits::Digits,
-        sequence::Sequence as PreTokenizers,
-        split::{Split, SplitPattern},
-    },
+use tokenizers::{Model, models::bpe::BPE};
+
+use self::{
+    pieces::Pieces,
+    shares::Shares,
+    whole::{Part, WholeTokens},
+    words::{Way, Words},
 };
-
-use super::{TextError, sentence_piece};
-
-/// How Llama 3 and Qwen 2 cut text before merging; `{}` is how many digits may stand together.
-const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+use super::TextError;
 
 /// Text to tokens and back.
 pub struct Tokenizer {
-    library: Library,
+    model: BPE,
+    cutting: Cutting,
+    whole: WholeTokens,
+    shares: Shares,
     /// For each token the bytes it adds to a text; none for tokens that steer.
     bytes: Vec<Vec<u8>>,
     longest: usize,
+    /// Blanks behind tokens that are found whole vanish.
+    takes_blanks: bool,
     begin: Option<TokenId>,
     end: Vec<TokenId>,
     begin_text: String,
     end_text: String,
     padding_text: String,
+    doubt: Option<String>,
+}
+
+/// How text is cut before merging.
+enum Cutting {
+    Words(Words),
+    Pieces(Pieces),
+}
+
+/// How a text is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// The token that begins a sequence is put before it, if the model wants that and it is not there.
+    pub begins: bool,
+    /// No more tokens than this are made.
+    pub most: Option<usize>,
+    /// A character that stands in the text only so that no token that steers is found there. It is no part of it.
+    pub mark: Option<char>,
+}
+
+/// What merges text, and what was noticed on the way.
+struct Merging {
+    model: BPE,
+    cutting: Cutting,
+    begins: bool,
+    doubt: Option<String>,
 }
 
 impl Tokenizer {
@@ -42,16 +71,12 @@ impl Tokenizer {
     /// When the file has none, or one of a kind that is not supported.
     pub fn from_header(header: &Header) -> Result<Self, TextError> {
         let tokens = header.strings("tokenizer.ggml.tokens")?;
-        let kind = header.str("tokenizer.ggml.model")?;
-        if !matches!(kind, "gpt2" | "llama") {
-            return Err(TextError::Unsupported(format!("tokenizer {kind} (supported: gpt2, llama)")));
-        }
         let vocabulary = Vocabulary::from_header(header)?;
-        let mut library = match kind {
-            "gpt2" => byte_level(header, tokens)?,
-            _ => pieces(header, tokens, &vocabulary.kinds)?,
+        let Merging { model, cutting, begins, doubt } = match header.str("tokenizer.ggml.model")? {
+            "llama" => pieces(header, tokens, &vocabulary.kinds)?,
+            _ => byte_level(header, tokens)?,
         };
-        add_whole_tokens(&mut library, tokens, &vocabulary.kinds)?;
+        let begins = header.opt_bool("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
         let id = |key: &str| -> Result<Option<TokenId>, GgufError> {
             let id = header.opt_u32(&format!("tokenizer.ggml.{key}_token_id"))?;
             Ok(id.filter(|id| (*id as usize) < tokens.len()).map(TokenId))
@@ -59,16 +84,34 @@ impl Tokenizer {
         let begin = id("bos")?;
         let text =
             |id: Option<TokenId>| id.and_then(|id| tokens.get(id.0 as usize)).cloned().unwrap_or_default();
+        let takes_blanks = takes_blanks(header)?;
+        let spelled = tokens.iter().zip(&vocabulary.bytes).zip(&vocabulary.kinds);
+        let spelled = spelled.map(|((token, bytes), kind)| match bytes.as_slice() {
+            [] => (token.as_bytes(), *kind),
+            bytes => (bytes, *kind),
+        });
+        let composes = matches!(&cutting, Cutting::Words(words) if words.composes());
         Ok(Self {
-            library,
+            whole: WholeTokens::new(tokens, &vocabulary.kinds, takes_blanks)?,
+            shares: Shares::new(spelled, composes),
+            model,
+            cutting,
+            takes_blanks,
             longest: tokens.iter().map(String::len).max().unwrap_or(1).max(1),
-            bytes: vocabulary.bytes,
-            begin: begin.filter(|_| adds_begin(header).unwrap_or(false)),
+            begin: begin.filter(|_| begins),
             end: vocabulary.end.into_iter().map(TokenId).collect(),
             begin_text: text(begin),
             end_text: text(id("eos")?),
             padding_text: text(id("padding")?),
+            bytes: vocabulary.bytes,
+            doubt,
         })
+    }
+
+    /// What the file leaves open, so that tokens may be others than the model was trained with.
+    #[must_use]
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
     }
 
     /// How many tokens there are.
@@ -107,9 +150,7 @@ impl Tokenizer {
     /// # Errors
     /// When the library cannot, which no text is known to cause.
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
-        let ids = self.encode_as_it_is(text)?;
-        let begin = self.begin.filter(|begin| ids.first() != Some(begin));
-        Ok(begin.into_iter().chain(ids).collect())
+        self.read(text, Reading { begins: true, ..Reading::default() })
     }
 
     /// The same without a token that begins a sequence.
@@ -117,9 +158,57 @@ impl Tokenizer {
     /// # Errors
     /// As [`Self::encode`].
     pub fn encode_as_it_is(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
-        let encoding = self.library.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| TextError::Damaged(error.to_string()))?;
-        Ok(encoding.get_ids().iter().map(|id| TokenId(*id)).collect())
+        self.read(text, Reading::default())
+    }
+
+    /// The tokens of a text that is read so.
+    ///
+    /// # Errors
+    /// As [`Self::encode`]; and when there are more tokens than there may be, as soon as that is clear.
+    pub fn read(&self, text: &str, how: Reading) -> Result<Vec<TokenId>, TextError> {
+        let mut tokens = vec![];
+        for part in self.whole.parts(text) {
+            match part {
+                Part::Whole(token) => tokens.push(token),
+                Part::Text(text) => match how.mark {
+                    Some(mark) if text.contains(mark) => {
+                        self.merge(&text.replace(mark, ""), how, &mut tokens)?
+                    }
+                    _ => self.merge(text, how, &mut tokens)?,
+                },
+            }
+            check_count(&tokens, how)?;
+        }
+        let begin = self.begin.filter(|begin| how.begins && tokens.first() != Some(begin));
+        if let Some(begin) = begin {
+            tokens.insert(0, begin);
+        }
+        check_count(&tokens, how)?;
+        Ok(tokens)
+    }
+
+    fn merge(&self, text: &str, how: Reading, tokens: &mut Vec<TokenId>) -> Result<(), TextError> {
+        let word = |word: &str| {
+            let merged = self.model.tokenize(word).map_err(damaged)?;
+            tokens.extend(merged.iter().map(|token| TokenId(token.id)));
+            check_count(tokens, how)
+        };
+        match &self.cutting {
+            Cutting::Words(words) => words.each(text, word),
+            Cutting::Pieces(pieces) => pieces.each(text, word),
+        }
+    }
+
+    /// How many tokens a text has at least, told without making them.
+    #[must_use]
+    pub fn least_tokens(&self, text: &str) -> usize {
+        self.shares.least(text, self.takes_blanks)
+    }
+
+    /// The places in a text where a mark keeps it from having a token that steers. See [`Reading::mark`].
+    #[must_use]
+    pub fn breaks(&self, text: &str) -> Vec<usize> {
+        self.whole.breaks(text)
     }
 
     /// The bytes by which a token is written in a text, also of one that steers. None when there is no such token.
@@ -139,7 +228,7 @@ impl Tokenizer {
     #[must_use]
     pub fn name(&self, token: TokenId) -> String {
         match self.bytes(token) {
-            [] => self.library.id_to_token(token.0).unwrap_or_default(),
+            [] => self.model.id_to_token(token.0).unwrap_or_default(),
             bytes => String::from_utf8_lossy(bytes).into_owned(),
         }
     }
@@ -154,7 +243,7 @@ impl Tokenizer {
     /// The token that steers and has this name.
     #[must_use]
     pub fn control(&self, name: &str) -> Option<TokenId> {
-        let id = self.library.token_to_id(name).map(TokenId)?;
+        let id = self.model.token_to_id(name).map(TokenId)?;
         self.bytes(id).is_empty().then_some(id)
     }
 
@@ -165,10 +254,16 @@ impl Tokenizer {
     }
 }
 
-/// SentencePiece models begin every sequence with a token of its own, unless the file says otherwise.
-fn adds_begin(header: &Header) -> Result<bool, GgufError> {
-    let given = header.opt_bool("tokenizer.ggml.add_bos_token")?;
-    Ok(given.unwrap_or(header.str("tokenizer.ggml.model")? == "llama"))
+fn check_count(tokens: &[TokenId], how: Reading) -> Result<(), TextError> {
+    match how.most {
+        Some(most) if tokens.len() > most => Err(TextError::TooLong { least: tokens.len() }),
+        _ => Ok(()),
+    }
+}
+
+/// The tokenizer of Phi 3 and 3.5 takes the blanks behind each of its whole tokens for a part of it.
+fn takes_blanks(header: &Header) -> Result<bool, GgufError> {
+    Ok(header.architecture()? == "phi3" && header.str("tokenizer.ggml.model")? == "llama")
 }
 
 fn vocabulary(tokens: &[String]) -> AHashMap<String, u32> {
@@ -179,54 +274,46 @@ fn damaged(error: impl ToString) -> TextError {
     TextError::Damaged(error.to_string())
 }
 
-fn byte_level(header: &Header, tokens: &[String]) -> Result<Library, TextError> {
-    let known: BTreeSet<&str> = tokens.iter().map(String::as_str).collect();
-    let mut merges = vec![];
-    for merge in header.strings("tokenizer.ggml.merges")? {
-        let pair =
-            merge.split_once(' ').filter(|(left, right)| known.contains(left) && known.contains(right));
-        let (left, right) = pair.ok_or_else(|| damaged(format!("merge {merge:?} is not of two tokens")))?;
-        if !known.contains(format!("{left}{right}").as_str()) {
-            return Err(damaged(format!("merge {merge:?} does not make a token")));
-        }
-        merges.push((left.to_owned(), right.to_owned()));
+fn byte_level(header: &Header, tokens: &[String]) -> Result<Merging, TextError> {
+    let name = header.opt_str("tokenizer.ggml.pre")?;
+    let way = Way::named(name)?;
+    let known = vocabulary(tokens);
+    let written = header.strings("tokenizer.ggml.merges")?;
+    let merges: Vec<(String, String)> = written.iter().filter_map(|merge| usable(merge, &known)).collect();
+    let unused = written.len() - merges.len();
+    if unused > 0 {
+        tracing::warn!(
+            unused,
+            "merges of the model's tokenizer are not used: they are not of tokens that it has"
+        );
     }
-    let kind = header.opt_str("tokenizer.ggml.pre")?.unwrap_or("default");
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary(tokens), merges)
-        .ignore_merges(kind == "llama-bpe")
-        .build()
-        .map_err(damaged)?;
-    let mut library = Library::new(model);
-    library.with_pre_tokenizer(Some(pre_tokenizer(kind)?));
-    if kind == "qwen2" {
-        library.with_normalizer(Some(NFC)).map_err(damaged)?;
-    }
-    Ok(library)
+    let model = BPE::builder().vocab_and_merges(known, merges).ignore_merges(way.words_are_tokens);
+    let doubt = name.is_none_or(|name| name == "default").then(|| {
+        let what = if name.is_none() { "does not say" } else { "says `default` for" };
+        format!(
+            "the model's file {what} how its tokenizer cuts text (tokenizer.ggml.pre): answers may be worse than \
+             the model's; take a newer file of it"
+        )
+    });
+    Ok(Merging {
+        model: model.build().map_err(damaged)?,
+        cutting: Cutting::Words(Words::new(way)),
+        begins: way.begins,
+        doubt,
+    })
 }
 
-/// How text is cut before merging, by the name that llama.cpp gives the way.
-fn pre_tokenizer(kind: &str) -> Result<PreTokenizerWrapper, TextError> {
-    let words = |digits: &str| -> Result<PreTokenizerWrapper, TextError> {
-        let pattern = SplitPattern::Regex(LLAMA3_WORDS.replace("{DIGITS}", digits));
-        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(damaged)?;
-        let bytes = ByteLevel::new(false, true, false);
-        Ok(PreTokenizers::new(vec![split.into(), bytes.into()]).into())
-    };
-    let bytes = ByteLevel::new(false, true, true);
-    match kind {
-        "default" | "gpt-2" => Ok(bytes.into()),
-        "smollm" => Ok(PreTokenizers::new(vec![Digits::new(true).into(), bytes.into()]).into()),
-        "llama-bpe" => words("{1,3}"),
-        "qwen2" => words(""),
-        other => {
-            let supported = "default, gpt-2, smollm, llama-bpe, qwen2";
-            Err(TextError::Unsupported(format!("pre-tokenizer {other} (supported: {supported})")))
-        }
-    }
+/// The two tokens of a merge. One that is not of tokens, or makes none, could never be used.
+fn usable(merge: &str, known: &AHashMap<String, u32>) -> Option<(String, String)> {
+    // A token may begin with a blank.
+    let after_first = merge.chars().next()?.len_utf8();
+    let middle = after_first + merge[after_first..].find(' ')?;
+    let (left, right) = (&merge[..middle], &merge[middle + 1..]);
+    let all = [left, right, &format!("{left}{right}")].iter().all(|token| known.contains_key(*token));
+    all.then(|| (left.to_owned(), right.to_owned()))
 }
 
-fn pieces(header: &Header, tokens: &[String], kinds: &[TokenKind]) -> Result<Library, TextError> {
+fn pieces(header: &Header, tokens: &[String], kinds: &[TokenKind]) -> Result<Merging, TextError> {
     let scores = header.opt_floats("tokenizer.ggml.scores")?;
     let scores = scores.filter(|scores| scores.len() == tokens.len());
     let scores = scores.ok_or_else(|| damaged("every token needs a score"))?;
@@ -234,98 +321,16 @@ fn pieces(header: &Header, tokens: &[String], kinds: &[TokenKind]) -> Result<Lib
     let scored: Vec<(&str, f64)> = scored.map(|((token, score), _)| (token.as_str(), *score)).collect();
     let unknown = header.opt_u32("tokenizer.ggml.unknown_token_id")?.unwrap_or(0) as usize;
     let unknown = tokens.get(unknown).cloned().ok_or_else(|| damaged("the unknown token is not there"))?;
+    let known = vocabulary(tokens);
+    let all_bytes = (0..=255u8).all(|byte| known.contains_key(&format!("<0x{byte:02X}>")));
+    let prefix = header.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let model = BPE::builder()
-        .vocab_and_merges(vocabulary(tokens), sentence_piece::merges(&scored))
+        .vocab_and_merges(known, pieces::merges(&scored))
         .unk_token(unknown)
         .fuse_unk(true)
         .byte_fallback(true)
         .build()
         .map_err(damaged)?;
-    let space = SPACE.to_string();
-    let mut normalizers: Vec<NormalizerWrapper> = vec![];
-    if header.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true) {
-        normalizers.push(Prepend::new(space.clone()).into());
-    }
-    normalizers.push(Replace::new(" ", space).map_err(damaged)?.into());
-    let mut library = Library::new(model);
-    library.with_normalizer(Some(Normalizers::new(normalizers))).map_err(damaged)?;
-    Ok(library)
-}
-
-/// Control and user-defined tokens are found in a text before anything else.
-fn add_whole_tokens(library: &mut Library, tokens: &[String], kinds: &[TokenKind]) -> Result<(), TextError> {
-    let of = |kind: TokenKind| {
-        tokens.iter().zip(kinds).filter(move |(_, k)| **k == kind).map(|(token, _)| token.clone())
-    };
-    let special =
-        of(TokenKind::Control).filter(|token| !token.is_empty()).map(|token| AddedToken::from(token, true));
-    library.add_special_tokens(special).map_err(damaged)?;
-    let whole = of(TokenKind::UserDefined).filter(|token| !token.is_empty());
-    library
-        .add_tokens(whole.map(|token| AddedToken::from(token, false).normalized(false)))
-        .map_err(damaged)?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use gguf::tiny::TinyModel;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn tokenizer(sentence_piece: bool) -> Tokenizer {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("tiny.gguf");
-        TinyModel { layers: 1, sentence_piece, ..TinyModel::default() }.write(&path).expect("written");
-        Tokenizer::from_header(&Header::read(&path).expect("valid")).expect("a tokenizer")
-    }
-
-    fn text_of(tokenizer: &Tokenizer, tokens: &[TokenId]) -> String {
-        let bytes = tokens.iter().flat_map(|token| tokenizer.bytes(*token)).copied().collect();
-        String::from_utf8(bytes).expect("UTF-8")
-    }
-
-    #[test]
-    fn merges_make_long_tokens_and_control_tokens_stand_alone() {
-        let tokenizer = tokenizer(false);
-        let tokens = tokenizer.encode("<|im_start|>hello world").expect("encoded");
-        assert_eq!(tokens[0], TokenId(1));
-        assert_eq!(text_of(&tokenizer, &tokens[1..2]), "hello");
-        assert_eq!(text_of(&tokenizer, &tokens), "hello world", "control tokens are not shown");
-        assert_eq!(tokenizer.end_tokens(), [TokenId(0), TokenId(2)]);
-        assert_eq!(tokenizer.control("<|im_start|>"), Some(TokenId(1)));
-        assert_eq!((tokenizer.control("hello"), tokenizer.control("<tool_call>")), (None, None));
-    }
-
-    #[test]
-    fn tokens_that_steer_are_spelled_by_name() {
-        let tokenizer = tokenizer(false);
-        let text = "<|im_start|>hello";
-        let tokens = tokenizer.encode_as_it_is(text).expect("encoded");
-        let spelled: Option<Vec<Vec<u8>>> = tokens.iter().map(|token| tokenizer.spelling(*token)).collect();
-        assert_eq!(spelled.expect("tokens").concat(), text.as_bytes());
-        assert_eq!(tokenizer.spelling(TokenId(u32::MAX)), None);
-    }
-
-    #[test]
-    fn pieces_fall_back_to_bytes() {
-        let tokenizer = tokenizer(true);
-        let tokens = tokenizer.encode("hello wor€").expect("encoded");
-        assert_eq!(tokens[0], TokenId(1), "the sequence begins with its token");
-        assert_eq!(text_of(&tokenizer, &tokens), " hello wor€");
-        assert_eq!(tokens.len(), 1 + 2 + 3, "one piece, one piece, three bytes: {tokens:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn every_text_comes_back(text in "\\PC{0,40}|[ \\n\\ta-z0-9<|>_]{0,40}") {
-            let tokenizer = tokenizer(false);
-            let tokens = tokenizer.encode(&text).expect("encoded");
-            let shown = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-                .iter()
-                .fold(text, |text, token| text.replace(token, ""));
-            prop_assert_eq!(text_of(&tokenizer, &tokens), shown);
-        }
-    }
+    let cutting = Cutting::Pieces(Pieces::new(&scored, prefix, !all_bytes));
+    Ok(Merging { model, cutting, begins: true, doubt: None })
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use gateway::text::UserSpecialTokens;
 use shard_engine::{BackendChoice, CANDLE_THREADS_VARIABLE, DeviceChoice, KvType};
 use swarm_process::{
     address_file::Addresses,
@@ -44,6 +45,10 @@ pub(crate) struct Plan {
     pub kv_memory: Option<ByteSize>,
     /// How caches are held.
     pub kv_type: KvType,
+    /// The gateway's chat template, instead of the model's.
+    pub chat_template: Option<PathBuf>,
+    /// How the gateway reads special tokens in messages.
+    pub user_special_tokens: UserSpecialTokens,
     /// What each process logs.
     pub log: TelemetryConfig,
     /// What the environment of all processes has besides ours.
@@ -184,6 +189,12 @@ impl Plan {
         let listen = Listen::loopback(0, self.ports.grpc, Some(self.ports.http));
         let mut gateway = ProcessSpec { keeps_ports: true, ..self.process("gateway", "gateway", listen) };
         gateway.args.extend(self.membership(entry));
+        if let Some(file) = &self.chat_template {
+            gateway.args.extend(["--chat-template".into(), file.into()]);
+        }
+        if self.user_special_tokens == UserSpecialTokens::Control {
+            gateway.args.extend(words("--user-special-tokens control"));
+        }
         gateway
     }
 
@@ -283,6 +294,8 @@ mod tests {
             device: DeviceChoice::Cpu,
             kv_memory: None,
             kv_type: KvType::default(),
+            chat_template: None,
+            user_special_tokens: UserSpecialTokens::Text,
             environment: vec![],
             log: TelemetryConfig { log: "info".into(), log_format: LogFormat::Text },
             dir: "/run/swarm".into(),
@@ -306,6 +319,19 @@ mod tests {
         for process in plan.workers(entry).into_iter().chain([plan.gateway(entry)]) {
             let args = process.args();
             assert!(args.windows(2).any(|pair| pair == ["--shard-weights", "2,1"]), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_alone_is_told_how_conversations_are_read() {
+        let template = Some("/t.jinja".into());
+        let plan =
+            Plan { chat_template: template, user_special_tokens: UserSpecialTokens::Control, ..plan() };
+        let entry = "/ip4/127.0.0.1/udp/4001/quic-v1";
+        let args = plan.gateway(entry).args();
+        for pair in [["--chat-template", "/t.jinja"], ["--user-special-tokens", "control"]] {
+            assert!(args.windows(2).any(|args| args == pair), "{args:?}");
+            assert!(plan.workers(entry).iter().all(|worker| !worker.args().contains(&pair[0].into())));
         }
     }
 
