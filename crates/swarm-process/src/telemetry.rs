@@ -95,7 +95,7 @@ impl Drop for Telemetry {
 /// When the filter or the exporter's variables are wrong.
 pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let format = tracing_subscriber::fmt::layer().with_writer(crate::terminal::stderr);
     let logs = match config.log_format {
         LogFormat::Text => format.with_target(false).with_ansi(shows_colours()).boxed(),
         LogFormat::Json => format.json().boxed(),

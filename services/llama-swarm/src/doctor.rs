@@ -6,13 +6,13 @@ mod network;
 mod reach;
 mod shards;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
-use swarm_process::machine::available_memory;
+use swarm_process::{machine::available_memory, terminal::shown};
 use swarm_types::SwarmStatus;
 
 use crate::{
@@ -84,7 +84,7 @@ impl Report {
     fn section(&mut self, name: &str, findings: Vec<Finding>) {
         println!("{name}");
         for finding in findings {
-            println!("  {finding}");
+            println!("  {}", shown(&finding.to_string(), &io::stdout()));
             self.bad |= finding.verdict == Verdict::Bad;
         }
     }
