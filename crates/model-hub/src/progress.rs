@@ -38,6 +38,15 @@ impl Progress {
         Self { what, total, shape }
     }
 
+    /// There will be so many bytes, as is known only now.
+    pub(crate) fn expect(&mut self, total: u64) {
+        self.total = Some(total);
+        if let Shape::Bar(bar) = &self.shape {
+            bar.set_style(style(self.total));
+            bar.set_length(total);
+        }
+    }
+
     /// So many bytes are here.
     pub(crate) fn set(&mut self, done: u64) {
         match &mut self.shape {
@@ -74,20 +83,24 @@ impl Lines {
 }
 
 fn bar(what: &str, total: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    bar.with_style(style(total)).with_message(what.to_owned())
+}
+
+fn style(total: Option<u64>) -> ProgressStyle {
     let template = match total {
         Some(_) => "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         None => "{msg} {spinner} {bytes} {bytes_per_sec}",
     };
-    let style = ProgressStyle::with_template(template).expect("the template is valid");
-    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-    bar.with_style(style.progress_chars("=> ")).with_message(what.to_owned())
+    ProgressStyle::with_template(template).expect("the template is valid").progress_chars("=> ")
 }
 
 fn line(what: &str, done: u64, total: Option<u64>) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     match total.filter(|total| *total > 0) {
         Some(total) => {
-            let (percent, done) = (done.saturating_mul(100) / total, megabytes(done));
+            // A total may be rounded.
+            let (percent, done) = ((done.saturating_mul(100) / total).min(100), megabytes(done));
             format!("{what}: {done:.1} of {:.1} MB ({percent} %)", megabytes(total))
         }
         None => format!("{what}: {:.1} MB", megabytes(done)),

@@ -98,8 +98,8 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> Result<Telemetry
     global::set_text_map_propagator(TraceContextPropagator::new());
     let shown = lines::Shown::default();
     let logs = match config.log_format {
-        LogFormat::Text => lines::text(std::io::stderr, shows_colours()).boxed(),
-        LogFormat::Json => lines::json(std::io::stderr, shown.clone()).boxed(),
+        LogFormat::Text => lines::text(crate::terminal::stderr, shows_colours()).boxed(),
+        LogFormat::Json => lines::json(crate::terminal::stderr, shown.clone()).boxed(),
     };
     let instance = export::Instance::default();
     let traces = match exports_traces() {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rustyline::{DefaultEditor, error::ReadlineError};
+use swarm_process::terminal::shown;
 use swarm_types::visible;
 
 use crate::credentials::Credentials;
@@ -92,7 +93,8 @@ async fn talk(mut conversation: Conversation) -> Result<()> {
             Ok(line) => {
                 editor.add_history_entry(&line)?;
                 if let Err(error) = conversation.ask(line).await {
-                    eprintln!("✗ {}", visible::lines(&format!("{error:#}")));
+                    let said = format!("✗ {}", visible::lines(&format!("{error:#}")));
+                    eprintln!("{}", shown(&said, &io::stderr()));
                 }
             }
             Err(ReadlineError::Interrupted) => eprintln!("Ctrl-D ends the conversation."),

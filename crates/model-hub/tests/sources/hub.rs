@@ -161,7 +161,7 @@ const PIECE: usize = 10_000_000;
 fn blobs(home: &TempDir) -> Vec<PathBuf> {
     let is_blob = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        !(name == "main" || name.ends_with(".lock") || name.ends_with(".part"))
+        !(name == "main" || [".lock", ".part", ".unchecked"].iter().any(|end| name.ends_with(end)))
     };
     files(home).into_iter().filter(is_blob).collect()
 }
@@ -248,6 +248,28 @@ async fn a_damaged_file_of_a_hub_is_removed() {
         assert_eq!(cached(&name, &config).await.expect("looked"), None);
         assert_eq!(blobs(&home), Vec::<PathBuf>::new());
     }
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_has_checked_is_checked_before_it_is_used() {
+    let (hub, config, home) = Hub::new(tiny()).start().await;
+    let name = model("hf:owner/repo/tiny.gguf");
+    let path = resolve(&name, &config).await.expect("fetched");
+    // As a process leaves it that is ended when the file has its name.
+    let unchecked = home.path().join("hub/.locks/models--owner--repo/tiny.gguf@main.llama-swarm.unchecked");
+    assert!(!unchecked.exists());
+    fs::write(&unchecked, "").expect("written");
+    assert_eq!(cached(&name, &config).await.expect("looked"), None);
+    assert_eq!(resolve(&name, &config).await.expect("checked"), path);
+    assert!(!unchecked.exists() && hub.pieces() == [0], "it was sound: {:?}", hub.pieces());
+
+    // A weight that came wrong: a sound file by all but its hash.
+    let mut wrong = hub.file.clone();
+    *wrong.last_mut().expect("bytes") ^= 1;
+    fs::write(&path, wrong).expect("written");
+    fs::write(&unchecked, "").expect("written");
+    assert_eq!(fs::read(resolve(&name, &config).await.expect("fetched again")).expect("read"), hub.file);
+    assert!(!unchecked.exists());
 }
 
 #[tokio::test]

@@ -1,6 +1,12 @@
 //! A whole swarm of child processes: started, watched until ready, tended, ended.
 
-use std::{collections::HashMap, path::PathBuf, pin::pin, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    pin::pin,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use futures::{Stream, StreamExt, future::join_all};
@@ -11,6 +17,7 @@ use tokio::{sync::mpsc, time::sleep};
 use super::{
     plan::{Plan, ProcessSpec, log_of, secret_of},
     process::tail,
+    reach::Access,
     screen::Screen,
     supervisor::{Change, ProcessEvent, ProcessHandle, Supervisor},
 };
@@ -49,6 +56,16 @@ impl LocalSwarm {
     /// When it does not yet.
     pub(crate) fn gateway(&self) -> Result<&Addresses> {
         self.open.get("gateway").context("the gateway has not opened its ports")
+    }
+
+    /// Where this machine reaches the gateway's HTTP API.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        self.gateway().ok()?.http.map(reached)
+    }
+
+    /// Who may ask the gateway.
+    pub(crate) fn access(&self) -> &Access {
+        &self.plan.access
     }
 
     /// The rendezvous node's multiaddresses.
@@ -110,7 +127,7 @@ impl LocalSwarm {
     /// # Errors
     /// When a process dies, with the end of its log, or the bound passes, with what is missing.
     pub(crate) async fn ready(&mut self, bound: Duration) -> Result<Duration> {
-        let mut statuses = watch(self.gateway()?).await?;
+        let mut statuses = watch(self.gateway()?, self.access()).await?;
         let mut too_late = pin!(sleep(bound));
         let mut last = None;
         loop {
@@ -138,7 +155,7 @@ impl LocalSwarm {
         let (mut statuses, mut last) = (None, None);
         loop {
             if statuses.is_none() {
-                statuses = watch(self.gateway()?).await.ok();
+                statuses = watch(self.gateway()?, self.access()).await.ok();
             }
             tokio::select! {
                 status = next(&mut statuses) => match status {
@@ -187,8 +204,18 @@ impl LocalSwarm {
     }
 }
 
-async fn watch(gateway: &Addresses) -> Result<Statuses> {
-    let channel = node::connect(&gateway.grpc.to_string()).await?;
+/// Who listens on all addresses is reached on loopback.
+fn reached(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+async fn watch(gateway: &Addresses, access: &Access) -> Result<Statuses> {
+    let channel = node::connect_with(&gateway.grpc.to_string(), &access.credentials()).await?;
     Ok(Box::new(node::watch(channel).await?))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,8 @@ use swarm_process::{
     telemetry::{LogFormat, TelemetryConfig},
 };
 use swarm_types::{ByteSize, MAX_SHARDS, Precision, ShardRange, ShardWeights};
+
+use super::reach::{Access, LOOPBACK};
 
 /// A worker's caches get no less, however little memory there is: it holds a long session of a small model.
 const LEAST_KV_MEMORY: u64 = 256 * MIB;
@@ -49,6 +51,8 @@ pub(crate) struct Plan {
     pub chat_template: Option<PathBuf>,
     /// How the gateway reads special tokens in messages.
     pub user_special_tokens: UserSpecialTokens,
+    /// Who may ask the gateway, and where.
+    pub access: Access,
     /// What each process logs.
     pub log: TelemetryConfig,
     /// What the environment of all processes has besides ours.
@@ -59,7 +63,7 @@ pub(crate) struct Plan {
     pub ports: GivenPorts,
 }
 
-/// Ports on loopback where the swarm is reached from outside; 0 is any free one.
+/// Ports where the swarm is reached from outside; 0 is any free one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GivenPorts {
     /// The gateway's HTTP API.
@@ -101,12 +105,11 @@ struct Listen {
 }
 
 impl Listen {
-    fn loopback(peers: u16, grpc: u16, http: Option<u16>) -> Self {
-        let socket = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    fn loopback(peers: u16, grpc: u16) -> Self {
         Self {
             peers: vec![format!("/ip4/127.0.0.1/udp/{peers}/quic-v1"), format!("/ip4/127.0.0.1/tcp/{peers}")],
-            grpc: socket(grpc),
-            http: http.map(socket),
+            grpc: SocketAddr::new(LOOPBACK, grpc),
+            http: None,
         }
     }
 
@@ -180,13 +183,14 @@ impl Plan {
     pub(crate) fn rendezvous(&self) -> ProcessSpec {
         ProcessSpec {
             keeps_ports: true,
-            ..self.process("rendezvous", "rendezvous", Listen::loopback(self.ports.rendezvous, 0, None))
+            ..self.process("rendezvous", "rendezvous", Listen::loopback(self.ports.rendezvous, 0))
         }
     }
 
     /// The node that clients ask. Enters by `entry`, a multiaddress.
     pub(crate) fn gateway(&self, entry: &str) -> ProcessSpec {
-        let listen = Listen::loopback(0, self.ports.grpc, Some(self.ports.http));
+        let http = Some(SocketAddr::new(self.access.host(), self.ports.http));
+        let listen = Listen { http, ..Listen::loopback(0, self.ports.grpc) };
         let mut gateway = ProcessSpec { keeps_ports: true, ..self.process("gateway", "gateway", listen) };
         gateway.args.extend(self.membership(entry));
         if let Some(file) = &self.chat_template {
@@ -195,6 +199,7 @@ impl Plan {
         if self.user_special_tokens == UserSpecialTokens::Control {
             gateway.args.extend(words("--user-special-tokens control"));
         }
+        gateway.args.extend(self.access.flags());
         gateway
     }
 
@@ -203,7 +208,7 @@ impl Plan {
         let Self { precision, threads, threads_batch, backend, device, kv_type, .. } = self;
         let worker = |(place, shards): (usize, &ShardRange)| {
             let name = format!("worker-{place}");
-            let mut worker = self.process(&name, "worker", Listen::loopback(0, 0, None));
+            let mut worker = self.process(&name, "worker", Listen::loopback(0, 0));
             // The flag below is for our products, this for candle's.
             worker.environment.push((CANDLE_THREADS_VARIABLE, threads.to_string()));
             worker.args.extend(words(&format!(
@@ -297,6 +302,7 @@ mod tests {
             chat_template: None,
             user_special_tokens: UserSpecialTokens::Text,
             environment: vec![],
+            access: Access::default(),
             log: TelemetryConfig { log: "info".into(), log_format: LogFormat::Text },
             dir: "/run/swarm".into(),
             ports: GivenPorts::default(),

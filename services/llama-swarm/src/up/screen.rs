@@ -2,11 +2,12 @@
 //! that standard output holds nothing but answers.
 
 use std::{
-    io::IsTerminal,
+    io::{self, IsTerminal},
     time::{Duration, Instant},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use swarm_process::terminal::{shown, takes_utf8};
 use swarm_types::{Replica, ReplicaState, ShardStatus, SwarmStatus};
 
 /// How far a shard is.
@@ -57,13 +58,13 @@ pub(crate) struct Screen {
 impl Screen {
     /// Counts seconds from now.
     pub(crate) fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = io::stderr().is_terminal();
         Self { bars: MultiProgress::new(), terminal, started: Instant::now(), shards: vec![] }
     }
 
     /// A line that stays.
     pub(crate) fn line(&self, line: &str) {
-        self.bars.suspend(|| eprintln!("{line}"));
+        self.bars.suspend(|| eprintln!("{}", shown(line, &io::stderr())));
     }
 
     /// Since the swarm was started.
@@ -101,6 +102,7 @@ impl Screen {
     fn bar(&self, shard: &ShardStatus) -> ProgressBar {
         let style = ProgressStyle::with_template("{prefix:>9} {bar:30.green} {msg}")
             .expect("the template is a constant that parses");
+        let style = if takes_utf8(&io::stderr()) { style } else { style.progress_chars("=> ") };
         let bar = self.bars.add(ProgressBar::new(100).with_style(style));
         bar.set_prefix(format!("shard {}", shard.shard_id));
         bar.set_message(Stage::Missing.text(Duration::ZERO));
