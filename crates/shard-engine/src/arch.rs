@@ -15,16 +15,17 @@
 //! 6. the list of models in `README.md`.
 //!
 //! One that differs in a new way takes a new variant in `arch/architecture.rs` as well. Then the compiler names the
-//! places that have to learn it. For a backend in memory they are:
+//! places that have to learn it. They are in both backends, of the same names in `cpu/` and `device/`:
 //!
 //! | what is new | where it is computed |
 //! |---|---|
-//! | [`Norm`] | `cpu/norm.rs`; `hyper.rs` for the key of its constant |
-//! | [`Norms`], [`Projections`], [`QueryNorm`], [`Window`], [`ScoreScale`] | `cpu/attention.rs`, `hyper.rs` |
-//! | [`RopeStyle`], [`Turn`] | `cpu/rope.rs` |
-//! | [`FeedForward`], [`Activation`] | `cpu/gated.rs` |
-//! | [`Experts`], [`Shared`] | `cpu/experts.rs` |
-//! | [`Multipliers`] | `hyper.rs`; `cpu.rs`, `cpu/block.rs` and `cpu/head.rs` use them |
+//! | [`Norm`], [`Norms`] | `norm.rs`; `hyper.rs` for the key of a norm's constant |
+//! | [`Projections`], [`FeedForward`] | `matrices.rs`, for both |
+//! | [`QueryNorm`], [`Window`], [`ScoreScale`] | `hyper.rs`, for both; `attention.rs` uses them |
+//! | [`RopeStyle`], [`Turn`] | `rope.rs`; `cpu/angles.rs` for both |
+//! | [`Activation`] | `gated.rs` |
+//! | [`Experts`], [`Shared`] | `experts.rs`; `chosen.rs` for both |
+//! | [`Multipliers`] | `hyper.rs`, for both; `cpu.rs` and `device.rs`, `block.rs` and `head.rs` use them |
 //!
 //! A part of a layer that no architecture has had so far is added to `parts.rs`. A file with a part that its
 //! architecture does not have is refused: without it the answers would be wrong, but not look it.

@@ -6,42 +6,7 @@
 //!
 //! A row's result must not depend on the other rows of a pass, nor on how its slot's rows were cut into passes.
 //!
-//! # A second backend
-//!
-//! With all tensors on a device, from the first layer to the last, one would look like this. `devices.rs` chooses it;
-//! the engine stays as it is.
-//!
-//! ```text
-//! struct DeviceBackend { device: Device, hyper: HyperParameters, part: Part, layers: Vec<DeviceLayer>, .. }
-//!
-//! impl Backend for DeviceBackend {
-//!     fn new_cache(&self, layers: LayerRange, positions: u32) -> Cache {
-//!         // On the device; grows to at most so many positions.
-//!         Cache::new(layers.iter().map(|_| LayerTensors::default()).collect::<Vec<_>>())
-//!     }
-//!
-//!     fn forward(&self, layers: LayerRange, rows: &mut [Rows<'_>]) -> Result<Hidden, EngineError> {
-//!         let mut x: Tensor = self.enter(rows)?;      // the one copy to the device: ids or activations
-//!         for (number, layer) in self.layers_of(layers).enumerate() {
-//!             // Products of all rows together; attention of each slot's rows over its own
-//!             // rows.cache.get::<Vec<LayerTensors>>()[number].
-//!             x = layer.forward(&x, number, rows)?;
-//!         }
-//!         Ok(Hidden::new(x))                          // still on the device
-//!     }
-//!
-//!     fn activations(&self, hidden: Hidden) -> Result<Vec<f32>, EngineError> {
-//!         Ok(hidden.into::<Tensor>().flatten_all()?.to_vec1()?)      // the one copy back
-//!     }
-//!
-//!     fn logits(&self, hidden: &Hidden, rows: &[usize], each: ..) -> Result<(), EngineError> {
-//!         let x = hidden.get::<Tensor>().index_select(&self.indices(rows)?, 0)?;
-//!         // norm and head on the device; of the result only the rows that are asked for are copied
-//!     }
-//!
-//!     // load, weight_bytes, bytes_per_token, cache_bytes, finite and truncate likewise.
-//! }
-//! ```
+//! There are two: `cpu.rs` with all in memory and kernels of our own, `device.rs` with all on a device and candle's.
 
 use std::{any::Any, fmt, ops::Range};
 

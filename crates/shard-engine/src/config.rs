@@ -6,7 +6,7 @@ use swarm_types::{Precision, ShardRange, ShardWeights};
 
 use crate::EngineError;
 
-/// candle's products on a processor (backend `candle`) run in a pool of candle's own. It is as large as this
+/// candle's kernels on a processor (backend `candle`) run in a pool of candle's own. It is as large as this
 /// environment variable says when the process starts, and there is no other way to tell it: a process that means
 /// [`EngineConfig::threads`] to hold for them too must be started with it.
 pub const CANDLE_THREADS_VARIABLE: &str = "CANDLE_NUM_THREADS";
@@ -24,7 +24,7 @@ pub struct EngineConfig {
     pub shard_weights: Option<ShardWeights>,
     /// Which arithmetic gives the answers. How weights are held for it is the engine's own business.
     pub precision: Precision,
-    /// Whose products.
+    /// Whose kernels.
     pub backend: BackendChoice,
     /// Where.
     pub device: DeviceChoice,
@@ -49,13 +49,14 @@ pub fn usual_threads() -> u16 {
     u16::try_from(cores).expect("the bound is small")
 }
 
-/// Whose products compute the layers.
+/// Whose kernels compute the layers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum BackendChoice {
     /// Ours, on a processor; on any other device candle's.
     #[default]
     Native,
-    /// candle's everywhere: for comparison. Its answers are not bit for bit those of the others.
+    /// candle's everywhere: what computes on GPUs, on a processor too, for comparison. Its answers are not bit for bit
+    /// those of the other.
     Candle,
 }
 
@@ -123,18 +124,21 @@ pub enum DeviceChoice {
     Cuda(usize),
     /// The Metal device of this number.
     Metal(usize),
+    /// The first CUDA device, without one the first Metal device, without either the processor.
+    Auto,
 }
 
 impl FromStr for DeviceChoice {
     type Err = String;
 
-    /// `cpu`, `cuda`, `cuda:1`, `metal`, `metal:0`.
+    /// `cpu`, `cuda`, `cuda:1`, `metal`, `metal:0`, `auto`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
-        let wrong = || format!("device must be cpu, cuda, cuda:N, metal or metal:N, got {text:?}");
+        let wrong = || format!("device must be auto, cpu, cuda, cuda:N, metal or metal:N, got {text:?}");
         let number = number.parse().map_err(|_| wrong())?;
         match kind {
             "cpu" if text == "cpu" => Ok(Self::Cpu),
+            "auto" if text == "auto" => Ok(Self::Auto),
             "cuda" => Ok(Self::Cuda(number)),
             "metal" => Ok(Self::Metal(number)),
             _ => Err(wrong()),
@@ -148,15 +152,36 @@ impl fmt::Display for DeviceChoice {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
             Self::Metal(number) => write!(f, "metal:{number}"),
+            Self::Auto => f.write_str("auto"),
         }
     }
 }
 
 impl DeviceChoice {
+    /// What it means on this machine: never [`Self::Auto`]. To try a device may take some hundred milliseconds.
+    #[must_use]
+    pub fn resolved(self) -> Self {
+        let is_there = |choice: &Self| choice.open().is_ok();
+        match self {
+            Self::Auto => [Self::Cuda(0), Self::Metal(0)].into_iter().find(is_there).unwrap_or(Self::Cpu),
+            named => named,
+        }
+    }
+
+    /// Who computes on it, for whoever asks for this: off a processor there is only one.
+    #[must_use]
+    pub fn backend(self, asked: BackendChoice) -> BackendChoice {
+        match self.resolved() {
+            Self::Cpu => asked,
+            _ => BackendChoice::Candle,
+        }
+    }
+
     /// The device, if this build and this machine have it.
     pub(crate) fn open(self) -> Result<candle_core::Device, EngineError> {
         let failed = |reason: String| EngineError::Device { device: self.to_string(), reason };
         match self {
+            Self::Auto => self.resolved().open(),
             Self::Cpu => Ok(candle_core::Device::Cpu),
             Self::Cuda(_) if !cfg!(feature = "cuda") => {
                 Err(failed("this build has no CUDA: build with --features cuda".into()))
@@ -188,12 +213,26 @@ mod tests {
 
     #[test]
     fn devices_are_read_back_as_written() {
-        for text in ["cpu", "cuda:0", "cuda:3", "metal:1"] {
+        for text in ["auto", "cpu", "cuda:0", "cuda:3", "metal:1"] {
             assert_eq!(text.parse::<DeviceChoice>().expect("valid").to_string(), text);
         }
         assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        for wrong in ["", "gpu", "cpu:1", "cuda:x", "cuda:"] {
+        for wrong in ["", "gpu", "cpu:1", "auto:0", "cuda:x", "cuda:"] {
             assert!(wrong.parse::<DeviceChoice>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn auto_is_a_device_that_is_there_and_only_a_processor_can_be_asked_for_our_kernels() {
+        let found = DeviceChoice::Auto.resolved();
+        assert!(found != DeviceChoice::Auto && found.open().is_ok(), "{found}");
+        if !cfg!(any(feature = "cuda", feature = "metal")) {
+            assert_eq!(found, DeviceChoice::Cpu);
+        }
+        for asked in [BackendChoice::Native, BackendChoice::Candle] {
+            assert_eq!(DeviceChoice::Cpu.backend(asked), asked);
+            assert_eq!(DeviceChoice::Cuda(0).backend(asked), BackendChoice::Candle);
+            assert_eq!(DeviceChoice::Metal(1).backend(asked), BackendChoice::Candle);
         }
     }
 }

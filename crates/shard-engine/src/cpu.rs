@@ -1,14 +1,12 @@
-//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours, or candle's on any
-//! device.
+//! Layers on the host: activations are f32 in memory, caches there as configured, products are ours.
 
 mod angles;
 mod attention;
 mod block;
 mod experts;
 mod feed_forward;
-mod foreign;
 mod gated;
-mod head;
+pub(crate) mod head;
 pub(crate) mod kv;
 mod linear;
 pub(crate) mod norm;
@@ -79,9 +77,9 @@ impl Backend for CpuBackend {
         let head = if part.samples { Some(Head::load(source, hyper, &arithmetic)?) } else { None };
         progress(source);
         // Tied to a head that is held here, it is that.
-        let tied = hyper.tied && head.as_ref().is_some_and(|head| head.packed().is_some());
+        let tied = hyper.tied && head.is_some();
         let embedding = match part.embeds && !tied {
-            true => Some(Embedding::load(source, hyper, &arithmetic)?),
+            true => Some(Embedding::load(source, hyper, &arithmetic.threads)?),
             false => None,
         };
         progress(source);
@@ -126,7 +124,7 @@ impl Backend for CpuBackend {
         let mut x = self.first_rows(rows);
         let mut slots: Vec<SlotRows<'_>> = rows.iter_mut().map(slot_rows).collect();
         for (number, block) in self.blocks_of(layers).iter().enumerate() {
-            block.forward(&mut x, &mut slots, number, &pass)?;
+            block.forward(&mut x, &mut slots, number, &pass);
         }
         buffer::let_go::<f32>();
         buffer::let_go::<i32>();
@@ -155,7 +153,7 @@ impl Backend for CpuBackend {
         let head = self.head.as_ref().expect("only a part that ends with the head is asked for logits");
         let wanted: Vec<f32> =
             rows.iter().flat_map(|row| &x[row * width..(row + 1) * width]).copied().collect();
-        head.logits(&wanted, &self.arithmetic, each)?;
+        head.logits(&wanted, &self.arithmetic, each);
         buffer::let_go::<f32>();
         Ok(())
     }
@@ -191,7 +189,7 @@ impl CpuBackend {
                 Input::Activations(activations) => x.extend_from_slice(activations),
                 Input::Tokens(tokens) => {
                     let own = self.embedding.as_ref().map(Embedding::weights);
-                    let weights = own.or_else(|| self.head.as_ref().and_then(Head::packed));
+                    let weights = own.or_else(|| self.head.as_ref().map(Head::packed));
                     let weights = weights.expect("tokens go only to a part that begins with the embedding");
                     let start = x.len();
                     embed(weights, tokens, self.arithmetic.isa, &mut x);
@@ -212,13 +210,14 @@ fn slot_rows<'a>(rows: &'a mut Rows<'_>) -> SlotRows<'a> {
 }
 
 fn arithmetic(config: &EngineConfig) -> Result<Arithmetic, EngineError> {
-    let threads = Threads::new(config.threads.max(config.threads_batch))
-        .map_err(|error| EngineError::invalid("threads", error.to_string()))?;
     let counts = ThreadCounts { few_rows: config.threads, many_rows: config.threads_batch };
-    let device = config.device.open()?;
-    let isa = chosen_isa()?;
-    let EngineConfig { precision, backend, device: choice, .. } = *config;
-    Ok(Arithmetic { precision, backend, choice, device, threads, counts, isa })
+    Ok(Arithmetic { precision: config.precision, threads: threads(config)?, counts, isa: chosen_isa()? })
+}
+
+/// The threads of our kernels.
+pub(crate) fn threads(config: &EngineConfig) -> Result<Threads, EngineError> {
+    let most = config.threads.max(config.threads_batch);
+    Threads::new(most).map_err(|error| EngineError::invalid("threads", error.to_string()))
 }
 
 /// The instruction set that kernels are to run on.

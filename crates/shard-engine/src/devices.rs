@@ -1,8 +1,8 @@
 //! Which backend computes on which device. The only place that names one.
 
 use crate::{
-    DeviceChoice, EngineConfig, EngineError, backend::Backend, cpu::CpuBackend, hyper::HyperParameters,
-    part::Part, source::TensorSource,
+    BackendChoice, EngineConfig, EngineError, backend::Backend, cpu::CpuBackend, device::DeviceBackend,
+    hyper::HyperParameters, part::Part, source::TensorSource,
 };
 
 /// Loads a part of a model for the configured device.
@@ -13,10 +13,8 @@ pub(crate) fn load(
     config: &EngineConfig,
     on_progress: &mut dyn FnMut(u8),
 ) -> Result<Box<dyn Backend>, EngineError> {
-    match config.device {
-        // Off the processor only products are computed on the device.
-        DeviceChoice::Cpu | DeviceChoice::Cuda(_) | DeviceChoice::Metal(_) => {
-            Ok(Box::new(CpuBackend::load(source, hyper, part, config, on_progress)?))
-        }
-    }
+    Ok(match config.device.backend(config.backend) {
+        BackendChoice::Native => Box::new(CpuBackend::load(source, hyper, part, config, on_progress)?),
+        BackendChoice::Candle => Box::new(DeviceBackend::load(source, hyper, part, config, on_progress)?),
+    })
 }

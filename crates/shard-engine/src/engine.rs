@@ -51,8 +51,7 @@ pub struct ModelInfo {
     pub vocabulary: usize,
     /// Positions of the longest session.
     pub context_length: u32,
-    /// Bytes of the weights as we hold them. With `--backend candle` candle adds copies of its own with some types
-    /// on some processors, which are not in here (see `docs/decisions/0003-memory-of-fast.md`).
+    /// Bytes of the weights as they are held.
     pub weight_bytes: u64,
     /// Bytes of the weights that one token reads on its way: of the embedding it reads a single row, which does not
     /// count.
@@ -98,6 +97,7 @@ impl Engine {
     /// # Errors
     /// When the file is not a model that is supported, or the device is not there.
     pub fn load(config: EngineConfig, mut on_progress: impl FnMut(u8)) -> Result<Self, EngineError> {
+        let config = EngineConfig { device: config.device.resolved(), ..config };
         let mut source = TensorSource::open(&config.model)?;
         let hyper = HyperParameters::read(source.header()).map_err(|error| source.failed(error))?;
         let cut = cut_of(source.header(), config.total_shards, config.shard_weights.as_ref())

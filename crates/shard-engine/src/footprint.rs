@@ -1,13 +1,20 @@
 //! What shards take in memory, told by the header before anything is loaded.
 //!
-//! For the backend in memory: how tensors and caches are held is its own business, and it is asked.
+//! How tensors and caches are held is each backend's own business, and it is asked. Of a device this is what lies there,
+//! and the embedding, which stays on the host; what candle sets aside for itself is not known.
 
-use gguf::Header;
+use gguf::{Header, TensorInfo};
 use swarm_types::{Cut, LayerRange, Precision, ShardRange};
 
 use crate::{
-    KvType, cpu::kv::layer_bytes, cut::CutError, hyper::HyperParameters, kernels::page::Layout, part::Part,
-    parts, storage::tensor_weight_bytes,
+    BackendChoice, KvType, cpu,
+    cut::CutError,
+    device,
+    hyper::HyperParameters,
+    kernels::page::Layout,
+    part::Part,
+    parts,
+    storage::{packed_bytes, tensor_weight_bytes, unpacked_bytes},
 };
 
 /// Rows whose logits are in memory together.
@@ -23,6 +30,8 @@ pub struct Usage {
     pub kv_type: KvType,
     /// Rows of its largest batch.
     pub batch_rows: u32,
+    /// Who computes: [`DeviceChoice::backend`](crate::DeviceChoice::backend) tells.
+    pub backend: BackendChoice,
 }
 
 /// What an engine with some shards takes in memory, besides what every process takes.
@@ -40,6 +49,7 @@ pub struct Footprint {
     pub context_length: u32,
     /// How caches are held.
     layout: Layout,
+    backend: BackendChoice,
 }
 
 impl Footprint {
@@ -54,11 +64,13 @@ impl Footprint {
         parts::check(header, layers, &hyper)?;
         Ok(Self {
             layers,
-            weight_bytes: weight_bytes(header, part, usage.precision)?,
-            buffer_bytes: buffer_bytes(&hyper, part, usage.batch_rows),
+            weight_bytes: weight_bytes(header, part, usage)?,
+            buffer_bytes: buffer_bytes(&hyper, part, usage.batch_rows)
+                .saturating_add(unpacked(header, part, usage)?),
             row_bytes: hyper.hidden as u64 * F32_BYTES,
             context_length: hyper.context,
             layout: Layout { kv_heads: hyper.kv_heads, head: hyper.head, kv_type: usage.kv_type },
+            backend: usage.backend,
         })
     }
 
@@ -71,23 +83,41 @@ impl Footprint {
     /// Bytes of a session's cache when it has so many positions.
     #[must_use]
     pub fn cache_bytes(&self, positions: u32) -> u64 {
-        u64::from(self.layers.count()).saturating_mul(layer_bytes(self.layout, positions))
+        let layer = match self.backend {
+            BackendChoice::Native => cpu::kv::layer_bytes(self.layout, positions),
+            BackendChoice::Candle => device::cache::layer_bytes(self.layout, positions),
+        };
+        u64::from(self.layers.count()).saturating_mul(layer)
     }
 }
 
 /// Bytes of the part's weights as they are held.
-fn weight_bytes(header: &Header, part: Part, precision: Precision) -> Result<u64, CutError> {
+fn weight_bytes(header: &Header, part: Part, usage: Usage) -> Result<u64, CutError> {
     let parts = header.parts()?;
-    let mut tensors: Vec<_> = part.layers.iter().flat_map(|layer| &parts.layers[layer as usize]).collect();
+    let mut computed: Vec<_> = part.layers.iter().flat_map(|layer| &parts.layers[layer as usize]).collect();
     if part.samples {
-        tensors.extend(&parts.head);
+        computed.extend(&parts.head);
     }
-    // Where the embedding is the head too, it is held once.
-    if part.embeds {
-        let more = parts.embedding.iter().filter(|tensor| !tensors.contains(tensor));
-        tensors.extend(more.collect::<Vec<_>>());
+    // Where the embedding is the head too, a processor holds it once.
+    let twice = usage.backend == BackendChoice::Candle;
+    let looked_up = parts.embedding.iter().filter(|_| part.embeds);
+    let looked_up = looked_up.filter(|tensor| twice || !computed.contains(tensor));
+    let looked_up: u64 = looked_up.map(|(_, tensor)| packed_bytes(tensor)).sum();
+    let bytes =
+        |(_, tensor): &(&str, &TensorInfo)| tensor_weight_bytes(tensor, usage.precision, usage.backend);
+    Ok(looked_up + computed.into_iter().map(bytes).sum::<u64>())
+}
+
+/// Bytes of the largest matrix that is made numbers for a product.
+fn unpacked(header: &Header, part: Part, usage: Usage) -> Result<u64, CutError> {
+    if usage.backend == BackendChoice::Native {
+        return Ok(0);
     }
-    Ok(tensors.iter().map(|(_, tensor)| tensor_weight_bytes(tensor, precision)).sum())
+    let parts = header.parts()?;
+    let layers = part.layers.iter().flat_map(|layer| &parts.layers[layer as usize]);
+    let head = parts.head.iter().filter(|_| part.samples);
+    let bytes = |(_, tensor): &(&str, &TensorInfo)| unpacked_bytes(tensor, usage.precision);
+    Ok(layers.chain(head).map(bytes).max().unwrap_or(0))
 }
 
 /// Bytes that live together while a batch of so many rows passes a layer, and those of its logits. What comes in, what

@@ -11,7 +11,7 @@ pub(crate) use self::{
     experts::ExpertSizes,
     scaling::{FACTORS, Long, RopeScaling, Yarn},
 };
-use crate::arch::{self, Architecture, Multipliers, Norm, ScoreScale, Turn, Window};
+use crate::arch::{self, Architecture, Multipliers, Norm, QueryNorm, ScoreScale, Turn, Window};
 
 /// A model's architecture and its numbers.
 #[derive(Clone, Debug)]
@@ -116,6 +116,22 @@ impl HyperParameters {
     /// Numbers in one position's keys, and in its values.
     pub(crate) fn kv_width(&self) -> usize {
         self.kv_heads * self.head
+    }
+
+    /// Positions that rows of this layer look at, the last of them their own; `None` for all.
+    pub(crate) fn window_of(&self, layer: u32) -> Option<usize> {
+        match (self.arch.window)(layer) {
+            Window::Whole => None,
+            Window::Sliding | Window::SlidingIfWritten => self.window,
+        }
+    }
+
+    /// Numbers that a norm of queries, and one of keys, is over.
+    pub(crate) fn query_norms(&self) -> [usize; 2] {
+        match self.arch.query_norm {
+            QueryNorm::Head => [self.head; 2],
+            QueryNorm::Row => [self.heads * self.head, self.kv_width()],
+        }
     }
 
     /// Some layers turn by angles of their own.

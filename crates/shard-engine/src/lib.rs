@@ -5,16 +5,18 @@
 //!
 //! On a CPU a row's result does not depend on what else is in the batch, on the chunking, on the number of shards or on
 //! the kind of processor, bit for bit: every sum runs in one fixed order that only the row itself decides. Kernels that
-//! are not ours (candle's, and so all on GPUs) are tried out at loading, and fed one row at a time where they do not
-//! keep that.
+//! are not ours (candle's, and so all on GPUs) pick that order by the shape of what they compute: they get one shape,
+//! however many rows there are.
 
 mod arch;
 mod backend;
 #[doc(hidden)]
 pub mod bench;
+mod chosen;
 mod config;
 mod cpu;
 mod cut;
+mod device;
 mod devices;
 mod engine;
 mod error;
@@ -23,6 +25,7 @@ mod guide;
 mod hyper;
 mod kernels;
 mod known;
+mod matrices;
 mod part;
 mod parts;
 mod places;

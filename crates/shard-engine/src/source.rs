@@ -20,7 +20,7 @@ use gguf::{Dtype, GgufError, Header, ModelFile, TensorInfo};
 pub(crate) use self::matrix::{Matrix, MatrixShape, RawMatrix};
 use crate::{
     EngineError,
-    kernels::{arena::Arena, packed::Packed, threads::Threads},
+    kernels::{arena::Arena, isa::Isa, packed::Packed, threads::Threads},
 };
 
 /// A model's files and their header.
@@ -100,11 +100,24 @@ impl TensorSource {
     }
 
     /// A matrix as f32, `[rows][columns]`.
-    pub(crate) fn numbers(&mut self, matrix: &Matrix) -> Result<Vec<f32>, EngineError> {
+    pub(crate) fn numbers(
+        &mut self,
+        matrix: &Matrix,
+        threads: &Threads,
+        isa: Isa,
+    ) -> Result<Vec<f32>, EngineError> {
         let (name, info) = (matrix.weight(), self.part(matrix)?);
-        let bytes = self.bytes(&name, &info)?;
         let MatrixShape { rows, columns } = matrix.shape();
-        self.dequantize(bytes, &name, info.dtype, rows * columns)
+        if ggml_type(info.dtype).is_some() {
+            let bytes = self.bytes(&name, &info)?;
+            return self.dequantize(bytes, &name, info.dtype, rows * columns);
+        }
+        // What candle does not read, our panels do.
+        let packed = self.packed(matrix, info.dtype, threads)?;
+        let mut numbers = vec![0.0; rows * columns];
+        let each = numbers.chunks_exact_mut(columns).enumerate();
+        each.for_each(|(row, numbers)| packed.row(row, isa, numbers));
+        Ok(numbers)
     }
 
     /// A vector as f32; its numbers must be finite.
@@ -121,6 +134,14 @@ impl TensorSource {
     /// A vector that not every model has.
     pub(crate) fn opt_vector(&mut self, name: &str, size: usize) -> Result<Option<Vec<f32>>, EngineError> {
         if self.has(name) { self.vector(name, size).map(Some) } else { Ok(None) }
+    }
+
+    /// A matrix's bias, if it has one.
+    pub(crate) fn bias(&mut self, matrix: &Matrix) -> Result<Option<Vec<f32>>, EngineError> {
+        match matrix.bias() {
+            Some(name) => self.opt_vector(&name, matrix.shape().rows),
+            None => Ok(None),
+        }
     }
 
     /// A matrix as it is stored.

@@ -52,9 +52,9 @@ impl Answers {
 }
 
 /// The largest difference of a log-probability; the tokens must be the same.
-fn difference(name: &str, tiny: &TinyModel) -> f32 {
+fn difference(name: &str, tiny: &TinyModel, backend: BackendChoice) -> f32 {
     let answers = Answers::read(name);
-    let mut route = Model::new(tiny).shards(2);
+    let mut route = Model::new(tiny).shards_by(backend, 2);
     let params = SamplingParams { top_logprobs: Some(0), ..SamplingParams::greedy() };
     route.open_with(1, &params, 120, &answers.prompt);
     let scores = answers.prompt.len() as u32 - 1;
@@ -74,17 +74,26 @@ fn difference(name: &str, tiny: &TinyModel) -> f32 {
     worst
 }
 
-#[test]
-fn every_architecture_says_what_the_reference_says() {
+fn all_say_what_the_reference_says(backend: BackendChoice) {
     let mut far = vec![];
     for (name, tiny) in cases() {
-        let worst = difference(name, &tiny);
-        println!("{name}: {worst:.1e}");
+        let worst = difference(name, &tiny, backend);
+        println!("{name}, {backend}: {worst:.1e}");
         if worst > MOST {
             far.push(format!("{name}: {worst}"));
         }
     }
-    assert!(far.is_empty(), "{far:?}");
+    assert!(far.is_empty(), "{backend}: {far:?}");
+}
+
+#[test]
+fn every_architecture_says_what_the_reference_says() {
+    all_say_what_the_reference_says(BackendChoice::Native);
+}
+
+#[test]
+fn every_architecture_says_on_a_device_what_the_reference_says() {
+    all_say_what_the_reference_says(BackendChoice::Candle);
 }
 
 /// Why this model is refused when it is written with one more entry or tensor.
@@ -107,7 +116,12 @@ fn refusal(tiny: &TinyModel, tensor: Option<(&str, &[u64])>, entry: Option<(&str
     }
     writer.write(&model.path()).expect("written");
     let told = Header::read_without_arrays(&model.path()).expect("valid");
-    let usage = Usage { precision: Precision::Exact, kv_type: KvType::F16, batch_rows: 1 };
+    let usage = Usage {
+        precision: Precision::Exact,
+        kv_type: KvType::F16,
+        batch_rows: 1,
+        backend: BackendChoice::Native,
+    };
     let by_header = cut_of(&told, 1, None)
         .and_then(|cut| Footprint::of(&told, &cut, ShardRange::new(0, 1).expect("valid"), usage));
     let by_header = by_header.expect_err("refused by the header alone").to_string();
@@ -145,7 +159,7 @@ fn what_is_not_supported_is_named_by_the_header_alone_and_never_called_damaged()
 }
 
 #[test]
-fn experts_in_blocks_give_the_same_bits_in_any_chunk_and_what_candle_makes_of_them() {
+fn experts_in_blocks_give_the_same_bits_in_any_chunk_and_what_a_device_makes_of_them() {
     let (_, tiny) = cases().into_iter().find(|(name, _)| *name == "qwen2moe").expect("there");
     let tiny = TinyModel { feed_forward: 64, ..tiny };
     for (to, ggml) in [(Dtype::Q8_0, GgmlDType::Q8_0), (Dtype::Q4_0, GgmlDType::Q4_0)] {
@@ -166,10 +180,13 @@ fn experts_in_blocks_give_the_same_bits_in_any_chunk_and_what_candle_makes_of_th
             );
         }
         let ours = said(model.whole(), 5);
-        let candle = said(EngineConfig { backend: BackendChoice::Candle, ..model.whole() }, 5);
-        for ((token, bits), (other, other_bits)) in ours.into_iter().zip(candle) {
-            assert_eq!(token, other, "{to:?}");
-            assert!((f32::from_bits(bits) - f32::from_bits(other_bits)).abs() < 1e-4, "{to:?}");
+        for precision in [Precision::Standard, Precision::Exact] {
+            let device = EngineConfig { backend: BackendChoice::Candle, precision, ..model.whole() };
+            for ((token, bits), (other, other_bits)) in ours.iter().zip(said(device, 5)) {
+                assert_eq!(*token, other, "{to:?} {precision}");
+                let difference = (f32::from_bits(*bits) - f32::from_bits(other_bits)).abs();
+                assert!(difference < 1e-4, "{to:?} {precision}: {difference}");
+            }
         }
     }
 }

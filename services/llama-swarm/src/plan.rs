@@ -7,7 +7,7 @@ use clap::Args;
 use gguf::Header;
 use model_hub::{HubConfig, ModelRef};
 use serde::Serialize;
-use shard_engine::{CutError, Footprint, KvType, Usage, cut_of};
+use shard_engine::{BackendChoice, CutError, Footprint, KvType, Usage, cut_of};
 use swarm_process::flags::precision;
 use swarm_types::{ByteSize, Cut, LayerRange, Precision, ShardId, ShardRange, ShardWeights};
 
@@ -73,6 +73,10 @@ pub(crate) struct Shape {
     /// Rows that a worker computes as one batch.
     #[arg(long, env = "LLAMA_SWARM_BATCH_TOKENS", default_value_t = BATCH_TOKENS, value_parser = clap::value_parser!(u32).range(1..))]
     pub batch_tokens: u32,
+
+    /// `native` or `candle`, as the workers have it; those on a GPU have `candle`.
+    #[arg(long, env = "LLAMA_SWARM_BACKEND", default_value_t)]
+    pub backend: BackendChoice,
 }
 
 /// How a model is cut, and what each shard will take.
@@ -99,8 +103,8 @@ impl MemoryPlan {
     /// When the model is not supported, or cannot be cut so.
     pub(crate) fn new(header: &Header, shape: &Shape) -> Result<Self, CutError> {
         let cut = cut_of(header, shape.total_shards, shape.shard_weights.as_ref())?;
-        let Shape { precision, kv_type, batch_tokens: batch_rows, .. } = *shape;
-        let usage = Usage { precision, kv_type, batch_rows };
+        let Shape { precision, kv_type, batch_tokens: batch_rows, backend, .. } = *shape;
+        let usage = Usage { precision, kv_type, batch_rows, backend };
         let parts = header.parts()?;
         let (layers, head) = (parts.layer_costs(), parts.head_cost());
         let shard = |(id, range): (ShardId, LayerRange)| {

@@ -80,8 +80,8 @@ pub(crate) struct SwarmConfig {
     #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     precision: Precision,
 
-    /// Whose matrix products: native (ours, on a processor) or candle (candle's everywhere, for comparison; its answers
-    /// are not bit for bit those of the others).
+    /// Whose kernels: native (ours, on a processor) or candle (candle's, which compute on GPUs, on a processor too: for
+    /// comparison. Its answers are not bit for bit those of the other).
     #[arg(long, env = "LLAMA_SWARM_BACKEND", default_value_t)]
     backend: BackendChoice,
 
@@ -111,7 +111,7 @@ pub(crate) struct SwarmConfig {
     #[arg(long, env = "LLAMA_SWARM_THREADS_BATCH", value_parser = clap::value_parser!(u16).range(1..=512))]
     threads_batch: Option<u16>,
 
-    /// Where workers compute: `cpu`, `cuda:0`, `metal:0`.
+    /// Where workers compute: `cpu`, `cuda:0`, `metal:0`, or `auto`: a GPU if there is one.
     #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
     device: DeviceChoice,
 
@@ -346,12 +346,14 @@ impl SwarmConfig {
     /// What all workers will take must be there before the first one starts: each alone would find enough.
     fn check_memory(&self, model: &Path, workers: &[ShardRange]) -> Result<()> {
         let Some(available) = machine::available_memory() else { return Ok(()) };
+        let device = self.device.resolved();
         let shape = Shape {
             total_shards: self.total_shards,
             shard_weights: self.shard_weights.clone(),
             precision: self.precision,
             kv_type: self.kv_type,
             batch_tokens: BATCH_TOKENS,
+            backend: device.backend(self.backend),
         };
         let failed = || format!("model {}", model.display());
         let header = Header::read_without_arrays(model).with_context(failed)?;
@@ -365,7 +367,7 @@ impl SwarmConfig {
         }
         let needed: u64 = workers.iter().map(|shards| plan.least_bytes(*shards)).sum();
         ensure!(
-            self.ignore_memory || self.device != DeviceChoice::Cpu || needed <= available,
+            self.ignore_memory || device != DeviceChoice::Cpu || needed <= available,
             "the workers need {} MiB of memory besides caches, {} MiB are available: start fewer (--workers), take a \
              smaller model file, or try it all the same with --ignore-memory; llama-swarm plan tells each shard's part",
             needed >> 20,

@@ -45,12 +45,12 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_PRECISION", default_value_t, value_parser = precision)]
     pub precision: Precision,
 
-    /// Whose matrix products: native (ours, on a processor) or candle (candle's everywhere, for comparison; its answers
-    /// are not bit for bit those of the others).
+    /// Whose kernels: native (ours, on a processor) or candle (candle's, which compute on GPUs, on a processor too: for
+    /// comparison. Its answers are not bit for bit those of the other).
     #[arg(long, env = "LLAMA_SWARM_BACKEND", default_value_t)]
     pub backend: BackendChoice,
 
-    /// Where to compute: cpu, cuda:N or metal:N (the last two if built with that feature).
+    /// Where to compute: cpu, cuda:N or metal:N (the last two if built with that feature), or auto: a GPU if there is one.
     #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
     pub device: DeviceChoice,
 

@@ -45,7 +45,7 @@ impl Known {
 fn plan(header: &Header, config: &Config) -> Result<(Cut, Footprint), CutError> {
     let cut = cut_of(header, config.net.total_shards, config.shard_weights.as_ref())?;
     let Config { precision, kv_type, batch_tokens: batch_rows, .. } = *config;
-    let usage = Usage { precision, kv_type, batch_rows };
+    let usage = Usage { precision, kv_type, batch_rows, backend: config.device.backend(config.backend) };
     let footprint = Footprint::of(header, &cut, config.shard_id, usage)?;
     Ok((cut, footprint))
 }

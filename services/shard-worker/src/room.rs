@@ -54,7 +54,7 @@ fn mib(bytes: u64) -> u64 {
 mod tests {
     use clap::Parser;
     use gguf::{Header, tiny::TinyModel};
-    use shard_engine::{KvType, Usage, cut_of};
+    use shard_engine::{BackendChoice, KvType, Usage, cut_of};
     use swarm_types::{Precision, ShardId, ShardRange};
 
     use super::*;
@@ -74,7 +74,7 @@ mod tests {
         let cut = cut_of(&header, 1, None).expect("a cut");
         let (precision, kv_type) = (Precision::Standard, KvType::F16);
         // Buffers of some hundred MiB.
-        let usage = Usage { precision, kv_type, batch_rows: 100_000 };
+        let usage = Usage { precision, kv_type, batch_rows: 100_000, backend: BackendChoice::Native };
         let footprint =
             Footprint::of(&header, &cut, ShardRange::one(ShardId(0)), usage).expect("a footprint");
         let least = footprint.least_bytes();

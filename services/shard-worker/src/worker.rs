@@ -77,7 +77,8 @@ impl Worker {
     ///
     /// # Errors
     /// Says what is missing and how to give it.
-    pub async fn bind(config: Config) -> Result<Self, WorkerError> {
+    pub async fn bind(mut config: Config) -> Result<Self, WorkerError> {
+        config.device = config.device.resolved();
         let local = match LocalModel::here(&config.model, &config.hub).await? {
             Some(local) => Some((Known::of(local.path(), local.digest(), &config)?, local)),
             None => None,
@@ -313,7 +314,7 @@ async fn flatten(task: &mut JoinHandle<Result<(), WorkerError>>) -> Result<(), W
     }
 }
 
-/// Says when candle's products will not run on as many threads as the worker was given: on a small share of a large
+/// Says when candle's kernels will not run on as many threads as the worker was given: on a small share of a large
 /// machine that costs most of the speed.
 fn warn_of_threads(config: &Config) {
     if config.backend != BackendChoice::Candle || config.device != DeviceChoice::Cpu {

@@ -7,14 +7,15 @@ use super::{
 };
 use crate::{
     EngineError,
-    arch::{Projections, QueryNorm, Turn, Window},
+    arch::Turn,
     hyper::HyperParameters,
     kernels::{
         attention::{ALL, Rows, Shape, attend},
         buffer::Buffer,
         isa::Isa,
     },
-    source::{Matrix, MatrixShape, TensorSource},
+    matrices,
+    source::TensorSource,
 };
 
 /// Its weights.
@@ -40,16 +41,11 @@ impl Attention {
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
         let name = |part: &str| format!("blk.{layer}.{part}");
-        let (queries, keys) = (hyper.heads * hyper.head, hyper.kv_width());
-        let mut linear = |matrix: &Matrix| Linear::load(source, matrix, arithmetic);
-        let [query, key, value] = matrices(layer, hyper);
+        let matrices::Attention { query, key, value, output } = matrices::attention(layer, hyper);
+        let mut linear = |matrix| Linear::load(source, matrix, arithmetic);
         let (query, key, value) = (linear(&query)?, linear(&key)?, linear(&value)?);
-        let output = MatrixShape { rows: hyper.hidden, columns: queries };
-        let output = linear(&Matrix::whole(name("attn_output"), output))?;
-        let (of_queries, of_keys) = match hyper.arch.query_norm {
-            QueryNorm::Head => (hyper.head, hyper.head),
-            QueryNorm::Row => (queries, keys),
-        };
+        let output = linear(&output)?;
+        let [of_queries, of_keys] = hyper.query_norms();
         let norms = ["attn_norm.weight", "post_attention_norm.weight"].map(name);
         Ok(Self {
             norms: Norms::load(source, norms.each_ref().map(String::as_str), hyper)?,
@@ -60,10 +56,7 @@ impl Attention {
             key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), of_keys, hyper)?,
             output,
             turn: (hyper.arch.turn)(layer),
-            window: match (hyper.arch.window)(layer) {
-                Window::Whole => ALL,
-                Window::Sliding | Window::SlidingIfWritten => hyper.window.unwrap_or(ALL),
-            },
+            window: hyper.window_of(layer).unwrap_or(ALL),
         })
     }
 
@@ -80,11 +73,11 @@ impl Attention {
         slots: &mut [SlotRows<'_>],
         number: usize,
         pass: &Pass<'_>,
-    ) -> candle_core::Result<Buffer<f32>> {
+    ) -> Buffer<f32> {
         let Arithmetic { isa, threads, .. } = pass.arithmetic;
         let normed = self.norms.before(x, pass.arithmetic);
         let [mut query, mut key, value] =
-            forward_all([&self.query, &self.key, &self.value], &normed, pass.arithmetic)?;
+            forward_all([&self.query, &self.key, &self.value], &normed, pass.arithmetic);
         if let Some(norm) = &self.query_norm {
             query = norm.apply(&query, *isa, threads);
         }
@@ -98,8 +91,8 @@ impl Attention {
         let width = pass.hyper.kv_width();
         extend(slots, number, [&key, &value], width, *isa);
         let attended = self.attend(&query, slots, number, pass);
-        let made = self.output.forward(&attended, pass.arithmetic)?;
-        Ok(self.norms.behind(made, pass.arithmetic))
+        let made = self.output.forward(&attended, pass.arithmetic);
+        self.norms.behind(made, pass.arithmetic)
     }
 
     /// Weighs what each row looks at: `[rows][heads][head]`.
@@ -122,18 +115,6 @@ impl Attention {
         };
         attend(slots.len(), rows, shape, *isa, threads)
     }
-}
-
-/// Where the matrices for queries, keys and values lie.
-fn matrices(layer: u32, hyper: &HyperParameters) -> [Matrix; 3] {
-    let (queries, keys) = (hyper.heads * hyper.head, hyper.kv_width());
-    let shape = |rows| MatrixShape { rows, columns: hyper.hidden };
-    let name = |part: &str| format!("blk.{layer}.{part}");
-    let parts = [("attn_q", queries, 0), ("attn_k", keys, queries), ("attn_v", keys, queries + keys)];
-    parts.map(|(part, rows, first)| match hyper.arch.projections {
-        Projections::Separate => Matrix::whole(name(part), shape(rows)),
-        Projections::Fused => Matrix::rows_of(name("attn_qkv"), shape(rows), first, queries + 2 * keys),
-    })
 }
 
 /// Adds the rows' keys and values, `[rows][width]` each, to the caches of a layer.

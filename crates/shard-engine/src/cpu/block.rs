@@ -48,18 +48,11 @@ impl Block {
 
     /// Passes `x` `[rows][hidden]` through the layer, in place; `slots` own its rows in order, and this is their layer
     /// of that number.
-    pub(crate) fn forward(
-        &self,
-        x: &mut [f32],
-        slots: &mut [SlotRows<'_>],
-        number: usize,
-        pass: &Pass<'_>,
-    ) -> candle_core::Result<()> {
-        let attended = self.attention.forward(x, slots, number, pass)?;
+    pub(crate) fn forward(&self, x: &mut [f32], slots: &mut [SlotRows<'_>], number: usize, pass: &Pass<'_>) {
+        let attended = self.attention.forward(x, slots, number, pass);
         self.add(x, attended, pass.arithmetic);
-        let made = self.feed_forward.forward(x, pass.arithmetic)?;
+        let made = self.feed_forward.forward(x, pass.arithmetic);
         self.add(x, made, pass.arithmetic);
-        Ok(())
     }
 
     fn add(&self, x: &mut [f32], mut y: Buffer<f32>, arithmetic: &Arithmetic) {

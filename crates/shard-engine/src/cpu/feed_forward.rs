@@ -1,18 +1,7 @@
 //! The second half of a layer: what a row makes of itself alone.
 
-use super::{
-    experts::Experts,
-    gated::{Gated, Matrices},
-    linear::Arithmetic,
-    norm::Norms,
-};
-use crate::{
-    EngineError,
-    arch::FeedForward as Layout,
-    hyper::HyperParameters,
-    kernels::buffer::Buffer,
-    source::{Matrix, MatrixShape, TensorSource},
-};
+use super::{experts::Experts, gated::Gated, linear::Arithmetic, norm::Norms};
+use crate::{EngineError, hyper::HyperParameters, kernels::buffer::Buffer, matrices, source::TensorSource};
 
 /// Its weights.
 #[derive(Debug)]
@@ -41,7 +30,7 @@ impl FeedForward {
                 Network::Experts(Box::new(Experts::load(source, layer, hyper, sizes, arithmetic)?))
             }
             None => {
-                let matrices = matrices(layer, hyper);
+                let matrices = matrices::feed_forward(layer, hyper);
                 Network::Dense(Gated::load(source, &matrices, hyper.arch.activation, arithmetic)?)
             }
         };
@@ -67,30 +56,12 @@ impl FeedForward {
     }
 
     /// What it adds to `x` `[rows][hidden]`.
-    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
+    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> Buffer<f32> {
         let normed = self.norms.before(x, arithmetic);
         let made = match &self.network {
-            Network::Dense(network) => network.forward(&normed, arithmetic)?,
-            Network::Experts(experts) => experts.forward(&normed, arithmetic)?,
+            Network::Dense(network) => network.forward(&normed, arithmetic),
+            Network::Experts(experts) => experts.forward(&normed, arithmetic),
         };
-        Ok(self.norms.behind(made, arithmetic))
-    }
-}
-
-/// Where the matrices of a layer without experts lie.
-fn matrices(layer: u32, hyper: &HyperParameters) -> Matrices {
-    let name = |part: &str| format!("blk.{layer}.{part}");
-    let (hidden, wide) = (hyper.hidden, hyper.feed_forward);
-    let inwards = MatrixShape { rows: wide, columns: hidden };
-    let down = Matrix::whole(name("ffn_down"), MatrixShape { rows: hidden, columns: wide });
-    match hyper.arch.feed_forward {
-        Layout::Dense => {
-            let matrix = |part: &str| Matrix::whole(name(part), inwards);
-            Matrices { gate: matrix("ffn_gate"), up: matrix("ffn_up"), down }
-        }
-        Layout::Fused => {
-            let half = |number: usize| Matrix::rows_of(name("ffn_up"), inwards, number * wide, 2 * wide);
-            Matrices { gate: half(0), up: half(1), down }
-        }
+        self.norms.behind(made, arithmetic)
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     EngineError,
     arch::Activation,
     kernels::{buffer::Buffer, rows},
+    matrices,
     source::{Matrix, TensorSource},
 };
 
@@ -17,22 +18,15 @@ pub(crate) struct Gated {
     activation: Activation,
 }
 
-/// Where its matrices lie.
-pub(crate) struct Matrices {
-    pub gate: Matrix,
-    pub up: Matrix,
-    pub down: Matrix,
-}
-
 impl Gated {
     pub(crate) fn load(
         source: &mut TensorSource,
-        matrices: &Matrices,
+        matrices: &matrices::Gated,
         activation: Activation,
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
         let mut linear = |matrix: &Matrix| Linear::load(source, matrix, arithmetic);
-        let Matrices { gate, up, down } = matrices;
+        let matrices::Gated { gate, up, down } = matrices;
         Ok(Self { gate: linear(gate)?, up: linear(up)?, down: linear(down)?, activation })
     }
 
@@ -42,8 +36,8 @@ impl Gated {
     }
 
     /// `x` is `[rows][hidden]`, as the result.
-    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
-        let [mut gate, up] = forward_all([&self.gate, &self.up], x, arithmetic)?;
+    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> Buffer<f32> {
+        let [mut gate, up] = forward_all([&self.gate, &self.up], x, arithmetic);
         bend(self.activation, &mut gate, &up, arithmetic);
         self.down.forward(&gate, arithmetic)
     }

@@ -1,6 +1,5 @@
 //! The two ends of a model: tokens to activations, and activations to logits.
 
-use candle_core::Result;
 use swarm_types::TokenId;
 
 use super::{
@@ -10,8 +9,9 @@ use super::{
 use crate::{
     EngineError,
     hyper::HyperParameters,
-    kernels::{isa::Isa, packed::Packed, rows},
-    source::{Matrix, MatrixShape, TensorSource},
+    kernels::{isa::Isa, packed::Packed, rows, threads::Threads},
+    matrices,
+    source::TensorSource,
     storage::packed_as,
 };
 
@@ -26,12 +26,11 @@ impl Embedding {
     pub(crate) fn load(
         source: &mut TensorSource,
         hyper: &HyperParameters,
-        arithmetic: &Arithmetic,
-    ) -> std::result::Result<Self, EngineError> {
-        let shape = MatrixShape { rows: hyper.vocabulary, columns: hyper.hidden };
-        let matrix = Matrix::whole(EMBEDDING.into(), shape);
+        threads: &Threads,
+    ) -> Result<Self, EngineError> {
+        let matrix = matrices::embedding(hyper);
         let dtype = source.dtype(&matrix)?;
-        source.packed(&matrix, packed_as(dtype), &arithmetic.threads).map(Self)
+        source.packed(&matrix, packed_as(dtype), threads).map(Self)
     }
 
     pub(crate) fn byte_count(&self) -> usize {
@@ -42,9 +41,6 @@ impl Embedding {
         &self.0
     }
 }
-
-/// The embedding's tensor, without `.weight`.
-const EMBEDDING: &str = "token_embd";
 
 /// `[tokens][hidden]` from the embedding's weights; the tokens must be in the vocabulary.
 pub(crate) fn embed(weights: &Packed, tokens: &[TokenId], isa: Isa, x: &mut Vec<f32>) {
@@ -71,14 +67,12 @@ impl Head {
         source: &mut TensorSource,
         hyper: &HyperParameters,
         arithmetic: &Arithmetic,
-    ) -> std::result::Result<Self, EngineError> {
-        let name = if hyper.tied { EMBEDDING } else { "output" };
-        let shape = MatrixShape { rows: hyper.vocabulary, columns: hyper.hidden };
+    ) -> Result<Self, EngineError> {
         Ok(Self {
             norm: Norm::load(source, "output_norm.weight", hyper.hidden, hyper)?,
             scale: hyper.logit_scale,
             cap: hyper.logit_cap,
-            output: Linear::load(source, &Matrix::whole(name.into(), shape), arithmetic)?,
+            output: Linear::load(source, &matrices::head(hyper), arithmetic)?,
         })
     }
 
@@ -86,8 +80,8 @@ impl Head {
         self.norm.byte_count() + self.output.byte_count()
     }
 
-    /// The output matrix, if it is held in panels.
-    pub(crate) fn packed(&self) -> Option<&Packed> {
+    /// The output matrix.
+    pub(crate) fn packed(&self) -> &Packed {
         self.output.packed()
     }
 
@@ -100,16 +94,11 @@ impl Head {
     }
 
     /// Calls `each` with the place and the logits of every row of `x` `[rows][hidden]`.
-    pub(crate) fn logits(
-        &self,
-        x: &[f32],
-        arithmetic: &Arithmetic,
-        mut each: impl FnMut(usize, &[f32]),
-    ) -> Result<()> {
+    pub(crate) fn logits(&self, x: &[f32], arithmetic: &Arithmetic, mut each: impl FnMut(usize, &[f32])) {
         let block = ROWS_AT_ONCE * self.norm.size();
         for (number, rows) in x.chunks(block).enumerate() {
             let normed = self.norm.apply(rows, arithmetic.isa, &arithmetic.threads);
-            let mut logits = self.output.forward(&normed, arithmetic)?;
+            let mut logits = self.output.forward(&normed, arithmetic);
             if self.scale != 1.0 {
                 logits.iter_mut().for_each(|logit| *logit *= self.scale);
             }
@@ -120,6 +109,5 @@ impl Head {
                 each(number * ROWS_AT_ONCE + row, logits);
             }
         }
-        Ok(())
     }
 }

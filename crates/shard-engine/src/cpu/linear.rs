@@ -1,11 +1,9 @@
-//! A weight matrix, held as its storage says.
+//! A weight matrix in memory.
 
-use candle_core::Device;
 use swarm_types::Precision;
 
-use super::foreign::Foreign;
 use crate::{
-    BackendChoice, DeviceChoice, EngineError,
+    EngineError,
     kernels::{
         buffer::Buffer,
         isa::Isa,
@@ -13,8 +11,8 @@ use crate::{
         product::{Input, Rule},
         threads::Threads,
     },
-    source::{Matrix, MatrixShape, TensorSource},
-    storage::Storage,
+    source::{Matrix, TensorSource},
+    storage::packed_as,
 };
 
 /// A step of so many rows is a piece of a prompt, or what is computed again after a loss. One of fewer is tokens of
@@ -28,14 +26,11 @@ pub(crate) struct ThreadCounts {
     pub many_rows: usize,
 }
 
-/// How and where matrices are multiplied.
+/// How matrices are multiplied.
 #[derive(Debug)]
 pub(crate) struct Arithmetic {
     pub precision: Precision,
-    pub backend: BackendChoice,
-    pub choice: DeviceChoice,
-    pub device: Device,
-    /// Of our own kernels, as `isa`.
+    /// Of our kernels, as `isa`.
     pub threads: Threads,
     pub counts: ThreadCounts,
     pub isa: Isa,
@@ -61,16 +56,8 @@ impl Arithmetic {
 /// `y = x · wᵀ (+ bias)`.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    weights: Weights,
+    weights: Packed,
     bias: Option<Vec<f32>>,
-    shape: MatrixShape,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-enum Weights {
-    Packed(Packed),
-    Foreign(Foreign),
 }
 
 impl Linear {
@@ -80,95 +67,48 @@ impl Linear {
         matrix: &Matrix,
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
-        let (dtype, shape) = (source.dtype(matrix)?, matrix.shape());
-        let bias = match matrix.bias() {
-            Some(name) => source.opt_vector(&name, shape.rows)?,
-            None => None,
-        };
-        let Arithmetic { precision, backend, choice, device, threads, .. } = arithmetic;
-        let (weights, bytes) = match Storage::of(*precision, dtype, *backend, *choice) {
-            Storage::Packed(as_type) => {
-                let packed = source.packed(matrix, as_type, threads)?;
-                let bytes = packed.byte_count();
-                (Weights::Packed(packed), bytes)
-            }
-            Storage::Tensor => {
-                let values = source.numbers(matrix)?;
-                let bytes = size_of_val(values.as_slice());
-                (Weights::Foreign(Foreign::plain(values, shape, device)?), bytes)
-            }
-            Storage::Quantised => {
-                let raw = source.raw(matrix)?;
-                let bytes = raw.byte_count();
-                (Weights::Foreign(Foreign::quantised(raw, device)?), bytes)
-            }
-        };
-        Ok(Self { weights, bias, shape, bytes })
+        let dtype = source.dtype(matrix)?;
+        let bias = source.bias(matrix)?;
+        Ok(Self { weights: source.packed(matrix, packed_as(dtype), &arithmetic.threads)?, bias })
     }
 
     /// Bytes of the weights as they are held.
     pub(crate) fn byte_count(&self) -> usize {
-        self.bytes
+        self.weights.byte_count()
     }
 
     pub(crate) fn outputs(&self) -> usize {
-        self.shape.rows
+        self.weights.outputs()
     }
 
-    /// Its panels, if it is held in such.
-    pub(crate) fn packed(&self) -> Option<&Packed> {
-        match &self.weights {
-            Weights::Packed(packed) => Some(packed),
-            Weights::Foreign(_) => None,
-        }
+    /// Its panels.
+    pub(crate) fn packed(&self) -> &Packed {
+        &self.weights
     }
 
     /// `x` is `[rows][inputs]`, the result `[rows][outputs]`.
-    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
-        let [y] = forward_all([self], x, arithmetic)?;
-        Ok(y)
+    pub(crate) fn forward(&self, x: &[f32], arithmetic: &Arithmetic) -> Buffer<f32> {
+        let [y] = forward_all([self], x, arithmetic);
+        y
     }
 }
 
-impl Linear {
-    /// The product without the bias.
-    fn alone(&self, x: &[f32], arithmetic: &Arithmetic) -> candle_core::Result<Buffer<f32>> {
-        match &self.weights {
-            Weights::Foreign(foreign) => Ok(foreign.multiply(x)?.into()),
-            Weights::Packed(packed) => {
-                let input = arithmetic.input(x, self.shape.columns);
-                let mut y = Buffer::stale(input.rows() * self.shape.rows);
-                input.multiply([packed], [&mut y], &arithmetic.threads);
-                Ok(y)
-            }
-        }
-    }
-}
-
-/// The products of the same rows with several matrices of as many inputs, as one piece of work where they are ours.
+/// The products of the same rows with several matrices of as many inputs, as one piece of work.
 pub(crate) fn forward_all<const COUNT: usize>(
     linears: [&Linear; COUNT],
     x: &[f32],
     arithmetic: &Arithmetic,
-) -> candle_core::Result<[Buffer<f32>; COUNT]> {
-    let inputs = linears.first().map_or(1, |linear| linear.shape.columns);
+) -> [Buffer<f32>; COUNT] {
+    let inputs = linears.first().map_or(1, |linear| linear.weights.inputs());
     let rows = x.len() / inputs;
-    let mut ys = linears.map(|_| Buffer::from(vec![]));
-    let packed = linears.map(Linear::packed);
-    if packed.iter().all(Option::is_some) {
-        ys = linears.map(|linear| Buffer::stale(rows * linear.shape.rows));
-        let matrices = packed.map(|packed| packed.expect("all of them are"));
-        arithmetic.input(x, inputs).multiply(matrices, ys.each_mut().map(|y| &mut **y), &arithmetic.threads);
-    } else {
-        for (linear, y) in linears.iter().zip(&mut ys) {
-            *y = linear.alone(x, arithmetic)?;
-        }
-    }
+    let mut ys = linears.map(|linear| Buffer::stale(rows * linear.outputs()));
+    let matrices = linears.map(Linear::packed);
+    arithmetic.input(x, inputs).multiply(matrices, ys.each_mut().map(|y| &mut **y), &arithmetic.threads);
     for (linear, y) in linears.iter().zip(&mut ys) {
         if let Some(bias) = &linear.bias {
             y.chunks_exact_mut(bias.len())
                 .for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
         }
     }
-    Ok(ys)
+    ys
 }

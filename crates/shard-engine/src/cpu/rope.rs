@@ -98,6 +98,18 @@ impl Rotations {
     }
 }
 
+impl Rotation {
+    /// `[rows][pairs]`.
+    pub(crate) fn cosines(&self) -> &[f32] {
+        &self.cosines
+    }
+
+    /// `[rows][pairs]`.
+    pub(crate) fn sines(&self) -> &[f32] {
+        &self.sines
+    }
+}
+
 impl Rope {
     /// `frequencies` are the angles a position of each pair.
     pub(crate) fn new(frequencies: Vec<f64>, style: RopeStyle) -> Self {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use candle_core::{
-    Device,
+    DType, Device, Tensor,
     quantized::{GgmlDType, QStorage, QTensor},
 };
 
@@ -79,22 +79,19 @@ impl RawMatrix {
         Self { dtype, shape, bytes }
     }
 
-    pub(crate) fn byte_count(&self) -> usize {
-        self.bytes.len()
+    /// `[rows, columns]` of the numbers that the file has, if it has numbers.
+    pub(crate) fn into_numbers(self, device: &Device) -> candle_core::Result<Tensor> {
+        let dtype = match self.dtype {
+            GgmlDType::F32 => DType::F32,
+            GgmlDType::F16 => DType::F16,
+            GgmlDType::BF16 => DType::BF16,
+            other => candle_core::bail!("{other:?} is no type of single numbers"),
+        };
+        Tensor::from_raw_buffer(&self.bytes, dtype, &[self.shape.rows, self.shape.columns], device)
     }
 
-    /// The first rows, at most as many as there are, as a matrix of their own.
-    pub(crate) fn first_rows(&self, rows: usize) -> Self {
-        let shape = MatrixShape { rows: rows.min(self.shape.rows), ..self.shape };
-        let size = self.bytes.len() / self.shape.rows;
-        Self { dtype: self.dtype, shape, bytes: self.bytes[..shape.rows * size].to_vec() }
-    }
-
-    pub(crate) fn shape(&self) -> MatrixShape {
-        self.shape
-    }
-
-    pub(crate) fn into_tensor(self, device: &Device) -> candle_core::Result<QTensor> {
+    /// `[rows, columns]` in the file's blocks.
+    pub(crate) fn into_blocks(self, device: &Device) -> candle_core::Result<QTensor> {
         let storage = QStorage::from_data(Cow::Owned(self.bytes), device, self.dtype)?;
         QTensor::new(storage, (self.shape.rows, self.shape.columns))
     }

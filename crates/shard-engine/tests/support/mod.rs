@@ -91,9 +91,15 @@ impl Model {
 
     /// One engine for each shard.
     pub(crate) fn shards(&self, total: u32) -> Route {
+        self.shards_by(BackendChoice::Native, total)
+    }
+
+    /// The same, computed by this backend.
+    pub(crate) fn shards_by(&self, backend: BackendChoice, total: u32) -> Route {
         let load = |shard| {
             let shards = ShardRange::new(shard, shard + 1).expect("valid");
-            Engine::load(self.config(shards, total), |_| ()).expect("loaded")
+            let config = EngineConfig { backend, ..self.config(shards, total) };
+            Engine::load(config, |_| ()).expect("loaded")
         };
         Route::new((0..total).map(load).collect())
     }
