@@ -41,7 +41,7 @@ pub struct Tokenizer {
 
 /// How text is cut before merging.
 enum Cutting {
-    Words(Words),
+    Words(Box<Words>),
     Pieces(Pieces),
 }
 
@@ -297,7 +297,7 @@ fn byte_level(header: &Header, tokens: &[String]) -> Result<Merging, TextError> 
     });
     Ok(Merging {
         model: model.build().map_err(damaged)?,
-        cutting: Cutting::Words(Words::new(way)),
+        cutting: Cutting::Words(Box::new(Words::new(way))),
         begins: way.begins,
         doubt,
     })

@@ -271,7 +271,7 @@ fn stands_alone(character: char) -> bool {
 /// The characters that stand for bytes in byte-level vocabularies, as GPT-2 maps them: printable Latin-1 stands for
 /// itself, the other bytes for the characters from U+0100 on.
 fn characters() -> [char; 256] {
-    let mut others = ('\u{100}'..).into_iter();
+    let mut others = '\u{100}'..;
     std::array::from_fn(|byte| match byte as u8 {
         byte @ (b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) => char::from(byte),
         _ => others.next().expect("there are more than 256 characters"),
