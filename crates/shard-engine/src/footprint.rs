@@ -1,7 +1,7 @@
 //! What shards take in memory, told by the header before anything is loaded.
 //!
-//! How tensors and caches are held is each backend's own business, and it is asked. Of a device this is what lies there,
-//! and the embedding, which stays on the host; what candle sets aside for itself is not known.
+//! How tensors and caches are held is each backend's own business, and it is asked. Of a device this is what lies
+//! there, and the embedding, which stays on the host; what candle sets aside for itself is not known.
 
 use gguf::{Header, TensorInfo};
 use swarm_types::{Cut, LayerRange, Precision, ShardRange};

@@ -106,8 +106,8 @@ pub(crate) struct SwarmConfig {
     #[arg(long, env = "LLAMA_SWARM_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: u16,
 
-    /// The same for pieces of a prompt, and for what is computed again after a loss: workers do that one after the other,
-    /// so each may use the cores of all [default: one a core, at most 8, and as many as --threads at least].
+    /// The same for pieces of a prompt, and for what is computed again after a loss: workers do that one after the
+    /// other, so each may use the cores of all [default: one a core, at most 8, and as many as --threads at least].
     #[arg(long, env = "LLAMA_SWARM_THREADS_BATCH", value_parser = clap::value_parser!(u16).range(1..=512))]
     threads_batch: Option<u16>,
 

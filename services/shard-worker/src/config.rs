@@ -50,7 +50,8 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_BACKEND", default_value_t)]
     pub backend: BackendChoice,
 
-    /// Where to compute: cpu, cuda:N or metal:N (the last two if built with that feature), or auto: a GPU if there is one.
+    /// Where to compute: cpu, cuda:N or metal:N (the last two if built with that feature), or auto: a GPU if there is
+    /// one.
     #[arg(long, env = "LLAMA_SWARM_DEVICE", default_value_t)]
     pub device: DeviceChoice,
 
@@ -58,8 +59,8 @@ pub struct Config {
     #[arg(long, env = "LLAMA_SWARM_THREADS", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads: Option<u16>,
 
-    /// The same for pieces of a prompt, and for what is computed again after a loss [default: as --threads]. Answers are
-    /// the same with any number of threads.
+    /// The same for pieces of a prompt, and for what is computed again after a loss [default: as --threads]. Answers
+    /// are the same with any number of threads.
     #[arg(long, env = "LLAMA_SWARM_THREADS_BATCH", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub threads_batch: Option<u16>,
 

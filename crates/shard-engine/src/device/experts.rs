@@ -1,8 +1,8 @@
-//! A mixture of experts on a device: rows are gathered by the expert that they have chosen, and what it makes of them is
-//! added by weights, experts by their number (`chosen.rs`).
+//! A mixture of experts on a device: rows are gathered by the expert that they have chosen, and what it makes of them
+//! is added by weights, experts by their number (`chosen.rs`).
 //!
-//! Which rows an expert gets, the host must know: the scores of all rows are copied to it, once a layer. Nothing else of
-//! a pass is.
+//! Which rows an expert gets, the host must know: the scores of all rows are copied to it, once a layer. Nothing else
+//! of a pass is.
 
 use candle_core::{Result, Tensor};
 use candle_nn::ops::sigmoid;

@@ -85,8 +85,8 @@ impl Norm {
         self.size * size_of::<f32>()
     }
 
-    /// Of each `size` numbers of `x`, whatever its shape; it must be contiguous. Numbers whose squares overflow come out
-    /// as NaN: they would be all zeros otherwise, which nobody could tell from an answer.
+    /// Of each `size` numbers of `x`, whatever its shape; it must be contiguous. Numbers whose squares overflow come
+    /// out as NaN: they would be all zeros otherwise, which nobody could tell from an answer.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let rows = x.reshape(((), self.size))?;
         let normed = match self.kind {

@@ -38,8 +38,8 @@ pub struct ApiConfig {
     #[arg(long, env = "LLAMA_SWARM_CHAT_TEMPLATE", value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
 
-    /// What names of special tokens, such as `<|im_end|>`, are in the messages of a conversation. `/v1/completions` reads
-    /// them as special tokens, whatever is said here.
+    /// What names of special tokens, such as `<|im_end|>`, are in the messages of a conversation. `/v1/completions`
+    /// reads them as special tokens, whatever is said here.
     #[arg(long, env = "LLAMA_SWARM_USER_SPECIAL_TOKENS", value_enum, default_value_t)]
     pub user_special_tokens: UserSpecialTokens,
 }

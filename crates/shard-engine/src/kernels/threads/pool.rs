@@ -91,8 +91,8 @@ impl Pool {
         self.helpers.len()
     }
 
-    /// See [`super::Threads::for_each`]. No more helpers than that are woken; one that has not fallen asleep yet may come
-    /// too.
+    /// See [`super::Threads::for_each`]. No more helpers than that are woken; one that has not fallen asleep yet may
+    /// come too.
     pub(super) fn for_each(&self, helpers: usize, count: usize, each: &(dyn Fn(usize) + Sync)) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
