@@ -19,7 +19,9 @@
 //! | what is new | where it is computed |
 //! |---|---|
 //! | [`Norm`] | `cpu/norm.rs`; `hyper.rs` for the key of its constant |
-//! | [`Norms`], [`Projections`], [`QueryNorm`], [`Window`], [`ScoreScale`] | `cpu/attention.rs`, `hyper.rs` |
+//! | [`Norms`], [`Projections`], [`QueryNorm`], [`Window`], [`ScoreScale`], sinks | `cpu/attention.rs`, `hyper.rs` |
+//! | how YaRN rounds | `cpu/angles.rs` |
+//! | [`Halves`] | `cpu/block.rs` |
 //! | [`RopeStyle`], [`Turn`] | `cpu/rope.rs` |
 //! | [`FeedForward`], [`Activation`] | `cpu/gated.rs` |
 //! | [`Experts`], [`Shared`] | `cpu/experts.rs` |
@@ -29,8 +31,10 @@
 //! architecture does not have is refused: without it the answers would be wrong, but not look it.
 
 mod architecture;
+mod cohere;
 mod gemma;
 mod glm4;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod olmo2;
@@ -42,12 +46,12 @@ mod qwen3moe;
 mod smollm3;
 
 pub(crate) use architecture::{
-    Activation, Architecture, Experts, FeedForward, Multipliers, Norm, Norms, Projections, QueryNorm,
+    Activation, Architecture, Experts, FeedForward, Halves, Multipliers, Norm, Norms, Projections, QueryNorm,
     RopeStyle, ScoreScale, Shared, Turn, Window,
 };
 
 /// All that are supported.
-const ALL: [&Architecture; 14] = [
+const ALL: [&Architecture; 17] = [
     &llama::LLAMA,
     &qwen2::QWEN2,
     &qwen2moe::QWEN2_MOE,
@@ -62,6 +66,9 @@ const ALL: [&Architecture; 14] = [
     &granite::GRANITE,
     &granite::GRANITE_MOE,
     &glm4::GLM4,
+    &gpt_oss::GPT_OSS,
+    &cohere::COMMAND_R,
+    &cohere::COHERE2,
 ];
 
 /// The one of this name.

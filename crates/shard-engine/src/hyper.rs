@@ -103,7 +103,7 @@ impl HyperParameters {
             rope_dimensions,
             rope_base: base("rope.freq_base", 10_000.0)?,
             rope_base_local: base("rope.freq_base_swa", 10_000.0)?,
-            rope_scaling: RopeScaling::read(header, arch.name, context)?,
+            rope_scaling: RopeScaling::read(header, arch, context)?,
             score_scale: score_scale(header, arch, [layers as usize, hidden, heads, head])?,
             score_cap: cap("attn_logit_softcapping")?,
             logit_cap: cap("final_logit_softcapping")?,
@@ -159,6 +159,7 @@ fn architecture(header: &Header) -> Result<&'static Architecture, GgufError> {
 fn epsilon_key(norm: Norm) -> &'static str {
     match norm {
         Norm::RootMeanSquare => "attention.layer_norm_rms_epsilon",
+        Norm::Layer => "attention.layer_norm_epsilon",
     }
 }
 
@@ -214,6 +215,7 @@ fn multipliers(header: &Header, arch: &Architecture, hidden: usize) -> Result<[f
         Multipliers::Written => {
             [written("embedding_scale")?, written("residual_scale")?, 1.0 / written("logit_scale")?]
         }
+        Multipliers::Logits => [1.0, 1.0, written("logit_scale")?],
     })
 }
 
@@ -277,7 +279,7 @@ mod tests {
             ];
             read(&[&scaling, more].concat()).expect("valid").rope_scaling
         };
-        let plain = Yarn { factor: 4.0, original: 128, fast: 32.0, slow: 1.0, magnitude: 1.0 };
+        let plain = Yarn { factor: 4.0, original: 128, fast: 32.0, slow: 1.0, magnitude: 1.0, rounds: true };
         assert_eq!(changes(&[]), RopeScaling::Yarn(plain));
         let original = ("rope.scaling.original_context_length", Value::U32(32));
         let fast = ("rope.scaling.yarn_beta_fast", Value::F32(16.0));

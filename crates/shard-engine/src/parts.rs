@@ -57,12 +57,15 @@ fn needed(hyper: &HyperParameters) -> Vec<&'static str> {
     let arch = hyper.arch;
     let mut parts = arch.required.to_vec();
     parts.push("attn_output.weight");
+    if arch.sinks {
+        parts.push("attn_sinks.weight");
+    }
     match arch.projections {
         Projections::Separate => parts.extend(["attn_q.weight", "attn_k.weight", "attn_v.weight"]),
         Projections::Fused => parts.push("attn_qkv.weight"),
     }
     if arch.norms != Norms::Behind {
-        parts.extend(["attn_norm.weight", "ffn_norm.weight"]);
+        parts.extend(["attn_norm.weight", arch.second_norm]);
     }
     if arch.norms != Norms::Before {
         parts.extend(["post_attention_norm.weight", "post_ffw_norm.weight"]);

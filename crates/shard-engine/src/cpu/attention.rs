@@ -28,6 +28,8 @@ pub(crate) struct Attention {
     key_norm: Option<Norm>,
     output: Linear,
     turn: Turn,
+    /// `[heads]`: scores that stand for no position.
+    sinks: Option<Vec<f32>>,
     /// Positions that a row looks at.
     window: usize,
 }
@@ -47,8 +49,9 @@ impl Attention {
         let output = MatrixShape { rows: hyper.hidden, columns: queries };
         let output = linear(&Matrix::whole(name("attn_output"), output))?;
         let (of_queries, of_keys) = match hyper.arch.query_norm {
-            QueryNorm::Head => (hyper.head, hyper.head),
-            QueryNorm::Row => (queries, keys),
+            QueryNorm::Head => (vec![hyper.head], vec![hyper.head]),
+            QueryNorm::OwnHead => (vec![hyper.head, hyper.heads], vec![hyper.head, hyper.kv_heads]),
+            QueryNorm::Row => (vec![queries], vec![keys]),
         };
         let norms = ["attn_norm.weight", "post_attention_norm.weight"].map(name);
         Ok(Self {
@@ -56,10 +59,14 @@ impl Attention {
             query,
             key,
             value,
-            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), of_queries, hyper)?,
-            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), of_keys, hyper)?,
+            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), &of_queries, hyper)?,
+            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), &of_keys, hyper)?,
             output,
             turn: (hyper.arch.turn)(layer),
+            sinks: match hyper.arch.sinks {
+                true => Some(source.vector(&name("attn_sinks.weight"), hyper.heads)?),
+                false => None,
+            },
             window: match (hyper.arch.window)(layer) {
                 Window::Whole => ALL,
                 Window::Sliding | Window::SlidingIfWritten => hyper.window.unwrap_or(ALL),
@@ -70,7 +77,8 @@ impl Attention {
     /// Bytes of the weights as they are held.
     pub(crate) fn byte_count(&self) -> usize {
         let linears = [&self.query, &self.key, &self.value, &self.output];
-        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norms.byte_count()
+        let sinks = self.sinks.as_deref().map_or(0, size_of_val);
+        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norms.byte_count() + sinks
     }
 
     /// What it adds to `x` `[rows][hidden]`; `slots` own the rows in order, and this is their layer of that number.
@@ -119,6 +127,7 @@ impl Attention {
             scale: hyper.score_scale,
             window: self.window,
             cap: hyper.score_cap,
+            sinks: self.sinks.as_deref(),
         };
         attend(slots.len(), rows, shape, *isa, threads)
     }

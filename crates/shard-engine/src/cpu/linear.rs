@@ -63,10 +63,7 @@ impl Linear {
         arithmetic: &Arithmetic,
     ) -> Result<Self, EngineError> {
         let (dtype, shape) = (source.dtype(matrix)?, matrix.shape());
-        let bias = match matrix.bias() {
-            Some(name) => source.opt_vector(&name, shape.rows)?,
-            None => None,
-        };
+        let bias = source.bias(matrix)?;
         let Arithmetic { precision, backend, choice, device, threads, .. } = arithmetic;
         let (weights, bytes) = match Storage::of(*precision, dtype, *backend, *choice) {
             Storage::Packed(as_type) => {
@@ -85,6 +82,7 @@ impl Linear {
                 (Weights::Foreign(Foreign::quantised(raw, device)?), bytes)
             }
         };
+        let bytes = bytes + bias.as_deref().map_or(0, size_of_val);
         Ok(Self { weights, bias, shape, bytes })
     }
 
