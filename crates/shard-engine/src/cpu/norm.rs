@@ -136,7 +136,11 @@ impl Norm {
             arch::Norm::RootMeanSquare => {
                 rows::root_mean_square(x, &self.weights, self.epsilon, isa, threads)
             }
-            arch::Norm::Layer => rows::layer_norm(x, &self.weights, self.size, self.epsilon, isa, threads),
+            arch::Norm::Layer => {
+                let Self { weights, size, epsilon, .. } = self;
+                let norm = rows::LayerNorm { weights, size: *size, epsilon: *epsilon };
+                rows::layer_norm(x, norm, isa, threads)
+            }
         }
     }
 }
