@@ -52,6 +52,6 @@ pub fn cases() -> Vec<(&'static str, TinyModel)> {
         ("gpt-oss-mxfp4", TinyModel { four_bits: true, ..gpt_oss(33, 2) }),
         ("command-r", of("command-r", 34)),
         ("command-r-plus", TinyModel { query_norms: true, ..of("command-r", 35) }),
-        ("cohere2", TinyModel { layers: 5, window: 24, ..of("cohere2", 36) }),
+        ("cohere2", TinyModel { layers: 5, window: 24, ..of("cohere2", 41) }),
     ]
 }
