@@ -40,7 +40,9 @@ class Model:
         self.fields = {name: field.contents() for name, field in reader.fields.items()}
         self.arch = self.fields["general.architecture"]
         self.tensors = {
-            tensor.name: torch.from_numpy(tensor.data.copy()).reshape(list(map(int, reversed(tensor.shape))))
+            tensor.name: torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy()).reshape(
+                list(map(int, reversed(tensor.shape)))
+            )
             for tensor in reader.tensors
         }
         self.layers = self.number("block_count")
@@ -72,6 +74,9 @@ class Model:
             rope["short_factor"] = self.tensors["rope_factors_short.weight"].tolist()
         elif kind == "yarn":
             rope |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+            if self.arch == "gpt-oss":
+                # As its own configuration has it.
+                rope["truncate"] = False
         elif kind == "linear":
             rope |= {"rope_type": "linear", "factor": factor}
         return rope
@@ -87,7 +92,6 @@ class Model:
             "num_key_value_heads": self.kv_heads,
             "head_dim": self.head,
             "max_position_embeddings": self.number("context_length"),
-            "rms_norm_eps": self.number("attention.layer_norm_rms_epsilon"),
             "rope_parameters": self.rope(),
             "tie_word_embeddings": self.tied,
             "pad_token_id": None,
@@ -95,6 +99,9 @@ class Model:
             "eos_token_id": None,
             "attn_implementation": "eager",
         }
+        for ours, theirs in (("rms_epsilon", "rms_norm_eps"), ("epsilon", "layer_norm_eps")):
+            if epsilon := self.number(f"attention.layer_norm_{ours}"):
+                common[theirs] = epsilon
         experts = {
             "num_local_experts": self.experts,
             "num_experts": self.experts,
@@ -135,6 +142,12 @@ class Model:
                 | experts
                 | {"shared_intermediate_size": self.number("expert_shared_feed_forward_length")},
             ),
+            "gpt-oss": ("GptOss", experts | {"sliding_window": window}),
+            "command-r": (
+                "Cohere",
+                {"logit_scale": self.number("logit_scale"), "use_qk_norm": "blk.0.attn_q_norm.weight" in self.tensors},
+            ),
+            "cohere2": ("Cohere2", {"logit_scale": self.number("logit_scale"), "sliding_window": window}),
             "glm4": ("Glm4", {"attention_bias": True}),
             "qwen2moe": (
                 "Qwen2Moe",
@@ -174,7 +187,17 @@ class Model:
     def weight(self, name):
         """The tensor that `transformers` calls so."""
         layer = re.match(r"model\.layers\.(\d+)\.", name)
-        of = lambda part: self.tensors[f"blk.{layer[1]}.{part}.weight"]
+        of = lambda part, kind="weight": self.tensors[f"blk.{layer[1]}.{part}.{kind}"]
+        if self.arch == "gpt-oss" and (found := re.search(r"experts\.(\w+?)(_bias)?$", name)):
+            # Inputs come before outputs there, and of the outputs those of the gate and of the other take turns.
+            kind = "bias" if found[2] else "weight"
+            turned = lambda tensor: tensor if found[2] else tensor.transpose(1, 2)
+            if found[1] == "down_proj":
+                return turned(of("ffn_down_exps", kind))
+            pair = [turned(of(f"ffn_{part}_exps", kind)) for part in ("gate", "up")]
+            return torch.stack(pair, dim=-1).flatten(-2)
+        if name.endswith("self_attn.sinks"):
+            return of("attn_sinks")
         if re.search(r"experts\.gate_up_proj$|block_sparse_moe\.input_linear\.weight$", name):
             return torch.cat([of("ffn_gate_exps"), of("ffn_up_exps")], dim=1)
         if re.search(r"experts\.down_proj$|block_sparse_moe\.output_linear\.weight$", name):
@@ -192,7 +215,7 @@ class Model:
             return self.tensors["output.weight"]
         own = self.names.get_name(name, try_suffixes=(".weight", ".bias"))
         # The name of what stands behind attention there is that of what stands before the other half elsewhere.
-        if self.arch in ("gemma2", "gemma3") and name.endswith("post_attention_layernorm.weight"):
+        if self.arch in ("gemma2", "gemma3", "gpt-oss") and name.endswith("post_attention_layernorm.weight"):
             own = f"blk.{layer[1]}.post_attention_norm.weight"
         if own is None or own not in self.tensors:
             raise KeyError(f"{name} is {own} in the file, which has {sorted(self.tensors)[:40]}")

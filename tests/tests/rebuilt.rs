@@ -96,7 +96,7 @@ async fn only_what_was_lost_is_computed_again() -> anyhow::Result<()> {
 /// Experts are chosen again as they were, and windows begin where they did.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mixture_of_experts_and_a_model_with_windows_go_on_too() -> anyhow::Result<()> {
-    for name in ["qwen3moe", "gemma3"] {
+    for name in ["qwen3moe", "gemma3", "gpt-oss"] {
         let case = cases().into_iter().find(|(case, _)| *case == name).context("there is none")?.1;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("model.gguf");

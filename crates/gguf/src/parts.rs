@@ -19,8 +19,8 @@ pub struct Parts<'a> {
 const EMBEDDING: &str = "token_embd.weight";
 /// The head's matrix, where it is another.
 const OUTPUT: &str = "output.weight";
-/// What names of tensors with the matrices of all experts end with.
-const EXPERTS: &str = "_exps.weight";
+/// What names of tensors with the matrices, or the biases, of all experts have in them.
+const EXPERTS: &str = "_exps.";
 /// The norm before the head.
 const OUTPUT_NORM: &str = "output_norm.weight";
 
@@ -80,7 +80,7 @@ impl Parts<'_> {
 
     fn cost(&self, tensors: &[(&str, &TensorInfo)]) -> u64 {
         let (used, count) = self.chosen;
-        let cost = |(name, tensor): &(&str, &TensorInfo)| match name.ends_with(EXPERTS) {
+        let cost = |(name, tensor): &(&str, &TensorInfo)| match name.contains(EXPERTS) {
             true => tensor.bytes / count * used,
             false => tensor.bytes,
         };

@@ -22,7 +22,9 @@
 //! | [`Norm`], [`Norms`] | `norm.rs`; `hyper.rs` for the key of a norm's constant |
 //! | [`Projections`], [`FeedForward`] | `matrices.rs`, for both |
 //! | [`QueryNorm`], [`Window`], [`ScoreScale`] | `hyper.rs`, for both; `attention.rs` uses them |
-//! | [`RopeStyle`], [`Turn`] | `rope.rs`; `cpu/angles.rs` for both |
+//! | sinks | `cpu/attention.rs`, on processors alone |
+//! | [`Halves`] | `cpu/block.rs`, on processors alone |
+//! | [`RopeStyle`], [`Turn`] | `rope.rs`; `cpu/angles.rs` for both, also for how YaRN rounds |
 //! | [`Activation`] | `gated.rs` |
 //! | [`Experts`], [`Shared`] | `experts.rs`; `chosen.rs` for both |
 //! | [`Multipliers`] | `hyper.rs`, for both; `cpu.rs` and `device.rs`, `block.rs` and `head.rs` use them |
@@ -31,8 +33,10 @@
 //! architecture does not have is refused: without it the answers would be wrong, but not look it.
 
 mod architecture;
+mod cohere;
 mod gemma;
 mod glm4;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod olmo2;
@@ -44,12 +48,12 @@ mod qwen3moe;
 mod smollm3;
 
 pub(crate) use architecture::{
-    Activation, Architecture, Experts, FeedForward, Multipliers, Norm, Norms, Projections, QueryNorm,
+    Activation, Architecture, Experts, FeedForward, Halves, Multipliers, Norm, Norms, Projections, QueryNorm,
     RopeStyle, ScoreScale, Shared, Turn, Window,
 };
 
 /// All that are supported.
-pub(crate) const ALL: [&Architecture; 14] = [
+pub(crate) const ALL: [&Architecture; 17] = [
     &llama::LLAMA,
     &qwen2::QWEN2,
     &qwen2moe::QWEN2_MOE,
@@ -64,6 +68,9 @@ pub(crate) const ALL: [&Architecture; 14] = [
     &granite::GRANITE,
     &granite::GRANITE_MOE,
     &glm4::GLM4,
+    &gpt_oss::GPT_OSS,
+    &cohere::COMMAND_R,
+    &cohere::COHERE2,
 ];
 
 /// The one of this name.

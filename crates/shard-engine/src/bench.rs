@@ -127,7 +127,7 @@ pub(crate) fn random_blocks(dtype: Dtype, count: usize) -> Vec<u8> {
 pub struct Attention {
     queries: Vec<f32>,
     pages: Vec<Page>,
-    shape: Shape,
+    shape: Shape<'static>,
     positions: usize,
     isa: Isa,
     threads: Threads,
@@ -166,7 +166,14 @@ impl Attention {
         Self {
             queries: numbers(rows * heads * head),
             pages: (0..positions.div_ceil(POSITIONS)).map(page).collect(),
-            shape: Shape { layout, heads, scale: 1.0 / (head as f32).sqrt(), window: ALL, cap: None },
+            shape: Shape {
+                layout,
+                heads,
+                scale: 1.0 / (head as f32).sqrt(),
+                window: ALL,
+                cap: None,
+                sinks: None,
+            },
             positions,
             isa,
             threads: Threads::new(1).expect("no thread is started"),

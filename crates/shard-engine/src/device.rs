@@ -33,6 +33,7 @@ use self::{
 };
 use crate::{
     EngineConfig, EngineError,
+    arch::{Activation, Halves, Norm},
     backend::{Backend, Cache, Hidden, Input, Rows},
     cpu::{
         head::{Embedding, embed},
@@ -68,6 +69,7 @@ impl Backend for DeviceBackend {
         config: &EngineConfig,
         on_progress: &mut dyn FnMut(u8),
     ) -> Result<Self, EngineError> {
+        can_compute(hyper, config)?;
         let loading = Loading::new(config)?;
         let ropes = Ropes::load(source, hyper)?;
         let total = part.file_bytes(source, hyper).max(1);
@@ -166,6 +168,23 @@ impl Backend for DeviceBackend {
     fn truncate(&self, cache: &mut Cache, position: u32) {
         cache.get::<SlotCache>().truncate(position as usize);
     }
+}
+
+/// Architectures with parts that are computed on processors alone are refused before anything is loaded.
+fn can_compute(hyper: &HyperParameters, config: &EngineConfig) -> Result<(), EngineError> {
+    let arch = hyper.arch;
+    let is_known = !arch.sinks
+        && arch.halves == Halves::InTurn
+        && arch.norm == Norm::RootMeanSquare
+        && arch.activation != Activation::Clamped;
+    if is_known {
+        return Ok(());
+    }
+    let reason = format!(
+        "models of architecture {} are computed on processors alone so far: --device cpu --backend native",
+        arch.name
+    );
+    Err(EngineError::Device { device: config.device.to_string(), reason })
 }
 
 impl DeviceBackend {

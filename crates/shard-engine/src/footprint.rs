@@ -7,7 +7,9 @@ use gguf::{Header, TensorInfo};
 use swarm_types::{Cut, LayerRange, Precision, ShardRange};
 
 use crate::{
-    BackendChoice, KvType, cpu,
+    BackendChoice, KvType,
+    arch::Halves,
+    cpu,
     cut::CutError,
     device,
     hyper::HyperParameters,
@@ -133,6 +135,11 @@ fn buffer_bytes(hyper: &HyperParameters, part: Part, rows: u32) -> u64 {
             3 * hidden + (hidden + 2 * wide + experts.count as u64).max(2 * shared)
         }
         None => 2 * hidden + 2 * wide,
+    };
+    // What the first half adds waits for the second.
+    let feed_forward = match hyper.arch.halves {
+        Halves::InTurn => feed_forward,
+        Halves::SideBySide => feed_forward + hidden,
     };
     let row = 3 * hidden + if part.layers.count() > 0 { attention.max(feed_forward) } else { 0 };
     let logits = if part.samples { LOGIT_ROWS * hyper.vocabulary as u64 } else { 0 };

@@ -102,7 +102,7 @@ impl HyperParameters {
             rope_dimensions,
             rope_base: base("rope.freq_base", 10_000.0)?,
             rope_base_local: base("rope.freq_base_swa", 10_000.0)?,
-            rope_scaling: RopeScaling::read(header, arch.name, context)?,
+            rope_scaling: RopeScaling::read(header, arch, context)?,
             score_scale: score_scale(header, arch, [layers as usize, hidden, heads, head])?,
             score_cap: cap("attn_logit_softcapping")?,
             logit_cap: cap("final_logit_softcapping")?,
@@ -126,11 +126,13 @@ impl HyperParameters {
         }
     }
 
-    /// Numbers that a norm of queries, and one of keys, is over.
-    pub(crate) fn query_norms(&self) -> [usize; 2] {
+    /// The shapes of a norm of queries, and of one of keys: numbers that it is over, and how many of these have weights of
+    /// their own, where they have.
+    pub(crate) fn query_norms(&self) -> [Vec<usize>; 2] {
         match self.arch.query_norm {
-            QueryNorm::Head => [self.head; 2],
-            QueryNorm::Row => [self.heads * self.head, self.kv_width()],
+            QueryNorm::Head => [vec![self.head], vec![self.head]],
+            QueryNorm::OwnHead => [vec![self.head, self.heads], vec![self.head, self.kv_heads]],
+            QueryNorm::Row => [vec![self.heads * self.head], vec![self.kv_width()]],
         }
     }
 
@@ -182,6 +184,7 @@ fn architecture(header: &Header) -> Result<&'static Architecture, GgufError> {
 fn epsilon_key(norm: Norm) -> &'static str {
     match norm {
         Norm::RootMeanSquare => "attention.layer_norm_rms_epsilon",
+        Norm::Layer => "attention.layer_norm_epsilon",
     }
 }
 
@@ -232,6 +235,7 @@ fn multipliers(header: &Header, arch: &Architecture, hidden: usize) -> Result<[f
         Multipliers::Written => {
             [written("embedding_scale")?, written("residual_scale")?, 1.0 / written("logit_scale")?]
         }
+        Multipliers::Logits => [1.0, 1.0, written("logit_scale")?],
     })
 }
 
@@ -295,7 +299,7 @@ mod tests {
             ];
             read(&[&scaling, more].concat()).expect("valid").rope_scaling
         };
-        let plain = Yarn { factor: 4.0, original: 128, fast: 32.0, slow: 1.0, magnitude: 1.0 };
+        let plain = Yarn { factor: 4.0, original: 128, fast: 32.0, slow: 1.0, magnitude: 1.0, rounds: true };
         assert_eq!(changes(&[]), RopeScaling::Yarn(plain));
         let original = ("rope.scaling.original_context_length", Value::U32(32));
         let fast = ("rope.scaling.yarn_beta_fast", Value::F32(16.0));

@@ -5,7 +5,7 @@ use gguf::{GgufError, Header};
 use swarm_types::LayerRange;
 
 use crate::{
-    arch::{Experts, FeedForward, Norms, Projections, QueryNorm, Shared},
+    arch::{Experts, FeedForward, Norms, Projections, Shared},
     hyper::{ExpertSizes, FACTORS, HyperParameters},
 };
 
@@ -81,7 +81,6 @@ fn check_layer(
 fn shape(part: &str, hyper: &HyperParameters) -> Vec<usize> {
     let &HyperParameters { hidden, heads, head, feed_forward: wide, .. } = hyper;
     let (queries, keys) = (heads * head, hyper.kv_width());
-    let per_head = hyper.arch.query_norm == QueryNorm::Head;
     let into_wide = if hyper.arch.feed_forward == FeedForward::Fused { 2 * wide } else { wide };
     let none = ExpertSizes { count: 0, used: 0, wide: 0, shared: 0, to_one: false, gated: false };
     let experts = hyper.experts.unwrap_or(none);
@@ -92,15 +91,18 @@ fn shape(part: &str, hyper: &HyperParameters) -> Vec<usize> {
         "attn_output.weight" => vec![queries, hidden],
         "attn_q.bias" => vec![queries],
         "attn_k.bias" | "attn_v.bias" => vec![keys],
-        "attn_q_norm.weight" | "attn_k_norm.weight" if per_head => vec![head],
-        "attn_q_norm.weight" => vec![queries],
-        "attn_k_norm.weight" => vec![keys],
+        "attn_q_norm.weight" => hyper.query_norms()[0].clone(),
+        "attn_k_norm.weight" => hyper.query_norms()[1].clone(),
+        "attn_sinks.weight" => vec![heads],
         "ffn_gate.weight" => vec![hidden, wide],
         "ffn_up.weight" => vec![hidden, into_wide],
         "ffn_down.weight" => vec![wide, hidden],
         "ffn_gate_inp.weight" => vec![hidden, experts.count],
         "ffn_gate_exps.weight" | "ffn_up_exps.weight" => vec![hidden, experts.wide, experts.count],
         "ffn_down_exps.weight" => vec![experts.wide, hidden, experts.count],
+        "ffn_gate_inp.bias" => vec![experts.count],
+        "ffn_gate_exps.bias" | "ffn_up_exps.bias" => vec![experts.wide, experts.count],
+        "ffn_down_exps.bias" => vec![hidden, experts.count],
         "ffn_gate_shexp.weight" | "ffn_up_shexp.weight" => vec![hidden, experts.shared],
         "ffn_down_shexp.weight" => vec![experts.shared, hidden],
         // Norms, biases of what is added to activations, and the gate of the expert that all rows have.
@@ -113,12 +115,15 @@ fn needed(hyper: &HyperParameters) -> Vec<&'static str> {
     let arch = hyper.arch;
     let mut parts = arch.required.to_vec();
     parts.push("attn_output.weight");
+    if arch.sinks {
+        parts.push("attn_sinks.weight");
+    }
     match arch.projections {
         Projections::Separate => parts.extend(["attn_q.weight", "attn_k.weight", "attn_v.weight"]),
         Projections::Fused => parts.push("attn_qkv.weight"),
     }
     if arch.norms != Norms::Behind {
-        parts.extend(["attn_norm.weight", "ffn_norm.weight"]);
+        parts.extend(["attn_norm.weight", arch.second_norm]);
     }
     if arch.norms != Norms::Before {
         parts.extend(["post_attention_norm.weight", "post_ffw_norm.weight"]);

@@ -17,6 +17,7 @@ use candle_core::{
 };
 use gguf::{Dtype, GgufError, Header, ModelFile, TensorInfo};
 
+use self::matrix::Bias;
 pub(crate) use self::matrix::{Matrix, MatrixShape, RawMatrix};
 use crate::{
     EngineError,
@@ -122,9 +123,31 @@ impl TensorSource {
 
     /// A vector as f32; its numbers must be finite.
     pub(crate) fn vector(&mut self, name: &str, size: usize) -> Result<Vec<f32>, EngineError> {
-        let info = self.info(name, &[size])?;
-        let bytes = self.bytes(name, &info)?;
-        let numbers = self.dequantize(bytes, name, info.dtype, size)?;
+        self.vectors(name, &[size])
+    }
+
+    /// All vectors of a tensor of this shape, one behind the other; their numbers must be finite.
+    pub(crate) fn vectors(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EngineError> {
+        let info = self.info(name, shape)?;
+        self.finite(name, &info, shape.iter().product())
+    }
+
+    /// A matrix's bias, if it has one.
+    pub(crate) fn bias(&mut self, matrix: &Matrix) -> Result<Option<Vec<f32>>, EngineError> {
+        let Some(Bias { name, number, tensor }) = matrix.bias().filter(|bias| self.has(&bias.name)) else {
+            return Ok(None);
+        };
+        let info = self.info(&name, &tensor)?;
+        let (size, all) = (tensor[0], tensor.iter().product::<usize>());
+        let bytes = info.bytes / (all / size) as u64;
+        let own = TensorInfo { offset: info.offset + bytes * number as u64, bytes, ..info };
+        self.finite(&name, &own, size).map(Some)
+    }
+
+    /// The numbers of a tensor, or of a part of one; they must be finite.
+    fn finite(&mut self, name: &str, of: &TensorInfo, size: usize) -> Result<Vec<f32>, EngineError> {
+        let bytes = self.bytes(name, of)?;
+        let numbers = self.dequantize(bytes, name, of.dtype, size)?;
         match numbers.iter().position(|number| !number.is_finite()) {
             Some(place) => Err(self.failed(format!("number {place} of tensor {name} is not finite"))),
             None => Ok(numbers),
@@ -134,14 +157,6 @@ impl TensorSource {
     /// A vector that not every model has.
     pub(crate) fn opt_vector(&mut self, name: &str, size: usize) -> Result<Option<Vec<f32>>, EngineError> {
         if self.has(name) { self.vector(name, size).map(Some) } else { Ok(None) }
-    }
-
-    /// A matrix's bias, if it has one.
-    pub(crate) fn bias(&mut self, matrix: &Matrix) -> Result<Option<Vec<f32>>, EngineError> {
-        match matrix.bias() {
-            Some(name) => self.opt_vector(&name, matrix.shape().rows),
-            None => Ok(None),
-        }
     }
 
     /// A matrix as it is stored.

@@ -8,14 +8,14 @@ use std::{fs, path::Path};
 
 use candle_core::quantized::GgmlDType;
 use gguf::{
-    Dtype, Header, Value,
+    Dtype, Header, TensorInfo, Value,
     tiny::{TinyModel, cases},
     write::Writer,
 };
 use shard_engine::{BackendChoice, Engine, EngineConfig, Footprint, KvType, Usage, cut_of};
 use swarm_types::{Precision, SamplingParams, ShardRange, Step};
 
-use crate::support::{Model, Route, params, step};
+use crate::support::{Model, Route, params, runs_on_devices, step};
 
 /// How far a log-probability may be from the reference's.
 const MOST: f32 = 1e-3;
@@ -76,7 +76,8 @@ fn difference(name: &str, tiny: &TinyModel, backend: BackendChoice) -> f32 {
 
 fn all_say_what_the_reference_says(backend: BackendChoice) {
     let mut far = vec![];
-    for (name, tiny) in cases() {
+    let runs = |tiny: &TinyModel| backend == BackendChoice::Native || runs_on_devices(tiny);
+    for (name, tiny) in cases().into_iter().filter(|(_, tiny)| runs(tiny)) {
         let worst = difference(name, &tiny, backend);
         println!("{name}, {backend}: {worst:.1e}");
         if worst > MOST {
@@ -188,6 +189,46 @@ fn experts_in_blocks_give_the_same_bits_in_any_chunk_and_what_a_device_makes_of_
                 assert!(difference < 1e-4, "{to:?} {precision}: {difference}");
             }
         }
+    }
+}
+
+#[test]
+fn experts_in_mxfp4_give_the_same_bits_in_any_chunk_and_both_precisions_are_near_each_other() {
+    let (_, tiny) = cases().into_iter().find(|(name, _)| *name == "gpt-oss-mxfp4").expect("there");
+    let model = Model::new(&tiny);
+    let said = |precision, threads, chunk| {
+        let config = EngineConfig { precision, threads, ..model.whole() };
+        Route::new(vec![Engine::load(config, |_| ()).expect("loaded")]).generate(1, &params(), chunk)
+    };
+    let first = [Precision::Standard, Precision::Exact].map(|precision| {
+        let expected = said(precision, 1, 13);
+        for (threads, chunk) in [(1, 1), (1, 4), (3, 7)] {
+            assert_eq!(said(precision, threads, chunk), expected, "{precision} in chunks of {chunk}");
+        }
+        expected[0]
+    });
+    let [standard, exact] = first.map(|(_, bits)| f32::from_bits(bits));
+    assert!(standard != exact && (standard - exact).abs() < 0.1, "{first:?}");
+}
+
+#[test]
+fn a_model_without_a_part_of_its_architecture_is_refused_by_the_name_of_that_part() {
+    let case = |name: &str| cases().into_iter().find(|(case, _)| *case == name).expect("there").1;
+    for (name, part) in [
+        ("gpt-oss", "blk.1.attn_sinks.weight"),
+        ("gpt-oss", "blk.2.ffn_up_exps.bias"),
+        ("gpt-oss", "blk.0.post_attention_norm.weight"),
+        ("command-r", "blk.1.attn_norm.weight"),
+    ] {
+        let without =
+            |tensor: &str, info: &TensorInfo, bytes| (tensor != part).then_some((info.dtype, bytes));
+        let refusal = Model::new(&case(name)).rewritten(without).refusal();
+        assert!(refusal.contains(part), "{name}: {refusal}");
+    }
+    // Nor are there biases of experts, or sinks, where the architecture has none.
+    for (tensor, shape) in [("blk.1.ffn_up_exps.bias", &[48, 6][..]), ("blk.1.attn_sinks.weight", &[4])] {
+        let refusal = refusal(&case("qwen3moe"), Some((tensor, shape)), None);
+        assert_eq!(refusal, format!("tensor {tensor} is not supported"));
     }
 }
 

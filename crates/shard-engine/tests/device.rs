@@ -11,7 +11,7 @@ use gguf::{
 use shard_engine::{BackendChoice, Engine, EngineConfig, EngineError, KvType, SlotOptions, StepResult};
 use swarm_types::{Precision, SamplingParams, ShardRange, Step};
 
-use crate::support::{Model, PROMPT, Route, ids, params, sampled, step, step_below};
+use crate::support::{Model, PROMPT, Route, ids, params, runs_on_devices, sampled, step, step_below};
 
 /// Positions of the long session: more than the first block of a cache has.
 const LONG: usize = 300;
@@ -58,7 +58,7 @@ fn longer(tiny: TinyModel) -> TinyModel {
 
 #[test]
 fn shards_and_chunks_do_not_change_a_bit_of_any_architecture() {
-    for (name, tiny) in cases() {
+    for (name, tiny) in cases().into_iter().filter(|(_, tiny)| runs_on_devices(tiny)) {
         let model = Model::new(&longer(tiny));
         let expected = long_answer(&mut route(&model, 1), LONG);
         for (shards, chunk) in [(1, 1), (2, 33), (8, 254), (8, LONG)] {
@@ -66,6 +66,18 @@ fn shards_and_chunks_do_not_change_a_bit_of_any_architecture() {
             assert_eq!(got, expected, "{name} in {shards} shards, chunks of {chunk}");
         }
         are_near(&expected, &long_answer(&mut model.shards(1), LONG), 1e-4, name);
+    }
+}
+
+#[test]
+fn what_is_not_computed_on_devices_is_refused_by_name() {
+    let others: Vec<_> = cases().into_iter().filter(|(_, tiny)| !runs_on_devices(tiny)).collect();
+    assert!(others.len() >= 3);
+    for (name, tiny) in others {
+        let model = Model::new(&tiny);
+        let config = EngineConfig { backend: BackendChoice::Candle, ..model.whole() };
+        let refused = Engine::load(config, |_| ()).expect_err(name).to_string();
+        assert!(refused.contains(tiny.architecture) && refused.contains("--backend native"), "{refused}");
     }
 }
 

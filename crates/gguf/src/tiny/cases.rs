@@ -8,6 +8,14 @@ pub fn cases() -> Vec<(&'static str, TinyModel)> {
     let of = |architecture, seed| TinyModel { architecture, seed, layers: 3, ..TinyModel::default() };
     let experts = TinyModel { experts: 6, feed_forward: 48, tied: false, ..TinyModel::default() };
     let mixture = |architecture, seed| TinyModel { architecture, seed, layers: 3, ..experts.clone() };
+    let gpt_oss = |seed, layers| TinyModel {
+        layers,
+        head: 32,
+        feed_forward: 64,
+        window: 24,
+        scaling: Scaling::Yarn,
+        ..mixture("gpt-oss", seed)
+    };
     vec![
         ("llama", TinyModel { tied: false, ..of("llama", 11) }),
         ("llama3", TinyModel { rope_factors: true, ..of("llama", 12) }),
@@ -40,5 +48,10 @@ pub fn cases() -> Vec<(&'static str, TinyModel)> {
         ("granite", TinyModel { tied: false, ..of("granite", 29) }),
         ("granitemoe", mixture("granitemoe", 30)),
         ("glm4", TinyModel { tied: false, ..of("glm4", 31) }),
+        ("gpt-oss", gpt_oss(32, 3)),
+        ("gpt-oss-mxfp4", TinyModel { four_bits: true, ..gpt_oss(33, 2) }),
+        ("command-r", of("command-r", 34)),
+        ("command-r-plus", TinyModel { query_norms: true, ..of("command-r", 35) }),
+        ("cohere2", TinyModel { layers: 5, window: 24, ..of("cohere2", 41) }),
     ]
 }

@@ -19,6 +19,10 @@ pub struct TinyModel {
     pub feed_forward: u32,
     /// Experts of a layer, of which each row chooses two; 0 for none.
     pub experts: u32,
+    /// Experts are stored in MXFP4; `hidden` and `feed_forward` must be multiples of 32 then.
+    pub four_bits: bool,
+    /// Queries and keys have norms, where an architecture need not have them.
+    pub query_norms: bool,
     /// Positions that rows of layers with a window look at; 0 for none.
     pub window: u32,
     /// How positions beyond the first 32 are turned.
@@ -59,6 +63,8 @@ impl Default for TinyModel {
             head: 0,
             feed_forward: 96,
             experts: 0,
+            four_bits: false,
+            query_norms: false,
             window: 0,
             scaling: Scaling::None,
             context: 512,

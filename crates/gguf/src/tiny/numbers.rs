@@ -59,7 +59,8 @@ pub(super) fn write(file: &mut Writer, tiny: &TinyModel, shape: Shape) {
     for (key, number) in numbers {
         file.metadata(format!("{arch}.{key}"), Value::U32(number));
     }
-    file.metadata(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(1e-5));
+    let norm = if is_cohere(tiny) { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+    file.metadata(format!("{arch}.attention.{norm}"), Value::F32(1e-5));
     file.metadata(format!("{arch}.rope.freq_base"), Value::F32(10_000.0));
     for (key, value) in [of_parts(tiny), of_scaling(tiny)].concat() {
         file.metadata(format!("{arch}.{key}"), value);
@@ -74,7 +75,7 @@ fn of_parts(tiny: &TinyModel) -> Vec<(&'static str, Value)> {
         more.push(("expert_count", Value::U32(tiny.experts)));
         more.push(("expert_used_count", Value::U32(2)));
     }
-    if tiny.architecture.starts_with("qwen") && tiny.experts > 0 {
+    if (tiny.architecture.starts_with("qwen") || tiny.architecture == "gpt-oss") && tiny.experts > 0 {
         more.push(("expert_feed_forward_length", Value::U32(tiny.feed_forward)));
     }
     if has_shared_expert(tiny) {
@@ -95,6 +96,7 @@ fn of_parts(tiny: &TinyModel) -> Vec<(&'static str, Value)> {
             ("residual_scale", number(0.5)),
             ("logit_scale", number(2.0)),
         ]),
+        "command-r" | "cohere2" => more.push(("logit_scale", number(0.25))),
         _ => {}
     }
     more
@@ -116,6 +118,11 @@ fn of_scaling(tiny: &TinyModel) -> Vec<(&'static str, Value)> {
         }
         Scaling::Long => vec![("rope.scaling.original_context_length", Value::U32(tiny.context))],
     }
+}
+
+/// Command R and those after it.
+pub(super) fn is_cohere(tiny: &TinyModel) -> bool {
+    matches!(tiny.architecture, "command-r" | "cohere2")
 }
 
 /// All rows have one expert more.

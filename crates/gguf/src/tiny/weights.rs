@@ -2,7 +2,7 @@
 
 use super::{
     model::{Scaling, TinyModel},
-    numbers::{Shape, has_shared_expert},
+    numbers::{Shape, has_shared_expert, is_cohere},
     random::Random,
 };
 use crate::write::Writer;
@@ -58,9 +58,23 @@ impl Layer<'_> {
         self.random.matrix(self.file, name, columns, rows);
     }
 
+    fn bias(&mut self, part: &str, size: u64) {
+        self.random.vector(self.file, format!("blk.{}.{part}.bias", self.layer), size);
+    }
+
     fn stack(&mut self, part: &str, columns: u64, rows: u64) {
-        let name = self.name(part);
-        self.random.stack(self.file, name, [columns, rows, self.shape.experts]);
+        let (name, shape) = (self.name(part), [columns, rows, self.shape.experts]);
+        let biased = self.is(&["gpt-oss"]);
+        // So large that some gates are beyond their bound.
+        let grow = if biased && part != "ffn_down_exps" { 5.0 } else { 1.0 };
+        match self.tiny.four_bits {
+            true => self.random.stack_of_four_bits(self.file, name, shape, grow),
+            false => self.random.stack(self.file, name, shape, grow),
+        }
+        if biased {
+            let name = format!("blk.{}.{part}.bias", self.layer);
+            self.random.vectors(self.file, name, [rows, self.shape.experts]);
+        }
     }
 
     fn norm(&mut self, part: &str, size: u64) {
@@ -76,6 +90,10 @@ impl Layer<'_> {
         let hidden = self.shape.hidden;
         if !self.is(&["olmo2"]) {
             self.norm("attn_norm", hidden);
+        }
+        if self.is(&["gpt-oss"]) {
+            self.norm("post_attention_norm", hidden);
+        } else if !self.is(&["olmo2"]) && !is_cohere(self.tiny) {
             self.norm("ffn_norm", hidden);
         }
         if self.is(&["gemma2", "gemma3", "olmo2", "glm4"]) {
@@ -91,8 +109,8 @@ impl Layer<'_> {
         } else {
             for (part, rows) in [("attn_q", queries), ("attn_k", keys), ("attn_v", keys)] {
                 self.matrix(part, hidden, rows);
-                if self.is(&["qwen2", "qwen2moe", "glm4"]) {
-                    self.random.vector(self.file, format!("blk.{}.{part}.bias", self.layer), rows);
+                if self.is(&["qwen2", "qwen2moe", "glm4", "gpt-oss"]) {
+                    self.bias(part, rows);
                 }
             }
         }
@@ -104,7 +122,18 @@ impl Layer<'_> {
             self.norm("attn_q_norm", queries);
             self.norm("attn_k_norm", keys);
         }
+        if self.tiny.query_norms {
+            for (part, heads) in [("attn_q_norm", queries / head), ("attn_k_norm", keys / head)] {
+                let name = self.name(part);
+                self.random.norms(self.file, name, [head, heads]);
+            }
+        }
         self.matrix("attn_output", queries, hidden);
+        if self.is(&["gpt-oss"]) {
+            self.bias("attn_output", hidden);
+            let name = self.name("attn_sinks");
+            self.random.sinks(self.file, name, queries / head);
+        }
     }
 
     fn feed_forward(&mut self) {
@@ -121,6 +150,9 @@ impl Layer<'_> {
     fn experts(&mut self, count: u64) {
         let Shape { hidden, wide, .. } = self.shape;
         self.matrix("ffn_gate_inp", hidden, count);
+        if self.is(&["gpt-oss"]) {
+            self.bias("ffn_gate_inp", count);
+        }
         self.stack("ffn_gate_exps", hidden, wide);
         self.stack("ffn_up_exps", hidden, wide);
         self.stack("ffn_down_exps", wide, hidden);

@@ -7,12 +7,19 @@ pub(crate) struct Architecture {
     pub name: &'static str,
     pub norm: Norm,
     pub norms: Norms,
+    /// The tensor of the norm before the second half, where there is one.
+    pub second_norm: &'static str,
+    pub halves: Halves,
     pub projections: Projections,
     pub query_norm: QueryNorm,
     pub rope: RopeStyle,
     /// How this layer, counted from the model's first, turns queries and keys.
     pub turn: fn(u32) -> Turn,
+    /// The angles between YaRN's fast and slow ones begin and end at whole pairs.
+    pub yarn_rounds: bool,
     pub score_scale: ScoreScale,
+    /// Each head's weights have one more share, of a learned score that stands for no position.
+    pub sinks: bool,
     /// What a row of this layer, counted from the model's first, looks at.
     pub window: fn(u32) -> Window,
     pub feed_forward: FeedForward,
@@ -32,11 +39,15 @@ pub(super) const PLAIN: Architecture = Architecture {
     name: "",
     norm: Norm::RootMeanSquare,
     norms: Norms::Before,
+    second_norm: "ffn_norm.weight",
+    halves: Halves::InTurn,
     projections: Projections::Separate,
     query_norm: QueryNorm::Head,
     rope: RopeStyle::Halves,
     turn: |_| Turn::Global,
+    yarn_rounds: true,
     score_scale: ScoreScale::RootOfHead,
+    sinks: false,
     window: |_| Window::Whole,
     feed_forward: FeedForward::Dense,
     experts: Experts::None,
@@ -51,6 +62,8 @@ pub(super) const PLAIN: Architecture = Architecture {
 pub(crate) enum Norm {
     /// By the root of the mean of the squares (Zhang and Sennrich, 2019).
     RootMeanSquare,
+    /// By mean and variance, without an offset behind it (Ba, Kiros and Hinton, "Layer normalization", 2016).
+    Layer,
 }
 
 /// Where the norms of a layer stand.
@@ -62,6 +75,15 @@ pub(crate) enum Norms {
     Behind,
     /// Both.
     Around,
+}
+
+/// What the second half of a layer works on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Halves {
+    /// What came, with what the first half has added.
+    InTurn,
+    /// What came, as the first half does.
+    SideBySide,
 }
 
 /// How the matrices for queries, keys and values lie in the file.
@@ -78,6 +100,8 @@ pub(crate) enum Projections {
 pub(crate) enum QueryNorm {
     /// Each head for itself.
     Head,
+    /// The same, with weights of its own: `[heads][head]`. Only of norms by mean and variance.
+    OwnHead,
     /// All heads of a row together.
     Row,
 }
@@ -164,6 +188,8 @@ pub(crate) enum Activation {
     Silu,
     /// `x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
     Gelu,
+    /// `g / (1 + e^-1.702g)` for a gate `g` of at most 7. What it lets through is held within 7, and 1 is added to it.
+    Clamped,
 }
 
 /// What some numbers on their way are multiplied by.
@@ -174,4 +200,6 @@ pub(crate) enum Multipliers {
     RootOfHidden,
     /// Embedded tokens by `embedding_scale`, what a half adds by `residual_scale`, logits by one over `logit_scale`.
     Written,
+    /// Logits by `logit_scale`.
+    Logits,
 }

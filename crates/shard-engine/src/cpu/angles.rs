@@ -59,8 +59,9 @@ impl Angles {
             let turn = f64::from(yarn.original) / (f64::from(turns) * TAU);
             dimensions * double::ln(turn) / (2.0 * double::ln(base))
         };
-        let low = pair(yarn.fast).floor().max(0.0);
-        let high = pair(yarn.slow).ceil().min(dimensions - 1.0);
+        let (low, high) = (pair(yarn.fast), pair(yarn.slow));
+        let (low, high) = if yarn.rounds { (low.floor(), high.ceil()) } else { (low, high) };
+        let (low, high) = (low.max(0.0), high.min(dimensions - 1.0));
         let width = if high == low { 0.001 } else { high - low };
         let factor = f64::from(yarn.factor);
         for (pair, frequency) in self.frequencies.iter_mut().enumerate() {

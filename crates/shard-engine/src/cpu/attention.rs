@@ -29,6 +29,8 @@ pub(crate) struct Attention {
     key_norm: Option<Norm>,
     output: Linear,
     turn: Turn,
+    /// `[heads]`: scores that stand for no position.
+    sinks: Option<Vec<f32>>,
     /// Positions that a row looks at.
     window: usize,
 }
@@ -52,10 +54,14 @@ impl Attention {
             query,
             key,
             value,
-            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), of_queries, hyper)?,
-            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), of_keys, hyper)?,
+            query_norm: Norm::opt_load(source, &name("attn_q_norm.weight"), &of_queries, hyper)?,
+            key_norm: Norm::opt_load(source, &name("attn_k_norm.weight"), &of_keys, hyper)?,
             output,
             turn: (hyper.arch.turn)(layer),
+            sinks: match hyper.arch.sinks {
+                true => Some(source.vector(&name("attn_sinks.weight"), hyper.heads)?),
+                false => None,
+            },
             window: hyper.window_of(layer).unwrap_or(ALL),
         })
     }
@@ -63,7 +69,8 @@ impl Attention {
     /// Bytes of the weights as they are held.
     pub(crate) fn byte_count(&self) -> usize {
         let linears = [&self.query, &self.key, &self.value, &self.output];
-        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norms.byte_count()
+        let sinks = self.sinks.as_deref().map_or(0, size_of_val);
+        linears.into_iter().map(Linear::byte_count).sum::<usize>() + self.norms.byte_count() + sinks
     }
 
     /// What it adds to `x` `[rows][hidden]`; `slots` own the rows in order, and this is their layer of that number.
@@ -112,6 +119,7 @@ impl Attention {
             scale: hyper.score_scale,
             window: self.window,
             cap: hyper.score_cap,
+            sinks: self.sinks.as_deref(),
         };
         attend(slots.len(), rows, shape, *isa, threads)
     }

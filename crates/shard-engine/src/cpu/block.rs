@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     EngineError,
+    arch::Halves,
     hyper::HyperParameters,
     kernels::{buffer::Buffer, rows},
     source::TensorSource,
@@ -50,8 +51,17 @@ impl Block {
     /// of that number.
     pub(crate) fn forward(&self, x: &mut [f32], slots: &mut [SlotRows<'_>], number: usize, pass: &Pass<'_>) {
         let attended = self.attention.forward(x, slots, number, pass);
-        self.add(x, attended, pass.arithmetic);
-        let made = self.feed_forward.forward(x, pass.arithmetic);
+        let made = match pass.hyper.arch.halves {
+            Halves::InTurn => {
+                self.add(x, attended, pass.arithmetic);
+                self.feed_forward.forward(x, pass.arithmetic)
+            }
+            Halves::SideBySide => {
+                let made = self.feed_forward.forward(x, pass.arithmetic);
+                self.add(x, attended, pass.arithmetic);
+                made
+            }
+        };
         self.add(x, made, pass.arithmetic);
     }
 

@@ -34,7 +34,9 @@ impl FeedForward {
                 Network::Dense(Gated::load(source, &matrices, hyper.arch.activation, arithmetic)?)
             }
         };
-        let names = ["ffn_norm", "post_ffw_norm"].map(|part| format!("blk.{layer}.{part}.weight"));
+        // Where halves stand side by side they have one norm, and each holds it.
+        let names =
+            [hyper.arch.second_norm, "post_ffw_norm.weight"].map(|part| format!("blk.{layer}.{part}"));
         Ok(Self { norms: Norms::load(source, names.each_ref().map(String::as_str), hyper)?, network })
     }
 

@@ -48,5 +48,6 @@ fn bend(activation: Activation, gate: &mut [f32], up: &[f32], arithmetic: &Arith
     match activation {
         Activation::Silu => rows::silu_gate(gate, up, arithmetic.isa, &arithmetic.threads),
         Activation::Gelu => rows::gelu_gate(gate, up, arithmetic.isa, &arithmetic.threads),
+        Activation::Clamped => rows::clamped_gate(gate, up, arithmetic.isa, &arithmetic.threads),
     }
 }

@@ -74,7 +74,7 @@ impl Linear {
 
     /// Bytes of the weights as they are held.
     pub(crate) fn byte_count(&self) -> usize {
-        self.weights.byte_count()
+        self.weights.byte_count() + self.bias.as_deref().map_or(0, size_of_val)
     }
 
     pub(crate) fn outputs(&self) -> usize {

@@ -77,7 +77,10 @@ impl Norms {
 #[derive(Debug)]
 pub(crate) struct Norm {
     kind: arch::Norm,
+    /// Of one row, or of some that come again and again.
     weights: Vec<f32>,
+    /// Numbers in a row.
+    size: usize,
     epsilon: f32,
 }
 
@@ -89,26 +92,38 @@ impl Norm {
         size: usize,
         hyper: &HyperParameters,
     ) -> Result<Self, EngineError> {
-        Ok(Self::new(hyper.arch.norm, source.vector(name, size)?, hyper.norm_epsilon))
+        Self::load_shaped(source, name, &[size], hyper)
     }
 
+    /// Of rows as long as the weights.
     pub(crate) fn new(kind: arch::Norm, weights: Vec<f32>, epsilon: f32) -> Self {
-        Self { kind, weights, epsilon }
+        Self { kind, size: weights.len(), weights, epsilon }
     }
 
-    /// One that not every model has.
+    /// `shape` is the numbers in a row, and where each of some rows has weights of its own, how many these are.
+    fn load_shaped(
+        source: &mut TensorSource,
+        name: &str,
+        shape: &[usize],
+        hyper: &HyperParameters,
+    ) -> Result<Self, EngineError> {
+        let weights = source.vectors(name, shape)?;
+        Ok(Self { kind: hyper.arch.norm, weights, size: shape[0], epsilon: hyper.norm_epsilon })
+    }
+
+    /// One that not every model has; `shape` is that of the tensor, the numbers in a row first.
     pub(crate) fn opt_load(
         source: &mut TensorSource,
         name: &str,
-        size: usize,
+        shape: &[usize],
         hyper: &HyperParameters,
     ) -> Result<Option<Self>, EngineError> {
-        if source.has(name) { Self::load(source, name, size, hyper).map(Some) } else { Ok(None) }
+        if source.has(name) { Self::load_shaped(source, name, shape, hyper).map(Some) } else { Ok(None) }
     }
 
     /// Numbers in a row.
     pub(crate) fn size(&self) -> usize {
-        self.weights.len()
+        self.size
     }
 
     pub(crate) fn byte_count(&self) -> usize {
@@ -120,6 +135,11 @@ impl Norm {
         match self.kind {
             arch::Norm::RootMeanSquare => {
                 rows::root_mean_square(x, &self.weights, self.epsilon, isa, threads)
+            }
+            arch::Norm::Layer => {
+                let Self { weights, size, epsilon, .. } = self;
+                let norm = rows::LayerNorm { weights, size: *size, epsilon: *epsilon };
+                rows::layer_norm(x, norm, isa, threads)
             }
         }
     }

@@ -39,6 +39,7 @@ impl Gated {
             Activation::Silu => gate.silu()?,
             // candle's is the approximation by tanh.
             Activation::Gelu => gate.gelu()?,
+            Activation::Clamped => candle_core::bail!("gates with a bound are not computed on devices"),
         };
         self.down.forward(&(bent * self.up.forward(x)?)?)
     }

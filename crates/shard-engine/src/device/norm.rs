@@ -91,6 +91,7 @@ impl Norm {
         let rows = x.reshape(((), self.size))?;
         let normed = match self.kind {
             arch::Norm::RootMeanSquare => rms_norm(&rows, &self.weights, self.epsilon)?,
+            arch::Norm::Layer => candle_core::bail!("a norm by mean and variance is not computed on devices"),
         };
         let nothing_or_nan = rows.sqr()?.sum_keepdim(1)?.affine(0.0, 0.0)?;
         normed.broadcast_add(&nothing_or_nan)?.reshape(x.shape())

@@ -3,6 +3,7 @@
 use gguf::{GgufError, Header};
 
 use super::checks::unsupported;
+use crate::arch::Architecture;
 
 /// What is done to the angles of a rotation.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Yarn {
     pub slow: f32,
     /// Sines and cosines are multiplied by this, beside what the factor tells.
     pub magnitude: f32,
+    /// Angles between fast and slow ones begin and end at whole pairs.
+    pub rounds: bool,
 }
 
 /// Factors by frequency (Ding et al., "LongRoPE", 2024).
@@ -43,8 +46,8 @@ pub(crate) const FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factor
 impl RopeScaling {
     /// As llama.cpp reads it: scaling is linear unless another kind is named, or the factors' tensors are there; and a
     /// factor of 0 is none.
-    pub(super) fn read(header: &Header, arch: &str, context: u32) -> Result<Self, GgufError> {
-        let key = |name: &str| format!("{arch}.rope.{name}");
+    pub(super) fn read(header: &Header, arch: &Architecture, context: u32) -> Result<Self, GgufError> {
+        let key = |name: &str| format!("{}.rope.{name}", arch.name);
         let number = |name: &str| header.opt_f32(&key(name));
         let kind = header.opt_str(&key("scaling.type"))?.unwrap_or("linear");
         let factor = match number("scaling.factor")? {
@@ -68,6 +71,7 @@ impl RopeScaling {
                 fast: number("scaling.yarn_beta_fast")?.filter(|n| *n > 0.0).unwrap_or(32.0),
                 slow: number("scaling.yarn_beta_slow")?.filter(|n| *n > 0.0).unwrap_or(1.0),
                 magnitude,
+                rounds: arch.yarn_rounds,
             })),
             kind => {
                 let supported = "none, linear, yarn, and longrope with its factors";

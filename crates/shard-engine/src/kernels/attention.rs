@@ -36,7 +36,7 @@ pub(crate) struct Rows<'a> {
 
 /// What all rows have in common.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct Shape<'a> {
     /// Of the pages.
     pub layout: Layout,
     /// Queries of a row; each kv head has as many of them.
@@ -47,6 +47,8 @@ pub(crate) struct Shape {
     pub window: usize,
     /// Scores are bent so that none is beyond this: `cap · tanh(score / cap)`.
     pub cap: Option<f32>,
+    /// `[heads]`: one more score of each, which takes its share of the weights and has no value.
+    pub sinks: Option<&'a [f32]>,
 }
 
 /// The window of a row that looks at all positions up to its own.
@@ -57,7 +59,7 @@ pub(crate) const ALL: usize = usize::MAX;
 pub(crate) fn attend<'a>(
     slots: usize,
     rows_of: impl Fn(usize) -> Rows<'a> + Sync,
-    shape: Shape,
+    shape: Shape<'a>,
     isa: Isa,
     threads: &Threads,
 ) -> Buffer<f32> {
@@ -77,13 +79,13 @@ pub(crate) fn attend<'a>(
 }
 
 /// What threads share: some rows of a slot and one of the kv heads each; all kv heads of some rows, then of the next.
-struct Works<F> {
+struct Works<'a, F> {
     slots: usize,
     rows_of: F,
-    shape: Shape,
+    shape: Shape<'a>,
 }
 
-impl<'a, F: Fn(usize) -> Rows<'a>> Works<F> {
+impl<'a, F: Fn(usize) -> Rows<'a>> Works<'a, F> {
     /// Rows of a slot.
     fn rows(&self, slot: usize) -> usize {
         (self.rows_of)(slot).queries.len() / self.shape.row()
@@ -133,7 +135,7 @@ impl<'a, F: Fn(usize) -> Rows<'a>> Works<F> {
 /// Some rows of one slot and one of the kv heads. Queries are those of the kv head, row after row.
 struct Work<'a, 'm> {
     rows: Rows<'a>,
-    shape: Shape,
+    shape: Shape<'a>,
     kv_head: usize,
     /// `[queries][head filled up]`, zeros at first.
     out: &'m mut [f32],
@@ -143,7 +145,7 @@ struct Work<'a, 'm> {
     states: &'m mut [State],
 }
 
-impl Shape {
+impl Shape<'_> {
     /// Numbers of a row's queries.
     fn row(self) -> usize {
         self.heads * self.layout.head
@@ -173,7 +175,7 @@ impl Work<'_, '_> {
         let (padded, group, first) = (self.shape.layout.padded(), self.shape.group(), self.rows.first);
         self.scale_queries();
         let count = self.states.len();
-        self.states.fill(NOTHING);
+        self.begin();
         let (end, window) = (first + count / group, self.shape.window);
         let begin = (first + 1).saturating_sub(window) / POSITIONS;
         for (number, page) in self.rows.pages[..end.div_ceil(POSITIONS)].iter().enumerate().skip(begin) {
@@ -210,6 +212,19 @@ impl Work<'_, '_> {
             let sum = simd.splat(*sum);
             for out in out.as_chunks_mut::<LANES>().0 {
                 simd.store(simd.div(simd.load(out), sum), out);
+            }
+        }
+    }
+
+    /// Before the first block there is nothing, or each head's sink: a weight of 1, relative to itself.
+    #[inline(always)]
+    fn begin(&mut self) {
+        let group = self.shape.group();
+        match self.shape.sinks {
+            None => self.states.fill(NOTHING),
+            Some(sinks) => {
+                let own = sinks[self.kv_head * group..][..group].iter().cycle();
+                self.states.iter_mut().zip(own).for_each(|(state, sink)| *state = [*sink, 1.0]);
             }
         }
     }

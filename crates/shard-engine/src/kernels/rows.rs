@@ -34,6 +34,30 @@ pub(crate) fn root_mean_square(
     out
 }
 
+/// What a layer normalisation is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerNorm<'a> {
+    /// Of one row, or of some rows that come again and again.
+    pub weights: &'a [f32],
+    /// Numbers in a row.
+    pub size: usize,
+    pub epsilon: f32,
+}
+
+/// Layer normalisation (Ba, Kiros and Hinton, 2016) without an offset. A row whose numbers or squares overflow comes
+/// out as NaN.
+///
+/// Sums are as those of squares above.
+pub(crate) fn layer_norm(x: &[f32], norm: LayerNorm<'_>, isa: Isa, threads: &Threads) -> Buffer<f32> {
+    let mut out = Buffer::stale(x.len());
+    let piece = PIECE_ROWS * norm.weights.len();
+    threads.for_chunks(&mut out, piece, |number, out| {
+        let x = &x[number * piece..][..out.len()];
+        isa.run(LayerNormed { x, norm, out });
+    });
+    out
+}
+
 /// `silu(gate) · up`, into `gate`.
 pub(crate) fn silu_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Threads) {
     pairs(Pair::SiluGate, gate, up, isa, threads);
@@ -42,6 +66,11 @@ pub(crate) fn silu_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Thread
 /// `gelu(gate) · up`, into `gate`.
 pub(crate) fn gelu_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Threads) {
     pairs(Pair::GeluGate, gate, up, isa, threads);
+}
+
+/// `g / (1 + e^-1.702g) · (up + 1)` of gates `g` of at most 7 and of `up` within 7, into `gate` (gpt-oss, 2025).
+pub(crate) fn clamped_gate(gate: &mut [f32], up: &[f32], isa: Isa, threads: &Threads) {
+    pairs(Pair::ClampedGate, gate, up, isa, threads);
 }
 
 /// `x + y`, into `x`.
@@ -98,8 +127,13 @@ struct RootMeanSquare<'a> {
 enum Pair {
     SiluGate,
     GeluGate,
+    ClampedGate,
     Sum,
 }
+
+/// Of clamped gates: how steep the logistic function is, and within what numbers are held.
+const STEEPNESS: f32 = 1.702;
+const BOUND: f32 = 7.0;
 
 /// Each of `x` with its number of `y`, into `x`.
 struct Pairs<'a> {
@@ -128,6 +162,36 @@ impl Kernel for RootMeanSquare<'_> {
             to_rest.copy_from_slice(&rest[..to_rest.len()]);
         }
     }
+}
+
+struct LayerNormed<'a> {
+    x: &'a [f32],
+    norm: LayerNorm<'a>,
+    out: &'a mut [f32],
+}
+
+impl Kernel for LayerNormed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let LayerNorm { weights, size, epsilon } = self.norm;
+        let rows = self.x.chunks_exact(size).zip(self.out.chunks_exact_mut(size));
+        for ((row, out), weights) in rows.zip(weights.chunks_exact(size).cycle()) {
+            let mean = sum(simd, row) / size as f32;
+            out.iter_mut().zip(row).for_each(|(out, x)| *out = x - mean);
+            let scale = scale(simd, out, epsilon);
+            out.iter_mut().zip(weights).for_each(|(out, weight)| *out = *out * scale * weight);
+        }
+    }
+}
+
+/// In sixteen lanes.
+#[inline(always)]
+fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let lanes = chunks.iter().fold(simd.splat(0.0), |sum, x| simd.add(sum, simd.load(x)));
+    simd.sum(simd.add(lanes, simd.load(&padded(rest))))
 }
 
 /// What a row is multiplied by.
@@ -170,9 +234,23 @@ impl Pair {
         match self {
             Self::SiluGate => simd.mul(math::silu(simd, x), y),
             Self::GeluGate => simd.mul(math::gelu(simd, x), y),
+            Self::ClampedGate => {
+                // silu(s · g) / s = g / (1 + e^-sg).
+                let steep = simd.mul(simd.splat(STEEPNESS), at_most(simd, x));
+                let gate = simd.mul(math::silu(simd, steep), simd.splat(1.0 / STEEPNESS));
+                let up = simd.max(simd.splat(-BOUND), at_most(simd, y));
+                simd.mul(gate, simd.add(up, simd.splat(1.0)))
+            }
             Self::Sum => simd.add(x, y),
         }
     }
+}
+
+/// The smaller of each number and the bound; what is not a number stays none.
+#[inline(always)]
+fn at_most<S: Simd>(simd: S, x: S::F) -> S::F {
+    let zero = simd.splat(0.0);
+    simd.sub(zero, simd.max(simd.splat(-BOUND), simd.sub(zero, x)))
 }
 
 #[cfg(test)]
@@ -218,6 +296,32 @@ mod tests {
     }
 
     #[test]
+    fn layer_norms_are_the_true_ones_and_rows_take_turns_with_weights() {
+        for (size, isa) in
+            SIZES.into_iter().flat_map(|size| Isa::all().into_iter().map(move |isa| (size, isa)))
+        {
+            // Far from a mean of 0; two rows have weights of their own.
+            let x: Vec<f32> = numbers(6 * size).iter().map(|x| x + 3.0).collect();
+            let weights = numbers(2 * size);
+            let norm = LayerNorm { weights: &weights, size, epsilon: 1e-5 };
+            let got = layer_norm(&x, norm, isa, &one());
+            for ((row, got), weights) in
+                x.chunks(size).zip(got.chunks(size)).zip(weights.chunks(size).cycle())
+            {
+                let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / size as f64;
+                let squares: f64 = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+                let root = (squares / size as f64 + 1e-5).sqrt();
+                for ((x, w), got) in row.iter().zip(weights).zip(got) {
+                    let expected = (f64::from(*x) - mean) / root * f64::from(*w);
+                    // Where numbers lie close together, what is rounded counts for more.
+                    let error = (f64::from(*got) - expected).abs() * root;
+                    assert!(error < 4e-6, "{isa:?} {size}: {got} for {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_row_whose_squares_overflow_is_no_number_and_touches_no_other() {
         for isa in Isa::all() {
             let x = [1.0, -1.0, 3e38, 1.0, 2.0, 2.0];
@@ -240,6 +344,18 @@ mod tests {
                 assert!((f64::from(*got) - expected).abs() < 4e-6, "{isa:?} {gate}: {got} for {expected}");
             }
             let mut got = gate.clone();
+            // Beyond the bound as well.
+            let wide: Vec<f32> = up.iter().map(|up| up * 9.0).collect();
+            got[3] = f32::NAN;
+            clamped_gate(&mut got, &wide, isa, &one());
+            assert!(got[3].is_nan(), "{isa:?}");
+            for (place, got) in got.iter().enumerate().filter(|(place, _)| *place != 3) {
+                let (gate, up) = (f64::from(gate[place]).min(7.0), f64::from(wide[place]).clamp(-7.0, 7.0));
+                let expected = gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0);
+                let error = (f64::from(*got) - expected).abs() / expected.abs().max(1.0);
+                assert!(error < 2e-6, "{isa:?} {gate}: {got} for {expected}");
+            }
+            let mut got = gate.clone();
             bend(&mut got, 5.0, isa, &one());
             for (x, got) in gate.iter().zip(&got) {
                 let expected = 5.0 * (f64::from(*x) / 5.0).tanh();
@@ -258,12 +374,15 @@ mod tests {
             let all = |isa| {
                 let normed = root_mean_square(&x, &weights, 1e-6, isa, &one());
                 let (mut gated, mut sum) = (x.clone(), x.clone());
-                let (mut by_gelu, mut bent) = (x.clone(), x.clone());
+                let (mut by_gelu, mut bent, mut clamped) = (x.clone(), x.clone(), x.clone());
+                let norm = LayerNorm { weights: &weights, size, epsilon: 1e-6 };
+                let layer = layer_norm(&x, norm, isa, &one());
                 silu_gate(&mut gated, &normed, isa, &one());
                 gelu_gate(&mut by_gelu, &normed, isa, &one());
+                clamped_gate(&mut clamped, &normed, isa, &one());
                 bend(&mut bent, 3.0, isa, &one());
                 add(&mut sum, &normed, isa, &one());
-                [bits(&normed), bits(&gated), bits(&by_gelu), bits(&bent), bits(&sum)]
+                [&normed[..], &gated, &by_gelu, &bent, &sum, &layer, &clamped].map(bits)
             };
             let expected = all(Isa::Portable);
             for isa in Isa::all() {

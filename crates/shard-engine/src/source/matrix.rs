@@ -47,10 +47,14 @@ impl Matrix {
         format!("{}.weight", self.name)
     }
 
-    /// The name of the bias, which only a matrix that is all of its tensor may have.
-    pub(crate) fn bias(&self) -> Option<String> {
-        let all: usize = self.tensor[1..].iter().product();
-        (all == self.shape.rows).then(|| format!("{}.bias", self.name))
+    /// The bias, which what is only some rows of a matrix cannot have.
+    pub(crate) fn bias(&self) -> Option<Bias> {
+        let whole = self.tensor[1] == self.shape.rows;
+        whole.then(|| Bias {
+            name: format!("{}.bias", self.name),
+            number: self.first / self.shape.rows,
+            tensor: self.tensor[1..].to_vec(),
+        })
     }
 
     pub(crate) fn shape(&self) -> MatrixShape {
@@ -64,6 +68,17 @@ impl Matrix {
     pub(crate) fn tensor(&self) -> &[usize] {
         &self.tensor
     }
+}
+
+/// A matrix's bias in the model's files.
+#[derive(Clone, Debug)]
+pub(crate) struct Bias {
+    /// Of its tensor.
+    pub name: String,
+    /// Which of those in the tensor it is.
+    pub number: usize,
+    /// Shape of the tensor, innermost dimension first: one bias, or one of each expert.
+    pub tensor: Vec<usize>,
 }
 
 /// A matrix as the file stores it.

@@ -220,6 +220,11 @@ pub(crate) fn step_below(position: u32, rows: usize, values: Vec<f32>) -> Step {
     Step { position, input: activations(rows, values), samples: 1, ..Step::default() }
 }
 
+/// Whether its architecture is computed on devices too.
+pub(crate) fn runs_on_devices(tiny: &TinyModel) -> bool {
+    !["gpt-oss", "command-r", "cohere2"].contains(&tiny.architecture)
+}
+
 pub(crate) fn activations(rows: usize, values: Vec<f32>) -> StepInput {
     StepInput::Activations { rows: rows as u32, values }
 }

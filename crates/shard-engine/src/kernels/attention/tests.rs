@@ -5,7 +5,7 @@ use crate::bench::numbers;
 
 /// A slot's cache and the queries of its last rows.
 struct Scene {
-    shape: Shape,
+    shape: Shape<'static>,
     pages: Vec<Page>,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -32,7 +32,8 @@ impl Scene {
             page
         };
         let pages = rows.map(page).collect();
-        let shape = Shape { layout, heads, scale: 1.0 / (layout.head as f32).sqrt(), window: ALL, cap: None };
+        let scale = 1.0 / (layout.head as f32).sqrt();
+        let shape = Shape { layout, heads, scale, window: ALL, cap: None, sinks: None };
         Self { shape, pages, keys: keys.to_vec(), values: values.to_vec(), queries, positions }
     }
 
@@ -56,7 +57,7 @@ impl Scene {
 
     /// The definition.
     fn expected(&self) -> Vec<f64> {
-        let Shape { layout: Layout { kv_heads, head, .. }, heads, scale, window, cap } = self.shape;
+        let Shape { layout: Layout { kv_heads, head, .. }, heads, scale, window, cap, sinks } = self.shape;
         let mut out = vec![];
         for (number, query) in self.queries.chunks_exact(head).enumerate() {
             let (row, kv_head) = (number / heads, number % heads / (heads / kv_heads));
@@ -73,9 +74,10 @@ impl Scene {
             };
             let from = seen.saturating_sub(window);
             let scores: Vec<f64> = (from..seen).map(score).collect();
-            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| sinks[number % heads].into());
+            let largest = scores.iter().copied().fold(sink, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total = weights.iter().sum::<f64>() + (sink - largest).exp();
             let mut sums = vec![0.0; head];
             for (position, weight) in weights.iter().enumerate() {
                 sums.iter_mut()
@@ -116,15 +118,35 @@ const SIZES: [[usize; 5]; 16] = [
     [200, 200, 10, 1, 16],
 ];
 
-/// Of all sizes and types; with windows that end in, at and beyond blocks, and with scores that are bent.
+/// A score for each of so many heads as any scene has: below those of positions, among them, and far above.
+static SINKS: [f32; 32] = {
+    let mut sinks = [-3.0; 32];
+    let mut head = 0;
+    while head < sinks.len() {
+        sinks[head] = [-3.0, 0.5, 2.0, 30.0, 1.0][head % 5];
+        head += 1;
+    }
+    sinks
+};
+
+/// Of all sizes and types; with windows that end in, at and beyond blocks, with scores that are bent, and with sinks.
 fn scenes() -> impl Iterator<Item = Scene> {
     let types = [KvType::F32, KvType::F16];
-    let kinds = [(ALL, None), (ALL, Some(1.5)), (1, None), (50, None), (64, None), (100, Some(3.0))];
+    let kinds = [
+        (ALL, None, None),
+        (ALL, Some(1.5), None),
+        (1, None, None),
+        (50, None, None),
+        (64, None, None),
+        (100, Some(3.0), None),
+        (ALL, None, Some(&SINKS[..])),
+        (50, None, Some(&SINKS[..])),
+    ];
     let cases = types.into_iter().flat_map(move |kv_type| kinds.map(|kind| (kv_type, kind)));
-    cases.flat_map(|(kv_type, (window, cap))| {
+    cases.flat_map(|(kv_type, (window, cap, sinks))| {
         SIZES.into_iter().map(move |[positions, rows, heads, kv_heads, head]| {
             let scene = Scene::new(positions, rows, heads, layout(kv_heads, head, kv_type));
-            Scene { shape: Shape { window, cap, ..scene.shape }, ..scene }
+            Scene { shape: Shape { window, cap, sinks, ..scene.shape }, ..scene }
         })
     })
 }
