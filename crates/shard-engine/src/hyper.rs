@@ -126,8 +126,8 @@ impl HyperParameters {
         }
     }
 
-    /// The shapes of a norm of queries, and of one of keys: numbers that it is over, and how many of these have weights of
-    /// their own, where they have.
+    /// The shapes of a norm of queries, and of one of keys: numbers that it is over, and how many of these have weights
+    /// of their own, where they have.
     pub(crate) fn query_norms(&self) -> [Vec<usize>; 2] {
         match self.arch.query_norm {
             QueryNorm::Head => [vec![self.head], vec![self.head]],
