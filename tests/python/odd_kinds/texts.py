@@ -36,8 +36,11 @@ def tokenizers():
     for name in ("kimi-k2", "youtu", "Qwen2", "", "x\x1b[2J"):
         words = (f"pre-tokenizer {name[:1]}", "supported: ", "no gateway can")
         yield text(f"cuts text as {name!r}", {PRE: (TEXT, name)}, *words, never=("\x1b",))
-    yield sound("does not say how it cuts text", tiny().having({PRE: None}), "does not say", PRE)
-    yield sound("cuts text by default", tiny().having({PRE: (TEXT, "default")}), "`default`", PRE)
+    # They are cut in the same way.
+    works = "completions of plain text work all the same"
+    unfit = {"never": (works,), "fault": works}
+    yield sound("does not say how it cuts text", tiny().having({PRE: None}), "does not say", PRE, **unfit)
+    yield sound("cuts text by default", tiny().having({PRE: (TEXT, "default")}), "`default`", PRE, **unfit)
     yield text("pre-tokenizer as a number", {PRE: (U32, 1)}, f"{PRE} must be a text")
     pieces = sentence_piece()
     yield sound("SentencePiece", tiny(vocabulary=len(PIECES)).having(pieces), worker=True)
