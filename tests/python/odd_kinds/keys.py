@@ -23,8 +23,8 @@ from .writing import (
 
 LAYERS = range(2)
 OTHERS = (
-    "mistral3 gpt-oss qwen3next qwen35moe qwen3vl gemma3n gemma4 phi2 glm4moe deepseek2 lfm2 mamba falcon gpt2"
-    " llama4 cohere2 exaone4 flux LLAMA llama\x1b[31m"
+    "mistral3 starcoder2 qwen3next qwen35moe qwen3vl gemma3n gemma4 phi2 glm4moe deepseek2 lfm2 mamba falcon gpt2"
+    " llama4 minicpm3 exaone4 flux LLAMA llama\x1b[31m"
 ).split()
 ENCODERS = ("bert", "nomic-bert", "jina-bert-v2", "t5encoder", "gemma-embedding")
 
