@@ -1,0 +1,1 @@
+"""The parts of odd_files.py, by subject."""
