@@ -7,7 +7,7 @@ pub const MAX_CONTEXT: u32 = 1 << 20;
 
 /// Architectures with layers that look at a window of the positions before them. The files of others may name a window
 /// too, and are right as long as all positions are in it.
-const WINDOWED: [&str; 3] = ["gemma2", "gemma3", "phi3"];
+const WINDOWED: [&str; 5] = ["gemma2", "gemma3", "phi3", "gpt-oss", "cohere2"];
 
 impl Header {
     /// The longest session that gives right results, in positions.
