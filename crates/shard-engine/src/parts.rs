@@ -31,7 +31,7 @@ const ENDS: [&str; 4] = ["token_embd.weight", "output_norm.weight", "output.weig
 pub(crate) fn check(header: &Header, layers: LayerRange, hyper: &HyperParameters) -> Result<(), GgufError> {
     let needed = needed(hyper);
     layers.iter().try_for_each(|layer| check_layer(header, layer, &needed, hyper))?;
-    let known = |name: &str| ENDS.contains(&name) || FACTORS.contains(&name) || name.starts_with("blk.");
+    let known = |name: &str| ENDS.contains(&name) || FACTORS.contains(&name) || is_of_a_layer(name, hyper);
     if let Some(name) = header.tensors.keys().find(|name| !known(name)) {
         return Err(GgufError::Unsupported(format!("tensor {name}")));
     }
@@ -43,6 +43,12 @@ pub(crate) fn check(header: &Header, layers: LayerRange, hyper: &HyperParameters
     let matrix = [hyper.hidden, hyper.vocabulary];
     let shapes = [&matrix[..], &[hyper.hidden], &matrix, &[hyper.rope_dimensions / 2]];
     ENDS.into_iter().zip(shapes).try_for_each(|(name, shape)| check_shape(header, name, shape))
+}
+
+/// Whether a tensor is of a layer that the model has.
+fn is_of_a_layer(name: &str, hyper: &HyperParameters) -> bool {
+    let number = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+    number.is_some_and(|layer: u32| layer < hyper.layers)
 }
 
 /// Refuses a tensor of another shape, innermost dimension first. One that is not there has none.

@@ -11,7 +11,7 @@ from .case import NOT_AGAIN, REFUSED, SOUND, Case, refused, sound
 from .writing import I32, TEXT, U16, U32, tiny
 
 # Where something else helps than another file, which is said as well.
-UNFIT = {"never": (NOT_AGAIN,), "fault": NOT_AGAIN}
+FITS = {"never": (NOT_AGAIN,)}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0a" * 32 + b"\nsize 105454432\n"
 
 
@@ -100,7 +100,7 @@ def something_else():
         path.chmod(0)
         return path
 
-    yield Case("no permission", forbidden, REFUSED, ("permission denied", "chmod"), ordinary=True, **UNFIT)
+    yield Case("no permission", forbidden, REFUSED, ("permission denied", "chmod"), ordinary=True, **FITS)
 
     def pipe(folder):
         path = folder / "model.gguf"
@@ -199,16 +199,16 @@ def several():
     for number, name in ((1, second), (2, first)):
         gone = split(lambda folder, name=name: (folder / name).unlink(), number)
         who = f"the other of two files is missing, {number} named"
-        yield Case(who, gone, REFUSED, (name, *missing), worker=number == 1, **UNFIT)
+        yield Case(who, gone, REFUSED, (name, *missing), worker=number == 1, **FITS)
     words = ("its name must end in", "-00002-of-00002.gguf")
-    yield Case("two files swapped", split(swap), REFUSED, words, **UNFIT)
+    yield Case("two files swapped", split(swap), REFUSED, words, **FITS)
     renamed = split(lambda folder: (folder / first).rename(folder / "m.gguf"))
 
     def other(folder):
         renamed(folder)
         return folder / "m.gguf"
 
-    yield Case("a part by another name", other, REFUSED, ("must end in",), **UNFIT)
+    yield Case("a part by another name", other, REFUSED, ("must end in",), **FITS)
     yield Case(
         "the second of two files cut",
         split(halve),
@@ -217,8 +217,8 @@ def several():
         damage=True,
         fault="1000 bytes are missing",
     )
-    yield Case("another model as the second file", split(replace), REFUSED, (second, "split.count"), **UNFIT)
-    yield Case("the second file of another model", split(mixed), REFUSED, (second, "split.count is 3"), **UNFIT)
+    yield Case("another model as the second file", split(replace), REFUSED, (second, "split.count"), **FITS)
+    yield Case("the second file of another model", split(mixed), REFUSED, (second, "split.count is 3"), **FITS)
 
 
 def cases():

@@ -50,8 +50,7 @@ def architectures():
             "llama, qwen2",
             never=("\x1b", "damaged"),
         )
-    helps = {"never": ("--total-shards",), "fault": "--total-shards and --shard-weights as the nodes have them"}
-    yield refused("what helps with an architecture", tiny("mamba"), **helps)
+    yield refused("what helps with an architecture", tiny("mamba"), never=("--total-shards",))
     for name in ENCODERS:
         yield refused(f"encoder {name}", tiny(name), f"architecture {name} ", "supported: llama", never=("damaged",))
     bare = File(
@@ -132,8 +131,8 @@ def numbers():
     yield sound("a fraction of 64 bits", tiny().having({epsilon: (F64, 1e-5)}))
     yield refused("no fraction", tiny().having({epsilon: (U32, 1)}), epsilon, "must be a finite number")
     yield refused("a fraction that is no number", tiny().having({epsilon: (F32, float("nan"))}), epsilon, "finite")
-    helps = {"never": ("--total-shards",), "fault": "--total-shards and --shard-weights as the nodes have them"}
-    yield refused("what helps where a key is missing", tiny().having({"llama.context_length": None}), **helps)
+    without = tiny().having({"llama.context_length": None})
+    yield refused("what helps where a key is missing", without, never=("--total-shards",))
     needed = "block_count context_length embedding_length feed_forward_length attention.head_count".split()
     for key in (*(f"llama.{name}" for name in needed), epsilon):
         yield refused(f"without {key}", tiny().having({key: None}), f"metadata key {key} is missing")

