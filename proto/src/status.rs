@@ -55,6 +55,7 @@ impl From<&Replica> for wire::Replica {
             fetching: can
                 .fetching
                 .map(|Fetching { peers, bytes_per_second }| wire::Fetching { peers, bytes_per_second }),
+            stalled: can.stalled,
         }
     }
 }
@@ -131,6 +132,7 @@ impl TryFrom<wire::Replica> for Replica {
             active_sessions: wire.active_sessions,
             round_trips_us: round_trips(wire.round_trips_us)?,
             fetching: wire.fetching.map(fetching).transpose()?,
+            stalled: wire.stalled,
         };
         Ok(Self {
             worker: parse("worker", &wire.worker)?,
@@ -255,6 +257,7 @@ mod tests {
             loaded_percent: (number % 101) as u8,
             active_sessions: number,
             fetching: (more == 1).then(|| Fetching { peers: more, bytes_per_second: number.into() }),
+            stalled: more == 2,
             ..fixture::capabilities()
         };
         Replica {

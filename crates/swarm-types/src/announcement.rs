@@ -90,6 +90,9 @@ pub struct Capabilities {
     /// While the shard's part of the model comes from other nodes: how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetching: Option<Fetching>,
+    /// The shard is loaded, and its engine does not come back from what it computes: the replica is suspect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
 }
 
 /// An announcement as JSON, where the model and the cut are told among the capabilities.

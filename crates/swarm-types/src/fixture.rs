@@ -37,6 +37,7 @@ pub fn capabilities() -> Capabilities {
         active_sessions: 0,
         round_trips_us: BTreeMap::new(),
         fetching: None,
+        stalled: false,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod http;
 pub mod inference_service;
 mod misfits;
 mod model;
+mod pace;
 mod ports;
 mod record;
 pub mod route;

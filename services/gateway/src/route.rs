@@ -5,14 +5,19 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
-    fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use swarm_types::{
     Cut, Hop, LayerRange, ModelDigest, NodeId, Precision, Replica, ReplicaState, Route, ShardId, ShardRange,
     ShardStatus, SwarmStatus,
 };
+
+pub use self::problem::{Missing, RouteProblem};
+use crate::pace::Predictor;
+
+mod problem;
 
 /// What a route must serve, and through whom it may go.
 #[derive(Clone, Debug)]
@@ -31,6 +36,8 @@ pub struct RouteWish {
     pub prefer: BTreeSet<NodeId>,
     /// Sessions that are known to be on a worker. Its own count arrives later, so the larger one is believed.
     pub sessions: BTreeMap<NodeId, u32>,
+    /// Seconds that a step of one row takes a shard, of workers that were measured lately.
+    pub paces: BTreeMap<NodeId, f64>,
 }
 
 impl RouteWish {
@@ -45,6 +52,7 @@ impl RouteWish {
             avoid: BTreeSet::new(),
             prefer: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            paces: BTreeMap::new(),
         }
     }
 }
@@ -58,38 +66,10 @@ pub struct PlannedRoute {
     pub precision: Precision,
 }
 
-/// Why there is no route.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub struct RouteProblem {
-    /// The shards without a usable worker, in order. Empty only for a swarm without shards.
-    pub missing: Vec<(ShardId, Missing)>,
-}
-
-/// Why a shard has no usable worker: the most hopeful of its replicas' reasons.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Missing {
-    /// Nobody who is online serves it.
-    Absent,
-    /// Its workers hold another model file or compute in another precision.
-    OtherModel,
-    /// Its workers cut the model in another way, so they have other layers.
-    OtherCut,
-    /// Its workers have it, but are excluded.
-    Excluded,
-    /// Its workers are leaving: they end what runs and take nothing more.
-    Draining,
-    /// A worker is loading it.
-    Loading {
-        /// How far, 0 to 100.
-        percent: u8,
-    },
-    /// A worker has it, but does not answer for the moment.
-    Suspect,
-}
-
 /// A route of loaded replicas for every shard of the wished model. It takes preferred workers first, stays on a worker
-/// as long as that worker has the next shard too, and otherwise takes the one with the fewest sessions; of equals the
-/// one that has more of the shards that follow, then the smallest id.
+/// as long as that worker has the next shard too, and otherwise takes the one with the least predicted time of a step;
+/// of equals the one with the fewest sessions, then the one that has more of the shards that follow, then the smallest
+/// id.
 ///
 /// # Errors
 /// Names the shards that no usable worker has.
@@ -149,19 +129,36 @@ impl Planner<'_> {
         };
         // A session has one place on a worker, so a route never comes back to one that it has left.
         let was_left = |replica: &Replica| left.iter().any(|hop| hop.worker == replica.worker);
-        self.usable(shard.shard_id).filter(|replica| !was_left(replica)).min_by_key(|replica| {
+        let candidates = self.usable(shard.shard_id).filter(|replica| !was_left(replica));
+        let predictor = Predictor::of(candidates.clone(), &self.wish.paces);
+        candidates.min_by_key(|replica| {
+            let sessions = self.sessions(replica);
             (
                 avoid.contains(&replica.worker),
                 !self.wish.prefer.contains(&replica.worker),
                 current != Some(&replica.worker),
-                self.sessions(replica),
+                predictor.step(replica, sessions, self.ways(replica, shard.shard_id, current)),
+                sessions,
                 Reverse(self.run_length(replica, shard.shard_id)),
                 &replica.worker,
             )
         })
     }
 
-    fn usable(&self, shard: ShardId) -> impl Iterator<Item = &Replica> {
+    /// The round trip from the hop before, and behind the last shard the one to this node, as far as they are told.
+    fn ways(&self, replica: &Replica, shard: ShardId, before: Option<&NodeId>) -> Duration {
+        let told =
+            |from: &Replica, to: &NodeId| from.capabilities.round_trips_us.get(to).copied().unwrap_or(0);
+        let above = shard.0.checked_sub(1).and_then(|above| self.status.shards.get(above as usize));
+        let above = above.into_iter().flat_map(|above| &above.replicas);
+        let above = above.filter(|above| Some(&above.worker) == before);
+        let there = above.map(|above| told(above, &replica.worker)).next().unwrap_or(0);
+        let is_last = shard.0 + 1 == self.status.total_shards;
+        let back = if is_last { told(replica, &self.status.node) } else { 0 };
+        Duration::from_micros(u64::from(there) + u64::from(back))
+    }
+
+    fn usable(&self, shard: ShardId) -> impl Iterator<Item = &Replica> + Clone {
         let replicas = self.status.shards.get(shard.0 as usize).map_or(&[][..], |shard| &shard.replicas);
         replicas.iter().filter(move |replica| {
             replica.state == ReplicaState::Loaded
@@ -223,46 +220,6 @@ fn append(hops: &mut Vec<Hop>, replica: &Replica, shard: ShardId) {
         return;
     }
     hops.push(Hop { worker: replica.worker.clone(), shards });
-}
-
-impl fmt::Display for RouteProblem {
-    /// For example `shards 0 and 1 have no worker; shard 4 is loading (40 %)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.missing.is_empty() {
-            return f.write_str("the swarm has no shards");
-        }
-        let mut by_cause: BTreeMap<Missing, Vec<String>> = BTreeMap::new();
-        for (shard, missing) in &self.missing {
-            by_cause.entry(*missing).or_default().push(shard.to_string());
-        }
-        for (place, (missing, shards)) in by_cause.into_iter().enumerate() {
-            let separator = if place == 0 { "" } else { "; " };
-            write!(f, "{separator}{}", sentence(missing, &shards))?;
-        }
-        Ok(())
-    }
-}
-
-fn sentence(missing: Missing, shards: &[String]) -> String {
-    let one = shards.len() == 1;
-    let list = match shards.split_last() {
-        Some((last, [])) => format!("shard {last}"),
-        Some((last, before)) => format!("shards {} and {last}", before.join(", ")),
-        None => String::new(),
-    };
-    let (is, has) = if one { ("is", "has") } else { ("are", "have") };
-    match missing {
-        Missing::Absent => format!("{list} {has} no worker"),
-        Missing::OtherModel => format!("{list} {has} only workers of another model or precision"),
-        Missing::OtherCut => format!(
-            "{list} {has} only workers that cut the model differently: give every node the same --total-shards and \
-             --shard-weights"
-        ),
-        Missing::Excluded => format!("{list} {has} only workers that just failed or are full"),
-        Missing::Draining => format!("{list} {has} only workers that are leaving"),
-        Missing::Loading { percent } => format!("{list} {is} loading ({percent} %)"),
-        Missing::Suspect => format!("{list} {has} only workers that do not answer for the moment"),
-    }
 }
 
 #[cfg(test)]
@@ -368,6 +325,18 @@ mod tests {
         let ours = RouteWish { sessions: [(worker("a"), 2)].into(), ..any() };
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 1)]], &ours), "b:0");
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 3)]], &ours), "a:0");
+    }
+
+    #[test]
+    fn of_two_the_faster_has_more_sessions_and_the_nearer_goes_first() {
+        let paces = [(worker("a"), 0.004), (worker("b"), 0.001)].into();
+        let measured = RouteWish { paces, ..any() };
+        assert_eq!(planned(vec![vec![loaded("a"), busy("b", 2)]], &measured), "b:0");
+        assert_eq!(planned(vec![vec![loaded("a"), busy("b", 9)]], &measured), "a:0");
+        let mut shards = vec![vec![loaded("a")], vec![loaded("b"), busy("c", 1)]];
+        assert_eq!(planned(shards.clone(), &any()), "a:0 b:1");
+        shards[0][0].capabilities.round_trips_us = [(worker("b"), 900_000), (worker("c"), 500)].into();
+        assert_eq!(planned(shards, &any()), "a:0 c:1");
     }
 
     #[test]

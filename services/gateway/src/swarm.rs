@@ -6,16 +6,19 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
 use swarm_proto::{Refusal, RefusalCause};
-use swarm_types::{Cut, ModelDigest, NodeId, Precision, Route, SwarmStatus};
+use swarm_types::{Cut, HopTiming, ModelDigest, NodeId, Precision, Route, SwarmStatus};
 use tokio::{sync::watch, time::timeout};
 use tonic::transport::Channel;
 
-use crate::route::{Missing, PlannedRoute, RouteProblem, RouteWish, plan_route};
+use crate::{
+    pace::Paces,
+    route::{Missing, PlannedRoute, RouteProblem, RouteWish, plan_route},
+};
 
 /// Workers that are online are connected already; a stream to one takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +46,7 @@ pub struct Swarm {
     connect: Connect,
     model: Arc<GatewayModel>,
     sessions: SessionCounts,
+    paces: Paces,
 }
 
 impl fmt::Debug for Swarm {
@@ -55,7 +59,13 @@ impl Swarm {
     /// The swarm that `status` tells of and `connect` reaches.
     #[must_use]
     pub fn new(status: watch::Receiver<Arc<SwarmStatus>>, connect: Connect, model: GatewayModel) -> Self {
-        Self { status, connect, model: Arc::new(model), sessions: SessionCounts::default() }
+        Self {
+            status,
+            connect,
+            model: Arc::new(model),
+            sessions: SessionCounts::default(),
+            paces: Paces::default(),
+        }
     }
 
     /// The swarm's status, now and on every change.
@@ -99,7 +109,7 @@ impl Swarm {
     /// Names the shards that are missing.
     pub fn reserve(&self, wish: RouteWish) -> Result<Reserved, RouteProblem> {
         let mut counts = self.sessions.counts();
-        let wish = RouteWish { sessions: counts.clone(), ..wish };
+        let wish = RouteWish { sessions: counts.clone(), paces: self.paces.now(Instant::now()), ..wish };
         let planned = plan_route(&self.status.borrow(), &wish)?;
         for hop in planned.route.hops() {
             *counts.entry(hop.worker.clone()).or_default() += 1;
@@ -107,13 +117,27 @@ impl Swarm {
         Ok(Reserved { planned, sessions: self.sessions.clone() })
     }
 
+    /// The hops of a route have answered a step of one row.
+    pub fn answered(&self, route: &Route, timings: &[HopTiming]) {
+        let now = Instant::now();
+        for (hop, timing) in route.hops().iter().zip(timings) {
+            let shards = hop.shards.iter().count() as u32;
+            self.paces.answered(&hop.worker, shards, timing.compute, now);
+        }
+    }
+
     /// Whether the swarm can serve the gateway's model now.
     ///
     /// # Errors
     /// Says what is missing, for people.
     pub fn readiness(&self) -> Result<(), String> {
-        let planned = plan_route(&self.status.borrow(), &self.any_route());
-        planned.map(drop).map_err(|problem| self.explain(&problem))
+        self.problem().map_or(Ok(()), |problem| Err(self.explain(&problem)))
+    }
+
+    /// What is missing for the swarm to serve the gateway's model now.
+    #[must_use]
+    pub fn problem(&self) -> Option<RouteProblem> {
+        plan_route(&self.status.borrow(), &self.any_route()).err()
     }
 
     /// What is missing, for people.

@@ -12,6 +12,7 @@ use crate::{
     metrics::Metrics,
     queues::{Answer, Computed, Queues, Waiting},
     sessions::Meter,
+    stalls::{Pace, Pulse},
 };
 
 /// Commands that wait; more make their senders wait.
@@ -36,6 +37,7 @@ pub(crate) struct OpenSlot {
 #[derive(Clone)]
 pub(crate) struct EngineHandle {
     commands: mpsc::Sender<Command>,
+    pulse: Pulse,
 }
 
 impl EngineHandle {
@@ -48,13 +50,20 @@ impl EngineHandle {
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING);
         let (alive, ended) = oneshot::channel::<()>();
         let queues = Queues::new(batch_tokens);
-        let thread = EngineThread { engine, commands: waiting, queues, metrics };
+        let pulse = Pulse::default();
+        let pace = Pace::new(pulse.clone());
+        let thread = EngineThread { engine, commands: waiting, queues, metrics, pace };
         let run = move || {
             thread.run();
             drop(alive);
         };
         std::thread::Builder::new().name("engine".into()).spawn(run).expect("a process may start a thread");
-        (Self { commands }, ended)
+        (Self { commands, pulse }, ended)
+    }
+
+    /// Whether the engine computes, and for how long.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Opens a slot, if its gateway may have as much cache, and tells it the session's tokens.
@@ -86,6 +95,7 @@ impl EngineHandle {
 
     async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
+        let _waits = self.pulse.waits();
         self.commands.send(command(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -100,6 +110,7 @@ struct EngineThread {
     commands: mpsc::Receiver<Command>,
     queues: Queues,
     metrics: Metrics,
+    pace: Pace,
 }
 
 impl EngineThread {
@@ -141,6 +152,7 @@ impl EngineThread {
             }
             Command::Step(waiting) => self.queues.push(waiting),
         }
+        self.pace.goes_on();
     }
 
     fn open(
@@ -178,8 +190,10 @@ impl EngineThread {
             }
         }
         let rows: usize = steps.iter().map(|(_, step)| step.rows()).sum();
+        self.pace.begins(rows);
         let results = self.engine.run(&steps);
         let compute = started.elapsed();
+        self.pace.ended(rows, compute);
         self.metrics.rows.inc_by(rows as u64);
         self.metrics.batch_rows.observe(rows as f64);
         self.metrics.compute_seconds.observe(compute.as_secs_f64());

@@ -18,7 +18,7 @@ use tracing::Span;
 use crate::{
     engine_thread::{EngineHandle, OpenSlot},
     metrics::Metrics,
-    replays::{Replays, Sent},
+    replays::Replays,
     sessions::{Held, Place, Sessions},
 };
 
@@ -96,12 +96,6 @@ impl Host {
     /// A step's result was handed on.
     pub(crate) fn sent(&self, took: Duration) {
         self.0.metrics.send_seconds.observe(took.as_secs_f64());
-    }
-
-    /// Keeps what goes to the hop below, as long as there is room.
-    pub(crate) fn keep(&self, sent: &Sent, position: u32, rows: u32, values: &[f32]) {
-        sent.keep(position, rows, values);
-        self.0.metrics.replay_bytes.set(self.0.replays.bytes() as u64);
     }
 
     /// Rows were sent again to the hop below.

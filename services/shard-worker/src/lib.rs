@@ -21,6 +21,7 @@ mod sessions;
 mod shard_service;
 mod shares;
 mod spent;
+mod stalls;
 mod standing;
 mod worker;
 

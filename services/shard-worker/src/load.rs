@@ -112,7 +112,8 @@ impl Load {
         let (handle, ended) = EngineHandle::start(loaded, self.config.batch_tokens as usize, self.metrics);
         engine.send_replace(Some(handle));
         health.set(shard_service::NAME, true).await;
-        loading.send_replace(Loading::Done { tokens_per_second, weight_bytes: info.weight_bytes });
+        let weight_bytes = info.weight_bytes;
+        loading.send_replace(Loading::Done { tokens_per_second, weight_bytes, is_stalled: false });
         tracing::info!(
             layers = %info.layers,
             weight_mib = info.weight_bytes >> 20,

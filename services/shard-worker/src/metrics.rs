@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub replay_bytes: Gauge<u64, AtomicU64>,
     /// Bytes of cache set aside.
     pub kv_bytes: Gauge<i64, std::sync::atomic::AtomicI64>,
+    /// 1 while the engine does not come back from a batch.
+    pub engine_stalled: Gauge,
     /// Bytes of weights held.
     pub weight_bytes: Gauge<u64, AtomicU64>,
 }
@@ -66,6 +68,7 @@ impl Metrics {
             replayed: Counter::default(),
             replay_bytes: Gauge::default(),
             kv_bytes: Gauge::default(),
+            engine_stalled: Gauge::default(),
             weight_bytes: Gauge::default(),
         };
         // A series that is not there before its first event hides that event.
@@ -93,6 +96,8 @@ impl Metrics {
         let replay_bytes = "Bytes of what was sent to hops below, kept for the loss of one (--replay-memory)";
         registry.register("replay_bytes", replay_bytes, metrics.replay_bytes.clone());
         registry.register("kv_cache_bytes", "Bytes of cache set aside", metrics.kv_bytes.clone());
+        let stalled = "1 while the engine does not come back from a batch";
+        registry.register("engine_stalled", stalled, metrics.engine_stalled.clone());
         registry.register("weight_bytes", "Bytes of weights held", metrics.weight_bytes.clone());
         metrics
     }

@@ -40,6 +40,8 @@ pub(crate) enum Loading {
     Done {
         tokens_per_second: f32,
         weight_bytes: u64,
+        /// The engine does not come back from a batch.
+        is_stalled: bool,
     },
     /// On the way out: there for the sessions that run, not for new ones.
     Draining,
@@ -68,7 +70,7 @@ pub(crate) fn offers(
 ) -> Result<Vec<ShardOffer>, LayersError> {
     let (loaded_percent, tokens_per_second, weight_bytes) = match loading {
         Loading::Percent(percent) | Loading::Fetching { percent, .. } => (percent.min(99), 0.0, 0),
-        Loading::Done { tokens_per_second, weight_bytes } => (100, tokens_per_second, weight_bytes),
+        Loading::Done { tokens_per_second, weight_bytes, .. } => (100, tokens_per_second, weight_bytes),
         Loading::Draining => (100, 0.0, 0),
     };
     let fetching = match loading {
@@ -91,6 +93,7 @@ pub(crate) fn offers(
                 active_sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
                 round_trips_us: round_trips_us.clone(),
                 fetching,
+                stalled: matches!(loading, Loading::Done { is_stalled: true, .. }),
             },
         })
     };

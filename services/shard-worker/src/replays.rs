@@ -7,9 +7,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
+use prometheus_client::metrics::gauge::Gauge;
 use swarm_types::{Step, StepInput};
 
 /// What one piece takes besides its numbers.
@@ -28,6 +29,8 @@ struct All {
     /// Bytes for all of them.
     limit: usize,
     used: usize,
+    /// Told of `used`.
+    told: Gauge<u64, AtomicU64>,
     /// By age.
     sessions: BTreeMap<u64, Pieces>,
     next: u64,
@@ -60,9 +63,9 @@ struct Piece {
 }
 
 impl Replays {
-    /// Keeps so many bytes at most.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new(Mutex::new(All { limit, used: 0, sessions: BTreeMap::new(), next: 0 })))
+    /// Keeps so many bytes at most, and tells how many.
+    pub(crate) fn new(limit: usize, told: Gauge<u64, AtomicU64>) -> Self {
+        Self(Arc::new(Mutex::new(All { limit, used: 0, told, sessions: BTreeMap::new(), next: 0 })))
     }
 
     /// For a session of which nothing was sent yet.
@@ -73,23 +76,22 @@ impl Replays {
         Sent(Arc::new(Session { all: self.clone(), number }))
     }
 
-    /// Bytes kept.
-    pub(crate) fn bytes(&self) -> usize {
-        self.all().used
-    }
-
     fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sent {
-    /// Keeps rows. They take the place of what was sent at their positions and above.
+    /// Keeps rows, as long as there is room. They take the place of what was sent at their positions and above.
     pub(crate) fn keep(&self, position: u32, rows: u32, values: &[f32]) {
         let mut all = self.0.all.all();
+        if all.limit == 0 {
+            return;
+        }
         let piece = Piece { position, rows, values: values.to_vec() };
         all.change(self.0.number, |pieces| pieces.push(piece));
         all.make_room();
+        all.tell();
     }
 
     /// Whether rows are kept.
@@ -113,7 +115,9 @@ impl PartialEq for Sent {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.all.all().forget(self.number);
+        let mut all = self.all.all();
+        all.forget(self.number);
+        all.tell();
     }
 }
 
@@ -128,6 +132,10 @@ impl All {
     fn forget(&mut self, number: u64) {
         let forgotten = self.sessions.remove(&number);
         self.used -= forgotten.map_or(0, |pieces| pieces.bytes);
+    }
+
+    fn tell(&self) {
+        self.told.set(self.used as u64);
     }
 
     fn make_room(&mut self) {
@@ -233,7 +241,8 @@ mod tests {
 
     #[test]
     fn what_was_sent_last_is_given_again_in_pieces_of_any_size() {
-        let replays = Replays::new(1 << 20);
+        let told_bytes = Gauge::default();
+        let replays = Replays::new(1 << 20, told_bytes.clone());
         let sent = replays.begin();
         assert_eq!(told(&sent, 0..1), None);
         keep(&sent, 0, 4, 1.0);
@@ -251,23 +260,24 @@ mod tests {
         let (first, rows, _) = told(&sent, 9..1010).expect("it is there");
         assert_eq!((first, rows as usize), (9, MOST_ROWS), "not all at once");
         drop(sent);
-        assert_eq!((replays.bytes(), replays.all().sessions.len()), (0, 0));
+        assert_eq!((told_bytes.get(), replays.all().sessions.len()), (0, 0));
     }
 
     #[test]
     fn the_oldest_session_makes_room_and_bytes_are_counted_to_the_last() {
-        let replays = Replays::new(3 * (PIECE_BYTES + 80));
+        let bytes = Gauge::<u64, AtomicU64>::default();
+        let replays = Replays::new(3 * (PIECE_BYTES + 80), bytes.clone());
         let sessions: Vec<Sent> = (0..3).map(|_| replays.begin()).collect();
         sessions.iter().for_each(|sent| keep(sent, 0, 10, 1.0));
-        assert_eq!(replays.bytes(), 3 * (PIECE_BYTES + 80));
+        assert_eq!(bytes.get() as usize, 3 * (PIECE_BYTES + 80));
         let kept = || sessions.iter().map(|sent| sent.has(0..10)).collect::<Vec<_>>();
         assert_eq!(kept(), [true; 3]);
         keep(&sessions[1], 10, 1, 1.0);
         assert_eq!(kept(), [false, true, true]);
         keep(&sessions[2], 0, 1000, 1.0);
         assert_eq!(kept(), [false; 3], "it alone is more than may be kept");
-        assert_eq!(replays.bytes(), 0);
+        assert_eq!(bytes.get() as usize, 0);
         keep(&sessions[2], 1000, 1, 1.0);
-        assert_eq!(replays.bytes(), PIECE_BYTES + 8, "it goes on with what comes");
+        assert_eq!(bytes.get() as usize, PIECE_BYTES + 8, "it goes on with what comes");
     }
 }

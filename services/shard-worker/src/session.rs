@@ -309,7 +309,7 @@ impl Session<'_> {
         match result {
             StepResult::Activations(values) => {
                 let rows = u32::try_from(step.rows()).unwrap_or(u32::MAX);
-                self.seat.host.keep(self.seat.sent, step.position, rows, &values);
+                self.seat.sent.keep(step.position, rows, &values);
                 let passed = Step { input: StepInput::Activations { rows, values }, ..step };
                 if let Some(passed) = self.standing.hands_on(passed) {
                     self.send_down(passed).await?;

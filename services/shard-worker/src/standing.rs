@@ -63,6 +63,8 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+
     use super::*;
     use crate::replays::Replays;
 
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_hop_sends_again_what_it_kept_and_asks_for_what_it_cannot() {
-        let replays = Replays::new(1 << 20);
+        let replays = Replays::new(1 << 20, Gauge::default());
         let (whole, half, nothing) = (replays.begin(), replays.begin(), replays.begin());
         whole.keep(0, 10, &[0.5; 10]);
         half.keep(5, 5, &[0.5; 5]);
@@ -109,7 +111,7 @@ mod tests {
             Step { position, input, rebuilds, ..Step::default() }
         };
         let mut standing = Standing::new(0);
-        let sent = Replays::new(0).begin();
+        let sent = Replays::new(0, Gauge::default()).begin();
         standing.opened(opened(5, 5, 0), &sent);
         assert_eq!(standing.hands_on(step(0, true)), None);
         assert_eq!(standing.hands_on(step(2, true)), None);

@@ -38,6 +38,7 @@ use crate::{
     replays::Replays,
     sessions::{Bounds, Sessions},
     shard_service::{self, ShardServer},
+    stalls,
 };
 
 /// Runs a worker until `shutdown`, with logs and traces: what its process does between flags and exit code.
@@ -148,7 +149,10 @@ impl Worker {
 
         let stop = CancellationToken::new();
         let _stop_when_dropped: DropGuard = stop.clone().drop_guard();
-        let replays = Replays::new(usize::try_from(config.replay_memory.0).unwrap_or(usize::MAX));
+        let replays = Replays::new(
+            usize::try_from(config.replay_memory.0).unwrap_or(usize::MAX),
+            metrics.replay_bytes.clone(),
+        );
         let host = Host::new(net.clone(), loaded, sessions.clone(), replays, metrics.clone());
         let _keeper = AbortOnDropHandle::new(tokio::spawn(host.clone().keep_leases()));
         let server = ShardServer(host.clone());
@@ -211,6 +215,11 @@ impl Work {
             load.fetch(model, &loading).await?;
         }
         let ended = load.run(&loading, &engine, health).await?;
+        let pulse = engine.borrow().as_ref().map(EngineHandle::pulse);
+        let _watch = pulse.map(|pulse| {
+            let watch = stalls::watch(pulse, sessions.running(), loading.clone(), metrics.clone());
+            AbortOnDropHandle::new(tokio::spawn(watch))
+        });
         let _ = ended.await;
         Err(WorkerError::EngineStopped)
     }

@@ -35,6 +35,7 @@ impl ShardOffer {
             active_sessions: 0,
             round_trips_us: BTreeMap::new(),
             fetching: None,
+            stalled: false,
             ..self.capabilities.clone()
         };
         Self { capabilities, ..self.clone() }

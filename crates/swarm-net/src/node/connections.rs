@@ -79,16 +79,20 @@ impl Node {
         };
         self.stirred = now;
         let newcomer = !self.peers.contains_key(&peer);
-        let is_life_line = self.swarm.behaviour().heartbeat.is_life_line(&connection);
+        let (dialable, incoming) = (address::dialable(address), endpoint.is_listener());
+        let mut is_life_line = self.swarm.behaviour().heartbeat.is_life_line(&connection);
         if newcomer && is_life_line {
             // What it was opened beside has just ended.
-            self.entries.failed(connection, now);
-            self.dialer.failed(&peer, now);
-            self.swarm.close_connection(connection);
-            return;
+            if !incoming {
+                self.entries.failed(connection, now);
+                self.dialer.failed(&peer, now);
+                self.swarm.close_connection(connection);
+                return;
+            }
+            self.swarm.behaviour_mut().heartbeat.stands_alone(connection, peer, address);
+            is_life_line = false;
         }
         let transport = address::transport(address).unwrap_or(Transport::Tcp);
-        let (dialable, incoming) = (address::dialable(address), endpoint.is_listener());
         self.metrics.opened(transport);
         self.dialer.connected(peer, now);
         let was_entry = self.entries.contains(&peer);
@@ -124,6 +128,12 @@ impl Node {
     pub(super) fn on_closed(&mut self, peer: PeerId, connection: ConnectionId, gone: Option<Gone>) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let Some(closed) = known.connections.remove(&connection) else { return };
+        if !known.is_there() {
+            let heartbeat = &mut self.swarm.behaviour_mut().heartbeat;
+            for (line, address) in known.let_lines_stand_alone() {
+                heartbeat.stands_alone(line, peer, &address);
+            }
+        }
         let (is_there, quic, tcp) = (known.is_there(), known.has(Transport::Quic), known.has(Transport::Tcp));
         self.metrics.closed(closed.transport);
         if !is_there {
@@ -182,6 +192,23 @@ impl Node {
         }
     }
 
+    /// Dials those by QUIC who are connected by TCP alone.
+    fn upgrade(&mut self, now: Instant) {
+        let alone = |known: &Peer| known.member.is_some() && !known.has(Transport::Quic);
+        let alone = self.peers.iter().filter(|(_, known)| alone(known)).map(|(peer, _)| *peer).collect();
+        for peer in self.upgrades.due(&alone, now) {
+            let mut addresses = self.dialer.addresses(&peer);
+            addresses.retain(|one| address::transport(one) == Some(Transport::Quic));
+            if addresses.is_empty() {
+                continue;
+            }
+            let dial = DialOpts::peer_id(peer).condition(PeerCondition::NotDialing).addresses(addresses);
+            if let Err(error) = self.swarm.dial(dial.build()) {
+                tracing::debug!(%peer, %error, "not by QUIC");
+            }
+        }
+    }
+
     fn on_dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         let now = Instant::now();
         tracing::debug!(?peer, %error, "dial failed");
@@ -225,6 +252,7 @@ impl Node {
         self.check_proofs(now);
         self.note_members();
         self.check_lines(now);
+        self.upgrade(now);
         self.expire_missed(now);
         self.look_for_twins(now);
         self.rewatch();

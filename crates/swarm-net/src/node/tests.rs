@@ -294,8 +294,11 @@ impl Pair {
             .find(|key| (id < key.public().to_peer_id()) == by_the_node)
             .unwrap();
         let mut member = member(&key, &secret);
+        let listening = |event| matches!(event, SwarmEvent::NewListenAddr { .. }).then_some(());
+        member.listen_on("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()).unwrap();
+        until(&mut member, listening).await;
         let port = member.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
-        until(&mut member, |event| matches!(event, SwarmEvent::NewListenAddr { .. }).then_some(())).await;
+        until(&mut member, listening).await;
         member.dial(address(&net)).unwrap();
         let quic = until(&mut member, opened).await;
         if !by_the_node {
@@ -394,4 +397,22 @@ async fn who_says_goodbye_by_quic_has_left_and_keeps_no_line() {
     assert_eq!(until(&mut pair.member, closed).await, pair.quic);
     assert_eq!(until(&mut pair.member, closed).await, pair.line, "the node has closed it");
     assert_eq!(pair.gone(), [0, 0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_has_dialled_by_tcp_lives_on_when_quic_ends_and_quic_comes_back() {
+    let mut pair = Pair::connected(false).await;
+    assert!(pair.member.close_connection(pair.quic));
+    assert_eq!(until(&mut pair.member, closed).await, pair.quic);
+    // The node knows where the member listens, and dials it there.
+    let mut next = |event| match event {
+        SwarmEvent::ConnectionClosed { .. } => panic!("{event:?}"),
+        SwarmEvent::ConnectionEstablished { endpoint, .. } => Some(endpoint.get_remote_address().clone()),
+        _ => None,
+    };
+    let from = until(&mut pair.member, &mut next).await;
+    assert_eq!(transport::address::transport(&from), Some(Transport::Quic));
+    assert_eq!(pair.gone(), [0, 0, 0]);
+    let connections = pair.counted("connections{transport=\"TCP\"}");
+    assert_eq!(connections, 1, "the line that the member had dialled");
 }

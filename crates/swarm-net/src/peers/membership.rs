@@ -88,8 +88,7 @@ impl Remembered {
             PeerState::Described(over) if announcement.shard_loaded && self.suspect => {
                 (ReplicaState::Suspect, Some(over))
             }
-            PeerState::Described(over) if announcement.shard_loaded => (ReplicaState::Loaded, Some(over)),
-            PeerState::Described(over) => (ReplicaState::Loading, Some(over)),
+            PeerState::Described(over) => (state(announcement), Some(over)),
             _ => (ReplicaState::Offline, None),
         };
         Replica { state, transport, ..replica(announcement) }
@@ -263,11 +262,20 @@ impl Membership {
     }
 }
 
+/// Of a shard whose worker answers, by what it says.
+fn state(told: &Announcement) -> ReplicaState {
+    match (told.shard_loaded, told.capabilities.stalled) {
+        (true, false) => ReplicaState::Loaded,
+        (true, true) => ReplicaState::Suspect,
+        (false, _) => ReplicaState::Loading,
+    }
+}
+
 /// A replica on this node, from what it says of itself.
 fn replica(told: &Announcement) -> Replica {
     Replica {
         worker: told.peer_id.clone(),
-        state: if told.shard_loaded { ReplicaState::Loaded } else { ReplicaState::Loading },
+        state: state(told),
         local: false,
         addresses: told.addresses.clone(),
         transport: None,

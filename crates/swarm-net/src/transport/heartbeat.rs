@@ -6,7 +6,9 @@
 //! by name lives by pings alone, because its socket is not known here.
 //!
 //! A TCP connection that is opened beside one by QUIC is a life line: silence on it means nothing, because QUIC notices
-//! that. Which ones are is decided here, where connections are seen in the order in which libp2p has them.
+//! that. Which ones are is decided here, where connections are seen in the order in which libp2p has them. Who was dialled
+//! may be wrong: the peer may have lost the one by QUIC, and may not know of it. So such a line can be made a
+//! connection of its own.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -36,6 +38,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(16);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// On QUIC and on life lines, pings only measure.
 const MEASURE_EVERY: Duration = Duration::from_secs(20);
+/// Where the other end may ping no more often than that.
+const SILENT_AFTER_A_LINE: Duration = SILENT_AFTER.saturating_add(MEASURE_EVERY);
 /// Who has sent anything within this time is not silent.
 const HEARD_WITHIN: Duration = Duration::from_millis(800);
 /// A late answer is still an answer, as long as the connection lives.
@@ -73,6 +77,8 @@ struct Watched {
     socket: Option<SocketAddr>,
     /// When a ping was last answered.
     answered: Instant,
+    /// So long after the last sign the peer is silent.
+    patience: Duration,
 }
 
 impl Heartbeat {
@@ -121,9 +127,19 @@ impl Heartbeat {
             self.life_lines.insert(connection);
             return &mut self.seldom;
         }
-        let socket = address::tcp_socket(address);
-        self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
+        self.watch_tcp(connection, peer, address, SILENT_AFTER);
         &mut self.often
+    }
+
+    fn watch_tcp(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr, patience: Duration) {
+        let socket = address::tcp_socket(address);
+        self.watched.insert(connection, Watched { peer, socket, answered: Instant::now(), patience });
+    }
+
+    /// What was opened beside another connection is a connection of its own from now on. `address` is the peer's.
+    pub(crate) fn stands_alone(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
+        self.life_lines.remove(&connection);
+        self.watch_tcp(connection, peer, address, SILENT_AFTER_A_LINE);
     }
 
     fn forget(&mut self, connection: &ConnectionId) {
@@ -140,7 +156,7 @@ impl Heartbeat {
         let silent: Vec<_> = self
             .watched
             .iter()
-            .filter(|(_, watched)| now.duration_since(self.last_sign(watched)) > SILENT_AFTER)
+            .filter(|(_, watched)| now.duration_since(self.last_sign(watched)) > watched.patience)
             .map(|(connection, watched)| (*connection, watched.peer))
             .collect();
         for (connection, peer) in silent {

@@ -132,6 +132,8 @@ pub enum GenerationError {
     NotReady {
         /// What is missing.
         reason: String,
+        /// When to try again.
+        retry_after: Duration,
     },
     /// Too many generations already.
     #[error("the swarm is full, try again in {} s", retry_after.as_secs())]
@@ -202,7 +204,7 @@ impl GenerationError {
     /// The model is to come from other nodes, and its header is not here yet.
     #[must_use]
     pub fn no_model() -> Self {
-        Self::NotReady { reason: NO_MODEL.into() }
+        Self::NotReady { reason: NO_MODEL.into(), retry_after: Duration::from_secs(1) }
     }
 
     /// The cause by name: the label of the counters.

@@ -122,7 +122,11 @@ impl Generator {
     }
 
     fn ready(&self) -> Result<(), GenerationError> {
-        self.readiness().map_err(|reason| GenerationError::NotReady { reason })
+        self.readiness().map_err(|reason| self.not_ready(reason))
+    }
+
+    fn not_ready(&self, reason: String) -> GenerationError {
+        GenerationError::NotReady { reason, retry_after: self.outage.come_again() }
     }
 
     /// A route. Where the swarm served a moment ago, what is missing is waited for as a running answer waits.
@@ -144,7 +148,7 @@ impl Generator {
             };
             let reason = self.swarm.explain(&problem);
             if counted.is_none() && !self.outage.is_young(self.config.recovery_timeout) {
-                return Err(GenerationError::NotReady { reason });
+                return Err(self.not_ready(reason));
             }
             if counted.is_none() {
                 tracing::debug!(reason, "waits for the swarm to be whole again");
@@ -159,7 +163,7 @@ impl Generator {
             };
             if !matches!(timeout_at(deadline, news).await, Ok(true)) {
                 let waited = self.config.recovery_timeout.as_secs_f32();
-                return Err(GenerationError::NotReady { reason: format!("{reason}, also after {waited} s") });
+                return Err(self.not_ready(format!("{reason}, also after {waited} s")));
             }
         }
     }

@@ -204,9 +204,9 @@ impl From<GenerationError> for ApiError {
                 Self { retry_after: Some(whole_seconds(retry_after)), ..error }
                     .with_code("rate_limit_exceeded")
             }
-            GenerationError::NotReady { .. } => {
+            GenerationError::NotReady { retry_after, .. } => {
                 let error = server(StatusCode::SERVICE_UNAVAILABLE).with_code("swarm_not_ready");
-                Self { retry_after: Some(RETRY_AFTER_FAILURE), ..error }
+                Self { retry_after: Some(whole_seconds(retry_after)), ..error }
             }
             GenerationError::HopFailed { .. } => {
                 let error = server(StatusCode::SERVICE_UNAVAILABLE).with_code("hop_failed");
@@ -315,7 +315,9 @@ mod tests {
         let (message, worker) = (String::from("m"), "12D3KooWa".parse().unwrap());
         let full = GenerationError::Full { retry_after: Duration::from_millis(10) };
         assert_eq!(answer(full), (429, Some("1".into())));
-        assert_eq!(answer(GenerationError::NotReady { reason: "r".into() }), (503, Some("1".into())));
+        let retry_after = Duration::from_millis(2100);
+        let not_ready = GenerationError::NotReady { reason: "r".into(), retry_after };
+        assert_eq!(answer(not_ready), (503, Some("3".into())));
         assert_eq!(
             answer(GenerationError::HopFailed { worker, message: message.clone() }),
             (503, Some("1".into()))

@@ -106,9 +106,17 @@ fn lacking(
 ) -> Option<Finding> {
     let (id, command) = (shard.shard_id, command.for_shard(shard.shard_id, model));
     if let Some(replica) = loading.filter(|replica| replica.state == ReplicaState::Suspect) {
-        let what = format!("shard {id}: its worker {} does not answer for the moment", replica.worker);
-        let fix = "see whether its machine is overloaded, or its process stopped";
-        return Some(Finding::warning(what, fix));
+        let worker = &replica.worker;
+        let (what, fix) = match replica.capabilities.stalled {
+            true => {
+                ("'s engine does not come back from a batch", "see its log and its GPU, and start it again")
+            }
+            false => {
+                let fix = "see whether its machine is overloaded, or its process stopped";
+                (" does not answer for the moment", fix)
+            }
+        };
+        return Some(Finding::warning(format!("shard {id}: its worker {worker}{what}"), fix));
     }
     if let Some(replica) = loading {
         let Capabilities { loaded_percent, fetching, .. } = &replica.capabilities;

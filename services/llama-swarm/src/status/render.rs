@@ -73,6 +73,7 @@ fn replica(replica: &Replica) -> String {
     let state = match replica.state {
         ReplicaState::Loading => words::loading(can.loaded_percent, can.fetching),
         ReplicaState::Loaded => "LOADED".into(),
+        ReplicaState::Suspect if can.stalled => "SUSPECT (its engine does not come back)".into(),
         ReplicaState::Suspect => "SUSPECT".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };

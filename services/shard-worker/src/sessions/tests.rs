@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use prometheus_client::metrics::gauge::Gauge;
 use swarm_types::{Hop, ModelDigest, Precision, SampledToken, SamplingParams, ShardRange, TokenId, fixture};
 
 use super::{table::TOKENS_WAITING, *};
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// Of all slots here.
-static SENT: LazyLock<Sent> = LazyLock::new(|| Replays::new(0).begin());
+static SENT: LazyLock<Sent> = LazyLock::new(|| Replays::new(0, Gauge::default()).begin());
 
 const LEASE: Duration = Duration::from_secs(10);
 

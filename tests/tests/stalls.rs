@@ -1,0 +1,142 @@
+//! A worker's engine hangs while the worker answers: its shard is suspect, what it was computing goes on elsewhere with
+//! the same tokens, and it is used again when it computes again.
+#![cfg(target_os = "linux")]
+
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use futures::StreamExt;
+use swarm_proto::wire::{
+    GenerateRequest, ReplicaState, SamplingParams, SwarmStatus, generate_request::Input,
+    generate_response::Event, inference_service_client::InferenceServiceClient,
+};
+use swarm_tests::{
+    BOUND, Process, Swarm, SwarmSpec, counted, counts, python_script, replica_state, tiny_model,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+/// Enough that an answer is far from its end when a thread is held.
+const TOKENS: u32 = 500;
+/// Of the answer, when it is.
+const BEFORE: u64 = 10;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_hangs_is_gone_around_and_used_again_when_it_computes() -> anyhow::Result<()> {
+    let model = tiny_model(2)?;
+    let mut swarm = Swarm::ready(SwarmSpec { total_shards: 2, ..SwarmSpec::new(model.path()) }).await?;
+    let entry = swarm.rendezvous.quic_address()?;
+    let spare = swarm.add_worker("spare", "1", &entry).await?;
+    let both = |status: &SwarmStatus| {
+        let replicas = status.shards.get(1).map_or(&[][..], |shard| &shard.replicas);
+        replicas.iter().filter(|replica| replica.state() == ReplicaState::Loaded).count() == 2
+    };
+    swarm.gateway.sees("both", both).await?;
+    let undisturbed = generate(&swarm.gateway).await?;
+    ensure!(undisturbed.len() == TOKENS as usize, "{} tokens", undisturbed.len());
+
+    let mut hand = Hand::start()?;
+    let candidates = [&swarm.workers[1], &swarm.workers[spare]];
+    let disturbed = async {
+        let hanging = serving(candidates).await?;
+        let before = counted(hanging, "llama_swarm_rows_total").await?;
+        counts(hanging, "llama_swarm_rows_total", before + BEFORE).await?;
+        hand.hold(hanging, "engine").await?;
+        let is_suspect =
+            |status: &SwarmStatus| replica_state(status, 1, hanging.peer_id()) == Some(ReplicaState::Suspect);
+        let after = swarm.gateway.sees("it suspect", is_suspect).await?;
+        eprintln!("suspect {after:?} after its engine was held");
+        anyhow::Ok(hanging)
+    };
+    let (answer, hanging) = tokio::try_join!(generate(&swarm.gateway), disturbed)?;
+    assert_eq!(answer, undisturbed);
+    assert_eq!(counted(hanging, "llama_swarm_engine_stalled").await?, 1);
+    assert_eq!(generate(&swarm.gateway).await?, undisturbed, "the other replica alone");
+
+    hand.release().await?;
+    swarm.gateway.sees("both again", both).await?;
+    assert_eq!(counted(hanging, "llama_swarm_engine_stalled").await?, 0);
+    assert_eq!(generate(&swarm.gateway).await?, undisturbed);
+    Ok(())
+}
+
+/// Which of the two has the session.
+async fn serving(candidates: [&Process; 2]) -> anyhow::Result<&Process> {
+    let found = async {
+        loop {
+            for candidate in candidates {
+                if counted(candidate, "llama_swarm_sessions ").await? > 0 {
+                    return anyhow::Ok(candidate);
+                }
+            }
+        }
+    };
+    timeout(BOUND, found).await.context("nobody has the session")?
+}
+
+/// An answer that looks at its history: its tokens with the bits of their log-probabilities.
+async fn generate(gateway: &Process) -> anyhow::Result<Vec<(u32, Option<u32>)>> {
+    let sampling = SamplingParams {
+        temperature: Some(1.0),
+        seed: 7,
+        frequency_penalty: Some(0.2),
+        top_logprobs: Some(0),
+        ..SamplingParams::default()
+    };
+    let request = GenerateRequest {
+        input: Some(Input::Prompt("hello".into())),
+        sampling: Some(sampling),
+        max_tokens: Some(TOKENS),
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    };
+    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
+    let mut events = client.generate(request).await?.into_inner();
+    let mut tokens = vec![];
+    while let Some(event) = events.next().await {
+        if let Some(Event::Chunk(chunk)) = event?.event {
+            tokens.extend(chunk.tokens.iter().map(|token| (token.id, token.logprob.map(f32::to_bits))));
+        }
+    }
+    Ok(tokens)
+}
+
+/// Holds a thread of another process.
+struct Hand {
+    _process: Child,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Hand {
+    fn start() -> anyhow::Result<Self> {
+        let mut process = Command::new("python3")
+            .arg(python_script("hold_thread.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting Python")?;
+        let orders = process.stdin.take().context("it reads")?;
+        let answers = BufReader::new(process.stdout.take().context("it writes")?).lines();
+        Ok(Self { _process: process, orders, answers })
+    }
+
+    async fn hold(&mut self, process: &Process, thread: &str) -> anyhow::Result<()> {
+        self.order(&format!("hold {} {thread}\n", process.pid()), "held").await
+    }
+
+    async fn release(&mut self) -> anyhow::Result<()> {
+        self.order("release\n", "released").await
+    }
+
+    async fn order(&mut self, order: &str, answer: &str) -> anyhow::Result<()> {
+        self.orders.write_all(order.as_bytes()).await?;
+        let said = timeout(BOUND, self.answers.next_line()).await.context("no answer")??;
+        ensure!(said.as_deref() == Some(answer), "{order:?}: {said:?}");
+        Ok(())
+    }
+}
