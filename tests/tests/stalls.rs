@@ -10,9 +10,7 @@ use swarm_proto::wire::{
     GenerateRequest, ReplicaState, SamplingParams, SwarmStatus, generate_request::Input,
     generate_response::Event, inference_service_client::InferenceServiceClient,
 };
-use swarm_tests::{
-    BOUND, Process, Swarm, SwarmSpec, counted, counts, python_script, replica_state, tiny_model,
-};
+use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, counted, counts, python_script, tiny_model};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -45,8 +43,12 @@ async fn an_engine_that_hangs_is_gone_around_and_used_again_when_it_computes() -
         let before = counted(hanging, "llama_swarm_rows_total").await?;
         counts(hanging, "llama_swarm_rows_total", before + BEFORE).await?;
         hand.hold(hanging, "engine").await?;
-        let is_suspect =
-            |status: &SwarmStatus| replica_state(status, 1, hanging.peer_id()) == Some(ReplicaState::Suspect);
+        let is_suspect = |status: &SwarmStatus| {
+            let replicas = status.shards.get(1).map_or(&[][..], |shard| &shard.replicas);
+            let hangs =
+                replicas.iter().find(|replica| replica.worker == hanging.peer_id() && replica.stalled);
+            hangs.is_some_and(|replica| replica.state() == ReplicaState::Suspect)
+        };
         let after = swarm.gateway.sees("it suspect", is_suspect).await?;
         eprintln!("suspect {after:?} after its engine was held");
         anyhow::Ok(hanging)

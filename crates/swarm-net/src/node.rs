@@ -51,7 +51,7 @@ use crate::{
     metrics::Metrics,
     peers::{
         acquaintances::Acquaintances, dialer::Dialer, entry::Entries, holdings, life_lines::LifeLines,
-        membership::Membership, news::News, twins::Twins, upgrades::Upgrades,
+        membership::Membership, news::News, twins::Twins,
     },
     transport::{self, activity::Activity, address},
 };
@@ -123,7 +123,6 @@ pub(crate) struct Node {
     announcer: Announcer,
     dialer: Dialer,
     life_lines: LifeLines,
-    upgrades: Upgrades,
     watching: Watching,
     acquaintances: Acquaintances,
     twins: Twins,
@@ -185,7 +184,6 @@ impl Node {
             announcer: Announcer::new(key, id, keys.clone()),
             dialer: Dialer::new(me),
             life_lines: LifeLines::new(me),
-            upgrades: Upgrades::new(me),
             watching,
             twins: Twins::new(me, now),
             entries: Entries::new(settings.entries, now),

@@ -1,5 +1,5 @@
-//! Notices that the engine does not come back from a batch: a GPU that hangs, a disk that its weights are read from. The
-//! worker still answers then, so that nobody else would notice.
+//! Notices that the engine does not come back from a batch: a GPU that hangs, a disk that its weights are read from.
+//! The worker still answers then, so that nobody else would notice.
 //!
 //! How long a batch may take goes by how long those before it took.
 

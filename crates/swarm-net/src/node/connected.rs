@@ -58,9 +58,9 @@ impl Peer {
         self.connections.values().map(|one| one.since).min()
     }
 
-    /// Only who dialled a line knows that it is one: the peer may have lost what was beside it before this node did, and
-    /// then it is all that the peer has. Gives those that it dialled; from now on they are connections of their own. If
-    /// they were lines, the peer closes them.
+    /// Only who dialled a line knows that it is one: the peer may have lost what was beside it before this node did,
+    /// and then it is all that the peer has. Gives those that it dialled; from now on they are connections of their
+    /// own. If they were lines, the peer closes them.
     pub(super) fn let_lines_stand_alone(&mut self) -> Vec<(ConnectionId, Multiaddr)> {
         let lines = self.connections.iter_mut().filter(|(_, one)| one.is_life_line && one.dialled.is_none());
         lines

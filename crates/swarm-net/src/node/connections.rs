@@ -22,7 +22,7 @@ use super::{
 use crate::{
     behaviour::BehaviourEvent,
     metrics::Gone,
-    peers::{membership::TOMBSTONE, news::News},
+    peers::{dialer::Dial, membership::TOMBSTONE, news::News},
     transport::{address, heartbeat::Sign},
 };
 
@@ -118,7 +118,7 @@ impl Node {
         }
         self.is_there(&peer);
         if !is_life_line && met_before.is_some_and(|since| now.duration_since(since) >= ACQUAINTED) {
-            self.may_have_restarted(peer);
+            self.watch_closely(peer);
         }
         self.line_opened(peer, connection, now);
         self.tell_transport(&peer, now);
@@ -196,12 +196,7 @@ impl Node {
     fn upgrade(&mut self, now: Instant) {
         let alone = |known: &Peer| known.member.is_some() && !known.has(Transport::Quic);
         let alone = self.peers.iter().filter(|(_, known)| alone(known)).map(|(peer, _)| *peer).collect();
-        for peer in self.upgrades.due(&alone, now) {
-            let mut addresses = self.dialer.addresses(&peer);
-            addresses.retain(|one| address::transport(one) == Some(Transport::Quic));
-            if addresses.is_empty() {
-                continue;
-            }
+        for Dial { peer, addresses } in self.dialer.due_by_quic(&alone, now) {
             let dial = DialOpts::peer_id(peer).condition(PeerCondition::NotDialing).addresses(addresses);
             if let Err(error) = self.swarm.dial(dial.build()) {
                 tracing::debug!(%peer, %error, "not by QUIC");

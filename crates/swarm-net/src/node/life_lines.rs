@@ -12,9 +12,9 @@ use libp2p::{
 use swarm_types::Transport;
 
 use super::{Node, connected::Connection};
-use crate::{
-    metrics::Gone,
-    peers::life_lines::{patience, where_to_ask},
+use crate::peers::{
+    doubts::Why,
+    life_lines::{patience, where_to_ask},
 };
 
 impl Node {
@@ -66,6 +66,6 @@ impl Node {
         let sockets = where_to_ask(&line.remote, line.dialled.is_some(), &self.life_lines.addresses(&peer));
         let connections = known.over(Transport::Quic).collect();
         let within = patience(self.links.round_trip(&peer));
-        self.ask_after(peer, Gone::Closed, connections, sockets, within);
+        self.ask_after(peer, Why::Closed, connections, sockets, within);
     }
 }

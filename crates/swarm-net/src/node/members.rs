@@ -132,14 +132,16 @@ impl Node {
         log(self.membership.disconnected(&node, now));
     }
 
-    /// A handle wants to reach a peer.
+    /// A handle wants to reach a peer. One that others know may not be known here yet, right after a start: it is
+    /// waited for as well, until the handle wants no more.
     pub(super) fn connect(&mut self, peer: PeerId, answer: oneshot::Sender<bool>) {
         let now = Instant::now();
         if self.peers.contains_key(&peer) {
             let _ = answer.send(true);
-        } else if self.dialer.knows(&peer) && self.awaited.len() < MAX_AWAITED {
+        } else if self.awaited.len() < MAX_AWAITED {
             self.awaited.push((peer, answer));
             self.dialer.hurry(&peer, now);
+            self.queries.hurry(now);
             self.dial(now);
         } else {
             let _ = answer.send(false);

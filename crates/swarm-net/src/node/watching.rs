@@ -19,7 +19,7 @@ use crate::{
     },
     metrics::Gone,
     peers::{
-        doubts::Verdict,
+        doubts::{Judged, Verdict, Why},
         life_lines::{MAX_LINES, where_to_ask},
         news::News,
         watched::watched,
@@ -72,7 +72,7 @@ impl Node {
             Sign::Silent { .. } => {
                 self.watching.silent.insert(peer);
                 log(self.membership.suspect(&node_id(&peer), true));
-                self.doubt(peer);
+                self.doubt(peer, Why::Silent);
             }
             Sign::Answers => {
                 self.watching.silent.remove(&peer);
@@ -87,7 +87,7 @@ impl Node {
         for peer in self.watching.missed.heard(from, missed, now) {
             if self.peers.contains_key(&peer) && !self.watching.doubts.contains(&peer) {
                 tracing::debug!(%peer, %from, "it is missed by another");
-                self.doubt(peer);
+                self.doubt(peer, Why::Missed);
             }
         }
     }
@@ -97,8 +97,9 @@ impl Node {
         self.watching.missed.is_back(peer);
     }
 
-    /// The peer does not know that it is connected: it is to be found out at once whether what was open still is.
-    pub(super) fn may_have_restarted(&mut self, peer: PeerId) {
+    /// Whether the peer answers is to be found out at once, and for some time: it is watched as one that this node works
+    /// with.
+    pub(super) fn watch_closely(&mut self, peer: PeerId) {
         self.links.called(&peer);
         self.rewatch();
     }
@@ -161,7 +162,7 @@ impl Node {
     }
 
     /// Asks the machine of a peer that may be gone.
-    fn doubt(&mut self, peer: PeerId) {
+    fn doubt(&mut self, peer: PeerId, why: Why) {
         let Some(known) = self.peers.get(&peer) else { return };
         let told = match self.life_lines.addresses(&peer) {
             none if none.is_empty() => self.dialer.addresses(&peer),
@@ -174,42 +175,42 @@ impl Node {
         sockets.dedup();
         let connections = known.connections.keys().copied().collect();
         let patience = self.links.round_trip(&peer).unwrap_or_default() * 3;
-        self.ask_after(peer, Gone::Silent, connections, sockets, patience.max(KERNEL_WITHIN));
+        self.ask_after(peer, why, connections, sockets, patience.max(KERNEL_WITHIN));
     }
 
     /// Finds out whether a process still listens at one of these ports.
     pub(super) fn ask_after(
         &mut self,
         peer: PeerId,
-        how: Gone,
+        why: Why,
         connections: Vec<ConnectionId>,
         sockets: Vec<SocketAddr>,
         within: Duration,
     ) {
         // A member that makes and ends lines without end is not asked without end.
         let may_ask = self.watching.verdicts.len() < MAX_LINES;
-        if !may_ask || (sockets.is_empty() && how == Gone::Closed) {
+        if !may_ask || (sockets.is_empty() && why == Why::Closed) {
             tracing::debug!(%peer, "it may be gone, and nobody can be asked");
             return;
         }
-        let number = self.watching.doubts.doubt(peer, how, connections);
+        let number = self.watching.doubts.doubt(peer, why, connections);
         self.watching.verdicts.spawn(async move {
-            let answer = match how {
-                Gone::Silent if sockets.is_empty() => {
+            let answer = match why {
+                Why::Closed => knock(&sockets, within).await,
+                _ if sockets.is_empty() => {
                     sleep(BENEFIT).await;
-                    Answer::Gone
+                    Answer::Unheard
                 }
-                Gone::Silent => {
+                _ => {
                     let again = async {
                         sleep(AGAIN_AFTER).await;
                         knock(&sockets, within).await
                     };
                     match tokio::join!(knock(&sockets, within), again) {
-                        (Answer::Gone, second) => second,
+                        (Answer::Gone | Answer::Unheard, second) => second,
                         (first, _) => first,
                     }
                 }
-                _ => knock(&sockets, within).await,
             };
             Verdict { peer, number, answer }
         });
@@ -218,10 +219,15 @@ impl Node {
     /// It is known what became of a peer that was doubted.
     pub(super) fn on_verdict(&mut self, verdict: &Verdict) {
         tracing::debug!(peer = %verdict.peer, answer = ?verdict.answer, "it was asked after");
-        let Some(lost) = self.watching.doubts.judge(verdict) else { return };
-        for connection in lost.connections {
-            self.swarm.close_connection(connection);
-            self.on_closed(verdict.peer, connection, Some(lost.how));
+        match self.watching.doubts.judge(verdict) {
+            Some(Judged::Lost(lost)) => {
+                for connection in lost.connections {
+                    self.swarm.close_connection(connection);
+                    self.on_closed(verdict.peer, connection, Some(lost.how));
+                }
+            }
+            Some(Judged::ToBeWatched) => self.watch_closely(verdict.peer),
+            None => {}
         }
     }
 }

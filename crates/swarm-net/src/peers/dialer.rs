@@ -3,14 +3,14 @@
 //! Of a peer's addresses the QUIC ones are tried first, all at once; only when none of them answers the TCP ones.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId};
 use swarm_types::Transport;
 
-use crate::transport::address;
+use crate::{peers::upgrades::Upgrades, transport::address};
 
 /// Two nodes that learn of each other at the same moment would both dial. The one with the larger id waits for
 /// the other's connection this long.
@@ -36,6 +36,7 @@ pub(crate) struct Dial {
 pub(crate) struct Dialer {
     me: PeerId,
     peers: HashMap<PeerId, Known>,
+    upgrades: Upgrades,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,7 @@ pub(crate) fn backoff(failures: u32) -> Duration {
 
 impl Dialer {
     pub(crate) fn new(me: PeerId) -> Self {
-        Self { me, peers: HashMap::new() }
+        Self { me, peers: HashMap::new(), upgrades: Upgrades::new(me) }
     }
 
     /// A peer may be found at these addresses; dial it for as long as `keep`.
@@ -134,6 +135,15 @@ impl Dialer {
                 Dial { peer: *peer, addresses: known.next_addresses() }
             })
             .collect()
+    }
+
+    /// Of the peers that are connected by TCP alone the dials by QUIC that are due; they count as started.
+    pub(crate) fn due_by_quic(&mut self, by_tcp_alone: &HashSet<PeerId>, now: Instant) -> Vec<Dial> {
+        let due = self.upgrades.due(by_tcp_alone, now).into_iter();
+        let by_quic =
+            |peer: &PeerId| self.peers.get(peer).map(|known| known.over(Transport::Quic)).unwrap_or_default();
+        let dials = due.map(|peer| Dial { peer, addresses: by_quic(&peer) });
+        dials.filter(|dial| !dial.addresses.is_empty()).collect()
     }
 
     /// An attempt failed. The first says nothing of addresses that came meanwhile: QUIC once more.

@@ -18,10 +18,30 @@ pub(crate) struct Doubts {
 #[derive(Debug)]
 struct Doubt {
     number: u64,
-    /// How it will have been noticed, if it is gone.
-    how: Gone,
+    why: Why,
     /// What was open to it. Whoever comes back meanwhile has others.
     connections: Vec<ConnectionId>,
+}
+
+/// Why a peer is doubted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Why {
+    /// Its life line has ended.
+    Closed,
+    /// It does not answer this node.
+    Silent,
+    /// It does not answer others. Between it and this node all may be well.
+    Missed,
+}
+
+impl Why {
+    /// How it was noticed, if it is gone.
+    fn gone(self) -> Gone {
+        match self {
+            Self::Closed => Gone::Closed,
+            Self::Silent | Self::Missed => Gone::Silent,
+        }
+    }
 }
 
 /// What came of a doubt.
@@ -32,8 +52,16 @@ pub(crate) struct Verdict {
     pub(crate) answer: Answer,
 }
 
+/// What came of a doubt.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Judged {
+    Lost(Lost),
+    /// Others do not hear it, nor does it answer by TCP, which may not get through: this node watches it for itself.
+    ToBeWatched,
+}
+
 /// A peer that is gone.
-#[derive(Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Lost {
     pub(crate) how: Gone,
     pub(crate) connections: Vec<ConnectionId>,
@@ -41,9 +69,9 @@ pub(crate) struct Lost {
 
 impl Doubts {
     /// The peer is doubted, with all that is open to it. Gives the doubt's number.
-    pub(crate) fn doubt(&mut self, peer: PeerId, how: Gone, connections: Vec<ConnectionId>) -> u64 {
+    pub(crate) fn doubt(&mut self, peer: PeerId, why: Why, connections: Vec<ConnectionId>) -> u64 {
         self.number += 1;
-        self.open.insert(peer, Doubt { number: self.number, how, connections });
+        self.open.insert(peer, Doubt { number: self.number, why, connections });
         self.number
     }
 
@@ -57,11 +85,15 @@ impl Doubts {
         self.open.remove(peer);
     }
 
-    /// Ends a doubt. Gives what to close of a peer that is gone.
-    pub(crate) fn judge(&mut self, verdict: &Verdict) -> Option<Lost> {
+    /// Ends a doubt. Gives what came of it, if anything.
+    pub(crate) fn judge(&mut self, verdict: &Verdict) -> Option<Judged> {
         self.open.get(&verdict.peer).filter(|doubt| doubt.number == verdict.number)?;
-        let Doubt { how, connections, .. } = self.open.remove(&verdict.peer)?;
-        (verdict.answer == Answer::Gone).then_some(Lost { how, connections })
+        let Doubt { why, connections, .. } = self.open.remove(&verdict.peer)?;
+        match verdict.answer {
+            Answer::Unheard if why == Why::Missed => Some(Judged::ToBeWatched),
+            Answer::Gone | Answer::Unheard => Some(Judged::Lost(Lost { how: why.gone(), connections })),
+            Answer::Alive | Answer::Unknown => None,
+        }
     }
 }
 
@@ -74,18 +106,20 @@ mod tests {
         let (mut doubts, peer) = (Doubts::default(), PeerId::random());
         let connections = |number| vec![ConnectionId::new_unchecked(number)];
         let verdict = |number, answer| Verdict { peer, number, answer };
-        let first = doubts.doubt(peer, Gone::Closed, connections(1));
-        let second = doubts.doubt(peer, Gone::Silent, connections(2));
+        let first = doubts.doubt(peer, Why::Closed, connections(1));
+        let second = doubts.doubt(peer, Why::Silent, connections(2));
         assert!(doubts.judge(&verdict(first, Answer::Gone)).is_none(), "it is of what was before");
-        let lost = doubts.judge(&verdict(second, Answer::Gone)).unwrap();
-        assert_eq!((lost.how, lost.connections), (Gone::Silent, connections(2)));
+        let lost = Judged::Lost(Lost { how: Gone::Silent, connections: connections(2) });
+        assert_eq!(doubts.judge(&verdict(second, Answer::Gone)), Some(lost));
         assert!(doubts.judge(&verdict(second, Answer::Gone)).is_none(), "it counts once");
         for answer in [Answer::Alive, Answer::Unknown] {
-            let number = doubts.doubt(peer, Gone::Silent, connections(3));
+            let number = doubts.doubt(peer, Why::Silent, connections(3));
             assert!(doubts.judge(&verdict(number, answer)).is_none());
             assert!(!doubts.contains(&peer), "it is over");
         }
-        let number = doubts.doubt(peer, Gone::Silent, connections(4));
+        let number = doubts.doubt(peer, Why::Missed, connections(4));
+        assert_eq!(doubts.judge(&verdict(number, Answer::Unheard)), Some(Judged::ToBeWatched));
+        let number = doubts.doubt(peer, Why::Silent, connections(4));
         doubts.forget(&peer);
         assert!(doubts.judge(&verdict(number, Answer::Gone)).is_none(), "it has answered meanwhile");
     }

@@ -14,12 +14,14 @@ const TIMES: usize = 3;
 const HOLD: Duration = Duration::from_millis(300);
 
 /// What came of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Answer {
     /// A process listens.
     Alive,
-    /// Nobody does, or nobody answers.
+    /// Nobody does, says its kernel.
     Gone,
+    /// Nobody answers, or nothing gets there.
+    Unheard,
     /// This machine could not ask.
     Unknown,
 }
@@ -31,7 +33,7 @@ pub(crate) async fn knock(sockets: &[SocketAddr], within: Duration) -> Answer {
         let mut inside = match timeout(within, enter(sockets)).await {
             Ok(Ok(inside)) => inside,
             Ok(Err(answer)) => return answer,
-            Err(_) => return Answer::Gone,
+            Err(_) => return Answer::Unheard,
         };
         let ended = timeout(HOLD, inside.read(&mut [0])).await;
         if !matches!(ended, Ok(Ok(0) | Err(_))) {
@@ -48,27 +50,22 @@ async fn enter(sockets: &[SocketAddr]) -> Result<TcpStream, Answer> {
     while let Some(attempt) = attempts.next().await {
         match attempt {
             Ok(inside) => return Ok(inside),
-            Err(error) if is_about_the_peer(&error) => {}
-            Err(_) => all = Answer::Unknown,
+            Err(error) => all = all.max(what_it_says(&error)),
         }
     }
     Err(all)
 }
 
-/// Not about this machine, which may lack ports or files.
-fn is_about_the_peer(error: &io::Error) -> bool {
+/// What a failure says of the peer; nothing where this machine lacks ports or files.
+fn what_it_says(error: &io::Error) -> Answer {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
     };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionRefused
-            | ConnectionReset
-            | HostUnreachable
-            | NetworkUnreachable
-            | TimedOut
-    )
+    match error.kind() {
+        ConnectionAborted | ConnectionRefused | ConnectionReset => Answer::Gone,
+        HostUnreachable | NetworkUnreachable | TimedOut => Answer::Unheard,
+        _ => Answer::Unknown,
+    }
 }
 
 #[cfg(test)]
@@ -114,9 +111,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_answer_is_gone() {
+    async fn who_does_not_answer_is_unheard() {
         // Reserved for documentation: nobody is there (RFC 5737).
         let nobody = "192.0.2.1:9".parse().unwrap();
-        assert_eq!(knock(&[nobody], Duration::from_millis(50)).await, Answer::Gone);
+        assert_eq!(knock(&[nobody], Duration::from_millis(50)).await, Answer::Unheard);
     }
 }
