@@ -205,11 +205,6 @@ impl Dialer {
     pub(crate) fn expire(&mut self, now: Instant) {
         self.peers.retain(|_, known| known.state == DialState::Connected || known.keep_until > now);
     }
-
-    /// Whether an attempt may still succeed.
-    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
-        self.peers.contains_key(peer)
-    }
 }
 
 #[cfg(test)]
@@ -264,7 +259,7 @@ mod tests {
         dialer.due(now);
         dialer.connected(peer, now);
         dialer.expire(now + 2 * KEEP);
-        assert!(dialer.knows(&peer), "connected peers do not expire");
+        assert!(dialer.peers.contains_key(&peer), "connected peers do not expire");
         dialer.disconnected(&peer, KEEP, now);
         let end = now + KEEP;
         let mut attempts = 0;
@@ -277,7 +272,7 @@ mod tests {
         }
         assert!((10..20).contains(&attempts), "{attempts} attempts in a minute");
         dialer.expire(now);
-        assert!(!dialer.knows(&peer));
+        assert!(!dialer.peers.contains_key(&peer));
     }
 
     #[test]

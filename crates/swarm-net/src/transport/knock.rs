@@ -70,7 +70,7 @@ fn what_it_says(error: &io::Error) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -112,8 +112,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_answer_is_unheard() {
-        // Reserved for documentation: nobody is there (RFC 5737).
-        let nobody = "192.0.2.1:9".parse().unwrap();
-        assert_eq!(knock(&[nobody], Duration::from_millis(50)).await, Answer::Unheard);
+        // Whose queue is full, and who takes nobody from it: its kernel says nothing to those who come.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(0).unwrap();
+        let address = full.local_addr().unwrap();
+        let _waits = TcpStream::connect(address).await.unwrap();
+        assert_eq!(knock(&[address], Duration::from_millis(50)).await, Answer::Unheard);
     }
 }
