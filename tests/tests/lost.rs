@@ -56,6 +56,9 @@ async fn a_lost_spare_is_missed_everywhere_until_it_is_forgotten_and_is_welcome_
     let place = swarm.add_worker("spare", "1", &entry).await?;
     let spare = swarm.workers[place].peer_id().to_owned();
     all_see_it(&swarm, &spare, ReplicaState::Loaded).await?;
+    for node in swarm.nodes() {
+        node.sees("swarm ready", |status| status.swarm_ready).await?;
+    }
     let answer = chat(&swarm.gateway, "hello", 8).await?;
     let present = said(&ask(&swarm.gateway, &["forget", &spare]).await?, false)?;
     assert!(present.contains("only lost ones are forgotten"), "{present}");

@@ -18,7 +18,7 @@ pub const NAME: &str = "swarm.v1.SwarmService";
 /// Takes a lost worker out of service that is called so.
 type Forget = Box<dyn Fn(String) -> BoxFuture<'static, Result<Forgotten, ForgetError>> + Send + Sync>;
 
-/// Answers from the node's own view; only [`Forget`] asks the network.
+/// Answers from the node's own view; only `Forget` asks the network.
 pub struct SwarmStatusService {
     status: watch::Receiver<Arc<SwarmStatus>>,
     /// One at a time: each is asked of all nodes.
