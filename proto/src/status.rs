@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use swarm_types::{
-    Capabilities, Fetching, LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica, ReplicaState,
-    ShardId, ShardStatus, SwarmStatus, Transport,
+    Capabilities, Fetching, Forgotten, LayerRange, MAX_ROUND_TRIPS, MAX_SHARDS, ModelId, NodeId, Replica,
+    ReplicaState, ShardId, ShardStatus, SwarmStatus, Transport,
 };
 
 use crate::{WireError, parse, wire};
@@ -56,6 +56,7 @@ impl From<&Replica> for wire::Replica {
                 .fetching
                 .map(|Fetching { peers, bytes_per_second }| wire::Fetching { peers, bytes_per_second }),
             stalled: can.stalled,
+            lost: replica.lost,
         }
     }
 }
@@ -68,6 +69,25 @@ impl From<ReplicaState> for wire::ReplicaState {
             ReplicaState::Suspect => Self::Suspect,
             ReplicaState::Offline => Self::Offline,
         }
+    }
+}
+
+impl From<Forgotten> for wire::ForgetResponse {
+    fn from(forgotten: Forgotten) -> Self {
+        Self {
+            worker: forgotten.worker.to_string(),
+            nodes: forgotten.nodes,
+            silent: forgotten.silent.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ForgetResponse> for Forgotten {
+    type Error = WireError;
+
+    fn try_from(wire: wire::ForgetResponse) -> Result<Self, WireError> {
+        let silent = wire.silent.iter().map(|node| parse("silent", node)).collect::<Result<_, _>>()?;
+        Ok(Self { worker: parse("worker", &wire.worker)?, nodes: wire.nodes, silent })
     }
 }
 
@@ -137,6 +157,7 @@ impl TryFrom<wire::Replica> for Replica {
         Ok(Self {
             worker: parse("worker", &wire.worker)?,
             state,
+            lost: wire.lost,
             local: wire.local,
             addresses: wire.addresses,
             transport: transport(&wire.transport)?,
@@ -261,6 +282,7 @@ mod tests {
             ..fixture::capabilities()
         };
         Replica {
+            lost: number.is_multiple_of(5),
             local: number.is_multiple_of(2),
             addresses: vec![text.to_owned(); more as usize],
             transport: [None, Some(Transport::Quic), Some(Transport::Tcp)][number as usize % 3],

@@ -1,7 +1,8 @@
-//! Between connected peers: byte streams, the gRPC channels over them, and the one call that every node answers.
+//! Between connected peers: byte streams, the gRPC channels over them, and the calls that every node answers.
 
 pub(crate) mod bounds;
 pub(crate) mod describe;
+pub(crate) mod forget;
 pub(crate) mod links;
 pub(crate) mod stream;
 pub(crate) mod streams;

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Connect(PeerId, oneshot::Sender<bool>),
     /// Ask the DHT who else holds a torrent, and reach them.
     FindTorrent(ModelDigest, Answer),
+    /// A peer is not to be missed, says this member, or somebody here. Answers whether it was lost, or leaves.
+    Forget { peer: PeerId, by: Option<PeerId>, answer: oneshot::Sender<bool> },
     /// Leave the swarm and end.
     Leave(oneshot::Sender<()>),
 }

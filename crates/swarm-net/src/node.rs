@@ -307,6 +307,8 @@ impl Node {
             }
             Command::Connect(peer, answer) => self.connect(peer, answer),
             Command::FindTorrent(info_hash, answer) => self.find_torrent(&info_hash, answer),
+            // Whoever asked may have stopped waiting.
+            Command::Forget { peer, by, answer } => drop(answer.send(self.forget(peer, by))),
             Command::Leave(answer) => return ControlFlow::Break(answer),
         }
         ControlFlow::Continue(())

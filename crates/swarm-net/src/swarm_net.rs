@@ -1,5 +1,7 @@
 //! The handle to a node.
 
+mod forgetting;
+
 use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
 
 use libp2p::PeerId;
@@ -255,7 +257,7 @@ impl SwarmNet {
     /// `PeerService`, by which peers learn what this node serves.
     #[must_use]
     pub fn peer_service(&self) -> DescribeServer {
-        Descriptions::server(self.description.clone())
+        Descriptions::server(self.description.clone(), self.commands.downgrade())
     }
 
     /// Adds the node's counters.
@@ -263,7 +265,8 @@ impl SwarmNet {
         self.metrics.register(registry);
     }
 
-    /// Leaves the swarm: peers see this node OFFLINE at once. Returns when they were told.
+    /// Leaves the swarm: peers see this node OFFLINE at once. Returns when they were told. Of a node that has not retired
+    /// before they keep that it is lost.
     pub async fn leave(&self) {
         let (answer, left) = oneshot::channel();
         if self.commands.send(Command::Leave(answer)).await.is_ok() {

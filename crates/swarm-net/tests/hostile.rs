@@ -46,6 +46,13 @@ impl PeerService for Impostor {
         let description = DescribeResponse { announcements, torrents, wanted_sources, lost_peers };
         Ok(Response::new(futures::stream::iter([Ok(description)]).chain(futures::stream::pending()).boxed()))
     }
+
+    async fn forget_peer(
+        &self,
+        _: Request<wire::ForgetPeerRequest>,
+    ) -> Result<Response<wire::ForgetPeerResponse>, Status> {
+        Err(Status::unimplemented("it describes itself and no more"))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -181,6 +181,12 @@ impl Announcement {
         serde_json::to_vec(self).expect("an announcement has only text keys and finite numbers")
     }
 
+    /// Whether the worker has begun to leave: what loads is never told as whole before it is loaded.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        !self.shard_loaded && self.capabilities.loaded_percent == 100
+    }
+
     fn check(&self) -> Result<(), AnnouncementError> {
         let (capabilities, total_shards) = (&self.capabilities, self.total_shards);
         if !(1..=MAX_SHARDS).contains(&total_shards) {

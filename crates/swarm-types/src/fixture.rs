@@ -78,6 +78,7 @@ pub fn replica(worker: &str, state: ReplicaState) -> Replica {
     Replica {
         worker: worker.parse().expect("base58"),
         state,
+        lost: false,
         local: false,
         addresses: vec![],
         transport: Some(Transport::Quic),

@@ -10,6 +10,7 @@ mod cut;
 mod fetching;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
+mod forgotten;
 mod grammar;
 mod id;
 mod layers;
@@ -31,6 +32,7 @@ pub use announcement::{
 pub use byte_size::ByteSize;
 pub use cut::{Cut, CutCosts, ShardWeights};
 pub use fetching::Fetching;
+pub use forgotten::{ForgetError, Forgotten};
 pub use grammar::{Grammar, GrammarTooLong, MAX_GRAMMAR_BYTES};
 pub use id::{Attempt, IdError, ModelDigest, ModelId, NodeId, Precision, SessionId, TokenId};
 pub use layers::{LayerRange, LayersError, MAX_LAYERS, MAX_SHARDS, ShardId, ShardRange};

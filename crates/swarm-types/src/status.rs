@@ -27,6 +27,8 @@ pub struct Replica {
     pub worker: NodeId,
     /// What it can do now.
     pub state: ReplicaState,
+    /// It is offline and has not said that it would leave.
+    pub lost: bool,
     /// This worker is the node that tells.
     pub local: bool,
     /// Multiaddresses where it listens.
@@ -298,7 +300,7 @@ mod tests {
     fn a_replica_is_shown_as_one_object() {
         let json = serde_json::to_value(fixture::replica("aa", ReplicaState::Loaded)).expect("JSON");
         let expected = serde_json::json!({
-            "worker": "aa", "state": "LOADED", "local": false, "addresses": [], "transport": "QUIC",
+            "worker": "aa", "state": "LOADED", "lost": false, "local": false, "addresses": [], "transport": "QUIC",
             "model": {"name": "tiny", "digest": "07".repeat(32), "precision": "exact"},
             "layers": {"start": 0, "end": 4}, "device": "cpu", "version": "0.1.0", "grpc_address": "127.0.0.1:50051",
             "memory_bytes": 1 << 30, "tokens_per_second": 12.5, "loaded_percent": 100, "active_sessions": 0,

@@ -222,8 +222,8 @@ impl Work {
 
     /// On the gRPC port.
     fn services(&self) -> impl FnOnce(Routes) -> Routes + use<> {
-        let (status, inference) =
-            (SwarmStatusService::server(self.net.status()), self.inference.clone().server());
+        let status = SwarmStatusService::server(self.net.status(), self.net.forgetting());
+        let inference = self.inference.clone().server();
         |routes| routes.add_service(status).add_service(inference)
     }
 }

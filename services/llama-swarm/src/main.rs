@@ -5,6 +5,7 @@ mod cache;
 mod chat;
 mod credentials;
 mod doctor;
+mod forget;
 mod health;
 mod identity;
 mod invite;
@@ -65,6 +66,8 @@ enum Command {
     Identity(identity::Command),
     /// Show the swarm as one of its nodes sees it. Exit code 0: ready, 3: not ready.
     Status(status::Config),
+    /// Take a lost worker out of service: no node misses it any more. Should it come back, it is welcome.
+    Forget(forget::Config),
     /// Talk to the swarm through a gateway.
     Chat(chat::Config),
     /// Say what keeps a swarm from being ready, and how to fix it.
@@ -112,6 +115,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Invite(config) => invite::run(config).await,
         Command::Identity(command) => identity::run(command),
         Command::Status(config) => status::run(config).await,
+        Command::Forget(config) => forget::run(config).await,
         Command::Chat(config) => chat::run(config).await,
         Command::Doctor(config) => doctor::run(*config).await,
         Command::Plan(config) => plan::run(*config).await,

@@ -1,17 +1,21 @@
-//! Asks any node of the swarm how it sees the swarm, over its TCP gRPC port.
+//! Asks any node of the swarm how it sees the swarm, and tells it what to forget, over its TCP gRPC port.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use futures::{Stream, StreamExt};
-use swarm_proto::wire::{GetStatusRequest, WatchStatusRequest, swarm_service_client::SwarmServiceClient};
-use swarm_types::SwarmStatus;
-use tonic::{service::interceptor::InterceptedService, transport::Endpoint};
+use swarm_proto::wire::{
+    ForgetRequest, GetStatusRequest, WatchStatusRequest, swarm_service_client::SwarmServiceClient,
+};
+use swarm_types::{Forgotten, SwarmStatus, visible};
+use tonic::{Code, service::interceptor::InterceptedService, transport::Endpoint};
 
 use crate::credentials::{Credentials, KEY_FIX, ShowKey};
 
 /// A node answers from memory, so a longer silence means that it is not there.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// It asks all others, and waits for the slowest.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
 /// A status lists every replica of every shard; a swarm of some thousand workers stays below this.
 const MAX_STATUS_BYTES: usize = 16 << 20;
 
@@ -87,9 +91,27 @@ pub(crate) async fn watch(channel: Channel) -> Result<impl Stream<Item = Result<
     Ok(changes.map(|status| Ok(SwarmStatus::try_from(status?)?)))
 }
 
+/// Has a lost worker taken out of service that is called so, by all nodes.
+///
+/// # Errors
+/// When the node does not answer, or says why it does not.
+pub(crate) async fn forget(channel: Channel, name: String) -> Result<Forgotten> {
+    let mut client = client(channel);
+    let answer = tokio::time::timeout(FORGET_TIMEOUT, client.forget(ForgetRequest { node: name }));
+    let answer = answer.await.context("the node does not answer within 10 s")?;
+    let answer = answer.map_err(|status| match status.code() {
+        Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition => {
+            anyhow!("{}", visible::one_line(status.message()))
+        }
+        Code::Unimplemented => anyhow!("the node is of a version that does not know it"),
+        _ => with_fix(status),
+    })?;
+    Ok(Forgotten::try_from(answer.into_inner())?)
+}
+
 /// Says what to do where a key is asked for.
 fn with_fix(status: tonic::Status) -> anyhow::Error {
-    let asks_for_key = status.code() == tonic::Code::Unauthenticated;
+    let asks_for_key = status.code() == Code::Unauthenticated;
     let error = anyhow::Error::new(status);
     if asks_for_key { error.context(KEY_FIX) } else { error }
 }

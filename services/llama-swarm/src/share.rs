@@ -107,7 +107,8 @@ pub(crate) async fn run(config: Config, shutdown: impl Future<Output = ()>) -> R
         sharing.metrics(registry);
     });
     registry.show_swarm(net.status());
-    let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));
+    let status = SwarmStatusService::server(net.status(), net.forgetting());
+    let routes = Routes::from(registry.routes()).add_service(status);
     public.health().set(status_service::NAME, true).await;
     let stop = CancellationToken::new();
     let mut public = pin!(public.serve(&[status_service::NAME], routes, stop.clone()));

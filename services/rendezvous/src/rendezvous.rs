@@ -103,7 +103,8 @@ impl Rendezvous {
         let registry = Registry::of(&net.status().borrow().cluster);
         registry.register(|registry| net.metrics(registry));
         registry.show_swarm(net.status());
-        let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));
+        let status = SwarmStatusService::server(net.status(), net.forgetting());
+        let routes = Routes::from(registry.routes()).add_service(status);
         public.health().set(status_service::NAME, true).await;
         let stop = CancellationToken::new();
         let mut public = std::pin::pin!(public.serve(&[status_service::NAME], routes, stop.clone()));

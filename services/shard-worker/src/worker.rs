@@ -240,6 +240,9 @@ impl Work {
                 drain(&self.config, &self.net, draining, &self.sessions, &self.health).await;
             }
         }
+        if ended.is_ok() {
+            self.net.retire().await;
+        }
         self.net.leave().await;
         ended
     }
@@ -373,7 +376,8 @@ async fn serve_public(
     net: SwarmNet,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let routes = Routes::from(registry.routes()).add_service(SwarmStatusService::server(net.status()));
+    let status = SwarmStatusService::server(net.status(), net.forgetting());
+    let routes = Routes::from(registry.routes()).add_service(status);
     public.serve(&[status_service::NAME], routes, stop).await;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Nodes describe themselves to each other over their connection: served to peers, and followed from them.
+//! Nodes describe themselves to each other over their connection: served to peers, and followed from them. In the same
+//! service peers say whom nobody is to miss.
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
@@ -6,7 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use libp2p::PeerId;
 use swarm_proto::wire::{
-    self, DescribeRequest, DescribeResponse,
+    self, DescribeRequest, DescribeResponse, ForgetPeerRequest, ForgetPeerResponse,
     peer_service_client::PeerServiceClient,
     peer_service_server::{PeerService, PeerServiceServer},
 };
@@ -15,15 +16,16 @@ use swarm_types::{
     WantedSource,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    NetError,
+    NetError, PeerInfo,
     calls::links::Links,
+    command::Command,
     directory::{
         records::Keys,
         signed::{self, Refused},
@@ -69,14 +71,20 @@ impl From<&Description> for DescribeResponse {
 
 /// Serves `PeerService` to peers.
 #[derive(Clone, Debug)]
-pub struct Descriptions(watch::Receiver<Arc<Description>>);
+pub struct Descriptions {
+    own: watch::Receiver<Arc<Description>>,
+    commands: mpsc::WeakSender<Command>,
+}
 
 /// [`Descriptions`] as a tonic server takes them.
 pub type DescribeServer = PeerServiceServer<Descriptions>;
 
 impl Descriptions {
-    pub(crate) fn server(own: watch::Receiver<Arc<Description>>) -> DescribeServer {
-        PeerServiceServer::new(Self(own))
+    pub(crate) fn server(
+        own: watch::Receiver<Arc<Description>>,
+        commands: mpsc::WeakSender<Command>,
+    ) -> DescribeServer {
+        PeerServiceServer::new(Self { own, commands })
     }
 }
 
@@ -85,8 +93,26 @@ impl PeerService for Descriptions {
     type DescribeStream = Pin<Box<dyn Stream<Item = Result<DescribeResponse, Status>> + Send>>;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Self::DescribeStream>, Status> {
-        let changes = WatchStream::new(self.0.clone()).map(|own| Ok(own.as_ref().into()));
+        let changes = WatchStream::new(self.own.clone()).map(|own| Ok(own.as_ref().into()));
         Ok(Response::new(changes.boxed()))
+    }
+
+    async fn forget_peer(
+        &self,
+        request: Request<ForgetPeerRequest>,
+    ) -> Result<Response<ForgetPeerResponse>, Status> {
+        let by = request.extensions().get::<PeerInfo>().and_then(|peer| peer::peer_id(&peer.node));
+        let by = by.ok_or_else(|| Status::unauthenticated("only peers say whom nobody is to miss"))?;
+        let peer: PeerId = (request.get_ref().peer.parse())
+            .map_err(|_| Status::invalid_argument("peer: is no peer id, for example 12D3KooW…"))?;
+        let left = || Status::unavailable("this node has left the swarm");
+        let (answer, forgotten) = oneshot::channel();
+        let commands = self.commands.upgrade().ok_or_else(left)?;
+        let forget = Command::Forget { peer, by: Some(by), answer };
+        commands.send(forget).await.map_err(|_| left())?;
+        drop(commands);
+        let forgotten = forgotten.await.map_err(|_| left())?;
+        Ok(Response::new(ForgetPeerResponse { forgotten }))
     }
 }
 

@@ -149,6 +149,11 @@ impl Links {
         self.channels().contains_key(peer)
     }
 
+    /// All admitted peers that are connected.
+    pub(crate) fn peers(&self) -> Vec<PeerId> {
+        self.channels().keys().copied().collect()
+    }
+
     /// Whether there is a connection to anybody.
     pub(crate) fn any(&self) -> bool {
         !self.channels().is_empty()

@@ -17,6 +17,8 @@ pub(super) struct Peer {
     pub(super) connections: BTreeMap<ConnectionId, Connection>,
     /// Once it is admitted.
     pub(super) member: Option<Member>,
+    /// It has said that it leaves: whoever loses it from now on does not miss it.
+    pub(super) leaves: bool,
 }
 
 pub(super) struct Connection {

@@ -167,7 +167,7 @@ impl Node {
         self.swarm.behaviour_mut().kad.remove_peer(&peer);
         log([News::Disconnected(node_id(&peer))]);
         if known.member.is_some() {
-            self.dismiss(&peer, now);
+            self.dismiss(&peer, gone.is_none() || known.leaves, now);
         }
     }
 

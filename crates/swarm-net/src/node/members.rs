@@ -122,14 +122,29 @@ impl Node {
         }
     }
 
-    /// The last connection to a member is gone.
-    pub(super) fn dismiss(&mut self, peer: &PeerId, now: Instant) {
+    /// The last connection to a member is gone, which was `expected` or not.
+    pub(super) fn dismiss(&mut self, peer: &PeerId, expected: bool, now: Instant) {
         self.links.remove(peer);
         self.registrations.remove(peer);
         self.queries.changed(now);
         let node = node_id(peer);
         self.torrents.holdings.gone(&node);
-        log(self.membership.disconnected(&node, now));
+        log(self.membership.disconnected(&node, expected, now));
+    }
+
+    /// A peer is not to be missed. `by`: the member that says so, if it was not asked for here. Of a peer that is
+    /// connected nobody is believed but the peer itself. Gives whether it was lost, or will be expected to go.
+    pub(super) fn forget(&mut self, peer: PeerId, by: Option<PeerId>) -> bool {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.leaves |= by == Some(peer);
+            return by == Some(peer);
+        }
+        let (forgotten, news) = self.membership.forget(&node_id(&peer));
+        if forgotten {
+            tracing::info!(worker = %peer, by = by.map(tracing::field::display), "a lost worker is forgotten");
+        }
+        log(news);
+        forgotten
     }
 
     /// A handle wants to reach a peer. One that others know may not be known here yet, right after a start: it is

@@ -17,8 +17,10 @@ use swarm_types::{
 
 use crate::peers::news::News;
 
-/// How long an OFFLINE replica stays in the list, so that people see what is missing.
+/// How long an OFFLINE replica that is not lost stays in the list, so that people see what is missing.
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(5 * 60);
+/// Lost ones stay, the latest of them: a swarm that has lost more has other troubles.
+const MAX_LOST: usize = 256;
 /// More peers than this are not remembered. Connected ones are fewer by the connection limits.
 const MAX_PEERS: usize = 2048;
 
@@ -45,6 +47,8 @@ struct Remembered {
     state: PeerState,
     /// It does not answer for the moment.
     suspect: bool,
+    /// It is away and has not said that it would leave.
+    lost: bool,
     /// What it said of itself over its latest connection.
     described: BTreeMap<ShardId, Announcement>,
     /// Shards that it is known to serve, from anywhere.
@@ -66,6 +70,7 @@ impl Remembered {
         Self {
             state,
             suspect: false,
+            lost: false,
             described: BTreeMap::new(),
             heard: BTreeSet::new(),
             recorded: BTreeSet::new(),
@@ -91,7 +96,7 @@ impl Remembered {
             PeerState::Described(over) => (state(announcement), Some(over)),
             _ => (ReplicaState::Offline, None),
         };
-        Replica { state, transport, ..replica(announcement) }
+        Replica { state, transport, lost: self.lost, ..replica(announcement) }
     }
 }
 
@@ -130,19 +135,42 @@ impl Membership {
             PeerState::Connected(_) => PeerState::Connected(transport),
             PeerState::Described(_) => PeerState::Described(transport),
         };
+        peer.lost = false;
         self.refresh()
     }
 
-    /// The last connection to an admitted peer is closed.
-    pub(crate) fn disconnected(&mut self, node: &NodeId, now: Instant) -> Vec<News> {
+    /// The last connection to an admitted peer is closed. `expected`: by this node, or the peer has said before that it
+    /// would leave. A worker that drains says so too.
+    pub(crate) fn disconnected(&mut self, node: &NodeId, expected: bool, now: Instant) -> Vec<News> {
         if let Some(peer) = self.peers.get_mut(node) {
             peer.state = PeerState::Away(now);
             peer.suspect = false;
+            peer.lost = !expected && !peer.described.values().all(Announcement::is_leaving);
             if peer.described.is_empty() {
                 self.peers.remove(node);
             }
         }
+        self.bound_lost();
         self.refresh()
+    }
+
+    /// Nobody is to miss the peer any more. Gives whether it was lost.
+    pub(crate) fn forget(&mut self, node: &NodeId) -> (bool, Vec<News>) {
+        let lost = self.peers.get(node).is_some_and(|peer| peer.lost);
+        if lost {
+            self.peers.remove(node);
+        }
+        (lost, self.refresh())
+    }
+
+    /// Of those that are lost, only so many are kept.
+    fn bound_lost(&mut self) {
+        if self.peers.values().filter(|peer| peer.lost).count() > MAX_LOST {
+            let lost = self.peers.values_mut().filter(|peer| peer.lost);
+            if let Some(oldest) = lost.min_by_key(|peer| peer.away_since()) {
+                oldest.lost = false;
+            }
+        }
     }
 
     /// A connected peer does not answer, or does again.
@@ -206,22 +234,22 @@ impl Membership {
         self.status.shards.iter().map(|shard| shard.shard_id).filter(|shard| !recorded(shard)).collect()
     }
 
-    /// Forgets those who are long gone.
+    /// Forgets those who are long gone, and not lost.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<News> {
-        let gone =
-            |peer: &Remembered| peer.away_since().is_some_and(|since| now.duration_since(since) >= TOMBSTONE);
+        let long = |since: Instant| now.duration_since(since) >= TOMBSTONE;
+        let gone = |peer: &Remembered| !peer.lost && peer.away_since().is_some_and(long);
         let before = self.peers.len();
         self.peers.retain(|_, peer| !gone(peer));
         if self.peers.len() == before { vec![] } else { self.refresh() }
     }
 
-    /// Makes room for one more peer by forgetting who is away the longest. False when all are connected.
+    /// Makes room for one more peer by forgetting who is away the longest, a lost one last. False when all are connected.
     fn make_room(&mut self, node: &NodeId) -> bool {
         if self.peers.len() < MAX_PEERS || self.peers.contains_key(node) {
             return true;
         }
-        let away = self.peers.iter().filter_map(|(id, peer)| Some((peer.away_since()?, id)));
-        let Some(oldest) = away.min().map(|(_, id)| id.clone()) else { return false };
+        let away = self.peers.iter().filter_map(|(id, peer)| Some((peer.lost, peer.away_since()?, id)));
+        let Some(oldest) = away.min().map(|(_, _, id)| id.clone()) else { return false };
         self.peers.remove(&oldest);
         true
     }
@@ -276,6 +304,7 @@ fn replica(told: &Announcement) -> Replica {
     Replica {
         worker: told.peer_id.clone(),
         state: state(told),
+        lost: false,
         local: false,
         addresses: told.addresses.clone(),
         transport: None,

@@ -7,7 +7,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{MetricType, gauge::ConstGauge},
 };
-use swarm_types::{ModelId, ReplicaState, ShardStatus, SwarmStatus};
+use swarm_types::{ModelId, Replica, ReplicaState, ShardStatus, SwarmStatus};
 use tokio::sync::watch;
 
 const STATES: [(ReplicaState, &str); 4] = [
@@ -26,6 +26,11 @@ pub(super) struct SwarmGauges {
 struct Replicas {
     shard: u32,
     state: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet)]
+struct Shard {
+    shard: u32,
 }
 
 /// A model that is served. All are empty while none is, so that the series is there for every node.
@@ -72,8 +77,15 @@ impl Collector for SwarmGauges {
         for shard in &status.shards {
             for (state, name) in STATES {
                 let labels = Replicas { shard: shard.shard_id.0, state: name };
-                ConstGauge::new(count(shard, state)).encode(replicas.encode_family(&labels)?)?;
+                let count = count(shard, |replica| replica.state == state);
+                ConstGauge::new(count).encode(replicas.encode_family(&labels)?)?;
             }
+        }
+        let help = "Workers of a shard that ended without a goodbye, until they are back or forgotten, by this node.";
+        let mut lost = encoder.encode_descriptor("workers_lost", help, None, MetricType::Gauge)?;
+        for shard in &status.shards {
+            let count = count(shard, |replica| replica.lost);
+            ConstGauge::new(count).encode(lost.encode_family(&Shard { shard: shard.shard_id.0 })?)?;
         }
         let help =
             "1 for each model that workers of the swarm serve, as this node sees it; 0 while there is none.";
@@ -95,8 +107,8 @@ fn models(status: &SwarmStatus) -> BTreeSet<&ModelId> {
     replicas.filter(|replica| replica.state != ReplicaState::Offline).map(|replica| &replica.model).collect()
 }
 
-fn count(shard: &ShardStatus, state: ReplicaState) -> i64 {
-    let count = shard.replicas.iter().filter(|replica| replica.state == state).count();
+fn count(shard: &ShardStatus, is_one: impl Fn(&Replica) -> bool) -> i64 {
+    let count = shard.replicas.iter().filter(|replica| is_one(replica)).count();
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -121,6 +133,7 @@ mod tests {
             "llama_swarm_swarm_shards 1",
             "llama_swarm_shard_replicas{shard=\"0\",state=\"loaded\"} 0",
             "llama_swarm_shard_replicas{shard=\"0\",state=\"offline\"} 0",
+            "llama_swarm_workers_lost{shard=\"0\"} 0",
             "llama_swarm_model_info{model=\"\",precision=\"\",digest=\"\"} 0",
         ] {
             assert!(metrics.lines().any(|l| l == line), "no {line:?} in\n{metrics}");

@@ -44,10 +44,15 @@ impl WorkerCommand {
     }
 }
 
-/// One finding a shard, and one for each replica that cannot work with the others.
+/// One finding a shard, one for each replica that cannot work with the others, and one for each lost worker.
 pub(crate) fn examine(status: &SwarmStatus, command: &WorkerCommand) -> Vec<Finding> {
     let model = common_model(status);
-    status.shards.iter().flat_map(|shard| examine_shard(shard, model, command)).collect()
+    let shards = status.shards.iter().flat_map(|shard| examine_shard(shard, model, command));
+    let lost = status.lost().into_iter().map(|worker| {
+        let fix = format!("start it again, or end its service: llama-swarm forget {worker}");
+        Finding::warning(format!("worker {worker} is lost: it ended without a goodbye"), fix)
+    });
+    shards.chain(lost).collect()
 }
 
 /// One finding for each online replica of the model here that cuts it in another way.
@@ -194,6 +199,16 @@ mod tests {
                  --secret-file FILE --model tiny.gguf --precision exact"
             )
         );
+    }
+
+    #[test]
+    fn a_lost_spare_is_named_once_with_what_to_do_about_it() {
+        let lost = Replica { lost: true, ..replica("bb", ReplicaState::Offline) };
+        let found = findings(vec![vec![replica("aa", ReplicaState::Loaded), lost]; 2]);
+        let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Good, Verdict::Good, Verdict::Warning]);
+        let fix = found[2].fix.as_deref().unwrap_or_default();
+        assert!(fix.ends_with("llama-swarm forget bb"), "{fix}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub(crate) fn whole(status: &SwarmStatus) -> Vec<String> {
     lines.extend(status.shards.iter().flat_map(shard));
     lines.extend(words::answers(status));
     lines.extend(missing(status));
+    lines.extend(lost(status));
     if status.admission == Admission::Open {
         lines
             .push("[STATUS] Admission: OPEN, everybody who reaches a node is a member (--open-swarm)".into());
@@ -37,6 +38,15 @@ pub(crate) fn changes(old: &SwarmStatus, new: &SwarmStatus) -> Vec<String> {
         lines.extend(missing(new));
     }
     lines
+}
+
+/// What to do about each worker that is lost.
+fn lost(status: &SwarmStatus) -> impl Iterator<Item = String> {
+    status.lost().into_iter().map(|worker| {
+        format!(
+            "[STATUS]   → {worker} is lost: start it again, or end its service: llama-swarm forget {worker}"
+        )
+    })
 }
 
 /// Why the swarm is not ready, a line for each reason.
@@ -75,6 +85,7 @@ fn replica(replica: &Replica) -> String {
         ReplicaState::Loaded => "LOADED".into(),
         ReplicaState::Suspect if can.stalled => "SUSPECT (its engine does not come back)".into(),
         ReplicaState::Suspect => "SUSPECT".into(),
+        ReplicaState::Offline if replica.lost => "OFFLINE (lost)".into(),
         ReplicaState::Offline => "OFFLINE".into(),
     };
     let mut facts = vec![state, replica.worker.to_string(), format!("layers {}", can.layers)];
@@ -124,6 +135,20 @@ mod tests {
 [STATUS]   → shard 1 is loading, 40 %
 [STATUS]   → shard 2 has no worker yet";
         assert_eq!(whole(&status).join("\n"), expected);
+    }
+
+    #[test]
+    fn a_lost_worker_is_shown_as_such_and_what_to_do_about_it_once() {
+        let lost = Replica { lost: true, transport: None, ..replica("bb", ReplicaState::Offline) };
+        let left = Replica { lost: false, ..lost.clone() };
+        let (left, lost) = (status(vec![vec![left]; 2]), status(vec![vec![lost]; 2]));
+        let cure = "[STATUS]   → bb is lost: start it again, or end its service: llama-swarm forget bb";
+        let lines = whole(&lost);
+        assert_eq!(lines.iter().filter(|line| *line == cure).count(), 1, "{lines:#?}");
+        let shard = "[STATUS]   Shard 1: ✗ OFFLINE  OFFLINE (lost)  bb  layers 4..8  tiny (exact)  cpu";
+        assert!(lines.iter().any(|line| line == shard), "{lines:#?}");
+        assert!(changes(&left, &lost).iter().any(|line| line == shard), "a change is shown");
+        assert!(!whole(&left).iter().any(|line| line.contains("lost")));
     }
 
     #[test]

@@ -65,6 +65,10 @@ impl Scene {
 
 use ReplicaState::{Loaded, Loading, Offline};
 
+/// Whether a connection's end was expected.
+const EXPECTED: bool = true;
+const LOST: bool = false;
+
 #[test]
 fn a_worker_is_online_only_while_connected_and_described() {
     let (mut scene, worker) = (scene(), Worker::new());
@@ -83,7 +87,7 @@ fn a_worker_is_online_only_while_connected_and_described() {
     assert_eq!(scene.states(), [vec![], vec![Loading]]);
     scene.view.described(&worker.id(), vec![worker.serves(1, true)]);
     assert_eq!(scene.states(), [vec![], vec![Loaded]]);
-    scene.view.disconnected(&worker.id(), scene.at(1));
+    scene.view.disconnected(&worker.id(), LOST, scene.at(1));
     assert_eq!(scene.states(), [vec![], vec![Offline]]);
     assert_eq!(scene.view.heard(&worker.id(), ShardId(1), Source::Query(22), scene.at(2)), []);
     scene.view.described(&worker.id(), vec![worker.serves(1, true)]);
@@ -125,7 +129,7 @@ fn a_status_change_is_told_once_and_to_the_word() {
     let revision = scene.view.status().revision;
     assert_eq!(scene.view.described(&other.id(), vec![other.serves(1, true)]), []);
     assert_eq!(scene.view.status().revision, revision, "nothing changed");
-    let lost = scene.view.disconnected(&other.id(), scene.at(1));
+    let lost = scene.view.disconnected(&other.id(), LOST, scene.at(1));
     assert_eq!(
         texts(&lost),
         [
@@ -143,7 +147,7 @@ fn a_status_change_is_told_once_and_to_the_word() {
 fn a_restarted_worker_leaves_nothing_behind() {
     let (mut scene, worker) = (scene(), Worker::new());
     scene.join(&worker, 1, true);
-    scene.view.disconnected(&worker.id(), scene.at(1));
+    scene.view.disconnected(&worker.id(), LOST, scene.at(1));
     scene.connect(&worker);
     assert_eq!(scene.states(), [vec![], vec![Offline]], "not described again yet");
     let back = scene.view.described(&worker.id(), vec![worker.serves(0, false)]);
@@ -157,7 +161,7 @@ fn replicas_are_all_listed_and_the_dead_vanish_after_a_while() {
     scene.join(&first, 1, true);
     scene.join(&second, 1, true);
     assert_eq!(scene.states(), [vec![], vec![Loaded, Loaded]]);
-    scene.view.disconnected(&first.id(), scene.at(1));
+    scene.view.disconnected(&first.id(), EXPECTED, scene.at(1));
     let mut states = scene.states().remove(1);
     states.sort_by_key(|state| *state as u8);
     assert_eq!(states, [Loaded, Offline]);
@@ -167,13 +171,58 @@ fn replicas_are_all_listed_and_the_dead_vanish_after_a_while() {
 }
 
 #[test]
+fn a_lost_worker_stays_in_the_list_until_it_is_forgotten_or_back() {
+    let (mut scene, worker, leaving, other) = (scene(), Worker::new(), Worker::new(), Worker::new());
+    for worker in [&worker, &leaving, &other] {
+        scene.join(worker, 1, true);
+    }
+    assert_eq!(scene.view.forget(&worker.id()), (false, vec![]), "it is there");
+    scene.view.disconnected(&worker.id(), LOST, scene.at(1));
+    scene.view.disconnected(&other.id(), EXPECTED, scene.at(1));
+    let mut drains = leaving.serves(1, false);
+    drains.capabilities.loaded_percent = 100;
+    scene.view.described(&leaving.id(), vec![drains]);
+    scene.view.disconnected(&leaving.id(), LOST, scene.at(1));
+    let lost = |scene: &Scene| scene.view.status().lost().into_iter().cloned().collect::<Vec<_>>();
+    assert_eq!(lost(&scene), [worker.id()], "who drains has said that it leaves");
+    scene.view.expire(scene.at(1) + 100 * TOMBSTONE);
+    assert_eq!(scene.states(), [vec![], vec![Offline]]);
+    assert!(!scene.view.forget(&other.id()).0, "it is off the list");
+
+    scene.join(&worker, 1, true);
+    assert_eq!((lost(&scene), scene.states()), (vec![], vec![vec![], vec![Loaded]]), "it is back");
+    scene.view.disconnected(&worker.id(), LOST, scene.at(2));
+    let revision = scene.view.status().revision;
+    assert!(scene.view.forget(&worker.id()).0);
+    assert_eq!((lost(&scene), scene.states()), (vec![], vec![vec![], vec![]]));
+    assert!(scene.view.status().revision > revision);
+    assert!(!scene.view.forget(&worker.id()).0, "nobody misses it");
+    scene.join(&worker, 1, true);
+    assert_eq!(scene.states(), [vec![], vec![Loaded]], "it is welcome again");
+}
+
+#[test]
+fn of_the_lost_the_latest_are_kept() {
+    let (mut scene, first) = (scene(), Worker::new());
+    scene.join(&first, 1, true);
+    scene.view.disconnected(&first.id(), LOST, scene.at(1));
+    for n in 0..MAX_LOST as u64 {
+        let worker = Worker::new();
+        scene.join(&worker, 1, true);
+        scene.view.disconnected(&worker.id(), LOST, scene.at(n + 2));
+    }
+    let lost = scene.view.status().lost();
+    assert_eq!((lost.len(), lost.contains(&first.id())), (MAX_LOST, false));
+}
+
+#[test]
 fn shards_are_asked_for_until_an_online_replicas_record_was_found() {
     let (mut scene, worker) = (scene(), Worker::new());
     scene.join(&worker, 1, true);
     assert_eq!(scene.view.unrecorded(), [ShardId(0), ShardId(1)]);
     scene.view.heard(&worker.id(), ShardId(1), Source::Query(1), scene.start);
     assert_eq!(scene.view.unrecorded(), [ShardId(0)]);
-    scene.view.disconnected(&worker.id(), scene.at(1));
+    scene.view.disconnected(&worker.id(), LOST, scene.at(1));
     assert_eq!(scene.view.unrecorded(), [ShardId(0), ShardId(1)]);
 }
 
