@@ -164,6 +164,10 @@ def joined(content):
     return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
+def without_parts(messages):
+    return [{**m, "content": joined(m["content"]) if m["content"] else m["content"]} for m in messages]
+
+
 def in_parts(messages):
     return [{**m, "content": [{"type": "text", "text": joined(m["content"])}]} for m in messages]
 
@@ -175,18 +179,13 @@ def wants_parts(template):
 
 
 def reference(template, messages, more):
-    """What there is to render: as `transformers` documents it, with arguments as an object, and what is null left out.
-    Then, where that is refused, with an empty text for null, with one text for a list of parts, and with arguments as
-    OpenAI has them. A list that is written out as Python has it counts as refused."""
+    """What there is to render. Parts are one text, which is a list of one part where nothing else is shown. Arguments are
+    an object, as `transformers` documents it, and what is null is left out; where that is refused, null is an empty text;
+    where that is refused too, arguments are the text that OpenAI has."""
     plain = [{**m, "content": joined(m["content"])} for m in messages]
-    if wants_parts(template):
-        plain = in_parts(messages)
-    for form in (json.loads, str):
-        for said in (messages, plain):
-            text = rendered(template, with_arguments(said, form), more)
-            if text is not None and "{'type': 'text'" not in text:
-                return text
-    return None
+    forms = [in_parts(messages)] if wants_parts(template) else [without_parts(messages), plain]
+    texts = (rendered(template, with_arguments(said, form), more) for form in (json.loads, str) for said in forms)
+    return next((text for text in texts if text is not None), None)
 
 
 def made(program, cases):

@@ -4,7 +4,7 @@ mod json;
 
 use minijinja::{
     Environment, Error, ErrorKind, Value,
-    value::{Kwargs, Serde},
+    value::{Kwargs, Serde, ValueKind},
 };
 
 use json::Style;
@@ -18,6 +18,18 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     });
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
+}
+
+/// Nothing is not, unlike what is not there.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// Whatever has a length and a first place.
+fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
 
 /// Some templates tell the model the date.
@@ -97,6 +109,13 @@ mod tests {
         let error = environment.render_str(&long, Value::from_pairs([("x", 1)])).expect_err("too long");
         assert!(error.to_string().contains("two short texts"), "{error}");
         assert_eq!(render("{{ x | tojson(indent=999999999) }}", json!([1])), format!("[\n{:16}1\n]", ""));
+    }
+
+    #[test]
+    fn nothing_is_no_list_but_texts_and_what_is_not_there_are_something_like_it() {
+        let source = "{% for v in [none, unknown, 'ab', [], {}, 1] %}{{ v is iterable }} {{ v is sequence }}, {% endfor %}";
+        let expected = "False False, True True, True True, True True, True True, False False, ";
+        assert_eq!(render(source, json!({})), expected);
     }
 
     #[test]

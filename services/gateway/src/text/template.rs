@@ -132,7 +132,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         python::add_to(&mut environment);
         environment
-            .add_template_owned(NAME, without_extensions(source))
+            .add_template_owned(NAME, without_extensions(&source.replace("\r\n", "\n").replace('\r', "\n")))
             .map_err(|error| TemplateError::Invalid(error.to_string()))?;
         let (source, begin, end) = (source.into(), begin.into(), end.into());
         let mut template = Self { environment, source, begin, end, wants_parts: false };
@@ -290,6 +290,12 @@ mod tests {
         assert_eq!(text, "<s>USER: \"hi\"\nA:");
         let refused = template.render(&chat(&[("system", "x")], Next::Natural)).expect_err("refused");
         assert!(refused.to_string().contains("no system"), "{refused}");
+    }
+
+    #[test]
+    fn lines_may_end_in_any_way() {
+        let template = ChatTemplate::new("a\r\n{% if true %}\r\nb\rc{% endif %}", "", "").expect("valid");
+        assert_eq!(template.render(&Chat::default()).expect("rendered"), "a\nb\nc");
     }
 
     #[test]
