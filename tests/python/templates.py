@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""What the package `transformers` makes of conversations by real chat templates, and whether the gateway makes the same.
+"""What the package `transformers` makes of conversations by real chat templates, and whether the gateway makes that too.
 
-The templates are taken out of packages that have many: the source of llama.cpp (in that of `llama-cpp-python`), `axolotl`,
-`trl` and `xinference`. They are downloaded into FOLDER, where those that lie there already are used as they are.
+The templates are taken out of packages that have many: the source of llama.cpp (in that of `llama-cpp-python`),
+`axolotl`, `trl` and `xinference`. They are downloaded into FOLDER, unless they lie there already.
 
     python3 -m venv v && v/bin/pip install -r tests/python/templates-requirements.txt
     cargo build --release -p gateway --example templates
     v/bin/python tests/python/templates.py FOLDER target/release/examples/templates [--only NAME] [--show]
 
-Each conversation is rendered by each template. Equal are the same text, and two refusals. Where `transformers` refuses a
-form that clients may send, the gateway has to do with it what servers do (see `reference`). The date is today's on both
-sides. Fails where there are differences that `LISTED` does not have, or where it has what is no difference.
+Each conversation is rendered by each template. Equal are the same text, and two refusals; what is compared with is said
+at `reference`. The date is today's on both sides. Fails where templates differ that `LISTED` does not have, or where it
+has one that is equal.
 """
 
 import argparse
@@ -29,12 +29,19 @@ PACKAGES = ["llama-cpp-python==0.3.36", "axolotl==0.19.0", "trl==1.16.0", "xinfe
 SOURCE = "llama-cpp-python"
 BEGIN, END = "<s>", "</s>"
 
-# By template and conversation: why the gateway makes something else of it.
-LISTED = {}
+# By template: why the gateway makes something else of some conversations.
+LISTED = {
+    "axolotl/llava": "writes a blank before what a message says, also where it says nothing and is not null",
+    "llama_cpp_python/CohereForAI-c4ai-command-r-plus-tool_use": "goes through None where there are no tools",
+    "llama_cpp_python/NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use": "goes through None where there are no tools",
+    "llama_cpp_python/llama-cpp-deepseek-r1": "writes an iterator as JSON, which Python refuses",
+    "llama_cpp_python/meetkai-functionary-medium-v3.1": "puts `safe` texts together with others, which Jinja escapes",
+}
 
 
 def called(place, name, arguments):
-    return {"id": f"call{place:05}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return {"id": f"call{place:05}", "type": "function", "function": function}
 
 
 def result(place, name, content):
@@ -69,26 +76,27 @@ TOOLS = [
 ]
 ASKED = [SYSTEM, user("How is the weather in Zürich?")]
 CALL = {"place": {"city": "Zürich", "position": [47.37, 8.5]}, "days": 3, "fine": True, "unit": None}
-TURNS = [user("Hi."), assistant("Hello! How can I help?"), user("Tell me of Rome."), assistant("It is old."), user("And?")]
+TURNS = [user("Hi."), assistant("Hello! How can I help?"), user("Tell me of Rome."), assistant("It is old.")]
 ODD = "  \n\tIt's \"odd\": \\n \\\\ {{ x }} {% if %} <b>&amp;</b> é 漢字 🦙 e\u0301 \u00a0\u2028 'q' \n\n "
 
 # By name: the messages, and what else there is.
 CONVERSATIONS = {
     "system": ([SYSTEM, user("Hi.")], {}),
     "no system": ([user("Hi.")], {}),
-    "turns": ([SYSTEM, *TURNS], {}),
+    "turns": ([SYSTEM, *TURNS, user("And?")], {}),
     "ended": ([SYSTEM, *TURNS[:2]], {"add_generation_prompt": False}),
     "assistant twice": ([SYSTEM, *TURNS[:2]], {}),
-    "goes on": (TURNS[:4], {"continue_final_message": True, "add_generation_prompt": False}),
+    "goes on": (TURNS, {"continue_final_message": True, "add_generation_prompt": False}),
     "odd text": ([{**SYSTEM, "content": ODD}, user(ODD), assistant(ODD), user(ODD)], {}),
     "parts": ([SYSTEM, user([{"type": "text", "text": "What is "}, {"type": "text", "text": "this?"}])], {}),
     "empty": ([{**SYSTEM, "content": ""}, user(""), assistant(""), user("Hi.")], {}),
     "tools": (ASKED, {"tools": TOOLS}),
     "tools, no system": (ASKED[1:], {"tools": TOOLS}),
     "call": ([*ASKED, assistant(None, tool_calls=[called(1, "weather", CALL)])], {"tools": TOOLS}),
-    "result": ([*ASKED, assistant(None, tool_calls=[called(1, "weather", CALL)]), result(1, "weather", '{"sky": "blue"}')],
-               {"tools": TOOLS}),
-    "empty call": ([*ASKED, assistant("", tool_calls=[called(1, "time", {})]), result(1, "time", "9:05")], {"tools": TOOLS}),
+    "result": ([*ASKED, assistant(None, tool_calls=[called(1, "weather", CALL)]),
+                result(1, "weather", '{"sky": "blue"}')], {"tools": TOOLS}),
+    "empty call": ([*ASKED, assistant("", tool_calls=[called(1, "time", {})]), result(1, "time", "9:05")],
+                   {"tools": TOOLS}),
     "two calls": ([*ASKED, assistant("I look.", tool_calls=[called(1, "weather", CALL), called(2, "time", {})]),
                    result(1, "weather", "blue"), result(2, "time", "9:05"), assistant("Blue."), user("Thanks.")],
                   {"tools": TOOLS}),
@@ -106,8 +114,10 @@ def download(folder):
         name, version = package.replace("-", "_").split("==")
         if not list(folder.glob(f"{name}-{version}*")):
             # The source is not built: its metadata are made with what is installed.
-            how = ["--no-binary", name, "--no-build-isolation"] if package.startswith(SOURCE) else ["--only-binary", name]
-            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", *how, "-d", folder, package], check=True)
+            is_source = package.startswith(SOURCE)
+            how = ["--no-binary", name, "--no-build-isolation"] if is_source else ["--only-binary", name]
+            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+            subprocess.run([*pip, *how, "-d", folder, package], check=True)
         yield next(folder.glob(f"{name}-{version}*"))
 
 
@@ -179,9 +189,9 @@ def wants_parts(template):
 
 
 def reference(template, messages, more):
-    """What there is to render. Parts are one text, which is a list of one part where nothing else is shown. Arguments are
-    an object, as `transformers` documents it, and what is null is left out; where that is refused, null is an empty text;
-    where that is refused too, arguments are the text that OpenAI has."""
+    """What there is to render. Parts are one text, which is a list of one part where nothing else is shown. Arguments
+    are an object, as `transformers` documents it, and what is null is left out; where that is refused, null is an empty
+    text; where that is refused too, arguments are the text that OpenAI has."""
     plain = [{**m, "content": joined(m["content"])} for m in messages]
     forms = [in_parts(messages)] if wants_parts(template) else [without_parts(messages), plain]
     texts = (rendered(template, with_arguments(said, form), more) for form in (json.loads, str) for said in forms)
@@ -196,8 +206,8 @@ def made(program, cases):
         speaks, goes_on = more.pop("add_generation_prompt", True), more.pop("continue_final_message", False)
         following = "more_of_the_last" if goes_on else "new_message" if speaks else "anything"
         plain = [{**m, "content": joined(m["content"])} for m in messages]
-        lines.append(json.dumps({"template": template, "begin": BEGIN, "end": END, "messages": plain, "variables": more,
-                                 "next": following}))
+        asked = {"messages": plain, "variables": more, "next": following}
+        lines.append(json.dumps({"template": template, "begin": BEGIN, "end": END, **asked}))
     answer = subprocess.run([program], input="\n".join(lines), capture_output=True, text=True, check=True)
     return [json.loads(line) for line in answer.stdout.split("\n")[:-1]]
 
@@ -215,26 +225,27 @@ def main():
         for conversation in CONVERSATIONS
     ]
     counts = collections.Counter()
-    equal = {name: True for (name, _), _ in asked}
-    differences = set()
+    different = collections.Counter()
     for (place, case), answer in zip(asked, made(arguments.program, [case for _, case in asked]), strict=True):
+        name, conversation = place
         expected = reference(*case)
+        if conversation == "parts" and rendered(*case) != expected:
+            counts["otherwise if the parts are a list"] += 1
         if answer.get("text") == expected:
             counts["refused by both" if expected is None else "the same text"] += 1
             continue
         counts["different"] += 1
-        equal[place[0]] = False
-        differences.add(place)
-        if place not in LISTED:
-            print(f"{': '.join(place)}: {difference(expected, answer)}")
-            if arguments.show:
-                print(f"--- {expected}\n+++ {answer}")
-    print(f"{len(equal)} templates, {sum(equal.values())} of them equal in all of {len(CONVERSATIONS)} conversations; "
-          f"of {len(asked)} texts: {dict(counts)}")
-    gone = set(LISTED) - differences if not arguments.only else set()
-    for place in sorted(gone):
-        print(f"{': '.join(place)}: listed, but equal")
-    return 1 if gone or differences - set(LISTED) else 0
+        different[name] += 1
+        if name not in LISTED:
+            print(f"{name}: {conversation}: {difference(expected, answer)}")
+        if arguments.show:
+            print(f"--- {expected}\n+++ {answer}")
+    names = {name for (name, _), _ in asked}
+    for name in sorted(names & set(LISTED)):
+        print(f"{name}: {different[name]} conversations, as listed: {LISTED[name]}")
+    print(f"{len(names)} templates, {len(names) - len(different)} of them equal in all of {len(CONVERSATIONS)} "
+          f"conversations; {len(asked)} in all: {dict(counts)}")
+    return 1 if (names & set(LISTED)) != set(different) else 0
 
 
 def difference(expected, answer):

@@ -1,25 +1,48 @@
 //! What templates expect of Python that Jinja in Rust does otherwise.
 
 mod json;
+mod methods;
 
 use minijinja::{
-    Environment, Error, ErrorKind, Value,
+    Environment, Error, ErrorKind, State, Value, filters,
     value::{Kwargs, Serde, ValueKind},
 };
+use minijinja_contrib::globals::joiner;
 
 use json::Style;
 pub(crate) use json::spaced;
 
 /// Gives templates what their makers' Python has.
 pub(super) fn add_to(environment: &mut Environment<'static>) {
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::call);
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.add_filter("int", int);
+    environment.add_filter("float", float);
+    environment.add_function("joiner", joiner);
     environment.add_test("iterable", is_iterable);
     environment.add_test("sequence", is_sequence);
+}
+
+/// What is no number is what else is wanted, or zero.
+fn int(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let default = default.map_or_else(|| options.get::<Option<Value>>("default"), |value| Ok(Some(value)))?;
+    filters::int(state, value, Some(default.unwrap_or_else(|| 0.into())), base, options)
+}
+
+/// Like [`int`].
+fn float(state: &State, value: &Value, default: Option<Value>, options: Kwargs) -> Result<Value, Error> {
+    let default = default.map_or_else(|| options.get::<Option<Value>>("default"), |value| Ok(Some(value)))?;
+    filters::float(state, value, Some(default.unwrap_or_else(|| 0.0.into())), options)
 }
 
 /// Nothing is not, unlike what is not there.
@@ -116,6 +139,12 @@ mod tests {
         let source = "{% for v in [none, unknown, 'ab', [], {}, 1] %}{{ v is iterable }} {{ v is sequence }}, {% endfor %}";
         let expected = "False False, True True, True True, True True, True True, False False, ";
         assert_eq!(render(source, json!({})), expected);
+    }
+
+    #[test]
+    fn what_is_no_number_is_zero_or_what_else_is_wanted() {
+        let source = "{{ 'x'|int }} {{ '7'|int }} {{ 'x'|int(5) }} {{ 'x'|int(default=6) }} {{ '1.5'|float }} {{ 'x'|float }}";
+        assert_eq!(render(source, json!({})), "0 7 5 6 1.5 0.0");
     }
 
     #[test]
