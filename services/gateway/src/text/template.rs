@@ -303,6 +303,11 @@ mod tests {
         let source = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
         let template = ChatTemplate::new(source, "", "").expect("valid");
         assert!(matches!(template.render(&Chat::default()), Err(TemplateError::Refused(_))));
+        // Nor may it look through a long text again and again.
+        let source = "{% set t = 'x' * 1000000 %}{% for a in range(9999) %}{% for b in range(99) %}{{ t.find('y') }}{% endfor %}{% endfor %}";
+        let template = ChatTemplate::new(source, "", "").expect("valid");
+        let error = template.render(&Chat::default()).expect_err("stopped").to_string();
+        assert!(error.contains("fuel"), "{error}");
         assert!(matches!(ChatTemplate::new("{% for %}", "", ""), Err(TemplateError::Invalid(_))));
         assert!(matches!(ChatTemplate::new(" \n", "", ""), Err(TemplateError::Empty)));
     }

@@ -6,8 +6,13 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat;
 
-/// What a method gives.
+/// Bytes of a text, or members of a list, that a method may look through for one step.
+const LOOKS_A_STEP: usize = 64;
+
+/// What a method gives. What it looks through counts too, however little it gives.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    let looks = value.as_str().map(str::len).or_else(|| value.len()).unwrap_or(0);
+    state.consume_fuel((looks / LOOKS_A_STEP) as u64)?;
     let known = match (value.as_str(), value.kind()) {
         (Some(text), _) => of_text(text, method, args)?,
         (None, ValueKind::Seq) if method == "index" => Some(place(value, args)?),
