@@ -1,10 +1,9 @@
 //! What a conversation is made of, as the templates of models know it.
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value, json};
 
 /// One message of a conversation.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Message {
     /// `system`, `user`, `assistant`, or `tool`: the result of a call.
     pub role: String,
@@ -12,16 +11,12 @@ pub struct Message {
     /// nothing at all.
     pub content: String,
     /// Who of several says it, or which function's result it is; templates may make use of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// What the assistant called. Templates ask whether it is there, so it is not when it is empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     /// Of which call this is the result.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
     /// What the assistant thought before it spoke. Templates show it or leave it out, as the model was trained.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
 }
 
@@ -49,15 +44,49 @@ impl ToolCall {
     }
 }
 
-/// OpenAI's form, which templates are written for, but with the arguments parsed.
-impl Serialize for ToolCall {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("type", "function")?;
-        let function = json!({"name": self.name, "arguments": self.parsed_arguments()});
-        map.serialize_entry("function", &function)?;
-        map.end()
+/// What some templates want otherwise of messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Form {
+    /// What a message says is a list of parts.
+    pub(super) parts: bool,
+    /// Arguments of calls are a text.
+    pub(super) arguments_as_text: bool,
+}
+
+impl Message {
+    /// As templates know it.
+    pub(super) fn json(&self, form: Form) -> Value {
+        let content = match form.parts {
+            true => json!([{"type": "text", "text": self.content}]),
+            false => self.content.as_str().into(),
+        };
+        let mut message = json!({"role": self.role, "content": content});
+        if let Some(name) = &self.name {
+            message["name"] = name.as_str().into();
+        }
+        if !self.tool_calls.is_empty() {
+            message["tool_calls"] = self.tool_calls.iter().map(|call| call.json(form)).collect();
+        }
+        if let Some(id) = &self.tool_call_id {
+            message["tool_call_id"] = id.as_str().into();
+        }
+        if let Some(thought) = &self.reasoning_content {
+            message["reasoning_content"] = thought.as_str().into();
+            // By the name that gpt-oss has for it.
+            message["thinking"] = thought.as_str().into();
+        }
+        message
+    }
+}
+
+impl ToolCall {
+    /// OpenAI's form, but with the arguments parsed where nothing else is wanted.
+    fn json(&self, form: Form) -> Value {
+        let arguments = match form.arguments_as_text {
+            true => self.arguments.as_str().into(),
+            false => self.parsed_arguments(),
+        };
+        json!({"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}})
     }
 }
 
@@ -74,13 +103,28 @@ mod tests {
             tool_calls: vec![call("{\"b\": 1, \"a\": 2}"), call(""), call("oops")],
             ..Message::default()
         };
-        let written = serde_json::to_value(&message).expect("JSON");
+        let written = message.json(Form::default());
         let function = |place: usize| written["tool_calls"][place]["function"]["arguments"].clone();
         assert_eq!(function(0), json!({"b": 1, "a": 2}));
         assert_eq!(function(1), json!({}));
         assert_eq!(function(2), json!("oops"));
         assert_eq!(written["tool_calls"][0]["type"], "function");
-        let plain = serde_json::to_value(Message::default()).expect("JSON");
-        assert_eq!(plain, json!({"role": "", "content": ""}));
+        assert_eq!(Message::default().json(Form::default()), json!({"role": "", "content": ""}));
+    }
+
+    #[test]
+    fn templates_get_what_they_want_otherwise() {
+        let calls = vec![ToolCall { id: "c".into(), name: "f".into(), arguments: "{ }".into() }];
+        let thought = Some("hm".to_owned());
+        let message = Message {
+            content: "x".into(),
+            tool_calls: calls,
+            reasoning_content: thought,
+            ..Message::default()
+        };
+        let written = message.json(Form { parts: true, arguments_as_text: true });
+        assert_eq!(written["content"], json!([{"type": "text", "text": "x"}]));
+        assert_eq!(written["tool_calls"][0]["function"]["arguments"], "{ }");
+        assert_eq!((&written["thinking"], &written["reasoning_content"]), (&json!("hm"), &json!("hm")));
     }
 }

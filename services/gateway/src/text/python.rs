@@ -1,22 +1,58 @@
 //! What templates expect of Python that Jinja in Rust does otherwise.
 
-use std::io::{self, Write};
+mod json;
+mod methods;
 
 use minijinja::{
-    Environment, Error, ErrorKind, Value,
-    value::{Kwargs, Serde},
+    Environment, Error, ErrorKind, State, Value, filters,
+    value::{Kwargs, Serde, ValueKind},
 };
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use minijinja_contrib::globals::joiner;
+
+use json::Style;
+pub(crate) use json::spaced;
 
 /// Gives templates what their makers' Python has.
 pub(super) fn add_to(environment: &mut Environment<'static>) {
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::call);
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.add_filter("int", int);
+    environment.add_filter("float", float);
+    environment.add_function("joiner", joiner);
+    environment.add_test("iterable", is_iterable);
+    environment.add_test("sequence", is_sequence);
+}
+
+/// What is no number is what else is wanted, or zero.
+fn int(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let default = default.map_or_else(|| options.get::<Option<Value>>("default"), |value| Ok(Some(value)))?;
+    filters::int(state, value, Some(default.unwrap_or_else(|| 0.into())), base, options)
+}
+
+/// Like [`int`].
+fn float(state: &State, value: &Value, default: Option<Value>, options: Kwargs) -> Result<Value, Error> {
+    let default = default.map_or_else(|| options.get::<Option<Value>>("default"), |value| Ok(Some(value)))?;
+    filters::float(state, value, Some(default.unwrap_or_else(|| 0.0.into())), options)
+}
+
+/// Nothing is not, unlike what is not there.
+fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// Whatever has a length and a first place.
+fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
 
 /// Some templates tell the model the date.
@@ -25,47 +61,39 @@ fn strftime_now(format: String) -> Result<String, Error> {
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// JSON as models were trained to see it: with a blank behind commas and colons, and with nothing written otherwise for
-/// the sake of HTML. What else may be asked for there changes nothing in what the templates of models write.
-fn tojson(value: Serde<serde_json::Value>, indent: Option<usize>, options: Kwargs) -> Result<Value, Error> {
-    let named: Option<usize> = options.get("indent")?;
-    let written = match indent.or(named) {
-        Some(indent) => write(&value.0, PrettyFormatter::with_indent(" ".repeat(indent.min(16)).as_bytes())),
-        None => write(&value.0, Spaced),
+/// The longest text between members of JSON that a template may ask for, and the most blanks before them.
+const LONGEST_SPACE: usize = 16;
+
+/// JSON as `transformers` has templates write it: with nothing written otherwise for the sake of HTML.
+fn tojson(
+    value: Serde<serde_json::Value>,
+    ascii: Option<Value>,
+    indent: Option<usize>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let Serde(mut value) = value;
+    let wrong = |what: String| Error::new(ErrorKind::InvalidOperation, what);
+    let named = |name| -> Result<bool, Error> {
+        Ok(options.get::<Option<Value>>(name)?.is_some_and(|it| it.is_true()))
     };
-    for name in ["ensure_ascii", "separators", "sort_keys"] {
-        let _ = options.get::<Option<Value>>(name)?;
+    if named("sort_keys")? {
+        value.sort_all_objects();
+    }
+    let mut style =
+        Style { ascii: ascii.is_some_and(|it| it.is_true()) | named("ensure_ascii")?, ..Style::default() };
+    style.indent = indent.or(options.get("indent")?).map(|indent| indent.min(LONGEST_SPACE));
+    if style.indent.is_some() {
+        style.comma = ",".into();
+    }
+    match options.get::<Option<Vec<String>>>("separators")?.as_deref() {
+        None => {}
+        Some([comma, colon]) if comma.len().max(colon.len()) <= LONGEST_SPACE => {
+            (style.comma, style.colon) = (comma.clone(), colon.clone());
+        }
+        Some(other) => return Err(wrong(format!("separators must be two short texts, got {}", other.len()))),
     }
     options.assert_all_used()?;
-    let wrong = |error: serde_json::Error| Error::new(ErrorKind::InvalidOperation, error.to_string());
-    written.map(Value::from_safe_string).map_err(wrong)
-}
-
-/// JSON as Python writes it.
-pub(crate) fn spaced(value: &impl Serialize) -> String {
-    write(value, Spaced).unwrap_or_default()
-}
-
-fn write(value: &impl Serialize, formatter: impl Formatter) -> Result<String, serde_json::Error> {
-    let mut text = vec![];
-    value.serialize(&mut Serializer::with_formatter(&mut text, formatter))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-struct Spaced;
-
-impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
+    style.write(&value).map(Value::from).map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]
@@ -85,10 +113,38 @@ mod tests {
     fn json_is_written_as_python_writes_it() {
         let value = json!({"b": [1, "<tool> & 'é'"], "a": {}});
         let expected = r#"{"b": [1, "<tool> & 'é'"], "a": {}}"#;
-        assert_eq!(render("{{ x | tojson }}", value.clone()), expected);
-        assert_eq!(render("{{ x | tojson(ensure_ascii=False) }}", value.clone()), expected);
-        assert_eq!(spaced(&value), expected);
+        for source in
+            ["{{ x | tojson }}", "{{ x | tojson(ensure_ascii=False, sort_keys=false, indent=none) }}"]
+        {
+            assert_eq!(render(source, value.clone()), expected);
+        }
+        let dense = "{{ x | tojson(separators=(',', ':'), sort_keys=true, ensure_ascii=true) }}";
+        assert_eq!(render(dense, value.clone()), r#"{"a":{},"b":[1,"<tool> & '\u00e9'"]}"#);
+        assert_eq!(render("{{ x | tojson(true) }}", json!("é")), r#""\u00e9""#);
         assert_eq!(render("{{ x | tojson(indent=4) }}", json!({"a": 1})), "{\n    \"a\": 1\n}");
+    }
+
+    #[test]
+    fn json_has_no_more_space_than_anybody_needs() {
+        let long = format!("{{{{ x | tojson(separators=('{}', ':')) }}}}", ",".repeat(17));
+        let mut environment = Environment::new();
+        add_to(&mut environment);
+        let error = environment.render_str(&long, Value::from_pairs([("x", 1)])).expect_err("too long");
+        assert!(error.to_string().contains("two short texts"), "{error}");
+        assert_eq!(render("{{ x | tojson(indent=999999999) }}", json!([1])), format!("[\n{:16}1\n]", ""));
+    }
+
+    #[test]
+    fn nothing_is_no_list_but_texts_and_what_is_not_there_are_something_like_it() {
+        let source = "{% for v in [none, unknown, 'ab', [], {}, 1] %}{{ v is iterable }} {{ v is sequence }}, {% endfor %}";
+        let expected = "False False, True True, True True, True True, True True, False False, ";
+        assert_eq!(render(source, json!({})), expected);
+    }
+
+    #[test]
+    fn what_is_no_number_is_zero_or_what_else_is_wanted() {
+        let source = "{{ 'x'|int }} {{ '7'|int }} {{ 'x'|int(5) }} {{ 'x'|int(default=6) }} {{ '1.5'|float }} {{ 'x'|float }}";
+        assert_eq!(render(source, json!({})), "0 7 5 6 1.5 0.0");
     }
 
     #[test]

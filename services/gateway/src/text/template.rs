@@ -4,7 +4,10 @@ use minijinja::{Environment, Value, syntax::SyntaxConfig, value::Serde};
 use regex::Regex;
 use serde_json::Map;
 
-use super::{message::Message, python};
+use super::{
+    message::{Form, Message},
+    python,
+};
 
 /// A template may take this many steps; real ones take some thousands for a long conversation.
 const FUEL: u64 = 2_000_000;
@@ -110,6 +113,8 @@ pub struct ChatTemplate {
     source: String,
     begin: String,
     end: String,
+    /// It shows what messages say only if that is a list of parts.
+    wants_parts: bool,
 }
 
 impl ChatTemplate {
@@ -127,9 +132,13 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         python::add_to(&mut environment);
         environment
-            .add_template_owned(NAME, without_extensions(source))
+            .add_template_owned(NAME, without_extensions(&source.replace("\r\n", "\n").replace('\r', "\n")))
             .map_err(|error| TemplateError::Invalid(error.to_string()))?;
-        Ok(Self { environment, source: source.into(), begin: begin.into(), end: end.into() })
+        let (source, begin, end) = (source.into(), begin.into(), end.into());
+        let mut template = Self { environment, source, begin, end, wants_parts: false };
+        template.wants_parts =
+            !template.shows(Form::default()) && template.shows(Form { parts: true, ..Form::default() });
+        Ok(template)
     }
 
     /// As its makers wrote it.
@@ -185,23 +194,49 @@ impl ChatTemplate {
         Ok(if keeps_blanks { before } else { before.trim_end() }.to_owned())
     }
 
+    /// Whether it shows what a message of this form says.
+    fn shows(&self, form: Form) -> bool {
+        let message = Message { role: "user".into(), content: MARK.into(), ..Message::default() };
+        let text = self.render_as(form, &[message], &Chat::default(), true);
+        text.is_ok_and(|text| text.contains(MARK.trim_end()))
+    }
+
     fn render_messages(
         &self,
         messages: &[Message],
         chat: &Chat,
         speaks: bool,
     ) -> Result<String, TemplateError> {
-        let template = self.environment.get_template(NAME);
-        let template = template.map_err(|error| TemplateError::Invalid(error.to_string()))?;
         let short = self.source.contains(SHORT_IDS).then(|| with_short_ids(messages));
         let messages = short.as_deref().unwrap_or(messages);
+        let form = Form { parts: self.wants_parts, ..Form::default() };
+        match self.render_as(form, messages, chat, speaks) {
+            Err(refused) if messages.iter().any(|message| !message.tool_calls.is_empty()) => {
+                // Some put arguments together with other texts.
+                let form = Form { arguments_as_text: true, ..form };
+                self.render_as(form, messages, chat, speaks).map_err(|_| refused)
+            }
+            done => done,
+        }
+    }
+
+    fn render_as(
+        &self,
+        form: Form,
+        messages: &[Message],
+        chat: &Chat,
+        speaks: bool,
+    ) -> Result<String, TemplateError> {
+        let template = self.environment.get_template(NAME);
+        let template = template.map_err(|error| TemplateError::Invalid(error.to_string()))?;
+        let messages: Vec<serde_json::Value> = messages.iter().map(|message| message.json(form)).collect();
         let own: [Value; OWN.len()] =
             [Serde(messages).into(), speaks.into(), self.begin.as_str().into(), self.end.as_str().into()];
         let others = chat.variables.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
-        // Templates were tried out where it is always there, if only as nothing.
-        let no_tools = [(TOOLS, Value::from(()))];
+        // Templates were tried out where these are always there, if only as nothing.
+        let nothing = [TOOLS, "documents"].map(|name| (name, Value::from(())));
         // Of two with one name the last counts.
-        let context = Value::from_pairs(no_tools.into_iter().chain(others).chain(OWN.into_iter().zip(own)));
+        let context = Value::from_pairs(nothing.into_iter().chain(others).chain(OWN.into_iter().zip(own)));
         template.render(context).map_err(|error| TemplateError::Refused(error.to_string()))
     }
 
@@ -236,7 +271,7 @@ fn with_short_ids(messages: &[Message]) -> Vec<Message> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ToolCall, *};
 
     fn message(role: &str, content: &str) -> Message {
         Message { role: role.into(), content: content.into(), ..Message::default() }
@@ -258,10 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn lines_may_end_in_any_way() {
+        let template = ChatTemplate::new("a\r\n{% if true %}\r\nb\rc{% endif %}", "", "").expect("valid");
+        assert_eq!(template.render(&Chat::default()).expect("rendered"), "a\nb\nc");
+    }
+
+    #[test]
     fn a_template_that_does_not_end_is_stopped() {
         let source = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
         let template = ChatTemplate::new(source, "", "").expect("valid");
         assert!(matches!(template.render(&Chat::default()), Err(TemplateError::Refused(_))));
+        // Nor may it look through a long text again and again.
+        let source = "{% set t = 'x' * 1000000 %}{% for a in range(9999) %}{% for b in range(99) %}{{ t.find('y') }}{% endfor %}{% endfor %}";
+        let template = ChatTemplate::new(source, "", "").expect("valid");
+        let error = template.render(&Chat::default()).expect_err("stopped").to_string();
+        assert!(error.contains("fuel"), "{error}");
         assert!(matches!(ChatTemplate::new("{% for %}", "", ""), Err(TemplateError::Invalid(_))));
         assert!(matches!(ChatTemplate::new(" \n", "", ""), Err(TemplateError::Empty)));
     }
@@ -337,5 +383,26 @@ mod tests {
         assert_eq!(template.render(&chat).expect("rendered"), "789abcdef");
         chat.messages[0].tool_call_id = Some("a-1".into());
         assert_eq!(template.render(&chat).expect("rendered"), "0000000a1");
+    }
+
+    #[test]
+    fn templates_that_know_parts_alone_get_them() {
+        let source = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %};{% endfor %}";
+        let template = ChatTemplate::new(source, "", "").expect("valid");
+        let said = [("user", "a"), ("assistant", "b ")];
+        assert_eq!(template.render(&chat(&said, Next::NewMessage)).expect("rendered"), "a;b ;");
+        assert_eq!(template.render(&chat(&said, Next::Natural)).expect("rendered"), "a;b ");
+    }
+
+    #[test]
+    fn templates_that_put_arguments_together_with_texts_get_texts() {
+        let source = "{{ 'f(' + messages[0].tool_calls[0].function.arguments + ')' }}";
+        let template = ChatTemplate::new(source, "", "").expect("valid");
+        let mut chat = chat(&[("assistant", "")], Next::NewMessage);
+        let refused = template.render(&chat).expect_err("nothing is called");
+        let arguments = "{\"a\":1}".into();
+        chat.messages[0].tool_calls.push(ToolCall { arguments, ..ToolCall::default() });
+        assert_eq!(template.render(&chat).expect("rendered"), "f({\"a\":1})");
+        assert!(matches!(refused, TemplateError::Refused(_)));
     }
 }
