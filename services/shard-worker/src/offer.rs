@@ -14,8 +14,12 @@ use tokio::{
 /// Changes that nobody waits for are told at most this often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// Round trips are measured as often.
+/// Round trips are looked at as often.
 const MEASURED_EVERY: Duration = Duration::from_secs(5);
+
+/// Every change is told to every peer, and no two pings take the same time. So a round trip is told again when it is
+/// another by more than this, in microseconds, and by more than half.
+const ALIKE_US: u32 = 500;
 
 /// What does not change while the worker runs.
 #[derive(Clone, Debug)]
@@ -117,6 +121,12 @@ fn round_trips(
     micros.take(MAX_ROUND_TRIPS).collect()
 }
 
+/// Whether all who are told of are the same nodes, about as far.
+fn are_alike(told: &BTreeMap<NodeId, u32>, now: &BTreeMap<NodeId, u32>) -> bool {
+    let is_alike = |a: u32, b: u32| a.abs_diff(b) <= ALIKE_US.max(a.max(b) / 2);
+    told.keys().eq(now.keys()) && told.values().zip(now.values()).all(|(told, now)| is_alike(*told, *now))
+}
+
 /// Announces every change of loading at once, of the number of sessions soon, and of round trips now and then, until
 /// either side is dropped.
 pub(crate) async fn announce(
@@ -127,10 +137,14 @@ pub(crate) async fn announce(
 ) {
     let mut measured = interval(MEASURED_EVERY);
     measured.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = BTreeMap::new();
     loop {
         let (now, count) = (*loading.borrow_and_update(), *sessions.borrow_and_update());
         let round_trips = round_trips(net.round_trips(), &net.status().borrow(), fixed.shards);
-        match offers(&fixed, now, count, &round_trips) {
+        if !are_alike(&told, &round_trips) {
+            told = round_trips;
+        }
+        match offers(&fixed, now, count, &told) {
             Ok(offers) => net.announce(offers),
             Err(error) => tracing::error!(%error, "the shards cannot be announced"),
         }
@@ -175,6 +189,16 @@ mod tests {
         assert_eq!(told("1"), BTreeMap::new(), "nothing measured to its worker yet");
         assert_eq!(told("2"), [(node("gateway"), 30)].into());
         assert_eq!(told("0-2"), [(node("gateway"), 30)].into());
+    }
+
+    #[test]
+    fn only_a_round_trip_that_is_another_is_told_again() {
+        let to = |micros: u32| BTreeMap::from([("aa".parse::<NodeId>().expect("valid"), micros)]);
+        assert!(are_alike(&to(100), &to(600)) && are_alike(&to(40_000), &to(20_000)));
+        assert!(!are_alike(&to(100), &to(601)) && !are_alike(&to(40_000), &to(19_999)));
+        assert!(!are_alike(&to(19_999), &to(40_000)) && !are_alike(&to(100), &BTreeMap::new()));
+        let other = BTreeMap::from([("bb".parse().expect("valid"), 100)]);
+        assert!(!are_alike(&to(100), &other), "another node");
     }
 
     #[test]

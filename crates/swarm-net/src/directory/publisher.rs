@@ -17,6 +17,9 @@ pub(crate) const RECORD_TTL: Duration = Duration::from_secs(9 * 60);
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(180);
 /// A lone node tries again this much later, or as soon as it has a peer.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// A change of what is offered is in the records so long after they were published last: peers that are connected hear of
+/// it at once, others need only find the worker.
+const CHANGED_EVERY: Duration = Duration::from_secs(10);
 /// Peers that connect together are served by one attempt.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(30);
 
@@ -28,17 +31,27 @@ pub(crate) struct Publisher {
     running: HashSet<QueryId>,
     /// Nothing to publish when absent.
     due: Option<Instant>,
+    published: Option<Instant>,
     failing: bool,
 }
 
 impl Publisher {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics, provided: HashSet::new(), running: HashSet::new(), due: None, failing: false }
+        Self {
+            metrics,
+            provided: HashSet::new(),
+            running: HashSet::new(),
+            due: None,
+            published: None,
+            failing: false,
+        }
     }
 
-    /// The announcements have changed: publish at once.
+    /// The announcements have changed: publish soon.
     pub(crate) fn changed(&mut self, now: Instant) {
-        self.due = Some(now);
+        let earliest = self.published.filter(|_| !self.failing).map_or(now, |last| last + CHANGED_EVERY);
+        let at = earliest.max(now);
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// Whether to sign and publish now.
@@ -63,6 +76,7 @@ impl Publisher {
             kad.remove_record(gone);
         }
         self.due = (!records.is_empty()).then_some(now + RENEW_EVERY);
+        self.published = Some(now);
         for (key, value) in records {
             let expires = Some(now + RECORD_TTL);
             let record = Record { key, value, publisher: None, expires };

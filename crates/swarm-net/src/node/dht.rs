@@ -49,7 +49,8 @@ impl Node {
                 ..
             } if self.torrents.lookups.contains(&id) => self.on_holders(id, result, step.last),
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
-                match self.queries.on_progress(id, result, step.last) {
+                let kad = &mut self.swarm.behaviour_mut().kad;
+                match self.queries.on_progress(kad, id, result, step.last) {
                     Some(Found::Record { query, record }) => self.on_record(query, &record),
                     Some(Found::Providers { shard, providers }) => self.on_providers(shard, providers),
                     None => {}

@@ -42,7 +42,7 @@ impl Node {
             self.swarm.behaviour_mut().kad.add_address(&peer, address);
         }
         self.answer_awaiting(&peer);
-        self.queries.changed(now);
+        self.queries.changed(self.peers.len(), now);
         self.queries.hurry(now);
         self.publisher.peer_joined(now);
         self.torrents.holder.peer_joined(now);
@@ -126,7 +126,7 @@ impl Node {
     pub(super) fn dismiss(&mut self, peer: &PeerId, expected: bool, now: Instant) {
         self.links.remove(peer);
         self.registrations.remove(peer);
-        self.queries.changed(now);
+        self.queries.changed(self.peers.len(), now);
         let node = node_id(peer);
         self.torrents.holdings.gone(&node);
         log(self.membership.disconnected(&node, expected, now));

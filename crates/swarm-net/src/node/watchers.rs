@@ -1,6 +1,9 @@
 //! Whom a node watches and doubts, as its loop keeps it.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use libp2p::PeerId;
 use tokio::{
@@ -29,6 +32,8 @@ pub(super) struct Watching {
     pub(super) watchers: HashMap<PeerId, AbortHandle>,
     pub(super) signs: mpsc::Receiver<(PeerId, Sign)>,
     pub(super) telling: mpsc::Sender<(PeerId, Sign)>,
+    /// Who may have begun again, or is missed by others, and since when that is known.
+    pub(super) distrusted: HashMap<PeerId, Instant>,
     /// Whose silence this node has noticed by itself.
     pub(super) silent: HashSet<PeerId>,
     pub(super) doubts: Doubts,
@@ -45,8 +50,8 @@ impl Watching {
             tokio::spawn(answer(watchers, links.clone(), telling.clone()));
         }
         let (doubts, missed) = (Doubts::default(), Missed::default());
-        let (watchers, silent) = (HashMap::new(), HashSet::new());
-        Self { watchers, signs, telling, silent, doubts, verdicts: JoinSet::new(), missed }
+        let (watchers, distrusted, silent) = (HashMap::new(), HashMap::new(), HashSet::new());
+        Self { watchers, signs, telling, distrusted, silent, doubts, verdicts: JoinSet::new(), missed }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::time::sleep;
 
-use super::{Node, log, node_id};
+use super::{Node, log, node_id, watchers::Watching};
 use crate::{
     calls::{
         describe::Description,
@@ -29,6 +29,8 @@ use crate::{
 
 /// Two who meet may both dial. Who connects so long after does not know that it is connected.
 pub(super) const ACQUAINTED: Duration = Duration::from_secs(5);
+/// Whether it answers by what was open before is known by then, however slow it was before.
+const DISTRUSTED_FOR: Duration = Duration::from_secs(10);
 /// For the kernel of a silent peer to answer.
 const KERNEL_WITHIN: Duration = Duration::from_millis(200);
 /// Packets are lost now and then, so it is asked a second time, so much later.
@@ -40,8 +42,12 @@ impl Node {
     /// Watches whom it should, and nobody else.
     pub(super) fn rewatch(&mut self) {
         let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
-        let peers: BTreeMap<PeerId, bool> =
-            members.map(|(peer, _)| (*peer, self.links.was_called_within(peer, WORKS_WITH_FOR))).collect();
+        let Watching { distrusted, silent, .. } = &mut self.watching;
+        distrusted.retain(|peer, since| since.elapsed() < DISTRUSTED_FOR || silent.contains(peer));
+        let in_use = |peer| {
+            self.links.was_called_within(peer, WORKS_WITH_FOR) || self.watching.distrusted.contains_key(peer)
+        };
+        let peers: BTreeMap<PeerId, bool> = members.map(|(peer, _)| (*peer, in_use(peer))).collect();
         let wanted = watched(&self.me, &peers);
         let unwatched = self.watching.watchers.extract_if(|peer, _| !wanted.contains(peer));
         let unwatched: Vec<PeerId> = unwatched
@@ -97,10 +103,9 @@ impl Node {
         self.watching.missed.is_back(peer);
     }
 
-    /// Whether the peer answers is to be found out at once, and for some time: it is watched as one that this node works
-    /// with.
+    /// Whether the peer answers is to be found out at once: it may have begun again, or others miss it.
     pub(super) fn watch_closely(&mut self, peer: PeerId) {
-        self.links.called(&peer);
+        self.watching.distrusted.insert(peer, Instant::now());
         self.rewatch();
     }
 
@@ -129,6 +134,7 @@ impl Node {
             watcher.abort();
         }
         let noticed = self.watching.silent.remove(peer);
+        self.watching.distrusted.remove(peer);
         self.watching.doubts.forget(peer);
         self.watching.missed.forget(peer);
         // Of a process that ends all learn by their own life lines, and what was told is not told on.
