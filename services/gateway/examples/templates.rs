@@ -1,7 +1,7 @@
 //! Conversations as the gateway renders them by any chat template: what `tests/python/templates.py` compares.
 //!
-//! Reads a line `{"template", "begin", "end", "messages", "variables", "next"}` for each. Messages are in OpenAI's form,
-//! with a text as content. Writes `{"text"}` or `{"error"}`.
+//! Reads a line `{"template", "begin", "end", "messages", "variables", "next"}` for each, and writes `{"text"}` or
+//! `{"error"}`. Messages are in OpenAI's form, with a text as content.
 
 use std::{error::Error, io};
 
