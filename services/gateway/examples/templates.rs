@@ -1,7 +1,7 @@
 //! Conversations as the gateway renders them by any chat template: what `tests/python/templates.py` compares.
 //!
-//! Reads a line `{"template", "begin", "end", "messages", "variables", "next"}` for each, with messages in OpenAI's form
-//! whose content is a text, and writes `{"text"}` or `{"error"}` for each.
+//! Reads a line `{"template", "begin", "end", "messages", "variables", "next"}` for each, and writes `{"text"}` or
+//! `{"error"}`. Messages are in OpenAI's form, with a text as content.
 
 use std::{error::Error, io};
 
