@@ -20,6 +20,8 @@ const MAGIC: &str = "the magic number";
 const MAX_METADATA: u64 = 4096;
 /// What keys of the tokenizer begin with: its arrays are large.
 const TOKENIZER: &str = "tokenizer.";
+/// The key that names the architecture.
+const ARCHITECTURE: &str = "general.architecture";
 /// The key that says where tensors are aligned to.
 const ALIGNMENT: &str = "general.alignment";
 /// Where tensors are aligned to when the file does not say.
@@ -164,8 +166,12 @@ impl Header {
     /// # Errors
     /// When it is missing or not a text; and when the file is of something else, by that or by its `general.type`.
     pub fn architecture(&self) -> Result<&str, GgufError> {
-        kinds::check(self)?;
-        self.str("general.architecture")
+        let says = |key: &str| match self.metadata.get(key) {
+            Some(Value::String(text)) => text.as_str(),
+            _ => "",
+        };
+        kinds::check(says("general.type"), says(ARCHITECTURE))?;
+        self.str(ARCHITECTURE)
     }
 
     /// `general.name`, or the fallback.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{GgufError, Header, Value};
+use crate::GgufError;
 
 /// So many bytes at the front tell all kinds that are known.
 pub(crate) const TELLING: u64 = 24;
@@ -87,13 +87,8 @@ pub(crate) fn is_piece(path: &Path) -> bool {
     is_lettered || number.len() >= least && is_number(number)
 }
 
-/// Refuses a header that says that it is something else than a model.
-pub(crate) fn check(header: &Header) -> Result<(), GgufError> {
-    let says = |key: &str| match header.metadata.get(key) {
-        Some(Value::String(text)) => text.as_str(),
-        _ => "",
-    };
-    let (kind, architecture) = (says("general.type"), says("general.architecture"));
+/// Refuses what is something else than a model, by its `general.type` or its `general.architecture`.
+pub(crate) fn check(kind: &str, architecture: &str) -> Result<(), GgufError> {
     match OTHERS.iter().find(|(word, ..)| [kind, architecture].contains(word)) {
         Some((_, what, cure)) => Err(GgufError::NoModel { what, cure }),
         None => Ok(()),

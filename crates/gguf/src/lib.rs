@@ -157,8 +157,8 @@ pub enum GgufError {
     },
     /// One file of the model is of another model, or of the same one split otherwise.
     #[error(
-        "the model's files do not belong together: {0}; put all files of one model into one folder, under the names that \
-         they were written with"
+        "the model's files do not belong together: {0}; put all files of one model into one folder, under the names \
+         that they were written with"
     )]
     Mixed(String),
     /// Something is wrong with another file of the model than the one that was named.

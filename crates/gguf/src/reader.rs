@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use crate::{Array, GgufError, Value};
 
-/// Longest text that is kept, and longest key, name and text of a list: of what is used in real files, chat templates are
-/// the longest, some 10 KiB.
+/// Longest text that is kept, and longest key, name and text of a list: of what is used in real files, chat templates
+/// are the longest, some 10 KiB.
 const MAX_STRING: u64 = 1 << 20;
 /// Elements of all arrays together: the largest vocabularies have some 300 000 tokens with a type and a score each,
 /// and twice as many merges. What is kept of an element can be larger than its bytes in the file, so the header's size
