@@ -1,19 +1,27 @@
 //! The header as a whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::File,
     io::{BufReader, Read},
     ops::Range,
     path::{Path, PathBuf},
 };
 
-use crate::{Array, GgufError, TensorInfo, Value, reader::Reader, tensors};
+use crate::{
+    Array, GgufError, TensorInfo, Value, kinds,
+    reader::{Entry, LeftOut, Reader},
+    tensors,
+};
 
+/// What is read first, as errors call it.
+const MAGIC: &str = "the magic number";
 /// Metadata entries of real files: some dozens.
 const MAX_METADATA: u64 = 4096;
 /// What keys of the tokenizer begin with: its arrays are large.
 const TOKENIZER: &str = "tokenizer.";
+/// The key that names the architecture.
+const ARCHITECTURE: &str = "general.architecture";
 /// The key that says where tensors are aligned to.
 const ALIGNMENT: &str = "general.alignment";
 /// Where tensors are aligned to when the file does not say.
@@ -24,14 +32,14 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 pub struct Header {
     /// 2 or 3.
     pub version: u32,
-    /// All metadata; without the arrays of its tokenizer after [`Header::read_without_arrays`].
+    /// All metadata that is of use; without the arrays of its tokenizer after [`Header::read_without_arrays`].
     pub metadata: BTreeMap<String, Value>,
     /// Where each tensor lies.
     pub tensors: BTreeMap<String, TensorInfo>,
     /// The model's files, in order: one, or all of those that it is split into.
     pub files: Vec<ModelFile>,
-    /// Keys of the arrays that were read over, so that none of them passes for a key that is not there.
-    forgotten: BTreeSet<String>,
+    /// Keys of what was read over, so that none of them passes for a key that is not there.
+    left_out: BTreeMap<String, LeftOut>,
 }
 
 /// One of the files that a model is in.
@@ -103,12 +111,17 @@ impl Header {
         let file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let reader = Reader::new(BufReader::with_capacity(1 << 16, file), path.display().to_string(), length);
-        Self::parse(reader, path.to_owned(), keep_arrays)
+        Self::parse(reader, path.to_owned(), keep_arrays).map_err(|error| match error {
+            GgufError::Magic | GgufError::Truncated { .. } if kinds::is_piece(path) => GgufError::Piece,
+            error => error,
+        })
     }
 
     fn parse<R: Read>(mut reader: Reader<R>, path: PathBuf, keep_arrays: bool) -> Result<Self, GgufError> {
-        if reader.bytes::<4>("the magic number")? != *b"GGUF" {
-            return Err(GgufError::Magic);
+        let magic = reader.bytes::<4>(MAGIC)?;
+        if magic != *b"GGUF" {
+            let front = [&magic[..], &reader.up_to(kinds::TELLING, MAGIC)?].concat();
+            return Err(kinds::foreign(&front, reader.length()));
         }
         let version = reader.u32("the version")?;
         if !(2..=3).contains(&version) {
@@ -116,10 +129,10 @@ impl Header {
         }
         let tensor_count = reader.count("the number of tensors", tensors::MOST)?;
         let metadata_count = reader.count("the number of metadata entries", MAX_METADATA)?;
-        let (metadata, forgotten) = read_metadata(&mut reader, metadata_count, keep_arrays)?;
+        let (metadata, left_out) = read_metadata(&mut reader, metadata_count, keep_arrays)?;
         let alignment = match metadata.get(ALIGNMENT) {
             // A list is no alignment, also when it was left out.
-            None if !forgotten.contains(ALIGNMENT) => DEFAULT_ALIGNMENT,
+            None if !left_out.contains_key(ALIGNMENT) => DEFAULT_ALIGNMENT,
             value => {
                 let number = value.and_then(Value::as_u64);
                 number.filter(|a| a.is_power_of_two() && *a <= 1 << 20).ok_or_else(|| {
@@ -132,7 +145,7 @@ impl Header {
         let data_offset = reader.position().next_multiple_of(alignment);
         tensors::place(&mut tensors, data_offset, reader.length(), alignment)?;
         let file = ModelFile { path, bytes: reader.length(), data_offset, start: 0 };
-        Ok(Self { version, metadata, tensors, files: vec![file], forgotten })
+        Ok(Self { version, metadata, tensors, files: vec![file], left_out })
     }
 
     /// Bytes of all files.
@@ -148,12 +161,17 @@ impl Header {
         start..start + tensor.bytes
     }
 
-    /// `general.architecture`.
+    /// `general.architecture` of a language model.
     ///
     /// # Errors
-    /// When it is missing or not a text.
+    /// When it is missing or not a text; and when the file is of something else, by that or by its `general.type`.
     pub fn architecture(&self) -> Result<&str, GgufError> {
-        self.str("general.architecture")
+        let says = |key: &str| match self.metadata.get(key) {
+            Some(Value::String(text)) => text.as_str(),
+            _ => "",
+        };
+        kinds::check(says("general.type"), says(ARCHITECTURE))?;
+        self.str(ARCHITECTURE)
     }
 
     /// `general.name`, or the fallback.
@@ -172,10 +190,22 @@ impl Header {
         take: impl FnOnce(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, GgufError> {
         let wrong = || GgufError::Type { key: key.into(), expected };
-        match self.metadata.get(key) {
-            None if self.forgotten.contains(key) => Err(wrong()),
-            None => Ok(None),
-            Some(value) => take(value).map(Some).ok_or_else(wrong),
+        match (self.metadata.get(key), self.left_out.get(key)) {
+            (Some(value), _) => take(value).map(Some).ok_or_else(wrong),
+            (None, Some(LeftOut::List(_))) => Err(wrong()),
+            (None, Some(LeftOut::Text(bytes))) => {
+                Err(GgufError::Unsupported(format!("metadata key {key} with a text of {bytes} bytes")))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// How many elements a list has, if the key is there with one.
+    pub(crate) fn count_of_list(&self, key: &str) -> Option<u64> {
+        match (self.metadata.get(key), self.left_out.get(key)) {
+            (Some(Value::Array(list)), _) => Some(list.count()),
+            (_, Some(LeftOut::List(count))) => Some(*count),
+            _ => None,
         }
     }
 
@@ -310,18 +340,18 @@ fn read_metadata<R: Read>(
     reader: &mut Reader<R>,
     count: u64,
     keep_arrays: bool,
-) -> Result<(BTreeMap<String, Value>, BTreeSet<String>), GgufError> {
-    let (mut metadata, mut forgotten) = (BTreeMap::new(), BTreeSet::new());
+) -> Result<(BTreeMap<String, Value>, BTreeMap<String, LeftOut>), GgufError> {
+    let (mut metadata, mut left_out) = (BTreeMap::new(), BTreeMap::new());
     for _ in 0..count {
         let key = reader.string("a metadata key")?;
-        if metadata.contains_key(&key) || forgotten.contains(&key) {
+        if metadata.contains_key(&key) || left_out.contains_key(&key) {
             return Err(GgufError::Damaged(format!("metadata key {key} is there twice")));
         }
         let kind = reader.u32(&key)?;
-        match reader.value(&key, kind, keep_arrays || !key.starts_with(TOKENIZER))? {
-            Some(value) => _ = metadata.insert(key, value),
-            None => _ = forgotten.insert(key),
+        match reader.entry(&key, kind, keep_arrays || !key.starts_with(TOKENIZER))? {
+            Entry::Kept(value) => _ = metadata.insert(key, value),
+            Entry::LeftOut(what) => _ = left_out.insert(key, what),
         }
     }
-    Ok((metadata, forgotten))
+    Ok((metadata, left_out))
 }

@@ -7,6 +7,7 @@
 
 mod dtype;
 mod header;
+mod kinds;
 mod parts;
 mod reader;
 mod sessions;
@@ -44,6 +45,30 @@ pub enum GgufError {
     /// It does not begin with `GGUF`.
     #[error("not a GGUF file: it does not begin with \"GGUF\"")]
     Magic,
+    /// It is a file of another kind, which is known.
+    #[error("not a GGUF file but {what}: {cure}")]
+    Foreign {
+        /// Which kind.
+        what: &'static str,
+        /// What helps.
+        cure: &'static str,
+    },
+    /// It is what Git LFS leaves in place of a file.
+    #[error("not a GGUF file but a pointer of Git LFS, for which `git lfs pull` fetches the file itself")]
+    Pointer,
+    /// It is called like a piece of a file of which the bytes were cut, and it is not whole.
+    #[error(
+        "it is a piece of a file: join all pieces with cat, in their order, and name the file that it gives"
+    )]
+    Piece,
+    /// A GGUF file of something else than a language model.
+    #[error("it is {what}, not a language model: {cure}")]
+    NoModel {
+        /// What it is.
+        what: &'static str,
+        /// What helps.
+        cure: &'static str,
+    },
     /// A version other than 2 and 3, or the other byte order.
     #[error("GGUF version {0} is not supported: use a little-endian version 2 or 3 file")]
     Version(u32),
@@ -68,6 +93,9 @@ pub enum GgufError {
     /// Anything else that breaks the format.
     #[error("damaged header: {0}")]
     Damaged(String),
+    /// The file is as it was made, and what it says cannot be.
+    #[error("{0}")]
+    Impossible(String),
     /// A tensor's numbers are stored in a way that this software does not compute with.
     #[error(
         "tensor {tensor} is stored as {dtype}, which is not supported: take a file of the same model in Q4_K_M, or in \
@@ -127,6 +155,12 @@ pub enum GgufError {
         /// How many there are.
         count: u32,
     },
+    /// One file of the model is of another model, or of the same one split otherwise.
+    #[error(
+        "the model's files do not belong together: {0}; put all files of one model into one folder, under the names \
+         that they were written with"
+    )]
+    Mixed(String),
     /// Something is wrong with another file of the model than the one that was named.
     #[error("{path}: {source}")]
     InFile {
@@ -141,11 +175,41 @@ impl GgufError {
     /// Whether the file itself is not what it was when it was made. Of all else another copy would be refused as well.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Magic | Self::Truncated { .. } | Self::Damaged(_) | Self::TooMuch { .. })
+        match self {
+            Self::InFile { source, .. } => source.is_damage(),
+            Self::Magic
+            | Self::Pointer
+            | Self::Truncated { .. }
+            | Self::Damaged(_)
+            | Self::TooMuch { .. } => true,
+            _ => false,
+        }
     }
-}
 
-impl GgufError {
+    /// Whether the message itself says what helps.
+    #[must_use]
+    pub fn names_cure(&self) -> bool {
+        match self {
+            Self::InFile { source, .. } => source.names_cure(),
+            Self::Foreign { .. }
+            | Self::Piece
+            | Self::NoModel { .. }
+            | Self::Version(_)
+            | Self::Stored { .. } => true,
+            Self::Name { .. } | Self::NoFile { .. } | Self::Mixed(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Which file of a model it is about, and what is wrong with that; `named` is the one that was asked for.
+    #[must_use]
+    pub fn of_file<'a>(&'a self, named: &'a Path) -> (&'a Path, &'a Self) {
+        match self {
+            Self::InFile { path, source } => source.of_file(Path::new(path)),
+            error => (named, error),
+        }
+    }
+
     fn in_file(path: &Path, source: Self) -> Self {
         Self::InFile { path: path.display().to_string(), source: Box::new(source) }
     }

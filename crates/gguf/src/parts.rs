@@ -15,6 +15,8 @@ pub struct Parts<'a> {
     chosen: (u64, u64),
 }
 
+/// What a header is that stands alone.
+const NO_TENSORS: &str = "a header with no tensors, as files with a vocabulary alone are";
 /// The embedding's matrix.
 const EMBEDDING: &str = "token_embd.weight";
 /// The head's matrix, where it is another.
@@ -28,9 +30,12 @@ impl Header {
     /// The tensors by where they are used. A tensor that is used nowhere is in no part.
     ///
     /// # Errors
-    /// When the header does not say how many layers there are, or one has no tensor.
+    /// When there are no tensors, the header does not say how many layers there are, or one has no tensor.
     pub fn parts(&self) -> Result<Parts<'_>, GgufError> {
         let key = format!("{}.block_count", self.architecture()?);
+        if self.tensors.is_empty() {
+            return Err(GgufError::NoModel { what: NO_TENSORS, cure: "name the model's own file" });
+        }
         let count = self.u32(&key)?;
         // Nothing is set aside for layers that cannot be there.
         let mut layers = vec![vec![]; self.tensors.len().min(count as usize)];
@@ -42,7 +47,7 @@ impl Header {
         }
         let there = layers.iter().take_while(|layer| !layer.is_empty()).count();
         if there < count as usize {
-            return Err(GgufError::Damaged(format!(
+            return Err(GgufError::Impossible(format!(
                 "{key} is {count}, but there is no tensor blk.{there}.*"
             )));
         }

@@ -1,10 +1,11 @@
 //! Reads primitive values, and never past the file's end.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use crate::{Array, GgufError, Value};
 
-/// Longest metadata text: chat templates are the longest in real files, some 10 KiB.
+/// Longest text that is kept, and longest key, name and text of a list: of what is used in real files, chat templates
+/// are the longest, some 10 KiB.
 const MAX_STRING: u64 = 1 << 20;
 /// Elements of all arrays together: the largest vocabularies have some 300 000 tokens with a type and a score each,
 /// and twice as many merges. What is kept of an element can be larger than its bytes in the file, so the header's size
@@ -12,6 +13,21 @@ const MAX_STRING: u64 = 1 << 20;
 const MAX_ELEMENTS: u64 = 4 << 20;
 /// Bytes of a whole header, of all files of a model together. Large vocabularies take some 20 MiB.
 pub(crate) const MAX_HEADER: u64 = 256 << 20;
+
+/// A metadata value, or what there was that was read over.
+pub(crate) enum Entry {
+    Kept(Value),
+    LeftOut(LeftOut),
+}
+
+/// A value that was read over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LeftOut {
+    /// A list of so many elements.
+    List(u64),
+    /// A text of so many bytes.
+    Text(u64),
+}
 
 pub(crate) struct Reader<R> {
     input: R,
@@ -61,6 +77,26 @@ impl<R: Read> Reader<R> {
         Ok(bytes)
     }
 
+    /// The next bytes: so many, or as many as there are.
+    pub(crate) fn up_to(&mut self, count: u64, what: &str) -> Result<Vec<u8>, GgufError> {
+        let mut bytes = vec![0; count.min(self.length - self.position) as usize];
+        self.fill(&mut bytes, what)?;
+        Ok(bytes)
+    }
+
+    /// Reads over so many bytes.
+    fn skip(&mut self, bytes: u64, what: &str) -> Result<(), GgufError> {
+        self.claim(bytes, what)?;
+        let read = io::copy(&mut self.input.by_ref().take(bytes), &mut io::sink());
+        let whole = read.and_then(|read| match read == bytes {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        });
+        whole.map_err(|source| GgufError::Io { path: self.path.clone(), source })?;
+        self.position += bytes;
+        Ok(())
+    }
+
     pub(crate) fn u32(&mut self, what: &str) -> Result<u32, GgufError> {
         Ok(u32::from_le_bytes(self.bytes(what)?))
     }
@@ -76,6 +112,10 @@ impl<R: Read> Reader<R> {
 
     fn text(&mut self, what: &str) -> Result<Vec<u8>, GgufError> {
         let length = self.count("a text's length", MAX_STRING)?;
+        self.text_of(length, what)
+    }
+
+    fn text_of(&mut self, length: u64, what: &str) -> Result<Vec<u8>, GgufError> {
         self.claim(length, what)?;
         let mut bytes = vec![0; length as usize];
         self.fill(&mut bytes, what)?;
@@ -87,22 +127,27 @@ impl<R: Read> Reader<R> {
         String::from_utf8(bytes).map_err(|_| GgufError::Damaged(format!("{what} is not UTF-8")))
     }
 
-    /// A text of a list. Vocabularies have tokens that are parts of characters; no text is read as one of them, so what
-    /// is no character may become another.
-    fn listed_string(&mut self, what: &str) -> Result<String, GgufError> {
-        let bytes = self.text(what)?;
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned()))
+    /// The value of a key, of type `kind`. A list is left out when `keep_arrays` is not set, and so is a text that is
+    /// longer than any that is used.
+    pub(crate) fn entry(&mut self, key: &str, kind: u32, keep_arrays: bool) -> Result<Entry, GgufError> {
+        match kind {
+            8 => self.entry_of_text(key),
+            9 => self.array(key, keep_arrays),
+            _ => self.scalar(key, kind).map(Entry::Kept),
+        }
     }
 
-    /// A value of type `kind`; an array is read but not kept when `keep_arrays` is not set.
-    pub(crate) fn value(
-        &mut self,
-        key: &str,
-        kind: u32,
-        keep_arrays: bool,
-    ) -> Result<Option<Value>, GgufError> {
-        Ok(Some(match kind {
+    fn entry_of_text(&mut self, key: &str) -> Result<Entry, GgufError> {
+        let length = self.u64(key)?;
+        if length > MAX_STRING {
+            self.skip(length, key)?;
+            return Ok(Entry::LeftOut(LeftOut::Text(length)));
+        }
+        Ok(Entry::Kept(Value::String(characters(self.text_of(length, key)?))))
+    }
+
+    fn scalar(&mut self, key: &str, kind: u32) -> Result<Value, GgufError> {
+        Ok(match kind {
             0 => Value::U8(self.bytes::<1>(key)?[0]),
             1 => Value::I8(i8::from_le_bytes(self.bytes(key)?)),
             2 => Value::U16(u16::from_le_bytes(self.bytes(key)?)),
@@ -111,13 +156,11 @@ impl<R: Read> Reader<R> {
             5 => Value::I32(i32::from_le_bytes(self.bytes(key)?)),
             6 => Value::F32(f32::from_le_bytes(self.bytes(key)?)),
             7 => Value::Bool(self.bool(key)?),
-            8 => Value::String(self.string(key)?),
-            9 => return Ok(self.array(key, keep_arrays)?.map(Value::Array)),
             10 => Value::U64(self.u64(key)?),
             11 => Value::I64(i64::from_le_bytes(self.bytes(key)?)),
             12 => Value::F64(f64::from_le_bytes(self.bytes(key)?)),
             _ => return Err(GgufError::Damaged(format!("metadata key {key} has unknown type {kind}"))),
-        }))
+        })
     }
 
     fn bool(&mut self, key: &str) -> Result<bool, GgufError> {
@@ -128,7 +171,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    fn array(&mut self, key: &str, keep: bool) -> Result<Option<Array>, GgufError> {
+    fn array(&mut self, key: &str, keep: bool) -> Result<Entry, GgufError> {
         let kind = self.u32(key)?;
         let count = self.u64(key)?;
         self.elements = self.elements.saturating_add(count);
@@ -153,18 +196,36 @@ impl<R: Read> Reader<R> {
         };
         for _ in 0..count {
             let element = match kind {
-                8 => Some(Value::String(self.listed_string(key)?)),
-                _ => self.value(key, kind, false)?,
+                8 => Value::String(characters(self.text(key)?)),
+                _ => self.scalar(key, kind)?,
             };
-            if let (true, Some(element)) = (keep, element) {
+            if keep {
                 array.push(element);
             }
         }
-        Ok(keep.then_some(array))
+        Ok(if keep { Entry::Kept(Value::Array(array)) } else { Entry::LeftOut(LeftOut::List(count)) })
     }
 }
 
+/// A text as the file has it, but for what is no character. Vocabularies have tokens that are parts of characters, and
+/// files texts in other encodings; nobody asks for one of these by its bytes.
+fn characters(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|wrong| String::from_utf8_lossy(wrong.as_bytes()).into_owned())
+}
+
 impl Array {
+    /// How many elements it has.
+    pub(crate) fn count(&self) -> u64 {
+        let count = match self {
+            Self::Strings(list) => list.len(),
+            Self::Signed(list) => list.len(),
+            Self::Unsigned(list) => list.len(),
+            Self::Floats(list) => list.len(),
+            Self::Bools(list) => list.len(),
+        };
+        count as u64
+    }
+
     /// Adds an element of the array's own type; the caller reads all elements as one type.
     fn push(&mut self, element: Value) {
         match (self, element) {

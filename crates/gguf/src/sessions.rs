@@ -19,7 +19,7 @@ impl Header {
         let key = format!("{arch}.context_length");
         let context = self.u32(&key)?;
         if context == 0 {
-            return Err(GgufError::Damaged(format!("{key} is 0")));
+            return Err(GgufError::Impossible(format!("{key} is 0")));
         }
         let window = match self.has_windows()? {
             true => None,

@@ -62,8 +62,8 @@ impl Split {
             (TENSORS, self.tensors, expected.tensors),
         ];
         match fields.into_iter().find(|(_, got, expected)| got != expected) {
-            Some((key, got, expected)) => Err(GgufError::Damaged(format!(
-                "{key} is {got}, by name and first file it must be {expected}"
+            Some((key, got, expected)) => Err(GgufError::Mixed(format!(
+                "{key} is {got}, and by name and first file it must be {expected}"
             ))),
             None => Ok(()),
         }
@@ -167,7 +167,7 @@ impl Header {
             [(COUNT, first.count, count), (TENSORS, first.tensors, whole.tensors.len() as u32)]
         {
             if said != there {
-                return Err(GgufError::Damaged(format!("{key} is {said}, the files have {there}")));
+                return Err(GgufError::Mixed(format!("{key} is {said}, the files have {there}")));
             }
         }
         Ok(whole)
@@ -175,7 +175,8 @@ impl Header {
 
     /// Adds the next file.
     fn add(&mut self, other: Self, expected: Split) -> Result<(), GgufError> {
-        other.split()?.ok_or_else(|| GgufError::Missing(COUNT.into()))?.must_be(expected)?;
+        let alone = || GgufError::Mixed(format!("{COUNT} is missing"));
+        other.split()?.ok_or_else(alone)?.must_be(expected)?;
         let headers = self.files.iter().chain(&other.files).map(|file| file.data_offset);
         let headers = headers.fold(0, u64::saturating_add);
         if headers > MAX_HEADER {
@@ -184,14 +185,14 @@ impl Header {
         let there = self.tensors.len() + other.tensors.len();
         if there > expected.tensors as usize {
             let (said, number) = (expected.tensors, expected.number + 1);
-            return Err(GgufError::Damaged(format!(
+            return Err(GgufError::Mixed(format!(
                 "{TENSORS} is {said}, the first {number} files have {there}"
             )));
         }
         let (number, mut start) = (self.files.len(), self.bytes());
         for (name, tensor) in other.tensors {
             if self.tensors.contains_key(&name) {
-                return Err(GgufError::Damaged(format!("tensor {name} is in two files")));
+                return Err(GgufError::Mixed(format!("tensor {name} is in two files")));
             }
             self.tensors.insert(name, TensorInfo { file: number, ..tensor });
         }

@@ -14,7 +14,7 @@ const MAX_DIMENSIONS: u32 = 4;
 pub struct TensorInfo {
     /// How it is stored.
     pub dtype: Dtype,
-    /// Innermost dimension first, as in the file.
+    /// Innermost dimension first; ones that the file has behind the others are left off.
     pub shape: Vec<u64>,
     /// In which of the model's files, from 0.
     pub file: usize,
@@ -22,6 +22,20 @@ pub struct TensorInfo {
     pub offset: u64,
     /// How many bytes it takes.
     pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// Whether it has this shape, innermost dimension first. Ones behind the others do not count.
+    #[must_use]
+    pub fn has_shape(&self, shape: &[usize]) -> bool {
+        self.shape.iter().copied().eq(without_last_ones(shape).iter().map(|size| *size as u64))
+    }
+}
+
+/// A shape without ones behind the others; one dimension stays.
+fn without_last_ones<T: PartialEq + From<u8>>(shape: &[T]) -> &[T] {
+    let last = shape.iter().rposition(|size| *size != T::from(1)).unwrap_or(0);
+    &shape[..shape.len().min(last + 1)]
 }
 
 /// Reads so many. Where they lie counts from where the tensors begin, until they are placed.
@@ -58,7 +72,7 @@ fn read_tensor<R: Read>(reader: &mut Reader<R>, name: &str) -> Result<TensorInfo
         return Err(damaged(format!("has rows of {} numbers, not whole blocks of {block}", shape[0])));
     }
     let bytes = (elements / block).checked_mul(block_bytes).ok_or_else(|| damaged("is too large".into()))?;
-    Ok(TensorInfo { dtype, shape, file: 0, offset, bytes })
+    Ok(TensorInfo { dtype, shape: without_last_ones(&shape).to_vec(), file: 0, offset, bytes })
 }
 
 /// Says where in the file they lie. Every tensor must lie aligned inside it and over no other.

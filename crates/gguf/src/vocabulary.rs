@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::{GgufError, Header};
 
+/// The key of the tokens' texts.
+const TOKENS: &str = "tokenizer.ggml.tokens";
 /// `token_type` of a token that steers the model and is never shown.
 const CONTROL: i64 = 3;
 /// `token_type` of a token that is text, but matched whole.
@@ -55,13 +57,24 @@ pub struct Vocabulary {
     pub end: Vec<u32>,
 }
 
+impl Header {
+    /// How many tokens its vocabulary has, if it has one.
+    #[must_use]
+    pub fn token_count(&self) -> Option<u64> {
+        self.count_of_list(TOKENS)
+    }
+}
+
 impl Vocabulary {
     /// The vocabulary of a model file. The header must have its arrays.
     ///
     /// # Errors
     /// When the file has none, or one of a kind that is not supported.
     pub fn from_header(header: &Header) -> Result<Self, GgufError> {
-        let tokens = header.strings("tokenizer.ggml.tokens")?;
+        let tokens = header.strings(TOKENS)?;
+        if tokens.is_empty() {
+            return Err(GgufError::Type { key: TOKENS.into(), expected: "a list of one text or more" });
+        }
         let kinds = kinds(header, tokens.len())?;
         let characters = ByteCharacters::new();
         let text: &dyn Fn(&str) -> Vec<u8> = match header.str("tokenizer.ggml.model")? {
@@ -83,7 +96,7 @@ impl Vocabulary {
 fn kinds(header: &Header, count: usize) -> Result<Vec<TokenKind>, GgufError> {
     let types = header.opt_integers("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![NORMAL; count]);
     if types.len() != count {
-        return Err(GgufError::Damaged(format!("{count} tokens have {} types", types.len())));
+        return Err(GgufError::Impossible(format!("{count} tokens have {} types", types.len())));
     }
     let kind = |number: i64| match number {
         NORMAL => TokenKind::Normal,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use gguf::{Array, Dtype, GgufError, Header, Value, tiny::TinyModel, write::Writer};
+use gguf::{Array, Dtype, GgufError, Header, Value, Vocabulary, tiny::TinyModel, write::Writer};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -170,8 +170,103 @@ fn what_is_wrong_is_named() {
         assert!(kind.contains(&format!("tensor two is stored as {name}, which is not supported")), "{kind}");
         assert!(kind.contains("Q4_K_M"), "{kind}");
     }
-    let text = patched(&files, b"llam", &[0xff]);
-    assert!(text.contains("general.architecture is not UTF-8"), "{text}");
+    let name = patched(&files, b"tw", &[0xff]);
+    assert!(name.contains("name is not UTF-8"), "{name}");
+}
+
+#[test]
+fn texts_in_other_encodings_and_long_ones_are_no_damage() {
+    let files = Files::new();
+    let mut file = small();
+    let (kept, over) = ("x".repeat(1 << 20), "x".repeat((1 << 20) + 1));
+    file.metadata("general.author", Value::String("K#fer".into()));
+    file.metadata("kept", Value::String(kept.clone()));
+    file.metadata("over", Value::String(over));
+    file.metadata("behind", Value::U32(3));
+    file.write(&files.path()).expect("written");
+    let mut bytes = fs::read(files.path()).expect("read");
+    let letter = bytes.windows(5).position(|text| text == b"K#fer").expect("there") + 1;
+    bytes[letter] = 0xe4;
+    let header = files.read(&bytes).expect("valid");
+    assert_eq!(header.str("general.author").expect("a text"), "K\u{fffd}fer");
+    assert_eq!((header.str("kept").expect("a text"), header.u32("behind").expect("a number")), (&*kept, 3));
+    // It is not kept, and who needs it is told why.
+    assert!(!header.metadata.contains_key("over"));
+    let asked = header.opt_str("over").expect_err("refused");
+    assert_eq!(asked.to_string(), "metadata key over with a text of 1048577 bytes is not supported");
+    assert!(!asked.is_damage());
+    let cut = bytes.len() - (1 << 20);
+    assert!(matches!(files.read(&bytes[..cut]), Err(GgufError::Truncated { .. })), "in the midst of it");
+}
+
+#[test]
+fn ones_behind_a_shape_do_not_count() {
+    let files = Files::new();
+    let mut file = Writer::default();
+    file.tensor_f32("matrix", &[2, 3, 1, 1], &[0.0; 6]);
+    file.tensor_f32("row", &[1, 3], &[0.0; 3]);
+    file.tensor_f32("one", &[1, 1], &[0.0]);
+    file.write(&files.path()).expect("written");
+    let header = Header::read(&files.path()).expect("valid");
+    let shape = |name: &str| header.tensors[name].shape.clone();
+    assert_eq!([shape("matrix"), shape("row"), shape("one")], [vec![2, 3], vec![1, 3], vec![1]]);
+    let matrix = &header.tensors["matrix"];
+    assert!(matrix.has_shape(&[2, 3]) && matrix.has_shape(&[2, 3, 1]));
+    assert!(!matrix.has_shape(&[2]) && !matrix.has_shape(&[2, 3, 2]) && !matrix.has_shape(&[3, 2]));
+}
+
+#[test]
+fn what_is_no_language_model_says_what_it_is() {
+    let files = Files::new();
+    let said = |key: &str, value: &str| {
+        let mut file = Writer::default();
+        file.metadata(key, Value::String(value.into()));
+        file.write(&files.path()).expect("written");
+        let error = Header::read(&files.path()).expect("valid").parts().expect_err("refused");
+        assert!(!error.is_damage());
+        error.to_string()
+    };
+    assert!(
+        said("general.type", "adapter").starts_with("it is an adapter (LoRA), not a language model: merge")
+    );
+    assert!(said("general.type", "imatrix").contains("(imatrix)"));
+    assert!(said("general.architecture", "clip").contains("a projector of images"));
+    assert!(said("general.type", "model").contains("general.architecture is missing"));
+    assert!(
+        said("general.architecture", "llama").contains("no tensors, as files with a vocabulary alone are")
+    );
+}
+
+#[test]
+fn tokens_are_counted_also_where_they_are_not_kept_and_none_are_no_vocabulary() {
+    let files = Files::new();
+    TinyModel::default().write(&files.path()).expect("written");
+    let (whole, lean) = (Header::read(&files.path()), Header::read_without_arrays(&files.path()));
+    let (whole, lean) = (whole.expect("valid").token_count(), lean.expect("valid").token_count());
+    assert!(whole.is_some_and(|count| count > 256) && whole == lean, "{whole:?}, {lean:?}");
+    assert_eq!(files.read(&small_bytes(&files)).expect("valid").token_count(), None);
+    let mut none = small();
+    none.metadata("tokenizer.ggml.tokens", Value::Array(Array::Strings(vec![])));
+    none.write(&files.path()).expect("written");
+    let error = Vocabulary::from_header(&Header::read(&files.path()).expect("valid")).expect_err("refused");
+    assert!(
+        error.to_string().contains("tokenizer.ggml.tokens must be a list of one text or more"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_piece_of_a_file_is_to_be_joined_and_one_that_is_whole_is_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("m.gguf.part1of2");
+    small().write(&path).expect("written");
+    assert!(Header::read(&path).is_ok());
+    let bytes = fs::read(&path).expect("read");
+    for piece in [&bytes[..40], &bytes[40..]] {
+        fs::write(&path, piece).expect("written");
+        let error = Header::read(&path).expect_err("refused");
+        assert!(matches!(error, GgufError::Piece) && !error.is_damage(), "{error}");
+    }
 }
 
 #[test]

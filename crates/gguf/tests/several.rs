@@ -33,13 +33,15 @@ impl Model {
         self.0.path().join(format!("tiny-{number:05}-of-00003.gguf"))
     }
 
-    /// Why it is refused once another second file lies there, which says this of itself.
+    /// Why it is refused once another second file lies there, which says this of itself. It is as it was made.
     fn refused_with(&self, split: Option<Split>, tensors: &[&str]) -> String {
         let mut file = Writer::default();
         split.iter().for_each(|split| file.split(*split));
         tensors.iter().for_each(|name| file.tensor_f32(*name, &[1], &[0.0]));
         file.write(&self.part(2)).expect("written");
-        Header::read(&self.part(1)).expect_err("refused").to_string()
+        let error = Header::read(&self.part(1)).expect_err("refused");
+        assert!(!error.is_damage() && error.names_cure(), "{error}");
+        error.to_string()
     }
 }
 
@@ -90,7 +92,9 @@ fn a_file_that_is_missing_or_cut_is_named() {
     let model = Model::split([0, 40, 0]);
     let cut = fs::read(model.part(3)).unwrap();
     fs::write(model.part(3), &cut[..cut.len() - 40]).unwrap();
-    let error = Header::read(&model.part(1)).unwrap_err().to_string();
+    let error = Header::read(&model.part(1)).unwrap_err();
+    assert!(error.is_damage() && error.of_file(&model.part(1)).0 == model.part(3), "{error}");
+    let error = error.to_string();
     assert!(error.starts_with(&format!("{}: the file is truncated", model.part(3).display())), "{error}");
     fs::remove_file(model.part(2)).unwrap();
     let error = Header::read(&model.part(1)).unwrap_err();

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use model_hub::{HubConfig, HubError, ModelRef, files_of, identify};
+use model_hub::{HubConfig, ModelRef, files_of, identify};
 use model_torrent::Metainfo;
 use swarm_types::{ModelDigest, Source};
 
@@ -46,7 +46,7 @@ impl LocalModel {
         match model_hub::cached(model, hub).await {
             Ok(Some(path)) => Self::at(path, model, hub).await.map(Some),
             Ok(None) => Ok(None),
-            Err(error @ HubError::Invalid { .. }) => {
+            Err(error) if error.is_damage() => {
                 tracing::warn!(%error, "a damaged file is not used");
                 Ok(None)
             }

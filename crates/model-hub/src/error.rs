@@ -207,6 +207,7 @@ impl From<NotAHash> for HubError {
 
 /// What is wrong with a file, and what to do. Another copy helps only against damage.
 fn unusable(path: &Path, source: &GgufError) -> String {
+    let (path, source) = source.of_file(path);
     let path = path.display();
     match source {
         damage if damage.is_damage() => {
@@ -220,8 +221,9 @@ fn unusable(path: &Path, source: &GgufError) -> String {
 }
 
 impl HubError {
-    /// The file itself is wrong; reading it went well.
-    pub(crate) fn is_damage(&self) -> bool {
+    /// The file itself is wrong, and another copy helps; reading it went well.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
         match self {
             Self::Invalid { source, .. } => source.is_damage(),
             Self::WrongHash { .. } => true,
@@ -254,6 +256,14 @@ mod tests {
         assert!(says(GgufError::Magic).ends_with("(get the file again)"));
         let kind = says(GgufError::Stored { tensor: "t".into(), dtype: "IQ3_S".into() });
         assert!(kind.starts_with("m.gguf cannot be used: tensor t is stored as IQ3_S"), "{kind}");
+        let cut = || GgufError::Truncated { what: "tensor t".into(), missing: 9 };
+        let second = |source| GgufError::InFile { path: "m-2.gguf".into(), source: Box::new(source) };
+        let part = says(second(cut()));
+        assert!(part.starts_with("m-2.gguf is not") && part.ends_with("(get the file again)"), "{part}");
+        let is_damage = |source| HubError::Invalid { path: "m.gguf".into(), source }.is_damage();
+        assert!(is_damage(second(cut())), "it is fetched again");
+        let mixed = || second(GgufError::Mixed("split.count is 3".into()));
+        assert!(!is_damage(mixed()) && !says(mixed()).contains("again"));
         let source = io::Error::from(io::ErrorKind::PermissionDenied);
         let unreadable = says(GgufError::Io { path: "m.gguf".into(), source });
         assert_eq!(unreadable.matches("permission denied").count(), 1, "{unreadable}");

@@ -44,16 +44,13 @@ pub async fn resolve(model: &ModelRef, config: &HubConfig) -> Result<PathBuf, Hu
     }
 }
 
-/// The model's file, if it is on this machine already.
+/// The model's file, if it is on this machine already; what is named by its path is nowhere else.
 ///
 /// # Errors
-/// When it is there, but not whole.
+/// When it is there, but not whole; and when a path leads to no file.
 pub async fn cached(model: &ModelRef, config: &HubConfig) -> Result<Option<PathBuf>, HubError> {
     match model {
-        ModelRef::File(path) => match local(path).await {
-            Err(HubError::NotFound { .. }) => Ok(None),
-            found => found.map(Some),
-        },
+        ModelRef::File(path) => local(path).await.map(Some),
         ModelRef::Pypi(package) => pypi::cached(package, config).await,
         ModelRef::Hub(file) => hub::several::cached(file, config).await,
         ModelRef::Swarm(_) => Err(HubError::Swarm),

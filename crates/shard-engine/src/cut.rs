@@ -5,7 +5,7 @@ use swarm_types::{Cut, CutCosts, LayersError, ShardWeights};
 
 use crate::hyper::check_architecture;
 
-/// A model that cannot be cut.
+/// A model that cannot be cut, or of which shards cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
     /// The header does not tell what to cut.
@@ -14,6 +14,11 @@ pub enum CutError {
     /// There is no such cut.
     #[error(transparent)]
     Layers(#[from] LayersError),
+    /// The layers are of an architecture that no device computes.
+    #[error(
+        "models of architecture {0} are computed on processors alone so far: give --device cpu --backend native"
+    )]
+    OnDevices(&'static str),
 }
 
 /// The cut by bytes of the file that a token reads, which is what it takes time for: of experts those that it chooses.

@@ -33,12 +33,13 @@ use self::{
 };
 use crate::{
     EngineConfig, EngineError,
-    arch::{Activation, Halves, Norm},
+    arch::{Activation, Architecture, Halves, Norm},
     backend::{Backend, Cache, Hidden, Input, Rows},
     cpu::{
         head::{Embedding, embed},
         rope::Ropes,
     },
+    cut::CutError,
     hyper::HyperParameters,
     kernels::page::Layout,
     part::Part,
@@ -69,7 +70,7 @@ impl Backend for DeviceBackend {
         config: &EngineConfig,
         on_progress: &mut dyn FnMut(u8),
     ) -> Result<Self, EngineError> {
-        can_compute(hyper, config)?;
+        can_compute(hyper.arch).map_err(|error| source.failed(error))?;
         let loading = Loading::new(config)?;
         let ropes = Ropes::load(source, hyper)?;
         let total = part.file_bytes(source, hyper).max(1);
@@ -170,21 +171,16 @@ impl Backend for DeviceBackend {
     }
 }
 
-/// Architectures with parts that are computed on processors alone are refused before anything is loaded.
-fn can_compute(hyper: &HyperParameters, config: &EngineConfig) -> Result<(), EngineError> {
-    let arch = hyper.arch;
+/// Refuses architectures with parts that are computed on processors alone.
+///
+/// # Errors
+/// Names the architecture.
+pub(crate) fn can_compute(arch: &'static Architecture) -> Result<(), CutError> {
     let is_known = !arch.sinks
         && arch.halves == Halves::InTurn
         && arch.norm == Norm::RootMeanSquare
         && arch.activation != Activation::Clamped;
-    if is_known {
-        return Ok(());
-    }
-    let reason = format!(
-        "models of architecture {} are computed on processors alone so far: --device cpu --backend native",
-        arch.name
-    );
-    Err(EngineError::Device { device: config.device.to_string(), reason })
+    if is_known { Ok(()) } else { Err(CutError::OnDevices(arch.name)) }
 }
 
 impl DeviceBackend {

@@ -9,7 +9,7 @@ use swarm_types::{Cut, LayerRange, Precision, ShardRange};
 use crate::{
     BackendChoice, KvType,
     arch::Halves,
-    cpu,
+    cpu::{self, rope},
     cut::CutError,
     device,
     hyper::HyperParameters,
@@ -58,12 +58,16 @@ impl Footprint {
     /// Of these shards of the model.
     ///
     /// # Errors
-    /// When the header is not of a model that is supported, or there are no such shards.
+    /// When the header is not of a model that is supported, or not by who computes, or there are no such shards.
     pub fn of(header: &Header, cut: &Cut, shards: ShardRange, usage: Usage) -> Result<Self, CutError> {
         let hyper = HyperParameters::read(header)?;
         let part = Part::of(shards, cut)?;
         let layers = part.layers;
         parts::check(header, layers, &hyper)?;
+        rope::check(&hyper)?;
+        if usage.backend == BackendChoice::Candle {
+            device::can_compute(hyper.arch)?;
+        }
         Ok(Self {
             layers,
             weight_bytes: weight_bytes(header, part, usage)?,

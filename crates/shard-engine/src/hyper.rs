@@ -72,7 +72,7 @@ impl HyperParameters {
         let experts = ExpertSizes::read(header, arch, wide)?;
         let embedding = header.tensors.get("token_embd.weight");
         let embedding = embedding.ok_or_else(|| GgufError::NoTensor("token_embd.weight".into()))?;
-        let vocabulary = embedding.shape.get(1).copied().unwrap_or(0);
+        let vocabulary = embedding.shape.get(1).copied().unwrap_or(1);
         let vocabulary = u32::try_from(vocabulary).unwrap_or(u32::MAX);
         let context = header.session_length()?;
         let layers = size("block_count")? as u32;
@@ -304,6 +304,8 @@ mod tests {
         let original = ("rope.scaling.original_context_length", Value::U32(32));
         let fast = ("rope.scaling.yarn_beta_fast", Value::F32(16.0));
         assert_eq!(changes(&[original, fast]), RopeScaling::Yarn(Yarn { original: 32, fast: 16.0, ..plain }));
+        let alone = read(&[("rope.scaling.type", Value::String("yarn".into()))]).expect("valid").rope_scaling;
+        assert_eq!(alone, RopeScaling::Yarn(Yarn { factor: 1.0, ..plain }), "angles stay as they are");
     }
 
     #[test]

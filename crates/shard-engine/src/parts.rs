@@ -29,6 +29,7 @@ const ENDS: [&str; 4] = ["token_embd.weight", "output_norm.weight", "output.weig
 /// # Errors
 /// Names the tensor.
 pub(crate) fn check(header: &Header, layers: LayerRange, hyper: &HyperParameters) -> Result<(), GgufError> {
+    check_vocabulary(header, hyper)?;
     let needed = needed(hyper);
     layers.iter().try_for_each(|layer| check_layer(header, layer, &needed, hyper))?;
     let known = |name: &str| ENDS.contains(&name) || FACTORS.contains(&name) || is_of_a_layer(name, hyper);
@@ -40,9 +41,21 @@ pub(crate) fn check(header: &Header, layers: LayerRange, hyper: &HyperParameters
             return Err(GgufError::NoTensor(name.into()));
         }
     }
-    let matrix = [hyper.hidden, hyper.vocabulary];
-    let shapes = [&matrix[..], &[hyper.hidden], &matrix, &[hyper.rope_dimensions / 2]];
-    ENDS.into_iter().zip(shapes).try_for_each(|(name, shape)| check_shape(header, name, shape))
+    let (matrix, pairs) = ([hyper.hidden, hyper.vocabulary], [hyper.rope_dimensions / 2]);
+    let shapes = [&matrix[..], &[hyper.hidden], &matrix, &pairs];
+    let factors = FACTORS.into_iter().map(|name| (name, &pairs[..]));
+    ENDS.into_iter().zip(shapes).chain(factors).try_for_each(|(name, shape)| check_shape(header, name, shape))
+}
+
+/// Refuses a model that has tokens without a row in the embedding. Files have more rows where these are filled up.
+fn check_vocabulary(header: &Header, hyper: &HyperParameters) -> Result<(), GgufError> {
+    let (rows, name) = (hyper.vocabulary, ENDS[0]);
+    match header.token_count().filter(|tokens| *tokens > rows as u64) {
+        Some(tokens) => {
+            Err(GgufError::Impossible(format!("tensor {name} has {rows} rows for {tokens} tokens")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether a tensor is of a layer that the model has.
@@ -54,7 +67,7 @@ fn is_of_a_layer(name: &str, hyper: &HyperParameters) -> bool {
 /// Refuses a tensor of another shape, innermost dimension first. One that is not there has none.
 fn check_shape(header: &Header, name: &str, shape: &[usize]) -> Result<(), GgufError> {
     let Some(tensor) = header.tensors.get(name) else { return Ok(()) };
-    match tensor.shape.iter().copied().eq(shape.iter().map(|size| *size as u64)) {
+    match tensor.has_shape(shape) {
         true => Ok(()),
         false => {
             let what = format!("tensor {name} of shape {:?}, where {shape:?} is expected,", tensor.shape);

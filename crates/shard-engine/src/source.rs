@@ -85,7 +85,7 @@ impl TensorSource {
     fn info(&self, name: &str, shape: &[usize]) -> Result<TensorInfo, EngineError> {
         let missing = || self.failed(GgufError::NoTensor(name.into()));
         let info = self.header.tensors.get(name).ok_or_else(missing)?;
-        if info.shape.iter().map(|size| *size as usize).ne(shape.iter().copied()) {
+        if !info.has_shape(shape) {
             return Err(self.failed(format!("tensor {name} has shape {:?}, expected {shape:?}", info.shape)));
         }
         Ok(info.clone())

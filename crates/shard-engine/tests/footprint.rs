@@ -7,7 +7,9 @@ use gguf::{
     Dtype, Header,
     tiny::{TinyModel, cases},
 };
-use shard_engine::{BackendChoice, Engine, EngineConfig, Footprint, KvType, SlotOptions, Usage, cut_of};
+use shard_engine::{
+    BackendChoice, CutError, Engine, EngineConfig, Footprint, KvType, SlotOptions, Usage, cut_of,
+};
 use swarm_types::{Precision, ShardRange};
 
 use crate::support::{Model, runs_on_devices};
@@ -67,4 +69,22 @@ fn a_device_holds_blocks_as_the_file_has_them_and_makes_numbers_of_one_matrix_at
     let plain = buffers(Precision::Exact, BackendChoice::Candle);
     assert_eq!(plain, buffers(Precision::Standard, BackendChoice::Native));
     assert_eq!(Some(buffers(Precision::Standard, BackendChoice::Candle) - plain), largest);
+}
+
+#[test]
+fn what_loading_would_refuse_is_refused_by_the_header_alone() {
+    let case = |name: &str| cases().into_iter().find(|(case, _)| *case == name).expect("there").1;
+    let told = |model: &Model, backend| {
+        let header = Header::read_without_arrays(&model.path()).expect("valid");
+        let cut = cut_of(&header, 1, None).expect("a cut");
+        let usage = Usage { precision: Precision::Standard, kv_type: KvType::F16, batch_rows: 1, backend };
+        Footprint::of(&header, &cut, ShardRange::new(0, 1).expect("valid"), usage)
+    };
+    let model = Model::new(&case("gpt-oss"));
+    assert!(told(&model, BackendChoice::Native).is_ok());
+    let refused = told(&model, BackendChoice::Candle);
+    assert!(matches!(refused, Err(CutError::OnDevices("gpt-oss"))), "{refused:?}");
+    let loaded = Engine::load(EngineConfig { backend: BackendChoice::Candle, ..model.whole() }, |_| ());
+    let error = loaded.expect_err("refused").to_string();
+    assert!(error.contains("architecture gpt-oss are computed on processors alone"), "{error}");
 }

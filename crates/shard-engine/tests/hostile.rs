@@ -2,7 +2,7 @@
 
 mod support;
 
-use gguf::{Value, tiny::TinyModel, write::Writer};
+use gguf::{Array, Value, tiny::TinyModel, write::Writer};
 use proptest::prelude::*;
 use shard_engine::{DeviceChoice, Engine, EngineConfig, EngineError, StepResult};
 use swarm_types::{Precision, ShardRange, Step};
@@ -49,6 +49,19 @@ fn memory_is_not_set_aside_for_tensors_that_are_not_there() {
         let error = load(&header(&numbers), 1, Precision::Exact).expect_err("refused").to_string();
         assert!(error.contains("tensor blk."), "{error}");
     }
+}
+
+#[test]
+fn tokens_without_a_row_in_the_embedding_are_refused() {
+    let numbers: Vec<_> = KEYS.into_iter().zip([1, 64, 64, 96, 4, 2, 16, 16]).collect();
+    let refused = |tokens: usize| {
+        let mut file = header(&numbers);
+        file.tensor_f32("blk.0.attn_norm.weight", &[64], &[1.0; 64]);
+        file.metadata("tokenizer.ggml.tokens", Value::Array(Array::Strings(vec!["a".into(); tokens])));
+        load(&file, 0, Precision::Exact).expect_err("refused").to_string()
+    };
+    assert!(refused(5).contains("tensor token_embd.weight has 4 rows for 5 tokens"), "{}", refused(5));
+    assert!(refused(4).contains("is missing"), "{}", refused(4));
 }
 
 proptest! {

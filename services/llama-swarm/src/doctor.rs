@@ -18,7 +18,6 @@ use swarm_types::SwarmStatus;
 use crate::{credentials::Credentials, plan::Shape};
 
 use finding::{Finding, Verdict};
-use model::NO_MODEL;
 use shards::{OwnCut, WorkerCommand};
 
 /// Where a gateway of this machine answers unless it was told otherwise.
@@ -155,7 +154,6 @@ async fn examine_model(config: &Config) -> (Vec<Finding>, Option<OwnCut>) {
 async fn examine_missing(config: &Config) -> Vec<Finding> {
     let missing = format!("{} is not on this machine", config.model);
     match config.model {
-        ModelRef::File(_) => vec![Finding::bad(missing, NO_MODEL)],
         _ if config.hub.offline => {
             vec![Finding::bad(missing, "start once without --offline, which fetches it")]
         }
@@ -166,7 +164,8 @@ async fn examine_missing(config: &Config) -> Vec<Finding> {
             ]
         }
         ModelRef::Hub(_) => vec![Finding::warning(format!("{missing} yet"), "the first start fetches it")],
-        ModelRef::Swarm(_) => vec![],
+        // A path leads to a file or was refused, and what nodes hold is fetched from them.
+        ModelRef::File(_) | ModelRef::Swarm(_) => vec![],
     }
 }
 

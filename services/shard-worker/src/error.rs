@@ -1,10 +1,10 @@
 //! Why a worker cannot start or go on.
 
-use std::io;
+use std::{io, path::Path};
 
 use gguf::GgufError;
 use model_files::FilesError;
-use shard_engine::EngineError;
+use shard_engine::{CutError, EngineError};
 use swarm_net::NetError;
 use swarm_process::telemetry::TelemetryError;
 use swarm_types::LayersError;
@@ -26,6 +26,9 @@ pub enum WorkerError {
     /// The shards do not exist.
     #[error("--shard-id, --total-shards or --shard-weights: {0}")]
     Shards(#[from] LayersError),
+    /// The model is not computed where it was to be.
+    #[error(transparent)]
+    Device(CutError),
     /// There is too little memory for the shards.
     #[error(
         "the shards need {needed_mib} MiB (weights {weights_mib}, buffers {buffers_mib}), {available_mib} MiB of memory \
@@ -60,4 +63,15 @@ pub enum WorkerError {
     /// An internal error.
     #[error("the engine has stopped unexpectedly")]
     EngineStopped,
+}
+
+impl WorkerError {
+    /// Why shards of the model at this path cannot be served.
+    pub(crate) fn of_cut(path: &Path, error: CutError) -> Self {
+        match error {
+            CutError::Header(source) => Self::Model { path: path.display().to_string(), source },
+            CutError::Layers(error) => error.into(),
+            CutError::OnDevices(_) => Self::Device(error),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gguf::Header;
 use model_files::{Progress, SwarmModel};
-use shard_engine::{CutError, Engine, EngineConfig, EngineError, SlotOptions, places};
+use shard_engine::{Engine, EngineConfig, EngineError, SlotOptions, places};
 use swarm_process::grpc::Health;
 use swarm_types::{SamplingParams, Step, StepInput, TokenId, status_words};
 use tokio::{
@@ -37,12 +37,9 @@ impl Load {
         model: &SwarmModel,
         loading: &watch::Sender<Loading>,
     ) -> Result<(), WorkerError> {
-        let failed = |source| WorkerError::Model { path: model.path().display().to_string(), source };
-        let header = Header::read_without_arrays(model.path()).map_err(failed)?;
-        let places = places(&header, &self.model.cut, self.config.shard_id).map_err(|error| match error {
-            CutError::Header(source) => failed(source),
-            CutError::Layers(error) => error.into(),
-        })?;
+        let failed = |error| WorkerError::of_cut(model.path(), error);
+        let header = Header::read_without_arrays(model.path()).map_err(|error| failed(error.into()))?;
+        let places = places(&header, &self.model.cut, self.config.shard_id).map_err(failed)?;
         let mut progress = model.progress();
         let telling = async {
             let mut logged = Instant::now();

@@ -19,12 +19,9 @@ pub(crate) struct Known {
 impl Known {
     /// Reads the header, and looks whether the worker's shards fit this machine.
     pub(crate) fn of(path: &Path, digest: ModelDigest, config: &Config) -> Result<Self, WorkerError> {
-        let failed = |source| WorkerError::Model { path: path.display().to_string(), source };
-        let header = Header::read_without_arrays(path).map_err(failed)?;
-        let (cut, footprint) = plan(&header, config).map_err(|error| match error {
-            CutError::Header(source) => failed(source),
-            CutError::Layers(error) => error.into(),
-        })?;
+        let failed = |error| WorkerError::of_cut(path, error);
+        let header = Header::read_without_arrays(path).map_err(|error| failed(error.into()))?;
+        let (cut, footprint) = plan(&header, config).map_err(failed)?;
         room::check(&footprint, config)?;
         let model = ModelId::new(header.name(&gguf::name_of_file(path)), digest, config.precision);
         Ok(Self { path: path.to_owned(), cut, model })

@@ -322,6 +322,13 @@ async fn a_model_in_several_files_is_fetched_by_any_of_them_all_of_one_commit() 
     let missing = resolve(&name(1), &offline).await.expect_err("one is missing").to_string();
     assert!(missing.contains(&names[2]), "{missing}");
     assert_eq!(resolve(&name(1), &config).await.expect("fetched again"), path);
+
+    let third = path.with_file_name("m-00003-of-00003.gguf");
+    File::options().write(true).open(&third).expect("opened").set_len(300).expect("cut");
+    let damaged = cached(&name(1), &config).await.expect_err("it is cut");
+    assert!(damaged.is_damage() && damaged.to_string().contains("m-00003-of-00003.gguf is not"), "{damaged}");
+    assert_eq!(resolve(&name(1), &config).await.expect("fetched again"), path);
+    assert_eq!(fs::read(&third).expect("read"), hub.more[&names[2]]);
 }
 
 #[tokio::test]

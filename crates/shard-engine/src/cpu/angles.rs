@@ -29,26 +29,36 @@ impl Angles {
         Self { frequencies: (0..dimensions / 2).map(frequency).collect(), magnitude: 1.0 }
     }
 
-    /// With the scaling that the file names, and Llama 3's factors when it has them.
+    /// With the scaling that the file names, and the factors of its tensors.
     pub(crate) fn load(source: &mut TensorSource, hyper: &HyperParameters) -> Result<Self, EngineError> {
-        let plain = Self::plain(hyper, hyper.rope_base);
-        match hyper.rope_scaling {
-            RopeScaling::Linear(factor) => {
-                let factors = factors(source, "rope_freqs.weight", hyper)?;
-                let divided = |(frequency, of): (f64, f32)| frequency / (f64::from(of) * f64::from(factor));
-                let frequencies = plain.frequencies.into_iter().zip(factors).map(divided).collect();
-                Ok(Self { frequencies, ..plain })
-            }
-            RopeScaling::Yarn(yarn) => Ok(plain.by_parts(yarn, hyper)),
-            RopeScaling::Long(Long { original, magnitude }) => {
+        let factors = match hyper.rope_scaling {
+            RopeScaling::Linear(_) => factors(source, "rope_freqs.weight", hyper)?,
+            RopeScaling::Yarn(_) => vec![],
+            RopeScaling::Long(Long { original, .. }) => {
                 // One set for all sessions of the model, so that a row's result does not depend on the others.
                 let [short, long] = FACTORS;
-                let factors = factors(source, if hyper.context > original { long } else { short }, hyper)?;
-                let divided = |(frequency, of): (f64, f32)| frequency / f64::from(of);
-                let frequencies = plain.frequencies.into_iter().zip(factors).map(divided).collect();
-                Ok(Self { frequencies, magnitude: f64::from(magnitude) })
+                factors(source, if hyper.context > original { long } else { short }, hyper)?
             }
-        }
+        };
+        Ok(Self::scaled(hyper, &factors))
+    }
+
+    /// With the scaling that the file names, and what its tensors say that each pair's angle is divided by.
+    pub(crate) fn scaled(hyper: &HyperParameters, factors: &[f32]) -> Self {
+        let Self { frequencies, magnitude } = Self::plain(hyper, hyper.rope_base);
+        let (factor, magnitude) = match hyper.rope_scaling {
+            RopeScaling::Linear(factor) => (factor, magnitude),
+            RopeScaling::Long(Long { magnitude, .. }) => (1.0, f64::from(magnitude)),
+            RopeScaling::Yarn(yarn) => return Self { frequencies, magnitude }.by_parts(yarn, hyper),
+        };
+        let divided = |(frequency, of): (f64, &f32)| frequency / (f64::from(*of) * f64::from(factor));
+        Self { frequencies: frequencies.into_iter().zip(factors).map(divided).collect(), magnitude }
+    }
+
+    /// Whether sines and cosines of a session's last position can be told.
+    pub(crate) fn can_be_told(&self, hyper: &HyperParameters) -> bool {
+        let longest = f64::from(hyper.context);
+        self.frequencies.iter().all(|frequency| frequency * longest <= double::LARGEST_ANGLE)
     }
 
     /// By section 3.2 of the paper on YaRN (Peng et al., 2023), and larger by section 3.4.

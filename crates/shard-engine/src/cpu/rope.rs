@@ -1,5 +1,7 @@
 //! Rotary position embedding (Su et al., "RoFormer", 2021).
 
+use gguf::GgufError;
+
 use super::angles::Angles;
 use crate::{
     EngineError,
@@ -48,16 +50,29 @@ pub(crate) struct Rotation {
     sines: Buffer<f32>,
 }
 
+/// What is said where nobody can tell the angles of the last positions.
+const TOO_FAST: &str = "rope.freq_base or factors that turn positions so fast";
+
+/// Refuses what loading would refuse, as far as the header tells.
+///
+/// # Errors
+/// When nobody can tell the angles of the last positions.
+pub(crate) fn check(hyper: &HyperParameters) -> Result<(), GgufError> {
+    let global = Angles::scaled(hyper, &vec![1.0; hyper.rope_dimensions / 2]);
+    let local = hyper.turns_locally().then(|| Angles::plain(hyper, hyper.rope_base_local));
+    match [Some(global), local].iter().flatten().all(|angles| angles.can_be_told(hyper)) {
+        true => Ok(()),
+        false => Err(GgufError::Unsupported(TOO_FAST.into())),
+    }
+}
+
 impl Ropes {
     /// With the factors that the file has.
     pub(crate) fn load(source: &mut TensorSource, hyper: &HyperParameters) -> Result<Self, EngineError> {
         let global = Angles::load(source, hyper)?;
         let local = hyper.turns_locally().then(|| Angles::plain(hyper, hyper.rope_base_local));
-        let longest = f64::from(hyper.context);
-        for angles in [Some(&global), local.as_ref()].into_iter().flatten() {
-            if !angles.frequencies.iter().all(|frequency| frequency * longest <= double::LARGEST_ANGLE) {
-                return Err(source.failed("rope.freq_base or its factors turn positions too fast"));
-            }
+        if ![Some(&global), local.as_ref()].into_iter().flatten().all(|angles| angles.can_be_told(hyper)) {
+            return Err(source.failed(GgufError::Unsupported(TOO_FAST.into())));
         }
         let rope = |angles: Angles| Rope {
             frequencies: angles.frequencies,

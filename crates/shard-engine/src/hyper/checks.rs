@@ -14,6 +14,6 @@ pub(crate) fn positive(key: &str, number: u32) -> Result<usize, GgufError> {
     if (1..=MAX_SIZE).contains(&number) {
         Ok(number as usize)
     } else {
-        Err(GgufError::Damaged(format!("{key} is {number}, must be 1 to {MAX_SIZE}")))
+        Err(GgufError::Impossible(format!("{key} is {number}, must be 1 to {MAX_SIZE}")))
     }
 }

@@ -45,7 +45,7 @@ impl ExpertSizes {
         };
         let used = header.u32(&key("expert_used_count"))?;
         if used == 0 || used > count || count > MAX_SIZE {
-            return Err(GgufError::Damaged(format!("{used} of {count} experts are used")));
+            return Err(GgufError::Impossible(format!("{used} of {count} experts are used")));
         }
         let written = number("expert_shared_feed_forward_length")?;
         let shared_wide = match shared {

@@ -65,8 +65,8 @@ impl RopeScaling {
             "none" => Ok(Self::Linear(1.0)),
             "linear" if factor == 0.0 => Ok(Self::Linear(1.0)),
             "linear" if factor > 0.0 => Ok(Self::Linear(factor)),
-            "yarn" if factor >= 1.0 => Ok(Self::Yarn(Yarn {
-                factor,
+            "yarn" if factor == 0.0 || factor >= 1.0 => Ok(Self::Yarn(Yarn {
+                factor: factor.max(1.0),
                 original,
                 fast: number("scaling.yarn_beta_fast")?.filter(|n| *n > 0.0).unwrap_or(32.0),
                 slow: number("scaling.yarn_beta_slow")?.filter(|n| *n > 0.0).unwrap_or(1.0),

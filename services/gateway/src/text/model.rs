@@ -59,6 +59,8 @@ impl ServedModel {
     /// When it has no tokenizer, or one of a kind that is not supported.
     pub fn load(path: &Path, digest: ModelDigest, options: &TextOptions) -> Result<Self, TextError> {
         let header = Header::read(path)?;
+        // What is no language model lacks a tokenizer too.
+        header.architecture()?;
         let tokenizer = Tokenizer::from_header(&header)?;
         let parsed = |source: &str| ChatTemplate::new(source, tokenizer.begin_text(), tokenizer.end_text());
         let of_file = header.opt_str("tokenizer.chat_template")?;

@@ -1,6 +1,6 @@
 //! The chat template that comes with a model: Jinja, as the models' makers write it.
 
-use minijinja::{Environment, Value, syntax::SyntaxConfig, value::Serde};
+use minijinja::{Environment, Error, ErrorKind, Value, syntax::SyntaxConfig, value::Serde};
 use regex::Regex;
 use serde_json::Map;
 
@@ -121,7 +121,7 @@ impl ChatTemplate {
     /// `begin` and `end` are the texts of the tokens around a sequence.
     ///
     /// # Errors
-    /// When the template is empty or does not parse.
+    /// When the template is empty, does not parse, or uses what is not known for a conversation of one message.
     pub fn new(source: &str, begin: &str, end: &str) -> Result<Self, TemplateError> {
         if source.trim().is_empty() {
             return Err(TemplateError::Empty);
@@ -138,7 +138,11 @@ impl ChatTemplate {
         let mut template = Self { environment, source, begin, end, wants_parts: false };
         template.wants_parts =
             !template.shows(Form::default()) && template.shows(Form { parts: true, ..Form::default() });
-        Ok(template)
+        // Names of filters and functions are looked up when they are used.
+        match template.render(&simplest()) {
+            Err(error @ TemplateError::Invalid(_)) => Err(error),
+            _ => Ok(template),
+        }
     }
 
     /// As its makers wrote it.
@@ -236,14 +240,37 @@ impl ChatTemplate {
         // Templates were tried out where these are always there, if only as nothing.
         let nothing = [TOOLS, "documents"].map(|name| (name, Value::from(())));
         // Of two with one name the last counts.
-        let context = Value::from_pairs(nothing.into_iter().chain(others).chain(OWN.into_iter().zip(own)));
-        template.render(context).map_err(|error| TemplateError::Refused(error.to_string()))
+        let (source, begin, end) = (source.into(), begin.into(), end.into());
+        let mut template = Self { environment, source, begin, end, wants_parts: false };
+        template.wants_parts =
+            !template.shows(Form::default()) && template.shows(Form { parts: true, ..Form::default() });
+        // Names of filters and functions are looked up when they are used.
+        match template.render(&simplest()) {
+            Err(error @ TemplateError::Invalid(_)) => Err(error),
+            _ => Ok(template),
+        }
     }
 
     /// Whether a variable is the gateway's own.
     #[must_use]
     pub fn owns(name: &str) -> bool {
         OWN.contains(&name) || name == TOOLS
+    }
+}
+
+/// The conversation that every template takes.
+fn simplest() -> Chat {
+    let message = Message { role: "user".into(), content: "Hello".into(), ..Message::default() };
+    Chat { messages: vec![message], ..Chat::default() }
+}
+
+/// Whether a template is wrong, or the messages are not for it.
+fn failed(error: Error) -> TemplateError {
+    match error.kind() {
+        ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => {
+            TemplateError::Invalid(error.to_string())
+        }
+        _ => TemplateError::Refused(error.to_string()),
     }
 }
 
@@ -310,6 +337,24 @@ mod tests {
         assert!(error.contains("fuel"), "{error}");
         assert!(matches!(ChatTemplate::new("{% for %}", "", ""), Err(TemplateError::Invalid(_))));
         assert!(matches!(ChatTemplate::new(" \n", "", ""), Err(TemplateError::Empty)));
+    }
+
+    #[test]
+    fn what_a_template_uses_and_nobody_knows_is_found_before_anybody_asks() {
+        for (source, name) in [
+            ("{{ messages | nothing_like_it }}", "nothing_like_it"),
+            ("{% for m in messages %}{{ m.content is nothing_like_it }}{% endfor %}", "nothing_like_it"),
+            ("{{ nothing_like_it() }}", "nothing_like_it"),
+        ] {
+            let error = ChatTemplate::new(source, "", "").expect_err("refused");
+            assert!(matches!(&error, TemplateError::Invalid(what) if what.contains(name)), "{error}");
+        }
+        // In other conversations the rest of it works, and one that refuses the simplest may take others.
+        let tools = "{% if tools %}{{ tools | nothing_like_it }}{% endif %}{{ messages[0].content }}";
+        let template = ChatTemplate::new(tools, "", "").expect("valid");
+        assert_eq!(template.render(&chat(&[("user", "x")], Next::Natural)).expect("rendered"), "x");
+        let strict = "{% if messages | length == 1 %}{{ raise_exception('no') }}{% endif %}";
+        assert!(ChatTemplate::new(strict, "", "").is_ok());
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) struct Finding {
     pub verdict: Verdict,
     /// What.
     pub what: String,
-    /// What to do about it.
+    /// What to do about it, unless that is said already.
     pub fix: Option<String>,
 }
 
@@ -35,6 +35,11 @@ impl Finding {
     /// Not as it should be, but no obstacle.
     pub(crate) fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { verdict: Verdict::Warning, what: what.into(), fix: Some(fix.into()) }
+    }
+
+    /// Not as it should be, in words that say themselves what to do about it.
+    pub(crate) fn with_cure(verdict: Verdict, what: impl Into<String>) -> Self {
+        Self { verdict, what: what.into(), fix: None }
     }
 
     /// An obstacle.

