@@ -240,15 +240,8 @@ impl ChatTemplate {
         // Templates were tried out where these are always there, if only as nothing.
         let nothing = [TOOLS, "documents"].map(|name| (name, Value::from(())));
         // Of two with one name the last counts.
-        let (source, begin, end) = (source.into(), begin.into(), end.into());
-        let mut template = Self { environment, source, begin, end, wants_parts: false };
-        template.wants_parts =
-            !template.shows(Form::default()) && template.shows(Form { parts: true, ..Form::default() });
-        // Names of filters and functions are looked up when they are used.
-        match template.render(&simplest()) {
-            Err(error @ TemplateError::Invalid(_)) => Err(error),
-            _ => Ok(template),
-        }
+        let context = Value::from_pairs(nothing.into_iter().chain(others).chain(OWN.into_iter().zip(own)));
+        template.render(context).map_err(failed)
     }
 
     /// Whether a variable is the gateway's own.
