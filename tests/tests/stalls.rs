@@ -10,7 +10,7 @@ use swarm_proto::wire::{
     GenerateRequest, ReplicaState, SamplingParams, SwarmStatus, generate_request::Input,
     generate_response::Event, inference_service_client::InferenceServiceClient,
 };
-use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, counted, counts, python_script, tiny_model};
+use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, counted, counts, needed, python_script, tiny_model};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -24,6 +24,8 @@ const BEFORE: u64 = 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_hangs_is_gone_around_and_used_again_when_it_computes() -> anyhow::Result<()> {
+    let this = "an_engine_that_hangs_is_gone_around_and_used_again_when_it_computes";
+    let Some(mut hand) = needed(this, Hand::able().await)? else { return Ok(()) };
     let model = tiny_model(2)?;
     let mut swarm = Swarm::ready(SwarmSpec { total_shards: 2, ..SwarmSpec::new(model.path()) }).await?;
     let entry = swarm.rendezvous.quic_address()?;
@@ -36,7 +38,6 @@ async fn an_engine_that_hangs_is_gone_around_and_used_again_when_it_computes() -
     let undisturbed = generate(&swarm.gateway).await?;
     ensure!(undisturbed.len() == TOKENS as usize, "{} tokens", undisturbed.len());
 
-    let mut hand = Hand::start()?;
     let candidates = [&swarm.workers[1], &swarm.workers[spare]];
     let disturbed = async {
         let hanging = serving(candidates).await?;
@@ -114,6 +115,17 @@ struct Hand {
 }
 
 impl Hand {
+    /// One that was seen to hold another process of this user.
+    async fn able() -> anyhow::Result<Self> {
+        let mut hand = Self::start()?;
+        let other = Command::new("sleep").arg("60").kill_on_drop(true).spawn().context("starting sleep")?;
+        let pid = other.id().context("it runs")?;
+        let held = hand.order(&format!("hold {pid} sleep\n"), "held").await;
+        held.context("a thread of another process cannot be held: it needs ptrace, as root has it")?;
+        hand.release().await?;
+        Ok(hand)
+    }
+
     fn start() -> anyhow::Result<Self> {
         let mut process = Command::new("python3")
             .arg(python_script("hold_thread.py"))
