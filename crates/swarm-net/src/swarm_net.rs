@@ -265,8 +265,8 @@ impl SwarmNet {
         self.metrics.register(registry);
     }
 
-    /// Leaves the swarm: peers see this node OFFLINE at once. Returns when they were told. Of a node that has not retired
-    /// before they keep that it is lost.
+    /// Leaves the swarm: peers see this node OFFLINE at once. Returns when they were told. To them a worker is lost
+    /// that has not retired before.
     pub async fn leave(&self) {
         let (answer, left) = oneshot::channel();
         if self.commands.send(Command::Leave(answer)).await.is_ok() {

@@ -243,7 +243,8 @@ impl Membership {
         if self.peers.len() == before { vec![] } else { self.refresh() }
     }
 
-    /// Makes room for one more peer by forgetting who is away the longest, a lost one last. False when all are connected.
+    /// Makes room for one more peer by forgetting who is away the longest, a lost one last. False when all are
+    /// connected.
     fn make_room(&mut self, node: &NodeId) -> bool {
         if self.peers.len() < MAX_PEERS || self.peers.contains_key(node) {
             return true;

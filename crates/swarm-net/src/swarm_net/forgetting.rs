@@ -16,8 +16,8 @@ const FORGET_WITHIN: Duration = Duration::from_secs(3);
 const RETIRE_WITHIN: Duration = Duration::from_secs(2);
 
 impl SwarmNet {
-    /// Tells all members that this node is about to leave because it was asked to, so that it is not lost to them. To be
-    /// called just before [`Self::leave`]. Returns when they have heard it, or after two seconds.
+    /// Tells all members that this node is about to leave because it was asked to, so that it is not lost to them. To
+    /// be called just before [`Self::leave`]. Returns when they have heard it, or after two seconds.
     pub async fn retire(&self) {
         if let Some(me) = peer::peer_id(&self.id) {
             tell_all(&self.links, me, RETIRE_WITHIN).await;
