@@ -37,7 +37,10 @@ fn unusable(path: &Path, error: &GgufError) -> Finding {
         GgufError::Io { .. } => cause.to_string(),
         _ => format!("{}: {cause}", path.display()),
     };
-    fix(error).map_or_else(|| Finding::with_cure(Verdict::Bad, &what), |fix| Finding::bad(&what, fix))
+    match fix(error) {
+        Some(fix) => Finding::bad(what, fix),
+        None => Finding::with_cure(Verdict::Bad, what),
+    }
 }
 
 /// What helps, unless the error itself says it.
