@@ -153,7 +153,7 @@ impl Node {
         let now = Instant::now();
         if self.peers.contains_key(&peer) {
             let _ = answer.send(true);
-        } else if self.awaited.len() < MAX_AWAITED {
+        } else if peer != self.me && self.awaited.len() < MAX_AWAITED {
             self.awaited.push((peer, answer));
             self.dialer.hurry(&peer, now);
             self.queries.hurry(now);
