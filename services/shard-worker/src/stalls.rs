@@ -71,17 +71,21 @@ struct Onlooker {
     /// The last beat, and when it was new.
     beat: u64,
     since: Instant,
+    stalled: bool,
 }
 
 impl Onlooker {
-    /// Whether somebody waits for longer than the engine should need.
+    /// Whether somebody waits for longer than the engine should need. That lasts until it gets something done: who
+    /// waited goes elsewhere meanwhile.
     fn sees_stall(&mut self, now: Instant) -> bool {
         let Signs { beats, waiting, bound } = &*self.pulse.0;
         let beat = beats.load(Relaxed);
-        if beat != self.beat || waiting.load(Relaxed) == 0 {
+        if beat != self.beat || (!self.stalled && waiting.load(Relaxed) == 0) {
             (self.beat, self.since) = (beat, now);
         }
-        now.duration_since(self.since) > Duration::from_micros(bound.load(Relaxed)).max(LEAST)
+        let bound = Duration::from_micros(bound.load(Relaxed)).max(LEAST);
+        self.stalled = now.duration_since(self.since) > bound;
+        self.stalled
     }
 }
 
@@ -133,7 +137,7 @@ pub(crate) async fn watch(
     loading: watch::Sender<Loading>,
     metrics: Metrics,
 ) {
-    let mut onlooker = Onlooker { pulse, beat: 0, since: Instant::now() };
+    let mut onlooker = Onlooker { pulse, beat: 0, since: Instant::now(), stalled: false };
     let mut stalled = false;
     loop {
         if !stalled && *sessions.borrow_and_update() == 0 {
@@ -181,7 +185,7 @@ mod tests {
     #[test]
     fn it_is_a_stall_when_somebody_waits_and_nothing_is_done() {
         let (pulse, start) = (Pulse::default(), Instant::now());
-        let mut onlooker = Onlooker { pulse: pulse.clone(), beat: 0, since: start };
+        let mut onlooker = Onlooker { pulse: pulse.clone(), beat: 0, since: start, stalled: false };
         let mut stalls = |after| onlooker.sees_stall(start + Duration::from_secs(after));
         assert!(!stalls(100), "nobody waits");
         let waits = pulse.waits();
@@ -189,6 +193,8 @@ mod tests {
         pulse.beats(Duration::from_secs(20));
         assert!(!stalls(107) && !stalls(127) && stalls(128));
         drop(waits);
-        assert!(!stalls(129));
+        assert!(stalls(129), "who waited has gone");
+        pulse.beats(LEAST);
+        assert!(!stalls(130) && !stalls(1000));
     }
 }
