@@ -22,8 +22,16 @@ async fn workers_that_join_are_discovered_connected_and_ready_everywhere() -> an
     eprintln!("ready everywhere {:?} after the last start", last_start.elapsed());
     assert!(last_start.elapsed() < Duration::from_secs(25));
 
-    let log = swarm.workers[0].log();
-    has_line(&log, "✓ Record found in DHT for shard ")?;
+    let worker = &swarm.workers[0];
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    // It may be ready before the DHT has answered.
+    let recorded = async {
+        while !worker.log().contains("✓ Record found in DHT for shard ") {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(swarm_tests::BOUND, recorded).await.context("no record of the DHT in the log")?;
+    let log = worker.log();
     let peer = swarm.workers[1].peer_id();
     has_line(&log, &format!("[DHT] ✓ Discovered shard 1 from peer: {peer}"))?;
     has_line(&log, "[CONNECT] ✓✓✓ CONNECTED TO PEER ✓✓✓")?;

@@ -17,8 +17,8 @@ pub(crate) const RECORD_TTL: Duration = Duration::from_secs(9 * 60);
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(180);
 /// A lone node tries again this much later, or as soon as it has a peer.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// A change of what is offered is in the records so long after they were published last: peers that are connected hear of
-/// it at once, others need only find the worker.
+/// A change of what is offered is in the records so long after they were published last: peers that are connected hear
+/// of it at once, others need only find the worker.
 const CHANGED_EVERY: Duration = Duration::from_secs(10);
 /// Peers that connect together are served by one attempt.
 pub(crate) const DEBOUNCE: Duration = Duration::from_millis(30);

@@ -7,8 +7,8 @@
 //!
 //! A TCP connection that is opened beside one by QUIC is a life line: silence on it means nothing, because QUIC notices
 //! that. Which ones are is decided here, where connections are seen in the order in which libp2p has them. Who was
-//! dialled may be wrong about that: the peer may have lost the one by QUIC, and this node may not know it yet. So such a
-//! line can be made a connection of its own.
+//! dialled may be wrong about that: the peer may have lost the one by QUIC, and this node may not know it yet. So a
+//! line like that can be made a connection of its own.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
