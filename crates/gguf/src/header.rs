@@ -336,11 +336,14 @@ impl Header {
     }
 }
 
+/// What was kept, and what was left out, by key.
+type Entries = (BTreeMap<String, Value>, BTreeMap<String, LeftOut>);
+
 fn read_metadata<R: Read>(
     reader: &mut Reader<R>,
     count: u64,
     keep_arrays: bool,
-) -> Result<(BTreeMap<String, Value>, BTreeMap<String, LeftOut>), GgufError> {
+) -> Result<Entries, GgufError> {
     let (mut metadata, mut left_out) = (BTreeMap::new(), BTreeMap::new());
     for _ in 0..count {
         let key = reader.string("a metadata key")?;
