@@ -60,7 +60,7 @@ async fn each_request_is_one_event_with_fields() -> anyhow::Result<()> {
     let swarm = swarm(&model, "json", &[]).await?;
     let gateway = &swarm.gateway;
     chat(gateway, "hello", 4).await?;
-    let unread = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 300});
+    let unread = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 480});
     stream_chat(gateway, unread, |_| false).await?;
     assert_eq!(ask(gateway, "/v1/completions", &json!({"prompt": 7.5})).await?.0, 400);
     generate(gateway).await?;
