@@ -172,6 +172,14 @@ impl Refusal {
     pub fn invalid(field: &str, what: impl fmt::Display) -> Self {
         Self::of_field(RefusalCause::InvalidArgument, field, what)
     }
+
+    /// As the answer to a call that had better be made again after so many seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Status {
+        let mut status = Status::from(self);
+        status.metadata_mut().insert(RETRY_AFTER_KEY, seconds.into());
+        status
+    }
 }
 
 impl From<WireError> for Refusal {
@@ -230,6 +238,9 @@ mod tests {
             let expected = matches!(cause, Full | HopFailed | NotReady);
             assert_eq!(status.metadata().contains_key(RETRY_AFTER_KEY), expected, "{cause}");
         }
+        let status = Refusal::new(Full, "because").retry_after(7);
+        let all: Vec<_> = status.metadata().get_all(RETRY_AFTER_KEY).iter().collect();
+        assert_eq!(all, ["7"]);
     }
 
     #[test]

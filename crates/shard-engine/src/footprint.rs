@@ -71,8 +71,7 @@ impl Footprint {
         Ok(Self {
             layers,
             weight_bytes: weight_bytes(header, part, usage)?,
-            buffer_bytes: buffer_bytes(&hyper, part, usage.batch_rows)
-                .saturating_add(unpacked(header, part, usage)?),
+            buffer_bytes: buffer_bytes(&hyper, part, usage).saturating_add(unpacked(header, part, usage)?),
             row_bytes: hyper.hidden as u64 * F32_BYTES,
             context_length: hyper.context,
             layout: Layout { kv_heads: hyper.kv_heads, head: hyper.head, kv_type: usage.kv_type },
@@ -126,26 +125,39 @@ fn unpacked(header: &Header, part: Part, usage: Usage) -> Result<u64, CutError> 
     Ok(layers.chain(head).map(bytes).max().unwrap_or(0))
 }
 
-/// Bytes that live together while a batch of so many rows passes a layer, and those of its logits. What comes in, what
-/// is computed on, and what goes out are three lists of activations.
-fn buffer_bytes(hyper: &HyperParameters, part: Part, rows: u32) -> u64 {
+/// Bytes that live together while the largest batch passes a layer, and those of its logits. What comes in, what is
+/// computed on, and what goes out are three lists of activations.
+fn buffer_bytes(hyper: &HyperParameters, part: Part, usage: Usage) -> u64 {
     let (hidden, wide) = (hyper.hidden as u64, hyper.feed_forward as u64);
     let (queries, keys) = ((hyper.heads * hyper.head) as u64, hyper.kv_width() as u64);
-    let attention = 2 * hidden + 2 * queries + 2 * keys;
+    let operand = |inputs| operand_bytes(inputs, usage);
+    let attention = (2 * hidden + 2 * queries + 2 * keys) * F32_BYTES + operand(queries.max(hidden));
     let feed_forward = match hyper.experts {
         // What all rows add, and of one expert what goes in and out; in the end of the shared one.
         Some(experts) => {
             let (wide, shared) = (experts.wide as u64, experts.shared as u64);
-            3 * hidden + (hidden + 2 * wide + experts.count as u64).max(2 * shared)
+            let numbers = 3 * hidden + (hidden + 2 * wide + experts.count as u64).max(2 * shared);
+            numbers * F32_BYTES + operand(wide.max(shared).max(hidden))
         }
-        None => 2 * hidden + 2 * wide,
+        None => (2 * hidden + 2 * wide) * F32_BYTES + operand(wide.max(hidden)),
     };
     // What the first half adds waits for the second.
     let feed_forward = match hyper.arch.halves {
         Halves::InTurn => feed_forward,
-        Halves::SideBySide => feed_forward + hidden,
+        Halves::SideBySide => feed_forward + hidden * F32_BYTES,
     };
-    let row = 3 * hidden + if part.layers.count() > 0 { attention.max(feed_forward) } else { 0 };
+    let layer = if part.layers.count() > 0 { attention.max(feed_forward) } else { 0 };
+    let row = 3 * hidden * F32_BYTES + layer;
     let logits = if part.samples { LOGIT_ROWS * hyper.vocabulary as u64 } else { 0 };
-    (u64::from(rows) * row + logits) * F32_BYTES
+    u64::from(usage.batch_rows) * row + logits * F32_BYTES
+}
+
+/// Bytes that a row of so many numbers takes in a product, besides the numbers themselves: rows are laid side by side
+/// for it. For the standard precision they are rounded before, which is kept too, with a scale for every 32.
+fn operand_bytes(inputs: u64, usage: Usage) -> u64 {
+    match (usage.backend, usage.precision) {
+        (BackendChoice::Candle, _) => 0,
+        (BackendChoice::Native, Precision::Exact) => inputs * F32_BYTES,
+        (BackendChoice::Native, Precision::Standard) => 2 * inputs * size_of::<i16>() as u64 + inputs / 2,
+    }
 }

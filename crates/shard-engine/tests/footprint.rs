@@ -67,7 +67,7 @@ fn a_device_holds_blocks_as_the_file_has_them_and_makes_numbers_of_one_matrix_at
     };
     let largest = header.tensors.values().map(|tensor| tensor.shape.iter().product::<u64>() * 4).max();
     let plain = buffers(Precision::Exact, BackendChoice::Candle);
-    assert_eq!(plain, buffers(Precision::Standard, BackendChoice::Native));
+    assert!(plain < buffers(Precision::Exact, BackendChoice::Native), "it lays rows side by side");
     assert_eq!(Some(buffers(Precision::Standard, BackendChoice::Candle) - plain), largest);
 }
 

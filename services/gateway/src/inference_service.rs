@@ -20,7 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
-    clients::Principal,
+    clients::{Principal, whole_seconds},
     completion::{Completer, CompletionEvent, CompletionRequest, PlacedToken},
     generation::{FinishReason, GenerationError, Generator, Operation},
     record::{self, LogRequests, Record},
@@ -148,6 +148,9 @@ fn status(error: GenerationError) -> Status {
         GenerationError::ContextLength { field, .. } => {
             let field = if field == "messages" { "chat.messages" } else { field };
             Refusal::of_field(cause, field, message).into()
+        }
+        GenerationError::NotReady { retry_after, .. } | GenerationError::Full { retry_after } => {
+            Refusal::new(cause, message).retry_after(whole_seconds(retry_after))
         }
         _ => Refusal::new(cause, message).into(),
     }

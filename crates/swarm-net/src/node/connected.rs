@@ -1,6 +1,9 @@
 //! What the node keeps of a peer while it is connected.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use libp2p::{
     Multiaddr,
@@ -71,6 +74,23 @@ impl Peer {
                 (*connection, line.remote.clone())
             })
             .collect()
+    }
+
+    /// Two that met by TCP and have been connected by QUIC for so long need TCP as a life line alone. Gives what was a
+    /// connection of its own; from now on it is a line.
+    pub(super) fn turn_into_lines(&mut self, settled: Duration, now: Instant) -> Vec<ConnectionId> {
+        let is_settled =
+            |one: &Connection| one.transport == Transport::Quic && now.duration_since(one.since) >= settled;
+        if !self.connections.values().any(is_settled) {
+            return vec![];
+        }
+        let own = |one: &Connection| one.transport == Transport::Tcp && !one.is_life_line;
+        let own = self.connections.iter_mut().filter(|(_, one)| own(one));
+        own.map(|(connection, one)| {
+            one.is_life_line = true;
+            *connection
+        })
+        .collect()
     }
 
     /// Whether anything is left whose silence would be noticed. Life lines alone are nothing.

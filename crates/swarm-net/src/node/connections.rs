@@ -247,6 +247,7 @@ impl Node {
         self.check_proofs(now);
         self.note_members();
         self.check_lines(now);
+        self.settle_lines(now);
         self.upgrade(now);
         self.expire_missed(now);
         self.look_for_twins(now);

@@ -11,7 +11,7 @@ use libp2p::{
 };
 use swarm_types::Transport;
 
-use super::{Node, connected::Connection};
+use super::{Node, connected::Connection, watching::ACQUAINTED};
 use crate::peers::{
     doubts::Why,
     life_lines::{patience, where_to_ask},
@@ -55,6 +55,15 @@ impl Node {
         for (peer, known) in &self.peers {
             if known.has(Transport::Quic) && !known.has(Transport::Tcp) {
                 self.life_lines.has_none(peer, now);
+            }
+        }
+    }
+
+    /// Who met by TCP and is connected by QUIC since keeps the one as a life line beside the other.
+    pub(super) fn settle_lines(&mut self, now: Instant) {
+        for (peer, known) in &mut self.peers {
+            for connection in known.turn_into_lines(ACQUAINTED, now) {
+                self.swarm.behaviour_mut().heartbeat.becomes_a_line(connection, *peer);
             }
         }
     }

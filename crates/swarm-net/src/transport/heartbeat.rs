@@ -8,7 +8,7 @@
 //! A TCP connection that is opened beside one by QUIC is a life line: silence on it means nothing, because QUIC notices
 //! that. Which ones are is decided here, where connections are seen in the order in which libp2p has them. Who was
 //! dialled may be wrong about that: the peer may have lost the one by QUIC, and this node may not know it yet. So a
-//! line like that can be made a connection of its own.
+//! line like that can be made a connection of its own, and one that was first can become a line.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -22,24 +22,22 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     ping,
     swarm::{
-        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::toggle::Toggle,
+        CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
 use swarm_types::Transport;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::transport::{activity::Activity, address};
+use crate::transport::{activity::Activity, address, pings::Pings};
 
 /// Three of these fit into the silence that is taken for death, so a lost or late one does not kill.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// As long as QUIC waits. Who is watched is noticed sooner.
 const SILENT_AFTER: Duration = Duration::from_secs(16);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// On QUIC and on life lines, pings only measure.
-const MEASURE_EVERY: Duration = Duration::from_secs(20);
-/// Where the other end may ping no more often than that.
-const SILENT_AFTER_A_LINE: Duration = SILENT_AFTER.saturating_add(MEASURE_EVERY);
+/// On QUIC pings only measure, and on life lines they keep what stands between from forgetting them.
+const MEASURE_EVERY: Duration = Duration::from_secs(60);
 /// Who has sent anything within this time is not silent.
 const HEARD_WITHIN: Duration = Duration::from_millis(800);
 /// A late answer is still an answer, as long as the connection lives.
@@ -54,20 +52,18 @@ pub(crate) enum Sign {
     Silent { peer: PeerId, connection: ConnectionId },
 }
 
-type Ping = Toggle<ping::Behaviour>;
-
 /// Pings peers.
 pub(crate) struct Heartbeat {
     /// Often, for TCP alone; also takes the answers of the others.
-    often: Ping,
+    often: ping::Behaviour,
     /// Gives handlers that ping now and then, for QUIC and life lines.
-    seldom: Ping,
+    seldom: ping::Behaviour,
     watched: HashMap<ConnectionId, Watched>,
     /// The connections by QUIC of each peer that has one.
     quic: HashMap<PeerId, HashSet<ConnectionId>>,
     life_lines: HashSet<ConnectionId>,
     activity: Activity,
-    events: VecDeque<ToSwarm<Sign, THandlerInEvent<Ping>>>,
+    events: VecDeque<ToSwarm<Sign, Pings>>,
     check: Interval,
 }
 
@@ -77,8 +73,6 @@ struct Watched {
     socket: Option<SocketAddr>,
     /// When a ping was last answered.
     answered: Instant,
-    /// So long after the last sign the peer is silent.
-    patience: Duration,
 }
 
 impl Heartbeat {
@@ -86,7 +80,7 @@ impl Heartbeat {
     pub(crate) fn new(activity: Activity) -> Self {
         let every = |interval| {
             let config = ping::Config::new().with_interval(interval).with_timeout(PING_TIMEOUT);
-            Some(ping::Behaviour::new(config)).into()
+            ping::Behaviour::new(config)
         };
         let mut check = interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,27 +113,43 @@ impl Heartbeat {
     }
 
     /// `address` is the peer's.
-    fn watch(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) -> &mut Ping {
+    fn watch(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) -> Pings {
         if address::transport(address) == Some(Transport::Quic) {
-            return &mut self.seldom;
+            return Pings::of(&mut self.seldom, connection, peer);
         }
         if self.quic.contains_key(&peer) {
             self.life_lines.insert(connection);
-            return &mut self.seldom;
+            return Pings::of(&mut self.seldom, connection, peer);
         }
-        self.watch_tcp(connection, peer, address, SILENT_AFTER);
-        &mut self.often
+        self.watch_tcp(connection, peer, address);
+        Pings::of(&mut self.often, connection, peer)
     }
 
-    fn watch_tcp(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr, patience: Duration) {
+    fn watch_tcp(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         let socket = address::tcp_socket(address);
-        self.watched.insert(connection, Watched { peer, socket, answered: Instant::now(), patience });
+        self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
     }
 
-    /// What was opened beside another connection is a connection of its own from now on. `address` is the peer's.
+    /// What was opened beside another connection is a connection of its own from now on, and pinged like one. `address`
+    /// is the peer's.
     pub(crate) fn stands_alone(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         self.life_lines.remove(&connection);
-        self.watch_tcp(connection, peer, address, SILENT_AFTER_A_LINE);
+        self.watch_tcp(connection, peer, address);
+        let pings = Pings::of(&mut self.often, connection, peer);
+        self.change(connection, peer, pings);
+    }
+
+    /// What was a connection of its own is one beside another from now on.
+    pub(crate) fn becomes_a_line(&mut self, connection: ConnectionId, peer: PeerId) {
+        self.watched.remove(&connection);
+        self.life_lines.insert(connection);
+        let pings = Pings::of(&mut self.seldom, connection, peer);
+        self.change(connection, peer, pings);
+    }
+
+    fn change(&mut self, connection: ConnectionId, peer_id: PeerId, event: Pings) {
+        let handler = NotifyHandler::One(connection);
+        self.events.push_back(ToSwarm::NotifyHandler { peer_id, handler, event });
     }
 
     fn forget(&mut self, connection: &ConnectionId) {
@@ -156,7 +166,7 @@ impl Heartbeat {
         let silent: Vec<_> = self
             .watched
             .iter()
-            .filter(|(_, watched)| now.duration_since(self.last_sign(watched)) > watched.patience)
+            .filter(|(_, watched)| now.duration_since(self.last_sign(watched)) > SILENT_AFTER)
             .map(|(connection, watched)| (*connection, watched.peer))
             .collect();
         for (connection, peer) in silent {
@@ -169,18 +179,17 @@ impl Heartbeat {
 }
 
 impl NetworkBehaviour for Heartbeat {
-    type ConnectionHandler = THandler<Ping>;
+    type ConnectionHandler = Pings;
     type ToSwarm = Sign;
 
     fn handle_established_inbound_connection(
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
-        local: &Multiaddr,
+        _local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.watch(connection, peer, remote)
-            .handle_established_inbound_connection(connection, peer, local, remote)
+        Ok(self.watch(connection, peer, remote))
     }
 
     fn handle_established_outbound_connection(
@@ -188,11 +197,10 @@ impl NetworkBehaviour for Heartbeat {
         connection: ConnectionId,
         peer: PeerId,
         address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
+        _role: Endpoint,
+        _port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let ping = self.watch(connection, peer, address);
-        ping.handle_established_outbound_connection(connection, peer, address, role, port)
+        Ok(self.watch(connection, peer, address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use swarm_proto::{Refusal, RefusalCause};
-use tonic::{Status, metadata::MetadataValue};
+use tonic::Status;
 
 /// A limit that a client has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +74,10 @@ impl From<Denied> for Status {
             Denied::Model { .. } | Denied::Host { .. } => RefusalCause::PermissionDenied,
             Denied::TooMany { .. } => RefusalCause::Full,
         };
-        let mut status = Self::from(Refusal::new(cause, message));
-        if let Denied::TooMany { retry_after, .. } = denied {
-            let seconds = MetadataValue::from(whole_seconds(retry_after));
-            status.metadata_mut().insert("retry-after", seconds);
+        let refusal = Refusal::new(cause, message);
+        match denied {
+            Denied::TooMany { retry_after, .. } => refusal.retry_after(whole_seconds(retry_after)),
+            _ => refusal.into(),
         }
-        status
     }
 }
