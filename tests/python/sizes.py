@@ -15,6 +15,7 @@ Only the standard library. Needs Linux and a file system with sparse files.
 import argparse
 import json
 import math
+import os
 import re
 import struct
 import subprocess
@@ -240,7 +241,9 @@ def measure(binary, model):
     """Holds each worker's memory, after an answer, against the plan and what a process takes without a model."""
     planned = plan(binary, model)
     command = [binary, "up", "--model", model, "--http-port", "0", "--grpc-port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
+    # What workers keep to send it again is as much as they may, and told apart.
+    environment = {**os.environ, "LLAMA_SWARM_REPLAY_MEMORY": "0"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as up:
         try:
             url = None
             for line in up.stderr:

@@ -3,6 +3,7 @@
 //! Every process is the `llama-swarm` binary of the same build, with port 0 and an address file; nothing here waits
 //! for time, only for events with a bound.
 
+mod answer;
 mod http;
 mod hub;
 mod model;
@@ -14,6 +15,7 @@ mod reference;
 mod scenarios;
 mod swarm;
 
+pub use answer::{Answer, Scored};
 pub use http::{ask, chat, counted, counted_at, counts, stream_chat};
 pub use hub::Hub;
 pub use model::{ModelFile, model_of_many_pieces, real_model, tiny_model};

@@ -3,14 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use swarm_proto::wire::{
-    GenerateRequest, GenerateResponse, ReplicaState, SamplingParams, SwarmStatus, generate_request::Input,
-    generate_response::Event, inference_service_client::InferenceServiceClient,
-};
+use swarm_proto::wire::{ReplicaState, SwarmStatus};
 use swarm_tests::{
-    BOUND, Network, Process, Swarm, SwarmSpec, chat, counted, counts, replica_state, tiny_model,
+    Answer, BOUND, Network, Swarm, SwarmSpec, chat, counted, counts, replica_state, tiny_model,
 };
-use tonic::Streaming;
 
 /// README.md says about two seconds; a busy machine has one more.
 const LOST_WITHIN: Duration = Duration::from_secs(3);
@@ -60,7 +56,7 @@ async fn a_session_that_lost_a_connection_goes_on_where_it_stood() -> anyhow::Re
     let spec = SwarmSpec { total_shards: 3, worker_args, ..SwarmSpec::new(model.path()) };
     let swarm = Swarm::ready(spec).await?;
     let before = rows(&swarm).await?;
-    let undisturbed = rest(&mut generate(&swarm.gateway).await?).await?;
+    let undisturbed = Answer::ask(&swarm.gateway, TOKENS).await?.rest().await?;
     assert_eq!(undisturbed.len(), TOKENS as usize);
     nothing_is_kept(&swarm).await?;
     let expected = since(&before, &rows(&swarm).await?);
@@ -70,14 +66,14 @@ async fn a_session_that_lost_a_connection_goes_on_where_it_stood() -> anyhow::Re
     for (round, place) in [(1, 0), (2, 2)] {
         let cut_off = &swarm.workers[place];
         let before = rows(&swarm).await?;
-        let mut stream = generate(&swarm.gateway).await?;
-        let mut tokens = next(&mut stream).await?.context("it has begun")?;
+        let mut answer = Answer::ask(&swarm.gateway, TOKENS).await?;
+        let mut tokens = answer.next().await?.context("it has begun")?;
         network.cut(&swarm.gateway, cut_off).await?;
         let state = |status: &SwarmStatus| replica_state(status, place, cut_off.peer_id());
         let lost = |status: &SwarmStatus| state(status) == Some(ReplicaState::Offline);
         swarm.gateway.sees("it offline", lost).await?;
         network.mend(&swarm.gateway, cut_off).await?;
-        tokens.extend(rest(&mut stream).await?);
+        tokens.extend(answer.rest().await?);
         assert_eq!(tokens, undisturbed, "worker {place} was cut off");
         for (hop, worker) in swarm.workers.iter().enumerate() {
             let taken_over = counted(worker, "llama_swarm_sessions_taken_over_total").await?;
@@ -107,42 +103,6 @@ async fn nothing_is_kept(swarm: &Swarm) -> anyhow::Result<()> {
 
 /// Enough that a generation is far from its end when its first token has come.
 const TOKENS: u32 = 400;
-
-/// A generation whose tokens depend on all before them, with their log-probabilities.
-async fn generate(gateway: &Process) -> anyhow::Result<Streaming<GenerateResponse>> {
-    let sampling = SamplingParams {
-        temperature: Some(1.0),
-        seed: 7,
-        frequency_penalty: Some(0.2),
-        top_logprobs: Some(0),
-        ..SamplingParams::default()
-    };
-    let request = GenerateRequest {
-        input: Some(Input::Prompt("hello".into())),
-        sampling: Some(sampling),
-        max_tokens: Some(TOKENS),
-        ignore_eos: true,
-        ..GenerateRequest::default()
-    };
-    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
-    Ok(client.generate(request).await?.into_inner())
-}
-
-/// The next tokens, each with the bits of its log-probability; none at the end.
-async fn next(stream: &mut Streaming<GenerateResponse>) -> anyhow::Result<Option<Vec<(u32, Option<u32>)>>> {
-    let Some(Event::Chunk(chunk)) = stream.message().await?.and_then(|response| response.event) else {
-        return Ok(None);
-    };
-    Ok(Some(chunk.tokens.into_iter().map(|token| (token.id, token.logprob.map(f32::to_bits))).collect()))
-}
-
-async fn rest(stream: &mut Streaming<GenerateResponse>) -> anyhow::Result<Vec<(u32, Option<u32>)>> {
-    let mut tokens = vec![];
-    while let Some(more) = next(stream).await? {
-        tokens.extend(more);
-    }
-    Ok(tokens)
-}
 
 /// Rows that each worker has computed.
 async fn rows(swarm: &Swarm) -> anyhow::Result<Vec<u64>> {

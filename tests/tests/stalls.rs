@@ -5,12 +5,10 @@
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
-use futures::StreamExt;
-use swarm_proto::wire::{
-    GenerateRequest, ReplicaState, SamplingParams, SwarmStatus, generate_request::Input,
-    generate_response::Event, inference_service_client::InferenceServiceClient,
+use swarm_proto::wire::{ReplicaState, SwarmStatus};
+use swarm_tests::{
+    Answer, BOUND, Process, Scored, Swarm, SwarmSpec, counted, counts, needed, python_script, tiny_model,
 };
-use swarm_tests::{BOUND, Process, Swarm, SwarmSpec, counted, counts, needed, python_script, tiny_model};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -80,31 +78,8 @@ async fn serving(candidates: [&Process; 2]) -> anyhow::Result<&Process> {
     timeout(BOUND, found).await.context("nobody has the session")?
 }
 
-/// An answer that looks at its history: its tokens with the bits of their log-probabilities.
-async fn generate(gateway: &Process) -> anyhow::Result<Vec<(u32, Option<u32>)>> {
-    let sampling = SamplingParams {
-        temperature: Some(1.0),
-        seed: 7,
-        frequency_penalty: Some(0.2),
-        top_logprobs: Some(0),
-        ..SamplingParams::default()
-    };
-    let request = GenerateRequest {
-        input: Some(Input::Prompt("hello".into())),
-        sampling: Some(sampling),
-        max_tokens: Some(TOKENS),
-        ignore_eos: true,
-        ..GenerateRequest::default()
-    };
-    let mut client = InferenceServiceClient::connect(gateway.grpc_url()).await?;
-    let mut events = client.generate(request).await?.into_inner();
-    let mut tokens = vec![];
-    while let Some(event) = events.next().await {
-        if let Some(Event::Chunk(chunk)) = event?.event {
-            tokens.extend(chunk.tokens.iter().map(|token| (token.id, token.logprob.map(f32::to_bits))));
-        }
-    }
-    Ok(tokens)
+async fn generate(gateway: &Process) -> anyhow::Result<Vec<Scored>> {
+    Answer::ask(gateway, TOKENS).await?.rest().await
 }
 
 /// Holds a thread of another process.

@@ -21,6 +21,9 @@ use crate::{
 
 /// Rows whose logits are in memory together.
 const LOGIT_ROWS: u64 = 16;
+/// So many times activations lie beside the numbers that are computed on: in a message, and in what the network holds of
+/// it, as they come and as they go.
+const ON_THE_WAY: u64 = 4;
 const F32_BYTES: u64 = size_of::<f32>() as u64;
 
 /// How an engine will be used.
@@ -43,7 +46,7 @@ pub struct Footprint {
     pub layers: LayerRange,
     /// Bytes of the weights as they are held.
     pub weight_bytes: u64,
-    /// Bytes that the largest batch takes while it is computed.
+    /// Bytes that the largest batch takes while it comes, is computed, and goes on.
     pub buffer_bytes: u64,
     /// Bytes of one row's activations, as they go from shard to shard.
     pub row_bytes: u64,
@@ -125,8 +128,8 @@ fn unpacked(header: &Header, part: Part, usage: Usage) -> Result<u64, CutError> 
     Ok(layers.chain(head).map(bytes).max().unwrap_or(0))
 }
 
-/// Bytes that live together while the largest batch passes a layer, and those of its logits. What comes in, what is
-/// computed on, and what goes out are three lists of activations.
+/// Bytes that live together while the largest batch passes a layer, those of its logits, and those on the way. What
+/// comes in, what is computed on, and what goes out are three lists of activations.
 fn buffer_bytes(hyper: &HyperParameters, part: Part, usage: Usage) -> u64 {
     let (hidden, wide) = (hyper.hidden as u64, hyper.feed_forward as u64);
     let (queries, keys) = ((hyper.heads * hyper.head) as u64, hyper.kv_width() as u64);
@@ -147,7 +150,7 @@ fn buffer_bytes(hyper: &HyperParameters, part: Part, usage: Usage) -> u64 {
         Halves::SideBySide => feed_forward + hidden * F32_BYTES,
     };
     let layer = if part.layers.count() > 0 { attention.max(feed_forward) } else { 0 };
-    let row = 3 * hidden * F32_BYTES + layer;
+    let row = (3 + ON_THE_WAY) * hidden * F32_BYTES + layer;
     let logits = if part.samples { LOGIT_ROWS * hyper.vocabulary as u64 } else { 0 };
     u64::from(usage.batch_rows) * row + logits * F32_BYTES
 }
