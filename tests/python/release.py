@@ -3,8 +3,9 @@
     .ci/release --check
     python release.py --dist target/dist [--model FILE] [--keep]
 
-The archive with install.sh, and the .deb, go into containers of Debian's smallest system: no Rust, no Python, no
-network. In a third one, with systemd, the .deb's services make a swarm. Prints a line a check; exits with 1 on a fault.
+The archive with install.sh, the .deb, and by rpm the .rpm, go into containers of Debian's smallest system: no Rust, no
+Python, no network. In one more, with systemd, the .deb's services make a swarm. Prints a line a check; exits with 1 on a
+fault.
 Where there is no Docker engine, only the files are looked at, and it says so.
 
 Needs dpkg-deb, and for the containers Docker, root and debootstrap; the machine's processor must be that of the

@@ -104,7 +104,7 @@ def the_bill_lists_what_the_notices_list(dist, report):
 
 
 def both_packages_hold_the_same(dist, report):
-    """No system with rpm is at hand, so the .rpm is not installed: it is held against the .deb, which is."""
+    """The .rpm is held against the .deb, whose services are started."""
     deb = {}
     listing = subprocess.run(["dpkg-deb", "--fsys-tarfile", dist.deb], stdout=subprocess.PIPE, check=True, timeout=120)
     with tarfile.open(fileobj=io.BytesIO(listing.stdout)) as archive:

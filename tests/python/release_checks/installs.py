@@ -123,6 +123,22 @@ def the_deb_comes_and_goes(dist, model, report):
         report.check(not new, f"purge leaves nothing {new or ''}")
 
 
+def the_rpm_comes_and_goes(dist, model, report):
+    """By rpm itself, but on a system of Debian's, as no other is at hand: rpm knows nothing there of what it needs."""
+    with system(base("rpm", ("rpm",)), dist, model, "sleep", "infinity") as bare:
+        bare.run(f"rpm --force-debian --install --nodeps /dist/{dist.rpm.name}")
+        answer = bare.run(f"llama-swarm {UP}")
+        report.check(ANSWER in answer, f".rpm: up --prompt answers: {answer.strip()!r}")
+        state = bare.run("stat -c '%U %a' /var/lib/llama-swarm /var/cache/llama-swarm").split("\n")
+        report.check(state[:2] == ["llama-swarm 700"] * 2, ".rpm: its folders are its user's alone")
+        said = bare.run("rpm --verify --nodeps llama-swarm")
+        report.check(said == "", f".rpm: what is installed is as it was packed {said}")
+        bare.run("echo LLAMA_SWARM_SHARD_ID=0-7 >> /etc/llama-swarm/worker.env && rpm --erase llama-swarm")
+        left = bare.run("find /etc /usr -xdev -path '*llama*' -not -type d").split()
+        kept = ["/etc/llama-swarm/worker.env.rpmsave"]
+        report.check(left == kept, f".rpm: of files it leaves changed settings alone: {left}")
+
+
 def settle(booted):
     """Waits for all of systemd to have started."""
     wait_until(lambda: booted.succeeds("systemctl is-system-running --quiet"), "systemd runs in the container")
@@ -202,5 +218,6 @@ def services_of_the_deb_make_a_swarm(dist, model, report):
 SCENARIOS = (
     the_installer_does_as_it_says,
     the_deb_comes_and_goes,
+    the_rpm_comes_and_goes,
     services_of_the_deb_make_a_swarm,
 )
