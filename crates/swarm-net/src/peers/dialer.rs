@@ -14,14 +14,14 @@ use crate::{peers::upgrades::Upgrades, transport::address};
 
 /// Two nodes that learn of each other at the same moment would both dial. The one with the larger id waits for
 /// the other's connection this long.
-const YIELD: Duration = Duration::from_millis(300);
+const YIELD: Duration = Duration::from_millis(100);
 /// Pause after a failed attempt; doubles up to the bound below.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// More peers than this are not dialled.
 const MAX_PEERS: usize = 1024;
 /// Attempts that run at the same time.
-const MAX_ATTEMPTS: usize = 12;
+const MAX_ATTEMPTS: usize = 32;
 
 /// A dial to make.
 #[derive(Debug, PartialEq, Eq)]
