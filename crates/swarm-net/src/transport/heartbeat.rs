@@ -35,6 +35,8 @@ use crate::transport::{activity::Activity, address, pings::Pings};
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// As long as QUIC waits. Who is watched is noticed sooner.
 const SILENT_AFTER: Duration = Duration::from_secs(16);
+/// A life line that is left alone may be as dead as what it was beside: its peer has so long for the first answer.
+const LINE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// On QUIC pings only measure, and on life lines they keep what stands between from forgetting them.
 const MEASURE_EVERY: Duration = Duration::from_secs(60);
@@ -71,7 +73,7 @@ pub(crate) struct Heartbeat {
 struct Watched {
     peer: PeerId,
     socket: Option<SocketAddr>,
-    /// When a ping was last answered.
+    /// When a ping was last answered, or would have had to be.
     answered: Instant,
 }
 
@@ -121,20 +123,18 @@ impl Heartbeat {
             self.life_lines.insert(connection);
             return Pings::of(&mut self.seldom, connection, peer);
         }
-        self.watch_tcp(connection, peer, address);
-        Pings::of(&mut self.often, connection, peer)
-    }
-
-    fn watch_tcp(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         let socket = address::tcp_socket(address);
         self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
+        Pings::of(&mut self.often, connection, peer)
     }
 
     /// What was opened beside another connection is a connection of its own from now on, and pinged like one. `address`
     /// is the peer's.
     pub(crate) fn stands_alone(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         self.life_lines.remove(&connection);
-        self.watch_tcp(connection, peer, address);
+        let (now, socket) = (Instant::now(), address::tcp_socket(address));
+        let answered = now.checked_sub(SILENT_AFTER.saturating_sub(LINE_ANSWERS_WITHIN)).unwrap_or(now);
+        self.watched.insert(connection, Watched { peer, socket, answered });
         let pings = Pings::of(&mut self.often, connection, peer);
         self.change(connection, peer, pings);
     }
