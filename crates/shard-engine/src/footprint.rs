@@ -21,8 +21,8 @@ use crate::{
 
 /// Rows whose logits are in memory together.
 const LOGIT_ROWS: u64 = 16;
-/// So many times activations lie beside the numbers that are computed on: in a message, and in what the network holds of
-/// it, as they come and as they go.
+/// So many times activations lie beside the numbers that are computed on: in a message, and in what the network holds
+/// of it, as they come and as they go.
 const ON_THE_WAY: u64 = 4;
 const F32_BYTES: u64 = size_of::<f32>() as u64;
 
