@@ -8,7 +8,7 @@
 # With --debian all of that comes from Debian's packages, and so does the compiler: FOLDER becomes a system of its own
 # (root and debootstrap; 3 GB, and some minutes the first time), in which the tests are compiled and run.
 # Variables: ARM_CC (aarch64-linux-gnu-gcc: links) · ARM_LIBRARIES (/usr/aarch64-linux-gnu: where lib/ has Arm's C
-# library), and with --debian those of packaging/cross/debian.sh.
+# library), and with --debian those of debian.sh.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 target=aarch64-unknown-linux-gnu
@@ -16,7 +16,7 @@ target=aarch64-unknown-linux-gnu
 if [ "${1:-}" = --debian ]; then
   debian=${2:?usage: run.sh --debian FOLDER}
   shift 2
-  exec "$top/packaging/cross/debian.sh" "$debian" /checkout/tests/arm/run.sh "$@"
+  exec "$top/tests/arm/debian.sh" "$debian" /checkout/tests/arm/run.sh "$@"
 fi
 
 cc=${ARM_CC:-aarch64-linux-gnu-gcc}
