@@ -25,7 +25,7 @@ make_debian() {
   chroot "$1" dpkg --add-architecture arm64
   chroot "$1" apt-get update -qq
   chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    cargo rustc libstd-rust-dev:arm64 gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user > "$1.log" 2>&1 ||
+    cargo rustc libstd-rust-dev:arm64 gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross make qemu-user > "$1.log" 2>&1 ||
     { tail -n 20 "$1.log" >&2; return 1; }
   touch "$1/made"
 }

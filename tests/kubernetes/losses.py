@@ -22,7 +22,7 @@ from scene import (
 # How long a node may wait for an answer before its peer is SUSPECT, on a busy machine, and half a second between two
 # questions: docs/decisions/0019.
 SILENCE = 4.5
-# 16 s of silence end a connection, and what was under way when that began.
+# 14 s of silence end a connection, and what was under way when that began.
 ENDED = 25.0
 
 

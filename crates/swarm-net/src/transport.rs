@@ -29,10 +29,10 @@ pub(crate) mod pings;
 
 /// A silent peer that nobody watches and nobody misses is gone after this. A process that ends is noticed by its life
 /// line, a machine that vanishes by those who watch it.
-const QUIC_IDLE_MS: u32 = 16_000;
-/// Three of these fit into the idle time, so lost packets do not kill. The first one that is not answered begins it
-/// again. Each costs both ends, on every connection of a full mesh.
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(5);
+const QUIC_IDLE_MS: u32 = 14_000;
+/// The first one that is not answered begins the idle time again, within which it is sent again and again, so lost
+/// packets do not kill. Each costs both ends, on every connection of a full mesh.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(7);
 /// Bounded by the idle time as well.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
 /// Bytes of one stream that may come in before they are read: 20 MB/s at 50 ms. What strangers may fill is this times

@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 
 from running import Failure, run
@@ -21,15 +22,25 @@ KINDS = ("gateway", "rendezvous", "share", "worker")
 
 
 class Dist:
-    """The folder of a release with the files of one system, x86-64 or another."""
+    """The folder of a release with the files of one system: of Linux, or of Windows, which has a .zip alone."""
 
     def __init__(self, folder):
         self.folder = folder.resolve()
-        self.archive = self._one("*.tar.gz")
-        self.deb = self._one("*.deb")
-        self.rpm = self._one("*.rpm")
+        self.is_windows = any(self.folder.glob("*.zip"))
+        self.archive = self._one("*.zip" if self.is_windows else "*.tar.gz")
+        if not self.is_windows:
+            self.deb = self._one("*.deb")
+            self.rpm = self._one("*.rpm")
         self.bill = self._one("*.cdx.json")
-        self.top = self.archive.name.removesuffix(".tar.gz")
+        self.top = self.archive.name.removesuffix(".zip").removesuffix(".tar.gz")
+
+    def notices(self):
+        """The licences of others, as the archive has them."""
+        if self.is_windows:
+            with zipfile.ZipFile(self.archive) as archive:
+                return archive.read(f"{self.top}/THIRD-PARTY-NOTICES").decode()
+        with tarfile.open(self.archive) as archive:
+            return archive.extractfile(f"{self.top}/share/doc/llama-swarm/THIRD-PARTY-NOTICES").read().decode()
 
     def _one(self, pattern):
         found = sorted(self.folder.glob(pattern))
@@ -68,6 +79,21 @@ def the_archive_says_nothing_of_who_made_it(dist, report):
     report.check(not missing, f"programs, licences, units and man pages are in it; missing: {missing or 'none'}")
 
 
+def the_zip_says_nothing_of_who_made_it(dist, report):
+    with zipfile.ZipFile(dist.archive) as archive:
+        members = archive.infolist()
+        heads = {name: archive.read(f"{dist.top}/{name}.exe")[:2] for name in PROGRAMS}
+    names = [member.filename for member in members]
+    report.check(names == sorted(names, key=lambda name: name.split("/")), "members are in order")
+    report.check(len({member.date_time for member in members}) == 1, "all have one time")
+    report.check({m.external_attr >> 16 for m in members} <= {0o100644, 0o100755}, "modes are 644 and 755")
+    report.check(all(name.split("/")[0] == dist.top for name in names), f"all is below {dist.top}")
+    report.check(set(heads.values()) == {b"MZ"}, "the programs are Windows'")
+    wanted = ("LICENSE", "README.md", "THIRD-PARTY-NOTICES", "docs/nodes.md", "llama-swarm.completions.ps1")
+    missing = [name for name in wanted if f"{dist.top}/{name}" not in names]
+    report.check(not missing, f"programs, licences and docs are in it; missing: {missing or 'none'}")
+
+
 def completions_are_scripts(dist, report):
     """Each shell reads its own without a complaint; a shell that is not here is left out, and that is told."""
     with tarfile.open(dist.archive) as archive:
@@ -88,9 +114,7 @@ def completions_are_scripts(dist, report):
 
 
 def the_bill_lists_what_the_notices_list(dist, report):
-    with tarfile.open(dist.archive) as archive:
-        notices = archive.extractfile(f"{dist.top}/share/doc/llama-swarm/THIRD-PARTY-NOTICES").read().decode()
-    listed = set(re.findall(r"^(\S+) (\d\S*): ", notices.split("\n====")[0], re.MULTILINE))
+    listed = set(re.findall(r"^(\S+) (\d\S*): ", dist.notices().split("\n====")[0], re.MULTILINE))
     bill = json.loads(dist.bill.read_text())
     others = [part for part in bill["components"] if "purl" in part]
     report.check(
@@ -166,5 +190,9 @@ SCENARIOS = (
     completions_are_scripts,
     the_bill_lists_what_the_notices_list,
     both_packages_hold_the_same,
-    the_installer_fetches,
+)
+FOR_WINDOWS = (
+    checksums_are_those_of_the_files,
+    the_zip_says_nothing_of_who_made_it,
+    the_bill_lists_what_the_notices_list,
 )

@@ -3,8 +3,12 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use futures::Stream;
@@ -28,19 +32,43 @@ pub struct PeerInfo {
     pub role: Role,
 }
 
+/// A place among the streams that a peer has opened: shared by all of its streams of one protocol.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// When anything last came by one of them, in ms since the first place was read from, and one more; 0: never.
+    read: AtomicU64,
+}
+
+impl Place {
+    /// Whether anything has come not longer ago than this.
+    pub(crate) fn was_read_within(&self, time: Duration) -> bool {
+        let read = self.read.load(Ordering::Relaxed);
+        read > 0 && Duration::from_millis(millis().saturating_sub(read - 1)) <= time
+    }
+
+    fn is_read(&self) {
+        self.read.store(millis() + 1, Ordering::Relaxed);
+    }
+}
+
+fn millis() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+}
+
 /// A byte stream to a peer: encrypted, and authenticated by peer id.
 #[derive(Debug)]
 pub struct PeerStream {
     peer: PeerInfo,
     io: Compat<libp2p::Stream>,
     metrics: Metrics,
-    /// Its place among its peer's streams.
-    _place: Option<Arc<()>>,
+    /// Where the peer has opened it.
+    place: Option<Arc<Place>>,
 }
 
 impl PeerStream {
     pub(crate) fn new(peer: PeerInfo, stream: libp2p::Stream, metrics: Metrics) -> Self {
-        Self { peer, io: stream.compat(), metrics, _place: None }
+        Self { peer, io: stream.compat(), metrics, place: None }
     }
 
     /// Who is at the other end.
@@ -50,8 +78,8 @@ impl PeerStream {
     }
 
     /// The stream has a place as long as it lives.
-    pub(crate) fn in_place(self, place: Arc<()>) -> Self {
-        Self { _place: Some(place), ..self }
+    pub(crate) fn in_place(self, place: Arc<Place>) -> Self {
+        Self { place: Some(place), ..self }
     }
 }
 
@@ -71,7 +99,11 @@ impl AsyncRead for PeerStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.metrics.received.inc_by((buffer.filled().len() - before) as u64);
+        let came = buffer.filled().len() - before;
+        self.metrics.received.inc_by(came as u64);
+        if let Some(place) = self.place.as_ref().filter(|_| came > 0) {
+            place.is_read();
+        }
         polled
     }
 }

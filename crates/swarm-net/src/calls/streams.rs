@@ -26,7 +26,7 @@ use libp2p::{
 use swarm_types::Transport;
 use tokio::sync::{mpsc, oneshot};
 
-use super::stream::{PeerInfo, PeerListener, PeerStream};
+use super::stream::{PeerInfo, PeerListener, PeerStream, Place};
 use crate::{admission::roster::Roster, metrics::Metrics, peer, transport::address};
 
 /// Agreeing on the protocol takes one round trip.
@@ -101,8 +101,8 @@ pub(crate) struct Streams {
     metrics: Metrics,
     /// Of each peer, the oldest first.
     connections: HashMap<PeerId, Vec<(ConnectionId, Transport)>>,
-    /// How many streams are in use that each peer has opened.
-    in_use: HashMap<PeerId, Weak<()>>,
+    /// The streams that each peer has opened: as many as the place has owners.
+    in_use: HashMap<PeerId, Weak<Place>>,
     requests: VecDeque<(PeerId, ConnectionId, OpenRequest)>,
 }
 
@@ -130,6 +130,12 @@ impl Streams {
         }
     }
 
+    /// Whether anything has come by a stream that the peer has opened, not longer ago than this.
+    pub(crate) fn was_read_within(&self, peer: &PeerId, time: Duration) -> bool {
+        let place = self.in_use.get(peer).and_then(Weak::upgrade);
+        place.is_some_and(|place| place.was_read_within(time))
+    }
+
     fn connection(&self, peer: &PeerId) -> Option<ConnectionId> {
         let all = self.connections.get(peer)?;
         let suiting = all.iter().find(|(_, transport)| *transport == self.suits);
@@ -151,13 +157,13 @@ impl Streams {
     }
 
     /// A place for one more stream of the peer's, if there is one.
-    fn place(&mut self, peer: PeerId) -> Option<Arc<()>> {
+    fn place(&mut self, peer: PeerId) -> Option<Arc<Place>> {
         let in_use = self.in_use.entry(peer).or_default();
         if in_use.strong_count() >= MAX_PER_PEER {
             return None;
         }
         Some(in_use.upgrade().unwrap_or_else(|| {
-            let first = Arc::new(());
+            let first = Arc::new(Place::default());
             *in_use = Arc::downgrade(&first);
             first
         }))

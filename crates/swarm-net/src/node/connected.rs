@@ -93,6 +93,24 @@ impl Peer {
         .collect()
     }
 
+    /// Two that meet may both dial, and then have two connections by QUIC where one would do. Gives those to close once
+    /// all have stood for so long: all but the first that this node has dialled. One that came so much later than the
+    /// first is none of these: the peer may have begun again, and then it is the only one that lives.
+    pub(super) fn duplicates(&self, settled: Duration, now: Instant) -> Vec<ConnectionId> {
+        let by_quic = self.connections.iter().filter(|(_, one)| one.transport == Transport::Quic);
+        let by_quic: Vec<_> = by_quic.collect();
+        let Some(first) = by_quic.iter().map(|(_, one)| one.since).min() else { return vec![] };
+        let of_the_meeting = |one: &Connection| {
+            now.duration_since(one.since) >= settled && one.since.duration_since(first) < settled
+        };
+        if !by_quic.iter().all(|(_, one)| of_the_meeting(one)) {
+            return vec![];
+        }
+        let kept = by_quic.iter().min_by_key(|(_, one)| (one.dialled.is_none(), one.since));
+        let kept = kept.map(|(connection, _)| **connection);
+        by_quic.iter().map(|(connection, _)| **connection).filter(|one| Some(*one) != kept).collect()
+    }
+
     /// Whether anything is left whose silence would be noticed. Life lines alone are nothing.
     pub(super) fn is_there(&self) -> bool {
         self.connections.values().any(|one| !one.is_life_line)
@@ -117,4 +135,72 @@ pub(super) fn what_it_says(transport: Transport, cause: Option<&ConnectionError>
         Transport::Tcp if cause.contains("connection is closed") => Gone::Left,
         Transport::Tcp => Gone::Closed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLED: Duration = Duration::from_secs(5);
+
+    fn peer(start: Instant, connections: &[(Transport, bool, u64)]) -> Peer {
+        let mut peer = Peer::default();
+        for (number, (transport, is_dialled, since_s)) in connections.iter().enumerate() {
+            let remote: Multiaddr = match transport {
+                Transport::Quic => "/ip4/10.0.0.1/udp/1/quic-v1".parse().expect("an address"),
+                Transport::Tcp => "/ip4/10.0.0.1/tcp/1".parse().expect("an address"),
+            };
+            let connection = Connection {
+                transport: *transport,
+                dialled: is_dialled.then(|| remote.clone()),
+                remote,
+                is_life_line: false,
+                since: start + Duration::from_secs(*since_s),
+                listens: vec![],
+            };
+            peer.connections.insert(ConnectionId::new_unchecked(number), connection);
+        }
+        peer
+    }
+
+    fn ids(numbers: &[usize]) -> Vec<ConnectionId> {
+        numbers.iter().map(|number| ConnectionId::new_unchecked(*number)).collect()
+    }
+
+    #[test]
+    fn of_connections_made_at_once_the_first_that_was_dialled_from_here_is_kept() {
+        use Transport::{Quic, Tcp};
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let both = peer(start, &[(Quic, false, 0), (Tcp, true, 0), (Quic, true, 1), (Quic, true, 2)]);
+        assert_eq!(both.duplicates(SETTLED, at(6)), ids(&[]), "not while it is new");
+        assert_eq!(both.duplicates(SETTLED, at(7)), ids(&[0, 3]));
+        let theirs = peer(start, &[(Quic, false, 1), (Quic, false, 0)]);
+        assert_eq!(theirs.duplicates(SETTLED, at(9)), ids(&[0]), "the first, where none was dialled from here");
+        let one = peer(start, &[(Quic, false, 0), (Tcp, true, 0)]);
+        assert_eq!(one.duplicates(SETTLED, at(9)), ids(&[]));
+    }
+
+    #[test]
+    fn a_connection_that_came_later_may_be_that_of_a_process_begun_again() {
+        let start = Instant::now();
+        let again = peer(start, &[(Transport::Quic, true, 0), (Transport::Quic, false, 6)]);
+        assert_eq!(again.duplicates(SETTLED, start + Duration::from_secs(60)), ids(&[]));
+    }
+
+    #[test]
+    fn who_met_by_tcp_has_it_as_a_line_once_quic_has_stood_beside_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut met = peer(start, &[(Transport::Tcp, true, 0), (Transport::Quic, true, 10)]);
+        assert_eq!(met.turn_into_lines(SETTLED, at(14)), ids(&[]));
+        assert_eq!(met.turn_into_lines(SETTLED, at(15)), ids(&[0]));
+        assert_eq!(met.turn_into_lines(SETTLED, at(16)), ids(&[]), "once");
+        assert!(met.is_there(), "QUIC is left");
+        met.connections.remove(&ConnectionId::new_unchecked(1));
+        assert!(!met.is_there(), "a line is nothing");
+        let mut alone = peer(start, &[(Transport::Tcp, true, 0)]);
+        assert_eq!(alone.turn_into_lines(SETTLED, at(60)), ids(&[]));
+        assert!(alone.is_there());
+    }
 }

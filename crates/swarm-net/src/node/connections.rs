@@ -1,6 +1,6 @@
 //! Connections: who is there, who is gone, whom to dial.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{
     PeerId,
@@ -25,6 +25,9 @@ use crate::{
     peers::{dialer::Dial, membership::TOMBSTONE, news::News},
     transport::{address, heartbeat::Sign},
 };
+
+/// Two between whom nothing has gone for so long have no session together.
+const AT_REST: Duration = Duration::from_secs(10);
 
 impl Node {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -204,6 +207,26 @@ impl Node {
         }
     }
 
+    /// Closes what two that dialled each other at once have too much of, once nothing runs by it. The node with the
+    /// smaller id does.
+    fn close_duplicates(&mut self, now: Instant) {
+        for (peer, known) in self.peers.iter().filter(|(peer, _)| self.me < **peer) {
+            let duplicates = known.duplicates(ACQUAINTED, now);
+            let streams = &self.swarm.behaviour().streams;
+            if duplicates.is_empty()
+                || self.watching.distrusts(peer)
+                || self.links.was_called_within(peer, AT_REST)
+                || streams.was_read_within(peer, AT_REST)
+            {
+                continue;
+            }
+            for connection in duplicates {
+                tracing::debug!(%peer, "one connection by QUIC is enough");
+                self.swarm.close_connection(connection);
+            }
+        }
+    }
+
     fn on_dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         let now = Instant::now();
         tracing::debug!(?peer, %error, "dial failed");
@@ -248,6 +271,7 @@ impl Node {
         self.note_members();
         self.check_lines(now);
         self.settle_lines(now);
+        self.close_duplicates(now);
         self.upgrade(now);
         self.expire_missed(now);
         self.look_for_twins(now);

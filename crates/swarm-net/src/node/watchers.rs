@@ -53,6 +53,11 @@ impl Watching {
         let (watchers, distrusted, silent) = (HashMap::new(), HashMap::new(), HashSet::new());
         Self { watchers, signs, telling, distrusted, silent, doubts, verdicts: JoinSet::new(), missed }
     }
+
+    /// Whether one of the connections to the peer may be dead.
+    pub(super) fn distrusts(&self, peer: &PeerId) -> bool {
+        self.distrusted.contains_key(peer) || self.silent.contains(peer) || self.doubts.contains(peer)
+    }
 }
 
 impl Drop for Watching {

@@ -9,8 +9,9 @@ use libp2p::PeerId;
 
 /// Up to so many peers every pair is watched, by the one with the smaller id.
 pub(crate) const ALL_UP_TO: usize = 16;
-/// Beyond that, so many: those that come next in the circle of all ids. So each node is watched by as many.
-const NEXT_IN_CIRCLE: usize = 2;
+/// Beyond that, so many: those that come next in the circle of all ids. So each node is watched by as many, and as each
+/// of two notices when the other is silent, by twice as many in all. Who has lost both neighbours has new ones at once.
+const NEXT_IN_CIRCLE: usize = 1;
 
 /// Of these peers those to watch. `peers` says of each whether this node works with it.
 pub(crate) fn watched(me: &PeerId, peers: &BTreeMap<PeerId, bool>) -> BTreeSet<PeerId> {

@@ -34,12 +34,12 @@ use crate::transport::{activity::Activity, address, pings::Pings};
 /// Three of these fit into the silence that is taken for death, so a lost or late one does not kill.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// As long as QUIC waits. Who is watched is noticed sooner.
-const SILENT_AFTER: Duration = Duration::from_secs(16);
+const SILENT_AFTER: Duration = Duration::from_secs(14);
 /// A life line that is left alone may be as dead as what it was beside: its peer has so long for the first answer.
 const LINE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// On QUIC pings only measure, and on life lines they keep what stands between from forgetting them.
-const MEASURE_EVERY: Duration = Duration::from_secs(60);
+const PING_SELDOM_EVERY: Duration = Duration::from_secs(60);
 /// Who has sent anything within this time is not silent.
 const HEARD_WITHIN: Duration = Duration::from_millis(800);
 /// A late answer is still an answer, as long as the connection lives.
@@ -73,8 +73,26 @@ pub(crate) struct Heartbeat {
 struct Watched {
     peer: PeerId,
     socket: Option<SocketAddr>,
-    /// When a ping was last answered, or would have had to be.
-    answered: Instant,
+    /// When pings began.
+    since: Instant,
+    /// How long it may be silent after that; after the first sign of life it is as long as any may.
+    first_within: Duration,
+    /// When a ping was last answered.
+    answered: Option<Instant>,
+}
+
+impl Watched {
+    fn new(peer: PeerId, socket: Option<SocketAddr>, first_within: Duration, now: Instant) -> Self {
+        Self { peer, socket, since: now, first_within, answered: None }
+    }
+
+    /// `bytes`: when any last came.
+    fn is_silent(&self, bytes: Option<Instant>, now: Instant) -> bool {
+        match bytes.max(self.answered).filter(|sign| *sign > self.since) {
+            Some(sign) => now.duration_since(sign) > SILENT_AFTER,
+            None => now.duration_since(self.since) > self.first_within,
+        }
+    }
 }
 
 impl Heartbeat {
@@ -88,7 +106,7 @@ impl Heartbeat {
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             often: every(PING_EVERY),
-            seldom: every(MEASURE_EVERY),
+            seldom: every(PING_SELDOM_EVERY),
             watched: HashMap::new(),
             quic: HashMap::new(),
             life_lines: HashSet::new(),
@@ -124,7 +142,7 @@ impl Heartbeat {
             return Pings::of(&mut self.seldom, connection, peer);
         }
         let socket = address::tcp_socket(address);
-        self.watched.insert(connection, Watched { peer, socket, answered: Instant::now() });
+        self.watched.insert(connection, Watched::new(peer, socket, SILENT_AFTER, Instant::now()));
         Pings::of(&mut self.often, connection, peer)
     }
 
@@ -132,9 +150,9 @@ impl Heartbeat {
     /// is the peer's.
     pub(crate) fn stands_alone(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         self.life_lines.remove(&connection);
-        let (now, socket) = (Instant::now(), address::tcp_socket(address));
-        let answered = now.checked_sub(SILENT_AFTER.saturating_sub(LINE_ANSWERS_WITHIN)).unwrap_or(now);
-        self.watched.insert(connection, Watched { peer, socket, answered });
+        let watched =
+            Watched::new(peer, address::tcp_socket(address), LINE_ANSWERS_WITHIN, Instant::now());
+        self.watched.insert(connection, watched);
         let pings = Pings::of(&mut self.often, connection, peer);
         self.change(connection, peer, pings);
     }
@@ -157,16 +175,12 @@ impl Heartbeat {
         self.life_lines.remove(connection);
     }
 
-    fn last_sign(&self, watched: &Watched) -> Instant {
-        let bytes = watched.socket.and_then(|socket| self.activity.last(socket));
-        bytes.map_or(watched.answered, |bytes| bytes.max(watched.answered))
-    }
-
     fn close_silent(&mut self, now: Instant) {
+        let bytes = |watched: &Watched| watched.socket.and_then(|socket| self.activity.last(socket));
         let silent: Vec<_> = self
             .watched
             .iter()
-            .filter(|(_, watched)| now.duration_since(self.last_sign(watched)) > SILENT_AFTER)
+            .filter(|(_, watched)| watched.is_silent(bytes(watched), now))
             .map(|(connection, watched)| (*connection, watched.peer))
             .collect();
         for (connection, peer) in silent {
@@ -242,7 +256,7 @@ impl NetworkBehaviour for Heartbeat {
                 continue;
             };
             if let Some(watched) = self.watched.get_mut(&connection) {
-                watched.answered = Instant::now();
+                watched.answered = Some(Instant::now());
             }
             self.events.push_back(ToSwarm::GenerateEvent(Sign::RoundTrip { peer, time }));
         }
@@ -253,5 +267,28 @@ impl NetworkBehaviour for Heartbeat {
             Some(event) => Poll::Ready(event),
             None => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_left_alone_has_little_time_for_its_first_sign_and_then_as_much_as_any() {
+        let start = Instant::now();
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut line = Watched::new(PeerId::random(), None, LINE_ANSWERS_WITHIN, start);
+        assert!(!line.is_silent(None, at(1.9)));
+        assert!(line.is_silent(None, at(2.1)), "nobody has answered");
+        assert!(line.is_silent(Some(start), at(2.1)), "what came before says nothing");
+        assert!(!line.is_silent(Some(at(1.0)), at(14.9)), "bytes are a sign");
+        line.answered = Some(at(1.5));
+        assert!(!line.is_silent(None, at(15.4)));
+        assert!(line.is_silent(Some(at(1.0)), at(15.6)), "the last one counts");
+        assert!(!line.is_silent(Some(at(10.0)), at(15.6)));
+        let other = Watched::new(PeerId::random(), None, SILENT_AFTER, start);
+        assert!(!other.is_silent(None, at(13.9)));
+        assert!(other.is_silent(None, at(14.1)));
     }
 }
