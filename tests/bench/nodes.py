@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 RELEASE = Path(__file__).resolve().parents[2] / "target/release"
-SOON = 120
+SOON = 180
 LISTEN_BY_QUIC = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]
 LISTEN_BY_TCP = ["--listen", "/ip4/127.0.0.1/tcp/0"]
 

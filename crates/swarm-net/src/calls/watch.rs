@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    links::Links,
+    links::{Links, OPEN_WITHIN},
     stream::{PeerListener, PeerStream},
 };
 use crate::{metrics::Metrics, peer, peers::dialer::backoff};
@@ -36,6 +36,9 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(800);
 const MOST_PATIENCE: Duration = Duration::from_secs(4);
 /// Whom this node has called for so long is one that it works with.
 pub(crate) const WORKS_WITH_FOR: Duration = Duration::from_secs(10 * 60);
+/// So many round trips a stream to a peer that may be gone takes to open, or it is silent: agreeing on the protocol is one
+/// or two.
+const ROUND_TRIPS_TO_OPEN: u32 = 6;
 /// So many times the slowest answer of late.
 const TIMES_THE_SLOWEST: u32 = 3;
 /// How much of the slowest answer is forgotten with each that is faster: a minute later it counts for nothing.
@@ -66,6 +69,8 @@ pub(crate) struct Watcher {
     links: Links,
     metrics: Metrics,
     signs: mpsc::Sender<(PeerId, Sign)>,
+    /// Others miss it, or it may have begun again.
+    is_distrusted: bool,
     slowest: Slowest,
 }
 
@@ -75,8 +80,9 @@ impl Watcher {
         links: Links,
         metrics: Metrics,
         signs: mpsc::Sender<(PeerId, Sign)>,
+        is_distrusted: bool,
     ) -> Self {
-        Self { peer, links, metrics, signs, slowest: Slowest::default() }
+        Self { peer, links, metrics, signs, is_distrusted, slowest: Slowest::default() }
     }
 
     /// Runs until it is aborted or the node ends. Each connection is watched over a stream of its own.
@@ -84,7 +90,7 @@ impl Watcher {
         let mut failures = 0;
         while !self.signs.is_closed() {
             let since = Instant::now();
-            match self.links.watch_stream(self.peer).await {
+            match self.open().await {
                 Ok(stream) => {
                     self.follow(stream).await;
                     tracing::debug!(peer = %self.peer, "the stream by which it was watched has ended");
@@ -101,6 +107,15 @@ impl Watcher {
             failures = if since.elapsed() >= MOST_PATIENCE { 1 } else { failures + 1 };
             sleep(backoff(failures)).await;
         }
+    }
+
+    /// A peer that may be gone has no more time for that than for an answer.
+    async fn open(&self) -> io::Result<PeerStream> {
+        let round_trips = self.links.round_trip(&self.peer).unwrap_or_default() * ROUND_TRIPS_TO_OPEN;
+        let within =
+            if self.is_distrusted { round_trips.clamp(LEAST_PATIENCE, MOST_PATIENCE) } else { OPEN_WITHIN };
+        let opened = timeout(within, self.links.watch_stream(self.peer)).await;
+        opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     async fn follow(&mut self, mut stream: PeerStream) -> Option<()> {

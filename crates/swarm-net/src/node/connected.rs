@@ -94,8 +94,8 @@ impl Peer {
     }
 
     /// Two that meet may both dial, and then have two connections by QUIC where one would do. Gives those to close once
-    /// all have stood for so long: all but the first that this node has dialled. One that came so much later than the
-    /// first is none of these: the peer may have begun again, and then it is the only one that lives.
+    /// all have stood for so long: all but the last. If the peer has begun again or moved, the last is the only one that
+    /// lives; where one came so much later than the first, that is for others to find out.
     pub(super) fn duplicates(&self, settled: Duration, now: Instant) -> Vec<ConnectionId> {
         let by_quic = self.connections.iter().filter(|(_, one)| one.transport == Transport::Quic);
         let by_quic: Vec<_> = by_quic.collect();
@@ -106,7 +106,7 @@ impl Peer {
         if !by_quic.iter().all(|(_, one)| of_the_meeting(one)) {
             return vec![];
         }
-        let kept = by_quic.iter().min_by_key(|(_, one)| (one.dialled.is_none(), one.since));
+        let kept = by_quic.iter().max_by_key(|(_, one)| one.since);
         let kept = kept.map(|(connection, _)| **connection);
         by_quic.iter().map(|(connection, _)| **connection).filter(|one| Some(*one) != kept).collect()
     }
@@ -168,15 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn of_connections_made_at_once_the_first_that_was_dialled_from_here_is_kept() {
+    fn of_connections_made_at_once_the_last_is_kept() {
         use Transport::{Quic, Tcp};
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let both = peer(start, &[(Quic, false, 0), (Tcp, true, 0), (Quic, true, 1), (Quic, true, 2)]);
-        assert_eq!(both.duplicates(SETTLED, at(6)), ids(&[]), "not while it is new");
-        assert_eq!(both.duplicates(SETTLED, at(7)), ids(&[0, 3]));
-        let theirs = peer(start, &[(Quic, false, 1), (Quic, false, 0)]);
-        assert_eq!(theirs.duplicates(SETTLED, at(9)), ids(&[0]), "the first, where none was dialled from here");
+        let several = peer(start, &[(Quic, false, 0), (Tcp, true, 3), (Quic, true, 2), (Quic, true, 1)]);
+        assert_eq!(several.duplicates(SETTLED, at(6)), ids(&[]), "not while one is new");
+        assert_eq!(several.duplicates(SETTLED, at(7)), ids(&[0, 3]));
         let one = peer(start, &[(Quic, false, 0), (Tcp, true, 0)]);
         assert_eq!(one.duplicates(SETTLED, at(9)), ids(&[]));
     }

@@ -44,9 +44,11 @@ impl Node {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.on_dial_failed(connection_id, peer_id, &error);
             }
-            SwarmEvent::NewListenAddr { .. }
-            | SwarmEvent::ExpiredListenAddr { .. }
-            | SwarmEvent::ListenerClosed { .. } => self.on_addresses(),
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ListenerClosed { .. } => self.on_addresses(),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.on_addresses();
+                self.has_moved(&address, Instant::now());
+            }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener has trouble"),
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 tracing::debug!(%error, "an incoming connection failed");

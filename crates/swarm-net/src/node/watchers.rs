@@ -34,6 +34,8 @@ pub(super) struct Watching {
     pub(super) telling: mpsc::Sender<(PeerId, Sign)>,
     /// Who may have begun again, or is missed by others, and since when that is known.
     pub(super) distrusted: HashMap<PeerId, Instant>,
+    /// When this machine last lost an address.
+    pub(super) moved: Option<Instant>,
     /// Whose silence this node has noticed by itself.
     pub(super) silent: HashSet<PeerId>,
     pub(super) doubts: Doubts,
@@ -51,7 +53,8 @@ impl Watching {
         }
         let (doubts, missed) = (Doubts::default(), Missed::default());
         let (watchers, distrusted, silent) = (HashMap::new(), HashMap::new(), HashSet::new());
-        Self { watchers, signs, telling, distrusted, silent, doubts, verdicts: JoinSet::new(), missed }
+        let (moved, verdicts) = (None, JoinSet::new());
+        Self { watchers, signs, telling, distrusted, moved, silent, doubts, verdicts, missed }
     }
 
     /// Whether one of the connections to the peer may be dead.

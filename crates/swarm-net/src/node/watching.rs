@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::time::sleep;
 
 use super::{Node, log, node_id, watchers::Watching};
@@ -24,13 +24,20 @@ use crate::{
         news::News,
         watched::watched,
     },
-    transport::knock::{Answer, knock},
+    transport::{
+        address,
+        knock::{Answer, knock},
+    },
 };
 
 /// Two who meet may both dial. Who connects so long after does not know that it is connected.
 pub(super) const ACQUAINTED: Duration = Duration::from_secs(5);
 /// Whether it answers by what was open before is known by then, however slow it was before.
 const DISTRUSTED_FOR: Duration = Duration::from_secs(10);
+/// Who is watched closely because it has connected anew is asked so soon.
+const ASKED_WITHIN: Duration = Duration::from_secs(1);
+/// Who is silent so long after this machine has moved may be so for that.
+const MOVED_FOR: Duration = Duration::from_secs(30);
 /// For the kernel of a silent peer to answer.
 const KERNEL_WITHIN: Duration = Duration::from_millis(200);
 /// Packets are lost now and then, so it is asked a second time, so much later.
@@ -61,7 +68,9 @@ impl Node {
         for peer in wanted {
             self.watching.watchers.entry(peer).or_insert_with(|| {
                 let (links, metrics) = (self.links.clone(), self.metrics.clone());
-                let watcher = Watcher::new(peer, links, metrics, self.watching.telling.clone());
+                let is_distrusted = self.watching.distrusted.contains_key(&peer);
+                let watcher =
+                    Watcher::new(peer, links, metrics, self.watching.telling.clone(), is_distrusted);
                 tokio::spawn(watcher.run()).abort_handle()
             });
         }
@@ -75,6 +84,7 @@ impl Node {
         match sign {
             Sign::Silent { .. } if self.is_heard(&peer) => {}
             Sign::Silent { since } if self.has_come_back(peer, since) => {}
+            Sign::Silent { .. } if self.is_left_behind(peer) => {}
             Sign::Silent { .. } => {
                 self.watching.silent.insert(peer);
                 log(self.membership.suspect(&node_id(&peer), true));
@@ -109,16 +119,46 @@ impl Node {
         self.rewatch();
     }
 
-    /// Whether a peer that is silent since then has a connection that is newer. If so, those before it are dead: it has
-    /// begun again.
+    /// This machine has lost an address. What ran by it is dead, and nobody says which connections did: all peers are
+    /// watched closely.
+    pub(super) fn has_moved(&mut self, address: &Multiaddr, now: Instant) {
+        if self.peers.is_empty() || address::ip(address).is_none_or(|ip| ip.is_loopback()) {
+            return;
+        }
+        tracing::info!(%address, "this machine has lost an address: peers that do not answer are dialled anew");
+        self.watching.moved = Some(now);
+        let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
+        self.watching.distrusted.extend(members.map(|(peer, _)| (*peer, now)));
+        self.rewatch();
+    }
+
+    /// Whether all connections to a silent peer are older than this machine's last move. If so, they are closed, and
+    /// it is dialled anew.
+    fn is_left_behind(&mut self, peer: PeerId) -> bool {
+        let Some(moved) = self.watching.moved.filter(|moved| moved.elapsed() < MOVED_FOR) else {
+            return false;
+        };
+        let Some(known) = self.peers.get(&peer) else { return false };
+        if known.connections.values().any(|one| !one.is_life_line && one.since > moved) {
+            return false;
+        }
+        let connections: Vec<ConnectionId> = known.connections.keys().copied().collect();
+        for connection in connections {
+            self.swarm.close_connection(connection);
+            self.on_closed(peer, connection, None);
+        }
+        true
+    }
+
+    /// Whether a peer that is silent since then has a connection that is newer, or came so shortly before that this is
+    /// why it was asked. If so, those before it are dead: it has begun again, or moved.
     fn has_come_back(&mut self, peer: PeerId, since: Instant) -> bool {
         let Some(known) = self.peers.get(&peer) else { return false };
         let Some(first_met) = known.first_met() else { return false };
-        let mut others = known.connections.values().filter(|one| !one.is_life_line);
-        if !others.any(|one| one.since > since && one.since.duration_since(first_met) >= ACQUAINTED) {
-            return false;
-        }
-        let dead = known.connections.iter().filter(|(_, one)| one.since <= since);
+        let others = known.connections.values().filter(|one| !one.is_life_line).map(|one| one.since);
+        let is_back = |at: &Instant| *at + ASKED_WITHIN > since && at.duration_since(first_met) >= ACQUAINTED;
+        let Some(back) = others.filter(is_back).min() else { return false };
+        let dead = known.connections.iter().filter(|(_, one)| one.since < back);
         let dead: Vec<ConnectionId> = dead.map(|(connection, _)| *connection).collect();
         log([News::Restarted(node_id(&peer))]);
         for connection in dead {

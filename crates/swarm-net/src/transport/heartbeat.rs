@@ -150,8 +150,7 @@ impl Heartbeat {
     /// is the peer's.
     pub(crate) fn stands_alone(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         self.life_lines.remove(&connection);
-        let watched =
-            Watched::new(peer, address::tcp_socket(address), LINE_ANSWERS_WITHIN, Instant::now());
+        let watched = Watched::new(peer, address::tcp_socket(address), LINE_ANSWERS_WITHIN, Instant::now());
         self.watched.insert(connection, watched);
         let pings = Pings::of(&mut self.often, connection, peer);
         self.change(connection, peer, pings);
