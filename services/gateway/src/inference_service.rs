@@ -296,3 +296,23 @@ impl Service for InferenceService {
         Ok(Response::new(wire::ListModelsResponse { models: vec![model] }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn whoever_may_come_again_is_told_when_in_whole_seconds() {
+        let retry_after = Duration::from_millis(2100);
+        let not_ready = GenerationError::NotReady { reason: "shard 3 has nobody".into(), retry_after };
+        for (error, code) in
+            [(not_ready, Code::Unavailable), (GenerationError::Full { retry_after }, Code::ResourceExhausted)]
+        {
+            let status = status(error);
+            assert_eq!(status.code(), code);
+            assert_eq!(status.metadata().get("retry-after").and_then(|told| told.to_str().ok()), Some("3"));
+        }
+    }
+}
