@@ -36,8 +36,8 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(800);
 const MOST_PATIENCE: Duration = Duration::from_secs(4);
 /// Whom this node has called for so long is one that it works with.
 pub(crate) const WORKS_WITH_FOR: Duration = Duration::from_secs(10 * 60);
-/// So many round trips a stream to a peer that may be gone takes to open, or it is silent: agreeing on the protocol is one
-/// or two.
+/// So many round trips a stream to a peer that may be gone takes to open, or it is silent: agreeing on the protocol is
+/// one or two.
 const ROUND_TRIPS_TO_OPEN: u32 = 6;
 /// So many times the slowest answer of late.
 const TIMES_THE_SLOWEST: u32 = 3;

@@ -94,8 +94,8 @@ impl Peer {
     }
 
     /// Two that meet may both dial, and then have two connections by QUIC where one would do. Gives those to close once
-    /// all have stood for so long: all but the last. If the peer has begun again or moved, the last is the only one that
-    /// lives; where one came so much later than the first, that is for others to find out.
+    /// all have stood for so long: all but the last. If the peer has begun again or moved, that is the only one that
+    /// lives; where it came so much later than the first, that is for others to find out.
     pub(super) fn duplicates(&self, settled: Duration, now: Instant) -> Vec<ConnectionId> {
         let by_quic = self.connections.iter().filter(|(_, one)| one.transport == Transport::Quic);
         let by_quic: Vec<_> = by_quic.collect();

@@ -34,7 +34,7 @@ use crate::{
 pub(super) const ACQUAINTED: Duration = Duration::from_secs(5);
 /// Whether it answers by what was open before is known by then, however slow it was before.
 const DISTRUSTED_FOR: Duration = Duration::from_secs(10);
-/// Who is watched closely because it has connected anew is asked so soon.
+/// Who is watched closely because it has connected again is asked so soon.
 const ASKED_WITHIN: Duration = Duration::from_secs(1);
 /// Who is silent so long after this machine has moved may be so for that.
 const MOVED_FOR: Duration = Duration::from_secs(30);
@@ -125,7 +125,7 @@ impl Node {
         if self.peers.is_empty() || address::ip(address).is_none_or(|ip| ip.is_loopback()) {
             return;
         }
-        tracing::info!(%address, "this machine has lost an address: peers that do not answer are dialled anew");
+        tracing::info!(%address, "this machine has lost an address: peers that do not answer are dialled again");
         self.watching.moved = Some(now);
         let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
         self.watching.distrusted.extend(members.map(|(peer, _)| (*peer, now)));
@@ -133,7 +133,7 @@ impl Node {
     }
 
     /// Whether all connections to a silent peer are older than this machine's last move. If so, they are closed, and
-    /// it is dialled anew.
+    /// it is dialled again.
     fn is_left_behind(&mut self, peer: PeerId) -> bool {
         let Some(moved) = self.watching.moved.filter(|moved| moved.elapsed() < MOVED_FOR) else {
             return false;
