@@ -55,7 +55,9 @@ class Programs:
 
 
 def ask(address):
-    body = {"model": "any", "temperature": 0, "max_tokens": 12, "messages": [{"role": "user", "content": QUESTION}]}
+    with urllib.request.urlopen(f"http://{address}/v1/models", timeout=PATIENCE) as models:
+        model = json.load(models)["data"][0]["id"]
+    body = {"model": model, "temperature": 0, "max_tokens": 12, "messages": [{"role": "user", "content": QUESTION}]}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://{address}/v1/chat/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
