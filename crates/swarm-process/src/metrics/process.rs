@@ -16,7 +16,6 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use rlimit::Resource;
 
 /// Linux tells times of processes in hundredths of a second, whatever its own clock does.
 const TICKS: f64 = 100.0;
@@ -81,6 +80,12 @@ fn resident(status: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// The soft limit of open files in `/proc/self/limits`; nothing when there is none.
+fn may_open(limits: &str) -> Option<f64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 impl Collector for ProcessMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let mut gauge = |name: &str, help: &str, value: Option<f64>| match value {
@@ -95,7 +100,7 @@ impl Collector for ProcessMetrics {
         let read = |path: &str| fs::read_to_string(path).ok();
         let taken = read("/proc/self/stat").as_deref().and_then(Taken::read);
         let resident = read("/proc/self/status").as_deref().and_then(resident);
-        let soft = Resource::NOFILE.get().ok().map(|(soft, _)| soft);
+        let limit = read("/proc/self/limits").as_deref().and_then(may_open);
         // One of them is the folder that is read.
         let open = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1));
         let bytes = "process_resident_memory_bytes";
@@ -103,7 +108,7 @@ impl Collector for ProcessMetrics {
         let bytes = "process_virtual_memory_bytes";
         gauge(bytes, "Virtual memory size in bytes.", taken.map(|taken| taken.virtual_bytes as f64))?;
         gauge("process_open_fds", "Number of open file descriptors.", open.map(|open| open as f64))?;
-        gauge("process_max_fds", "Maximum number of open file descriptors.", soft.map(|soft| soft as f64))?;
+        gauge("process_max_fds", "Maximum number of open file descriptors.", limit)?;
         let started = taken.zip(*MACHINE_STARTED).map(|(taken, machine)| machine + taken.started);
         let help = "Start time of the process since unix epoch in seconds.";
         gauge("process_start_time_seconds", help, started)?;
@@ -125,6 +130,8 @@ mod tests {
         let taken = Taken { cpu_seconds: 3.0, started: 123.45, virtual_bytes: 1 << 20 };
         assert_eq!(Taken::read(stat), Some(taken));
         assert_eq!(Taken::read("7 (a) S 1"), None);
+        let limits = "Max processes   9    9   processes\nMax open files   1024    524288   files\n";
+        assert_eq!(may_open(limits), Some(1024.0));
         assert_eq!(resident("VmPeak:\t 9 kB\nVmRSS:\t   12 kB\n"), Some(12 << 10));
     }
 
