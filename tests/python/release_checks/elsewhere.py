@@ -30,7 +30,9 @@ class Programs:
 
     def run(self, *arguments):
         command = [*self.command, *map(str, arguments)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            command, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+        )
         return done.stdout + done.stderr
 
     def starts(self, stack, name, *arguments):
