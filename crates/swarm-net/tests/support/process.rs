@@ -3,10 +3,11 @@
 use std::{
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use swarm_net::{MemberConfig, NetConfig, Role};
-use tokio::io::AsyncReadExt;
+use swarm_net::{MemberConfig, NetConfig, NetError, Role};
+use tokio::{io::AsyncReadExt, time::sleep};
 
 use super::{Node, offer};
 
@@ -82,7 +83,16 @@ pub async fn was_the_worker() -> bool {
         members: MemberConfig { secret_file, ..MemberConfig::default() },
         ..NetConfig::default()
     };
-    let identity = config.load_identity("worker").unwrap();
+    // The test has had the file open, and a process that another test starts at that moment has it until it is this
+    // program.
+    let mut tries = 0;
+    let identity = loop {
+        match config.load_identity("worker") {
+            Err(NetError::IdentityInUse { .. }) if tries < 40 => tries += 1,
+            loaded => break loaded.unwrap(),
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
     let node = Node::start(config, Role::Worker, identity).await;
     node.net.announce(vec![offer(1, true)]);
     // Ends with the process that holds the other end.
