@@ -3,6 +3,7 @@
 pub(crate) mod bounds;
 pub(crate) mod describe;
 pub(crate) mod forget;
+pub(crate) mod last;
 pub(crate) mod links;
 pub(crate) mod stream;
 pub(crate) mod streams;

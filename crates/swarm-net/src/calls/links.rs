@@ -5,9 +5,9 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,7 @@ use crate::{
     NetError, Role,
     calls::{
         bounds::{BoundsLayer, MethodLimit},
+        last::Last,
         stream::{PeerInfo, PeerStream},
         streams::OpenRequest,
     },
@@ -96,7 +97,6 @@ pub(crate) struct Links {
     /// Of the thread that has the connections: what a channel sends is handed to no other.
     network: Handle,
     metrics: Metrics,
-    start: Instant,
 }
 
 /// The way to one peer.
@@ -104,8 +104,8 @@ pub(crate) struct Links {
 struct Link {
     /// Made at the first call, shared by all.
     channel: OnceCell<Channel>,
-    /// When a service last wanted its channel, in ms since `start`, and one more; 0: never.
-    called: AtomicU64,
+    /// When a service last wanted its channel.
+    called: Last,
     /// Smoothed, in µs; 0 before the first was measured.
     round_trip_us: AtomicU32,
     /// As the peer has proven it.
@@ -123,7 +123,7 @@ pub struct RoundTrip {
 
 impl Links {
     pub(crate) fn new(commands: mpsc::WeakSender<Command>, network: Handle, metrics: Metrics) -> Self {
-        Self { commands, channels: Arc::default(), network, metrics, start: Instant::now() }
+        Self { commands, channels: Arc::default(), network, metrics }
     }
 
     /// A peer is admitted.
@@ -131,7 +131,7 @@ impl Links {
         let link = || {
             Arc::new(Link {
                 channel: OnceCell::new(),
-                called: AtomicU64::new(0),
+                called: Last::default(),
                 round_trip_us: AtomicU32::new(0),
                 role,
             })
@@ -162,18 +162,13 @@ impl Links {
     /// A service wants the peer's channel: the two work together.
     pub(crate) fn called(&self, peer: &PeerId) {
         if let Some(link) = self.channels().get(peer) {
-            link.called.store(self.millis() + 1, Ordering::Relaxed);
+            link.called.note();
         }
     }
 
     /// Whether a service wanted the peer's channel not longer ago than this.
     pub(crate) fn was_called_within(&self, peer: &PeerId, time: Duration) -> bool {
-        let called = self.channels().get(peer).map_or(0, |link| link.called.load(Ordering::Relaxed));
-        called > 0 && Duration::from_millis(self.millis().saturating_sub(called - 1)) <= time
-    }
-
-    fn millis(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+        self.channels().get(peer).is_some_and(|link| link.called.is_within(time))
     }
 
     /// A ping was answered. Single ones vary much, so each counts for an eighth, as in TCP (RFC 6298).

@@ -3,12 +3,8 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
 };
 
 use futures::Stream;
@@ -20,6 +16,7 @@ use tokio::{
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 use tonic::transport::server::Connected;
 
+use super::last::Last;
 use crate::{Role, metrics::Metrics};
 
 /// Who is at the other end of a call: authenticated by the transport, in the role that it has proven. In the
@@ -32,29 +29,9 @@ pub struct PeerInfo {
     pub role: Role,
 }
 
-/// A place among the streams that a peer has opened: shared by all of its streams of one protocol.
-#[derive(Debug, Default)]
-pub(crate) struct Place {
-    /// When anything last came by one of them, in ms since the first place was read from, and one more; 0: never.
-    read: AtomicU64,
-}
-
-impl Place {
-    /// Whether anything has come not longer ago than this.
-    pub(crate) fn was_read_within(&self, time: Duration) -> bool {
-        let read = self.read.load(Ordering::Relaxed);
-        read > 0 && Duration::from_millis(millis().saturating_sub(read - 1)) <= time
-    }
-
-    fn is_read(&self) {
-        self.read.store(millis() + 1, Ordering::Relaxed);
-    }
-}
-
-fn millis() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
-}
+/// A place among the streams that a peer has opened, shared by all of its streams of one protocol: when anything last came
+/// by one of them.
+pub(crate) type Place = Last;
 
 /// A byte stream to a peer: encrypted, and authenticated by peer id.
 #[derive(Debug)]
@@ -102,7 +79,7 @@ impl AsyncRead for PeerStream {
         let came = buffer.filled().len() - before;
         self.metrics.received.inc_by(came as u64);
         if let Some(place) = self.place.as_ref().filter(|_| came > 0) {
-            place.is_read();
+            place.note();
         }
         polled
     }

@@ -133,7 +133,7 @@ impl Streams {
     /// Whether anything has come by a stream that the peer has opened, not longer ago than this.
     pub(crate) fn was_read_within(&self, peer: &PeerId, time: Duration) -> bool {
         let place = self.in_use.get(peer).and_then(Weak::upgrade);
-        place.is_some_and(|place| place.was_read_within(time))
+        place.is_some_and(|place| place.is_within(time))
     }
 
     fn connection(&self, peer: &PeerId) -> Option<ConnectionId> {
