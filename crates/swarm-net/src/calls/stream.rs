@@ -29,8 +29,8 @@ pub struct PeerInfo {
     pub role: Role,
 }
 
-/// A place among the streams that a peer has opened, shared by all of its streams of one protocol: when anything last came
-/// by one of them.
+/// A place among the streams that a peer has opened, shared by all of its streams of one protocol: when anything last
+/// came by one of them.
 pub(crate) type Place = Last;
 
 /// A byte stream to a peer: encrypted, and authenticated by peer id.
