@@ -11,6 +11,8 @@ cut         a worker's cable is pulled for 4 s
 moves       a worker's machine gets another address
 skew        a worker is killed, and its clock is five minutes wrong from then on, fast or slow
 twin        a second process begins with a copy of a worker's identity, for 4 s
+slow        what a worker sends and gets is late by 100 ms each way for 4 s, and one packet of a hundred is lost
+flips       of what a worker sends and gets, one packet of a hundred has a bit flipped for 4 s, with checksums that do not tell
 noise       a worker gets datagrams and connections full of random bytes, and beginnings of real ones
 rendezvous  the rendezvous is killed, and started again after 2 s
 gateway     one of two gateways is killed, and started again after 2 s
@@ -41,6 +43,7 @@ from pathlib import Path
 
 from answers import Answer, held, share
 from nodes import RELEASE, SOON, wait_for
+from relay import Relay
 
 SHARDS = 8
 INSIDE = "LLAMA_SWARM_BENCH_INSIDE"
@@ -56,6 +59,10 @@ REST = 2
 # Who is stopped is SUSPECT to those who watch it or work with it, and loaded to others, unless it lasts; and a twin is one
 # more of a worker that is there.
 NOT_TOLD = ["stop", "twin"]
+# Nobody is gone meanwhile.
+NOT_GONE = ["slow", "flips"]
+# As long as AWAY.
+LASTING = ["stop", "cut", "twin", "slow", "flips"]
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
@@ -95,7 +102,7 @@ class Machine:
         self.swarm, self.name, self.number, self.command = swarm, name, swarm.machines, command
         self.address = f"10.77.0.{self.number + 1}"
         self.told, self.log = swarm.folder / f"{name}.json", swarm.folder / f"{name}.log"
-        self.process, self.is_stopped, self.is_cut, self.skew = None, False, False, None
+        self.process, self.is_stopped, self.is_cut, self.is_far, self.skew = None, False, False, False, None
         self.net, self.cable = f"net{self.number}", f"cable{self.number}"
         ip("netns", "add", self.net)
         ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", self.net)
@@ -199,7 +206,8 @@ class Swarm:
     def wrong(self):
         """Whose picture is not that of the processes."""
         truth = self.truth()
-        return [node.name for node in self.all if node.is_alive and not node.is_cut and node.loaded() != truth]
+        asked = [node for node in self.all if node.is_alive and not node.is_cut and not node.is_far]
+        return [node.name for node in asked if node.loaded() != truth]
 
     def agrees(self, within):
         """How soon all pictures are right; nothing if they are not in time."""
@@ -284,6 +292,23 @@ class Faults:
 
         return end
 
+    def relayed(self, worker, **how):
+        place = Path(__file__).parent / "relay.py"
+        subprocess.run(["ip", "netns", "exec", worker.net, sys.executable, place, "eth0"], check=True)
+        relay, worker.is_far = Relay(worker.cable, "bridge", self.chance, **how), True
+
+        def end():
+            relay.end()
+            worker.is_far = False
+
+        return end
+
+    def slow(self, worker):
+        return self.relayed(worker, delay=0.1, loss=0.01)
+
+    def flips(self, worker):
+        return self.relayed(worker, flips=0.01)
+
     def noise(self, worker):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         for _ in range(200):
@@ -305,7 +330,7 @@ class Faults:
         return lambda: self.swarm.gateways[1].start()
 
 
-FAULTS = ["kill", "stop", "cut", "moves", "skew", "twin", "noise", "rendezvous", "gateway"]
+FAULTS = ["kill", "stop", "cut", "moves", "skew", "twin", "slow", "flips", "noise", "rendezvous", "gateway"]
 
 
 def keep_asking(given, swarm, over, results):
@@ -346,13 +371,15 @@ def disturb(given, swarm):
         if kind == "moves":
             # It takes a while until anybody notices.
             during, wrong = swarm.settles(SETTLE)
+        elif kind in NOT_GONE:
+            during, wrong = swarm.settles(AWAY)
         elif kind not in NOT_TOLD:
             during, wrong = swarm.agrees(SOON if end is None else AWAY)
         if kind not in NOT_TOLD:
             seen[kind].append(during)
         ended = None
         if end:
-            time.sleep(max(0, begun + (AWAY if kind in ("stop", "cut", "twin") else BACK) - time.monotonic()))
+            time.sleep(max(0, begun + (AWAY if kind in LASTING else BACK) - time.monotonic()))
             end()
             ended, wrong_after = swarm.agrees(SOON)
             seen[f"{kind}, over"].append(ended)

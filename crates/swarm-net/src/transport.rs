@@ -27,12 +27,13 @@ pub(crate) mod heartbeat;
 pub(crate) mod knock;
 pub(crate) mod pings;
 
-/// A silent peer that nobody watches and nobody misses is gone after this. A process that ends is noticed by its life
-/// line, a machine that vanishes by those who watch it.
-const QUIC_IDLE_MS: u32 = 14_000;
-/// The first one that is not answered begins the idle time again, within which it is sent again and again, so lost
-/// packets do not kill. Each costs both ends, on every connection of a full mesh.
-const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(7);
+/// A silent peer that nobody watches and nobody misses is gone after this. A process that ends is noticed by life lines,
+/// a machine that vanishes by those who watch it.
+const QUIC_IDLE_MS: u32 = 60_000;
+/// Each costs both ends, on every connection of a full mesh. What stands between must not forget a connection: that
+/// takes two minutes at least (RFC 4787, REQ-5). The first one that is not answered begins the idle time again, within
+/// which it is sent again and again, so lost packets do not kill.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(45);
 /// Bounded by the idle time as well.
 const QUIC_HANDSHAKE: Duration = Duration::from_secs(2);
 /// Bytes of one stream that may come in before they are read: 20 MB/s at 50 ms. What strangers may fill is this times

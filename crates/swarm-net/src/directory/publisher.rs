@@ -59,9 +59,10 @@ impl Publisher {
         self.due.is_some_and(|due| due <= now)
     }
 
-    /// A peer that could store something is connected.
+    /// A peer that could store something is connected. What is on its way need not begin again: it asks dozens.
     pub(crate) fn peer_joined(&mut self, now: Instant) {
         if self.failing
+            && self.running.is_empty()
             && let Some(due) = &mut self.due
         {
             *due = (*due).min(now + DEBOUNCE);

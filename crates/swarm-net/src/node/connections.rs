@@ -144,6 +144,9 @@ impl Node {
         if !is_there {
             return self.farewell(peer, gone);
         }
+        if gone.is_some() {
+            self.probe_duplicates(peer);
+        }
         if !quic {
             self.life_lines.forget(&peer);
         } else if !tcp && closed.transport == Transport::Tcp {
@@ -226,6 +229,17 @@ impl Node {
                 tracing::debug!(%peer, "one connection by QUIC is enough");
                 self.swarm.close_connection(connection);
             }
+        }
+    }
+
+    /// One of a peer's connections has ended. Of several by QUIC some may have ended with it, and others live: two
+    /// processes may have one identity.
+    fn probe_duplicates(&mut self, peer: PeerId) {
+        let Some(known) = self.peers.get(&peer) else { return };
+        let by_quic: Vec<ConnectionId> = known.over(Transport::Quic).collect();
+        if by_quic.len() > 1 {
+            let heartbeat = &mut self.swarm.behaviour_mut().heartbeat;
+            by_quic.into_iter().for_each(|connection| heartbeat.probe(connection, peer));
         }
     }
 

@@ -35,7 +35,8 @@ impl Node {
 
     /// Dials for all the lines that are due.
     pub(super) fn dial_lines(&mut self, now: Instant) {
-        for peer in self.life_lines.due(now) {
+        let watches = |peer: &_| self.watching.watchers.contains_key(peer);
+        for peer in self.life_lines.due(watches, now) {
             let addresses = self.life_lines.addresses(&peer);
             if addresses.is_empty() {
                 self.life_lines.unreachable(&peer, now);

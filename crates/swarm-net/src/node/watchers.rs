@@ -1,9 +1,6 @@
 //! Whom a node watches and doubts, as its loop keeps it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use libp2p::PeerId;
 use tokio::{
@@ -36,8 +33,10 @@ pub(super) struct Watching {
     pub(super) distrusted: HashMap<PeerId, Instant>,
     /// When this machine last lost an address.
     pub(super) moved: Option<Instant>,
-    /// Whose silence this node has noticed by itself.
-    pub(super) silent: HashSet<PeerId>,
+    /// Whose silence this node has noticed by itself, and since when they are.
+    pub(super) silent: HashMap<PeerId, Instant>,
+    /// When the last one was lost by silence that nobody else had missed before.
+    pub(super) vanished: Option<Instant>,
     pub(super) doubts: Doubts,
     /// What is being found out, of each peer one thing at most that counts.
     pub(super) verdicts: JoinSet<Verdict>,
@@ -52,14 +51,14 @@ impl Watching {
             tokio::spawn(answer(watchers, links.clone(), telling.clone()));
         }
         let (doubts, missed) = (Doubts::default(), Missed::default());
-        let (watchers, distrusted, silent) = (HashMap::new(), HashMap::new(), HashSet::new());
-        let (moved, verdicts) = (None, JoinSet::new());
-        Self { watchers, signs, telling, distrusted, moved, silent, doubts, verdicts, missed }
+        let (watchers, distrusted, silent) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (moved, vanished, verdicts) = (None, None, JoinSet::new());
+        Self { watchers, signs, telling, distrusted, moved, silent, vanished, doubts, verdicts, missed }
     }
 
     /// Whether one of the connections to the peer may be dead.
     pub(super) fn distrusts(&self, peer: &PeerId) -> bool {
-        self.distrusted.contains_key(peer) || self.silent.contains(peer) || self.doubts.contains(peer)
+        self.distrusted.contains_key(peer) || self.silent.contains_key(peer) || self.doubts.contains(peer)
     }
 }
 

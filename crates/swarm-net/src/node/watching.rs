@@ -4,11 +4,14 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures::future::{Either, select};
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use swarm_types::Transport;
 use tokio::time::sleep;
 
 use super::{Node, log, node_id, watchers::Watching};
@@ -22,10 +25,11 @@ use crate::{
         doubts::{Judged, Verdict, Why},
         life_lines::{MAX_LINES, where_to_ask},
         news::News,
-        watched::watched,
+        watched::{ALL_UP_TO, watched},
     },
     transport::{
         address,
+        heartbeat::SILENT_AFTER,
         knock::{Answer, knock},
     },
 };
@@ -38,6 +42,8 @@ const DISTRUSTED_FOR: Duration = Duration::from_secs(10);
 const ASKED_WITHIN: Duration = Duration::from_secs(1);
 /// Who is silent so long after this machine has moved may be so for that.
 const MOVED_FOR: Duration = Duration::from_secs(30);
+/// Who is missed by others and silent to this node is gone so soon, although its kernel answers: others have waited.
+const SILENT_TO_ALL_AFTER: Duration = Duration::from_secs(2);
 /// For the kernel of a silent peer to answer.
 const KERNEL_WITHIN: Duration = Duration::from_millis(200);
 /// Packets are lost now and then, so it is asked a second time, so much later.
@@ -50,7 +56,7 @@ impl Node {
     pub(super) fn rewatch(&mut self) {
         let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
         let Watching { distrusted, silent, .. } = &mut self.watching;
-        distrusted.retain(|peer, since| since.elapsed() < DISTRUSTED_FOR || silent.contains(peer));
+        distrusted.retain(|peer, since| since.elapsed() < DISTRUSTED_FOR || silent.contains_key(peer));
         let in_use = |peer| {
             self.links.was_called_within(peer, WORKS_WITH_FOR) || self.watching.distrusted.contains_key(peer)
         };
@@ -85,10 +91,18 @@ impl Node {
             Sign::Silent { .. } if self.is_heard(&peer) => {}
             Sign::Silent { since } if self.has_come_back(peer, since) => {}
             Sign::Silent { .. } if self.is_left_behind(peer) => {}
-            Sign::Silent { .. } => {
-                self.watching.silent.insert(peer);
+            Sign::Silent { since } => {
+                let since = *self.watching.silent.entry(peer).or_insert(since);
                 log(self.membership.suspect(&node_id(&peer), true));
-                self.doubt(peer, Why::Silent);
+                let others_miss_it = self.watching.missed.is_missed(&peer);
+                let within = if others_miss_it { SILENT_TO_ALL_AFTER } else { SILENT_AFTER };
+                if since.elapsed() < within {
+                    self.doubt(peer, Why::Silent);
+                } else if let Some(known) = self.peers.get(&peer) {
+                    // Whether its lines are dead too, they say by themselves.
+                    let watched = known.over(Transport::Quic).collect();
+                    self.close(peer, watched, Some(Gone::Silent));
+                }
             }
             Sign::Answers => {
                 self.watching.silent.remove(&peer);
@@ -127,6 +141,10 @@ impl Node {
         }
         tracing::info!(%address, "this machine has lost an address: peers that do not answer are dialled again");
         self.watching.moved = Some(now);
+        self.watch_all_closely(now);
+    }
+
+    fn watch_all_closely(&mut self, now: Instant) {
         let members = self.peers.iter().filter(|(_, known)| known.member.is_some());
         self.watching.distrusted.extend(members.map(|(peer, _)| (*peer, now)));
         self.rewatch();
@@ -142,11 +160,8 @@ impl Node {
         if known.connections.values().any(|one| !one.is_life_line && one.since > moved) {
             return false;
         }
-        let connections: Vec<ConnectionId> = known.connections.keys().copied().collect();
-        for connection in connections {
-            self.swarm.close_connection(connection);
-            self.on_closed(peer, connection, None);
-        }
+        let connections = known.connections.keys().copied().collect();
+        self.close(peer, connections, None);
         true
     }
 
@@ -161,11 +176,16 @@ impl Node {
         let dead = known.connections.iter().filter(|(_, one)| one.since < back);
         let dead: Vec<ConnectionId> = dead.map(|(connection, _)| *connection).collect();
         log([News::Restarted(node_id(&peer))]);
-        for connection in dead {
-            self.swarm.close_connection(connection);
-            self.on_closed(peer, connection, None);
-        }
+        self.close(peer, dead, None);
         true
+    }
+
+    /// `gone`: what it says of the peer that these are closed.
+    fn close(&mut self, peer: PeerId, connections: Vec<ConnectionId>, gone: Option<Gone>) {
+        for connection in connections {
+            self.swarm.close_connection(connection);
+            self.on_closed(peer, connection, gone);
+        }
     }
 
     /// The peer is not connected any more; `gone`: how that was noticed, if it was not by this node's will.
@@ -173,14 +193,22 @@ impl Node {
         if let Some(watcher) = self.watching.watchers.remove(peer) {
             watcher.abort();
         }
-        let noticed = self.watching.silent.remove(peer);
+        // What was told is not told on.
+        let is_news = !self.watching.missed.is_missed(peer);
+        let is_silent = self.watching.silent.remove(peer).is_some() && gone == Some(Gone::Silent) && is_news;
         self.watching.distrusted.remove(peer);
         self.watching.doubts.forget(peer);
         self.watching.missed.forget(peer);
-        // Of a process that ends all learn by their own life lines, and what was told is not told on.
-        if noticed && gone == Some(Gone::Silent) {
+        let is_large = self.peers.len() > ALL_UP_TO;
+        // In a small swarm all learn of a process that ends by their own life lines.
+        if is_silent || (gone == Some(Gone::Closed) && is_news && is_large) {
             self.watching.missed.lost(*peer, now);
             self.tell_missed();
+        }
+        let before = if is_silent { self.watching.vanished.replace(now) } else { None };
+        if is_large && before.is_some_and(|before| now.duration_since(before) < DISTRUSTED_FOR) {
+            // It may be this node's own line that is cut, and then nobody can tell it whom it has lost.
+            self.watch_all_closely(now);
         }
     }
 
@@ -252,9 +280,16 @@ impl Node {
                         sleep(AGAIN_AFTER).await;
                         knock(&sockets, within).await
                     };
-                    match tokio::join!(knock(&sockets, within), again) {
-                        (Answer::Gone | Answer::Unheard, second) => second,
-                        (first, _) => first,
+                    let (first, again) = (pin!(knock(&sockets, within)), pin!(again));
+                    match select(first, again).await {
+                        // Others have noticed it, and its kernel says the same.
+                        Either::Left((Answer::Gone, _)) if why == Why::Missed => Answer::Gone,
+                        Either::Left((Answer::Gone | Answer::Unheard, again)) => again.await,
+                        Either::Left((first, _)) => first,
+                        Either::Right((second, first)) => match first.await {
+                            Answer::Gone | Answer::Unheard => second,
+                            first => first,
+                        },
                     }
                 }
             };
@@ -266,12 +301,7 @@ impl Node {
     pub(super) fn on_verdict(&mut self, verdict: &Verdict) {
         tracing::debug!(peer = %verdict.peer, answer = ?verdict.answer, "it was asked after");
         match self.watching.doubts.judge(verdict) {
-            Some(Judged::Lost(lost)) => {
-                for connection in lost.connections {
-                    self.swarm.close_connection(connection);
-                    self.on_closed(verdict.peer, connection, Some(lost.how));
-                }
-            }
+            Some(Judged::Lost(lost)) => self.close(verdict.peer, lost.connections, Some(lost.how)),
             Some(Judged::ToBeWatched) => self.watch_closely(verdict.peer),
             None => {}
         }

@@ -30,7 +30,7 @@ pub(crate) enum Why {
     Closed,
     /// It does not answer this node.
     Silent,
-    /// It does not answer others. Between it and this node all may be well.
+    /// Others have lost it. Between it and this node all may be well.
     Missed,
 }
 
@@ -56,7 +56,8 @@ pub(crate) struct Verdict {
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Judged {
     Lost(Lost),
-    /// Others do not hear it, nor does it answer by TCP, which may not get through: this node watches it for itself.
+    /// Others do not hear it. It does not answer by TCP, which may not get through, or its kernel alone does: this node
+    /// watches it for itself.
     ToBeWatched,
 }
 
@@ -90,7 +91,7 @@ impl Doubts {
         self.open.get(&verdict.peer).filter(|doubt| doubt.number == verdict.number)?;
         let Doubt { why, connections, .. } = self.open.remove(&verdict.peer)?;
         match verdict.answer {
-            Answer::Unheard if why == Why::Missed => Some(Judged::ToBeWatched),
+            Answer::Unheard | Answer::Alive if why == Why::Missed => Some(Judged::ToBeWatched),
             Answer::Gone | Answer::Unheard => Some(Judged::Lost(Lost { how: why.gone(), connections })),
             Answer::Alive | Answer::Unknown => None,
         }
@@ -119,6 +120,12 @@ mod tests {
         }
         let number = doubts.doubt(peer, Why::Missed, connections(4));
         assert_eq!(doubts.judge(&verdict(number, Answer::Unheard)), Some(Judged::ToBeWatched));
+        let number = doubts.doubt(peer, Why::Missed, connections(4));
+        assert_eq!(
+            doubts.judge(&verdict(number, Answer::Alive)),
+            Some(Judged::ToBeWatched),
+            "others hear nothing"
+        );
         let number = doubts.doubt(peer, Why::Silent, connections(4));
         doubts.forget(&peer);
         assert!(doubts.judge(&verdict(number, Answer::Gone)).is_none(), "it has answered meanwhile");

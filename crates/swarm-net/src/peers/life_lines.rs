@@ -1,9 +1,9 @@
-//! Life lines: beside QUIC every pair of members keeps one TCP connection, because a kernel closes the TCP sockets of a
-//! process that ends at once, and says nothing of its UDP sockets. Whom this node dials for one, when, and whom it
-//! asks when one has ended. No IO and no clock of its own.
+//! Life lines: beside QUIC two members of whom one watches the other keep one TCP connection, because a kernel closes the
+//! TCP sockets of a process that ends at once, and says nothing of its UDP sockets. When this node dials for one, and
+//! whom it asks when one has ended. No IO and no clock of its own.
 //!
-//! The node with the smaller id dials. A line that ends proves nothing: what stands between the nodes may have cut it.
-//! So the peer is doubted until somebody has asked at its TCP port.
+//! Who watches dials. A line that ends proves nothing: what stands between the nodes may have cut it. So the peer is
+//! doubted until somebody has asked at its TCP port.
 
 use std::{
     collections::HashMap,
@@ -53,8 +53,7 @@ struct LifeLine {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The peer dials.
-    Awaited,
+    /// If it is to be dialled, not before then.
     Waiting(Instant),
     Dialling(ConnectionId, Instant),
     Open(Instant),
@@ -65,9 +64,9 @@ impl LifeLines {
         Self { me, lines: HashMap::new() }
     }
 
-    /// The peer is connected by QUIC: it is to have a line.
+    /// The peer is connected by QUIC: it may have a line.
     pub(crate) fn want(&mut self, peer: PeerId, now: Instant) {
-        let state = self.next(&peer, now + moment(&self.me, &peer));
+        let state = State::Waiting(now + moment(&self.me, &peer));
         self.lines.entry(peer).or_insert(LifeLine { state, told: vec![], failures: 0 });
     }
 
@@ -89,10 +88,10 @@ impl LifeLines {
         self.lines.get(peer).map(|line| line.told.clone()).unwrap_or_default()
     }
 
-    /// The peers to dial now.
-    pub(crate) fn due(&self, now: Instant) -> Vec<PeerId> {
+    /// The peers to dial now, of those that this node watches.
+    pub(crate) fn due(&self, watches: impl Fn(&PeerId) -> bool, now: Instant) -> Vec<PeerId> {
         let due = |line: &LifeLine| matches!(line.state, State::Waiting(at) if at <= now);
-        let due = self.lines.iter().filter(|(_, line)| due(line)).map(|(peer, _)| *peer);
+        let due = self.lines.iter().filter(|(peer, line)| due(line) && watches(peer)).map(|(peer, _)| *peer);
         due.take(MAX_LINES.saturating_sub(self.held())).collect()
     }
 
@@ -136,13 +135,11 @@ impl LifeLines {
     /// The last TCP connection to a peer has ended. The next one is made soon, unless they keep ending early.
     pub(crate) fn ended(&mut self, peer: &PeerId, now: Instant) {
         let first = moment(&self.me, peer);
-        let mine = self.me < *peer;
         let Some(line) = self.lines.get_mut(peer) else { return };
         if matches!(line.state, State::Open(since) if now.duration_since(since) >= STEADY) {
             line.failures = 0;
         }
-        let at = now + pause(line.failures, first);
-        line.state = if mine { State::Waiting(at) } else { State::Awaited };
+        line.state = State::Waiting(now + pause(line.failures, first));
         line.failures = line.failures.saturating_add(1);
     }
 
@@ -160,10 +157,6 @@ impl LifeLines {
     /// The peer is not connected by QUIC any more.
     pub(crate) fn forget(&mut self, peer: &PeerId) {
         self.lines.remove(peer);
-    }
-
-    fn next(&self, peer: &PeerId, at: Instant) -> State {
-        if self.me < *peer { State::Waiting(at) } else { State::Awaited }
     }
 
     fn held(&self) -> usize {

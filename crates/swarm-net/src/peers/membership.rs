@@ -226,12 +226,14 @@ impl Membership {
         news
     }
 
-    /// Shards of which no online replica's record was found in the DHT yet.
-    pub(crate) fn unrecorded(&self) -> Vec<ShardId> {
-        let recorded = |shard: &ShardId| {
-            self.peers.values().any(|peer| peer.online(*shard) && peer.recorded.contains(shard))
+    /// Shards to ask the DHT for: those of which no online replica's record was found in it yet. In a large swarm, where
+    /// such questions are most of what joining costs, those that nobody who is online has.
+    pub(crate) fn missing(&self, is_large: bool) -> Vec<ShardId> {
+        let is_there = |shard: &ShardId| {
+            let has = |peer: &Remembered| peer.online(*shard) && (is_large || peer.recorded.contains(shard));
+            self.peers.values().any(has)
         };
-        self.status.shards.iter().map(|shard| shard.shard_id).filter(|shard| !recorded(shard)).collect()
+        self.status.shards.iter().map(|shard| shard.shard_id).filter(|shard| !is_there(shard)).collect()
     }
 
     /// Forgets those who are long gone, and not lost.

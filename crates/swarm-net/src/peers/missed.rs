@@ -66,6 +66,11 @@ impl Missed {
         news.filter(|peer| !is_asked(peer)).collect()
     }
 
+    /// Whether a member tells now that it misses the peer.
+    pub(crate) fn is_missed(&self, peer: &PeerId) -> bool {
+        self.heard.values().any(|missed| missed.contains(peer))
+    }
+
     /// The member is gone itself.
     pub(crate) fn forget(&mut self, member: &PeerId) {
         self.heard.remove(member);

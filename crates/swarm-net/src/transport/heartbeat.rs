@@ -1,6 +1,6 @@
 //! Pings peers: to know how far they are, and to notice that one on a TCP connection is silent.
 //!
-//! QUIC connections notice by themselves, by their idle timeout. TCP has none, and a failed ping is reported only
+//! QUIC connections notice by themselves, late, by their idle timeout. TCP has none, and a failed ping is reported only
 //! after more than ten seconds, so what counts here is the age of the last ping that was answered, or of the last
 //! bytes that came: behind a large step on a slow link, the answers themselves are late. A connection that was dialled
 //! by name lives by pings alone, because its socket is not known here.
@@ -33,13 +33,15 @@ use crate::transport::{activity::Activity, address, pings::Pings};
 
 /// Three of these fit into the silence that is taken for death, so a lost or late one does not kill.
 const PING_EVERY: Duration = Duration::from_secs(5);
-/// As long as QUIC waits. Who is watched is noticed sooner.
-const SILENT_AFTER: Duration = Duration::from_secs(14);
-/// A life line that is left alone may be as dead as what it was beside: its peer has so long for the first answer.
-const LINE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// Who says nothing for so long is gone, whatever its machine says.
+pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(14);
+/// What was beside something that has ended may be as dead: its peer has so long for the first answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// On QUIC pings only measure, and on life lines they keep what stands between from forgetting them.
+/// On life lines pings keep what stands between from forgetting them.
 const PING_SELDOM_EVERY: Duration = Duration::from_secs(60);
+/// On QUIC they only measure how far those are who are not watched.
+const PING_RARELY_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Who has sent anything within this time is not silent.
 const HEARD_WITHIN: Duration = Duration::from_millis(800);
 /// A late answer is still an answer, as long as the connection lives.
@@ -58,8 +60,10 @@ pub(crate) enum Sign {
 pub(crate) struct Heartbeat {
     /// Often, for TCP alone; also takes the answers of the others.
     often: ping::Behaviour,
-    /// Gives handlers that ping now and then, for QUIC and life lines.
+    /// Gives handlers that ping now and then, for life lines.
     seldom: ping::Behaviour,
+    /// The same, for QUIC.
+    rarely: ping::Behaviour,
     watched: HashMap<ConnectionId, Watched>,
     /// The connections by QUIC of each peer that has one.
     quic: HashMap<PeerId, HashSet<ConnectionId>>,
@@ -69,7 +73,7 @@ pub(crate) struct Heartbeat {
     check: Interval,
 }
 
-/// A TCP connection.
+/// A connection whose silence is noticed here.
 struct Watched {
     peer: PeerId,
     socket: Option<SocketAddr>,
@@ -79,11 +83,13 @@ struct Watched {
     first_within: Duration,
     /// When a ping was last answered.
     answered: Option<Instant>,
+    /// The first answer is all that is wanted of it.
+    is_probed: bool,
 }
 
 impl Watched {
     fn new(peer: PeerId, socket: Option<SocketAddr>, first_within: Duration, now: Instant) -> Self {
-        Self { peer, socket, since: now, first_within, answered: None }
+        Self { peer, socket, since: now, first_within, answered: None, is_probed: false }
     }
 
     /// `bytes`: when any last came.
@@ -107,6 +113,7 @@ impl Heartbeat {
         Self {
             often: every(PING_EVERY),
             seldom: every(PING_SELDOM_EVERY),
+            rarely: every(PING_RARELY_EVERY),
             watched: HashMap::new(),
             quic: HashMap::new(),
             life_lines: HashSet::new(),
@@ -135,7 +142,7 @@ impl Heartbeat {
     /// `address` is the peer's.
     fn watch(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) -> Pings {
         if address::transport(address) == Some(Transport::Quic) {
-            return Pings::of(&mut self.seldom, connection, peer);
+            return Pings::of(&mut self.rarely, connection, peer);
         }
         if self.quic.contains_key(&peer) {
             self.life_lines.insert(connection);
@@ -150,7 +157,7 @@ impl Heartbeat {
     /// is the peer's.
     pub(crate) fn stands_alone(&mut self, connection: ConnectionId, peer: PeerId, address: &Multiaddr) {
         self.life_lines.remove(&connection);
-        let watched = Watched::new(peer, address::tcp_socket(address), LINE_ANSWERS_WITHIN, Instant::now());
+        let watched = Watched::new(peer, address::tcp_socket(address), ANSWERS_WITHIN, Instant::now());
         self.watched.insert(connection, watched);
         let pings = Pings::of(&mut self.often, connection, peer);
         self.change(connection, peer, pings);
@@ -162,6 +169,25 @@ impl Heartbeat {
         self.life_lines.insert(connection);
         let pings = Pings::of(&mut self.seldom, connection, peer);
         self.change(connection, peer, pings);
+    }
+
+    /// A connection by QUIC may be dead: it is closed unless the peer answers a ping on it soon.
+    pub(crate) fn probe(&mut self, connection: ConnectionId, peer: PeerId) {
+        let watched = Watched::new(peer, None, ANSWERS_WITHIN, Instant::now());
+        self.watched.insert(connection, Watched { is_probed: true, ..watched });
+        let pings = Pings::of(&mut self.often, connection, peer);
+        self.change(connection, peer, pings);
+    }
+
+    /// A ping was answered.
+    fn answered(&mut self, connection: ConnectionId, peer: PeerId) {
+        let Some(watched) = self.watched.get_mut(&connection) else { return };
+        watched.answered = Some(Instant::now());
+        if watched.is_probed {
+            self.watched.remove(&connection);
+            let pings = Pings::of(&mut self.rarely, connection, peer);
+            self.change(connection, peer, pings);
+        }
     }
 
     fn change(&mut self, connection: ConnectionId, peer_id: PeerId, event: Pings) {
@@ -254,9 +280,7 @@ impl NetworkBehaviour for Heartbeat {
             let ToSwarm::GenerateEvent(ping::Event { peer, connection, result: Ok(time) }) = event else {
                 continue;
             };
-            if let Some(watched) = self.watched.get_mut(&connection) {
-                watched.answered = Some(Instant::now());
-            }
+            self.answered(connection, peer);
             self.events.push_back(ToSwarm::GenerateEvent(Sign::RoundTrip { peer, time }));
         }
         while self.check.poll_tick(cx).is_ready() {
@@ -277,7 +301,7 @@ mod tests {
     fn a_line_left_alone_has_little_time_for_its_first_sign_and_then_as_much_as_any() {
         let start = Instant::now();
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let mut line = Watched::new(PeerId::random(), None, LINE_ANSWERS_WITHIN, start);
+        let mut line = Watched::new(PeerId::random(), None, ANSWERS_WITHIN, start);
         assert!(!line.is_silent(None, at(1.9)));
         assert!(line.is_silent(None, at(2.1)), "nobody has answered");
         assert!(line.is_silent(Some(start), at(2.1)), "what came before says nothing");

@@ -2,17 +2,15 @@
 
 use super::*;
 
-/// Two ids, the smaller first.
 fn two_peers() -> (PeerId, PeerId) {
-    let (a, b) = (PeerId::random(), PeerId::random());
-    (a.min(b), a.max(b))
+    (PeerId::random(), PeerId::random())
 }
 
 fn connection(number: usize) -> ConnectionId {
     ConnectionId::new_unchecked(number)
 }
 
-/// Of the smaller id, with a line that is due.
+/// Who watches another, with a line that is due.
 fn dialler() -> (LifeLines, PeerId, Instant) {
     let ((me, peer), now) = (two_peers(), Instant::now());
     let mut lines = LifeLines::new(me);
@@ -21,19 +19,23 @@ fn dialler() -> (LifeLines, PeerId, Instant) {
 }
 
 #[test]
-fn of_two_the_one_with_the_smaller_id_dials_once_and_not_at_once() {
-    let ((small, large), start) = (two_peers(), Instant::now());
-    let (mut first, mut second) = (LifeLines::new(small), LifeLines::new(large));
-    first.want(large, start);
-    second.want(small, start);
-    assert_eq!(first.due(start + EARLIEST - Duration::from_millis(1)), []);
+fn who_watches_dials_once_and_not_at_once() {
+    let ((me, peer), start) = (two_peers(), Instant::now());
+    let mut lines = LifeLines::new(me);
+    lines.want(peer, start);
+    assert_eq!(lines.due(|_| true, start + EARLIEST - Duration::from_millis(1)), []);
     let later = start + EARLIEST + SPREAD;
-    assert_eq!((first.due(later), second.due(later)), (vec![large], vec![]));
-    first.dialling(&large, connection(1), later);
-    first.want(large, later);
-    assert_eq!(first.due(later + LONGEST_PAUSE), [], "a second connection by QUIC begins nothing again");
-    assert!(first.opened(&large, later) && second.opened(&small, later));
-    assert_eq!(first.due(later + LONGEST_PAUSE), []);
+    assert_eq!(lines.due(|_| false, later), [], "the peer watches this node, or nobody");
+    assert_eq!(lines.due(|watched| *watched == peer, later), [peer]);
+    lines.dialling(&peer, connection(1), later);
+    lines.want(peer, later);
+    assert_eq!(
+        lines.due(|_| true, later + LONGEST_PAUSE),
+        [],
+        "a second connection by QUIC begins nothing again"
+    );
+    assert!(lines.opened(&peer, later));
+    assert_eq!(lines.due(|_| true, later + LONGEST_PAUSE), []);
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn a_closed_port_is_tried_less_and_less_often() {
     let (mut lines, peer, mut now) = dialler();
     let (end, mut attempts) = (now + Duration::from_secs(3600), 0);
     while now < end {
-        for peer in lines.due(now) {
+        for peer in lines.due(|_| true, now) {
             attempts += 1;
             lines.dialling(&peer, connection(attempts), now);
             assert!(!lines.failed(connection(0), now), "that one was for something else");
@@ -59,7 +61,7 @@ fn a_closed_port_is_tried_less_and_less_often() {
     }
     assert!((15..25).contains(&attempts), "{attempts} attempts in an hour");
     lines.unreachable(&peer, now);
-    assert_eq!(lines.due(now + LONGEST_PAUSE), [peer], "and never given up");
+    assert_eq!(lines.due(|_| true, now + LONGEST_PAUSE), [peer], "and never given up");
 }
 
 #[test]
@@ -70,13 +72,13 @@ fn who_listens_somewhere_else_is_tried_again_soon() {
     lines.unreachable(&peer, now);
     lines.told(&peer, &told("/ip4/10.0.0.1/tcp/1"), now);
     assert_eq!(lines.addresses(&peer), told("/ip4/10.0.0.1/tcp/1")[1..]);
-    assert_eq!(lines.due(now + EARLIEST + SPREAD), [peer]);
+    assert_eq!(lines.due(|_| true, now + EARLIEST + SPREAD), [peer]);
     lines.unreachable(&peer, now);
     lines.told(&peer, &told("/ip4/10.0.0.1/tcp/1"), now);
-    assert_eq!(lines.due(now + EARLIEST + SPREAD), [], "that is nothing new");
+    assert_eq!(lines.due(|_| true, now + EARLIEST + SPREAD), [], "that is nothing new");
     lines.dialling(&peer, connection(1), now);
     lines.told(&peer, &told("/ip4/10.0.0.1/tcp/2"), now);
-    assert_eq!(lines.due(now + LONGEST_PAUSE), [], "one dial at a time");
+    assert_eq!(lines.due(|_| true, now + LONGEST_PAUSE), [], "one dial at a time");
 }
 
 #[test]
@@ -87,12 +89,12 @@ fn a_line_that_was_cut_is_made_again_soon_and_one_that_is_cut_again_later() {
         now += STEADY;
         lines.ended(&peer, now);
         now += EARLIEST + SPREAD;
-        assert_eq!(lines.due(now), [peer], "there was no trouble before");
+        assert_eq!(lines.due(|_| true, now), [peer], "there was no trouble before");
     }
     lines.opened(&peer, now);
     lines.ended(&peer, now);
-    assert_eq!(lines.due(now + EARLIEST + SPREAD), [], "it is cut whenever it is made");
-    assert_eq!(lines.due(now + FIRST_PAUSE), [peer]);
+    assert_eq!(lines.due(|_| true, now + EARLIEST + SPREAD), [], "it is cut whenever it is made");
+    assert_eq!(lines.due(|_| true, now + FIRST_PAUSE), [peer]);
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn lines_have_a_bound_whoever_dials() {
         assert!(lines.opened(&peers[0], now), "who has one keeps it: {number}");
     }
     assert_eq!(opened, MAX_LINES);
-    assert_eq!(lines.due(now + LONGEST_PAUSE), []);
+    assert_eq!(lines.due(|_| true, now + LONGEST_PAUSE), []);
 }
 
 #[test]
@@ -152,10 +154,10 @@ fn a_line_that_is_not_there_is_made_whatever_was_heard_of_it() {
     let (mut lines, peer, now) = dialler();
     lines.opened(&peer, now);
     lines.has_none(&peer, now);
-    assert_eq!(lines.due(now + EARLIEST + SPREAD), [peer], "its end was not heard");
+    assert_eq!(lines.due(|_| true, now + EARLIEST + SPREAD), [peer], "its end was not heard");
     lines.dialling(&peer, connection(1), now);
     lines.has_none(&peer, now + DIAL_WITHIN / 2);
-    assert_eq!(lines.due(now + DIAL_WITHIN / 2), [], "it may still come");
+    assert_eq!(lines.due(|_| true, now + DIAL_WITHIN / 2), [], "it may still come");
     lines.has_none(&peer, now + DIAL_WITHIN);
-    assert_eq!(lines.due(now + DIAL_WITHIN + FIRST_PAUSE * 2), [peer]);
+    assert_eq!(lines.due(|_| true, now + DIAL_WITHIN + FIRST_PAUSE * 2), [peer]);
 }

@@ -219,11 +219,11 @@ fn of_the_lost_the_latest_are_kept() {
 fn shards_are_asked_for_until_an_online_replicas_record_was_found() {
     let (mut scene, worker) = (scene(), Worker::new());
     scene.join(&worker, 1, true);
-    assert_eq!(scene.view.unrecorded(), [ShardId(0), ShardId(1)]);
+    assert_eq!(scene.view.missing(false), [ShardId(0), ShardId(1)]);
     scene.view.heard(&worker.id(), ShardId(1), Source::Query(1), scene.start);
-    assert_eq!(scene.view.unrecorded(), [ShardId(0)]);
+    assert_eq!(scene.view.missing(false), [ShardId(0)]);
     scene.view.disconnected(&worker.id(), LOST, scene.at(1));
-    assert_eq!(scene.view.unrecorded(), [ShardId(0), ShardId(1)]);
+    assert_eq!(scene.view.missing(false), [ShardId(0), ShardId(1)]);
 }
 
 #[test]

@@ -1,0 +1,133 @@
+//! What it takes until many nodes of one process know each other, and what they cost when nothing happens: over real
+//! sockets, on the loopback device of a network namespace of its own, which carries nothing else. A rendezvous, a gateway
+//! and so many workers, of which all start at once. Needs root, for the namespace.
+//!
+//! `cargo bench -p swarm-net --bench mesh -- [--nodes 25,50,100,200] [--settle 30] [--seconds 60]`
+// What fails here fails the benchmark, and figures are rounded.
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    env, fs,
+    process::{Command, exit},
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use support::Node;
+use swarm_types::ReplicaState;
+use tokio::time::{sleep, timeout};
+
+const SHARDS: u32 = 8;
+/// Set where the loopback device is this process's own.
+const INSIDE: &str = "LLAMA_SWARM_BENCH_INSIDE";
+/// Two cores agree on keys for 200 nodes within this.
+const SOON: Duration = Duration::from_secs(300);
+
+/// What the process has used and the loopback device has carried so far.
+#[derive(Clone, Copy)]
+struct Used {
+    at: Instant,
+    computed_s: f64,
+    bytes: f64,
+    packets: f64,
+}
+
+impl Used {
+    fn now() -> Self {
+        let nanoseconds = |thread: fs::DirEntry| {
+            // A thread may end meanwhile.
+            let times = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            times.split(' ').next().and_then(|time| time.parse::<f64>().ok()).unwrap_or_default()
+        };
+        let threads = fs::read_dir("/proc/self/task").unwrap();
+        let computed: f64 = threads.map(|thread| nanoseconds(thread.unwrap())).sum();
+        let devices = fs::read_to_string("/proc/net/dev").unwrap();
+        let loopback = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")).unwrap();
+        let carried: Vec<f64> = loopback.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        Self { at: Instant::now(), computed_s: computed / 1e9, bytes: carried[0], packets: carried[1] }
+    }
+}
+
+fn enter_namespace() -> ! {
+    let again = env::args_os().skip(1);
+    let inside = Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(env::current_exe().unwrap())
+        .args(again)
+        .env(INSIDE, "1")
+        .status();
+    exit(inside.unwrap().code().unwrap_or(1));
+}
+
+/// The argument behind a name.
+fn argument(name: &str, default: &str) -> String {
+    let given = env::args().skip_while(|argument| argument != name).nth(1);
+    given.unwrap_or_else(|| default.to_owned())
+}
+
+fn total(nodes: &[Node], series: &[&str]) -> u64 {
+    nodes.iter().flat_map(|node| series.iter().map(|series| node.counted(series))).sum()
+}
+
+async fn sees_all(node: &Node, workers: usize) {
+    let mut status = node.net.status();
+    let all = status.wait_for(|status| {
+        let replicas = status.shards.iter().flat_map(|shard| &shard.replicas);
+        replicas.filter(|replica| replica.state == ReplicaState::Loaded).count() == workers
+    });
+    drop(all.await.unwrap());
+}
+
+async fn measure(workers: usize, settle: Duration, seconds: Duration) {
+    let rendezvous = Node::rendezvous(SHARDS).await;
+    let mut nodes = vec![Node::gateway(SHARDS, &rendezvous).await];
+    let start = Used::now();
+    let numbers = (0..SHARDS).cycle().take(workers);
+    nodes.extend(join_all(numbers.map(|shard| Node::worker(SHARDS, shard, Some(&rendezvous)))).await);
+    nodes.push(rendezvous);
+    let all = timeout(SOON, join_all(nodes.iter().map(|node| sees_all(node, workers)))).await;
+    assert!(all.is_ok(), "not all nodes have seen {workers} workers within {SOON:?}");
+    let whole = Used::now();
+    sleep(settle).await;
+    let gone = ["peers_gone_total{cause=\"silent\"}", "peers_gone_total{cause=\"closed\"}"];
+    let lost = total(&nodes, &gone);
+    let before = Used::now();
+    sleep(seconds).await;
+    let after = Used::now();
+    let lost = total(&nodes, &gone) - lost;
+    let connections = ["connections{transport=\"QUIC\"}", "connections{transport=\"TCP\"}"];
+    let connections = connections.map(|series| total(&nodes, &[series]) as f64 / nodes.len() as f64);
+    let (count, took) = (nodes.len() as f64, after.at.duration_since(before.at).as_secs_f64());
+    println!(
+        "| {workers} | {:.1} | {:.1} | {:.0} | {:.0} | {:.2} | {:.2} | {:.1} | {:.1} + {:.1} | {lost} |",
+        whole.at.duration_since(start.at).as_secs_f64(),
+        whole.computed_s - start.computed_s,
+        (whole.packets - start.packets) / count,
+        (whole.bytes - start.bytes) / count / 1e3,
+        100.0 * (after.computed_s - before.computed_s) / took / count,
+        (after.bytes - before.bytes) / took / count / 1e3,
+        (after.packets - before.packets) / took / count,
+        connections[0],
+        connections[1],
+    );
+}
+
+#[tokio::main]
+async fn main() {
+    if env::var_os(INSIDE).is_none() {
+        enter_namespace();
+    }
+    let seconds = |name, default| Duration::from_secs(argument(name, default).parse().expect("seconds"));
+    println!(
+        "| workers | all right, s | computed, s | packets a node | kB a node | idle: % of a core a node | kB/s a node \
+         | packets/s a node | connections a node, QUIC + TCP | lost |\n|{}",
+        "---|".repeat(10)
+    );
+    for workers in argument("--nodes", "25,50,100,200").split(',') {
+        let workers = workers.parse().expect("a number of workers");
+        measure(workers, seconds("--settle", "30"), seconds("--seconds", "60")).await;
+    }
+}
