@@ -1,6 +1,7 @@
 //! What it takes until many nodes of one process know each other, and what they cost when nothing happens: over real
 //! sockets, on the loopback device of a network namespace of its own, which carries nothing else. A rendezvous, a gateway
-//! and so many workers, of which all start at once. Needs root, for the namespace.
+//! and so many workers, which start in waves: the next one begins when the gateway sees the last one loaded. Needs root,
+//! for the namespace.
 //!
 //! `cargo bench -p swarm-net --bench mesh -- [--nodes 25,50,100,200] [--settle 30] [--seconds 60]`
 // What fails here fails the benchmark, and figures are rounded.
@@ -23,8 +24,10 @@ use tokio::time::{sleep, timeout};
 const SHARDS: u32 = 8;
 /// Set where the loopback device is this process's own.
 const INSIDE: &str = "LLAMA_SWARM_BENCH_INSIDE";
+/// How many start together.
+const WAVE: usize = 10;
 /// Two cores agree on keys for 200 nodes within this.
-const SOON: Duration = Duration::from_secs(300);
+const SOON: Duration = Duration::from_secs(600);
 
 /// What the process has used and the loopback device has carried so far.
 #[derive(Clone, Copy)]
@@ -85,11 +88,17 @@ async fn measure(workers: usize, settle: Duration, seconds: Duration) {
     let rendezvous = Node::rendezvous(SHARDS).await;
     let mut nodes = vec![Node::gateway(SHARDS, &rendezvous).await];
     let start = Used::now();
-    let numbers = (0..SHARDS).cycle().take(workers);
-    nodes.extend(join_all(numbers.map(|shard| Node::worker(SHARDS, shard, Some(&rendezvous)))).await);
-    nodes.push(rendezvous);
-    let all = timeout(SOON, join_all(nodes.iter().map(|node| sees_all(node, workers)))).await;
-    assert!(all.is_ok(), "not all nodes have seen {workers} workers within {SOON:?}");
+    let all = async {
+        let shards: Vec<u32> = (0..SHARDS).cycle().take(workers).collect();
+        for wave in shards.chunks(WAVE) {
+            let started = wave.iter().map(|shard| Node::worker(SHARDS, *shard, Some(&rendezvous)));
+            nodes.extend(join_all(started).await);
+            sees_all(&nodes[0], nodes.len() - 1).await;
+        }
+        nodes.push(rendezvous);
+        join_all(nodes.iter().map(|node| sees_all(node, workers))).await;
+    };
+    assert!(timeout(SOON, all).await.is_ok(), "not all nodes have seen {workers} workers within {SOON:?}");
     let whole = Used::now();
     sleep(settle).await;
     let gone = ["peers_gone_total{cause=\"silent\"}", "peers_gone_total{cause=\"closed\"}"];
