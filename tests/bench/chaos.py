@@ -43,7 +43,7 @@ from pathlib import Path
 
 from answers import Answer, held, share
 from nodes import RELEASE, SOON, wait_for
-from relay import Relay
+from relay import Relay, can_relay
 
 SHARDS = 8
 INSIDE = "LLAMA_SWARM_BENCH_INSIDE"
@@ -417,13 +417,20 @@ def tell(seen, times, results, before, swarm):
     return bool(failed or different)
 
 
+def without(faults, *kinds):
+    return ",".join(kind for kind in faults.split(",") if kind not in kinds)
+
+
 def main():
     given = arguments()
     if INSIDE not in os.environ:
         enter_namespace()
     if FAKETIME is None and "skew" in given.faults.split(","):
         print("SKIPPED: no libfaketime (Debian: faketime): no clock goes wrong")
-        given.faults = ",".join(kind for kind in given.faults.split(",") if kind != "skew")
+        given.faults = without(given.faults, "skew")
+    if not can_relay():
+        print("SKIPPED: no packet sockets: no cable is slow or faulty")
+        given.faults = without(given.faults, *NOT_GONE)
     # Ends its nodes also when it is asked to end.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from array import array
 from collections import deque
 
 SIOCETHTOOL = 0x8946
@@ -29,10 +30,17 @@ CHECKSUM = {TCP: 16, UDP: 6}
 HEADER = {TCP: 20, UDP: 8}
 
 
+def can_relay():
+    """Whether this process may read and write frames."""
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
+    except OSError:
+        return False
+    return True
+
+
 def without_offload(device):
     """What is sent over the device is as it would be on a cable."""
-    from array import array
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for command in (STXCSUM, STSO, SGSO, SGRO):
             value = array("B", struct.pack("II", command, 0))

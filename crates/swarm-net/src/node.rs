@@ -51,7 +51,7 @@ use crate::{
     metrics::Metrics,
     peers::{
         acquaintances::Acquaintances, dialer::Dialer, entry::Entries, holdings, life_lines::LifeLines,
-        membership::Membership, news::News, twins::Twins, watched::ALL_UP_TO,
+        membership::Membership, news::News, twins::Twins,
     },
     transport::{self, activity::Activity, address},
 };
@@ -331,7 +331,7 @@ impl Node {
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
             self.registrations.tick(client, now);
         }
-        let is_large = self.peers.len() > ALL_UP_TO;
+        let is_large = self.is_large();
         let missing = || self.membership.missing(is_large);
         let whole = self.membership.status().pipeline_complete;
         self.queries.tick(&mut self.swarm.behaviour_mut().kad, whole, missing, now);

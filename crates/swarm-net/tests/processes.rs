@@ -17,6 +17,10 @@ use swarm_types::{
     Transport,
 };
 
+/// With more nodes than this not every pair watches each other.
+const MANY: usize = 18;
+/// A worker that hangs must be seen OFFLINE by all within this: 14 s of silence, and what it takes to be told.
+const HUNG: Duration = Duration::from_secs(25);
 /// A killed worker must be seen OFFLINE within this; the machine that tests may be busy.
 const DEATH: Duration = Duration::from_millis(2500);
 
@@ -32,6 +36,7 @@ async fn main() {
             "a_worker_that_hangs_is_suspect_within_two_seconds_and_back_when_it_goes_on",
             tokio::spawn(hanging()),
         ),
+        ("in_a_large_swarm_those_who_watch_tell_the_others", tokio::spawn(large())),
     ];
     for (name, test) in tests {
         // The panic's own words were printed when it happened.
@@ -118,4 +123,38 @@ async fn hanging() {
         let back = observer.sees_replica(1, &id, Loaded).await;
         println!("{listen}: goes on → LOADED: {back:?}");
     }
+}
+
+/// Most nodes have no life line to the worker and do not watch it.
+async fn large() {
+    let entry = Node::worker_on(QUIC_AND_TCP).await;
+    let mut nodes = vec![];
+    for _ in 0..MANY {
+        nodes.push(Node::worker(2, 0, Some(&entry)).await);
+    }
+    nodes.push(entry);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("identity");
+    let id = Identity::load_or_create(&file).unwrap().id().clone();
+    let all_see = async |state| {
+        let seen = nodes.iter().map(|node| node.sees_replica(1, &id, state));
+        futures::future::join_all(seen).await.into_iter().max().unwrap()
+    };
+    let lines = |node: &Node| node.counted("connections{transport=\"TCP\"}");
+    let mut worker = WorkerProcess::start(&nodes[MANY], QUIC_AND_TCP, &file, None);
+    all_see(Loaded).await;
+    worker.kill();
+    let offline = all_see(Offline).await;
+    println!("kill -9 in a swarm of {} → OFFLINE on all: {offline:?}", MANY + 2);
+    assert!(offline < DEATH, "{offline:?}");
+
+    let worker = WorkerProcess::start(&nodes[MANY], QUIC_AND_TCP, &file, None);
+    all_see(Loaded).await;
+    worker.freeze();
+    let offline = all_see(Offline).await;
+    println!("hang in a swarm of {} → OFFLINE on all: {offline:?}", MANY + 2);
+    assert!(offline < HUNG, "{offline:?}");
+    worker.thaw();
+    all_see(Loaded).await;
+    assert!(nodes.iter().any(|node| lines(node) < MANY as u64), "not every pair has a line");
 }

@@ -4,12 +4,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::future::{Either, select};
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use swarm_types::Transport;
 use tokio::time::sleep;
@@ -80,6 +78,11 @@ impl Node {
                 tokio::spawn(watcher.run()).abort_handle()
             });
         }
+    }
+
+    /// Whether there are too many for every pair to be watched.
+    pub(super) fn is_large(&self) -> bool {
+        self.peers.len() > ALL_UP_TO
     }
 
     /// A watched peer shows something.
@@ -199,7 +202,7 @@ impl Node {
         self.watching.distrusted.remove(peer);
         self.watching.doubts.forget(peer);
         self.watching.missed.forget(peer);
-        let is_large = self.peers.len() > ALL_UP_TO;
+        let is_large = self.is_large();
         // In a small swarm all learn of a process that ends by their own life lines.
         if is_silent || (gone == Some(Gone::Closed) && is_news && is_large) {
             self.watching.missed.lost(*peer, now);
@@ -275,21 +278,19 @@ impl Node {
                     sleep(BENEFIT).await;
                     Answer::Unheard
                 }
-                _ => {
+                // What others have noticed, its kernel says at once.
+                Why::Missed => match knock(&sockets, within).await {
+                    Answer::Unheard => knock(&sockets, within).await,
+                    first => first,
+                },
+                Why::Silent => {
                     let again = async {
                         sleep(AGAIN_AFTER).await;
                         knock(&sockets, within).await
                     };
-                    let (first, again) = (pin!(knock(&sockets, within)), pin!(again));
-                    match select(first, again).await {
-                        // Others have noticed it, and its kernel says the same.
-                        Either::Left((Answer::Gone, _)) if why == Why::Missed => Answer::Gone,
-                        Either::Left((Answer::Gone | Answer::Unheard, again)) => again.await,
-                        Either::Left((first, _)) => first,
-                        Either::Right((second, first)) => match first.await {
-                            Answer::Gone | Answer::Unheard => second,
-                            first => first,
-                        },
+                    match tokio::join!(knock(&sockets, within), again) {
+                        (Answer::Gone | Answer::Unheard, second) => second,
+                        (first, _) => first,
                     }
                 }
             };

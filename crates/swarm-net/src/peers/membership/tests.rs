@@ -227,6 +227,15 @@ fn shards_are_asked_for_until_an_online_replicas_record_was_found() {
 }
 
 #[test]
+fn in_a_large_swarm_who_is_online_is_found_enough() {
+    let (mut scene, worker) = (scene(), Worker::new());
+    scene.join(&worker, 1, true);
+    assert_eq!(scene.view.missing(true), [ShardId(0)]);
+    scene.view.disconnected(&worker.id(), LOST, scene.at(1));
+    assert_eq!(scene.view.missing(true), [ShardId(0), ShardId(1)]);
+}
+
+#[test]
 fn a_crowd_of_strangers_is_not_remembered_without_end() {
     let (mut scene, worker) = (scene(), Worker::new());
     scene.join(&worker, 0, true);
