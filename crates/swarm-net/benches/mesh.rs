@@ -17,7 +17,8 @@ use std::{
 };
 
 use futures::future::join_all;
-use support::Node;
+use support::{Node, QUIC_AND_TCP, config, offer};
+use swarm_net::{Identity, NetConfig, Role};
 use swarm_types::ReplicaState;
 use tokio::time::{sleep, timeout};
 
@@ -75,6 +76,16 @@ fn total(nodes: &[Node], series: &[&str]) -> u64 {
     nodes.iter().flat_map(|node| series.iter().map(|series| node.counted(series))).sum()
 }
 
+/// At an address of its own: of one address few may knock at the same time.
+async fn worker(shard: u32, number: usize, rendezvous: &Node) -> Node {
+    let host = format!("127.0.{}.{}", 1 + number / 250, 1 + number % 250);
+    let listen = QUIC_AND_TCP.replace("127.0.0.1", &host).split(',').map(str::to_owned).collect();
+    let config = NetConfig { listen, ..config(SHARDS, Some(rendezvous)) };
+    let node = Node::start(config, Role::Worker, Identity::ephemeral()).await;
+    node.net.announce(vec![offer(shard, true)]);
+    node
+}
+
 async fn sees_all(node: &Node, workers: usize) {
     let mut status = node.net.status();
     let all = status.wait_for(|status| {
@@ -91,8 +102,10 @@ async fn measure(workers: usize, settle: Duration, seconds: Duration) {
     let all = async {
         let shards: Vec<u32> = (0..SHARDS).cycle().take(workers).collect();
         for wave in shards.chunks(WAVE) {
-            let started = wave.iter().map(|shard| Node::worker(SHARDS, *shard, Some(&rendezvous)));
-            nodes.extend(join_all(started).await);
+            let started =
+                wave.iter().zip(nodes.len()..).map(|(shard, number)| worker(*shard, number, &rendezvous));
+            let started = join_all(started).await;
+            nodes.extend(started);
             sees_all(&nodes[0], nodes.len() - 1).await;
         }
         nodes.push(rendezvous);

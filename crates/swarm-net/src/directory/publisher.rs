@@ -123,3 +123,34 @@ impl Publisher {
         self.due = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{PeerId, kad};
+    use swarm_types::ShardId;
+
+    use super::*;
+    use crate::directory::records::{self, Keys};
+
+    #[test]
+    fn what_is_on_its_way_is_not_begun_again_for_each_peer_that_comes() {
+        let (me, keys, now) = (PeerId::random(), Keys::new("c".into(), 8), Instant::now());
+        let mut kad = kad::Behaviour::new(me, records::store(&keys, me));
+        let mut publisher = Publisher::new(Metrics::default());
+        let key = keys.shard(ShardId(1));
+        let mut publish = |publisher: &mut Publisher| {
+            publisher.publish(&mut kad, HashMap::from([(key.clone(), b"a record".to_vec())]), now);
+            *publisher.running.iter().next().expect("a question of the DHT")
+        };
+        let alone = publish(&mut publisher);
+        let quorum = std::num::NonZeroUsize::MIN;
+        let failed = Err(PutRecordError::QuorumFailed { key: key.clone(), success: vec![], quorum });
+        publisher.on_put(alone, &failed, now);
+        assert!(!publisher.is_due(now + DEBOUNCE) && publisher.is_due(now + RETRY_AFTER));
+        publisher.peer_joined(now);
+        assert!(publisher.is_due(now + DEBOUNCE));
+        publish(&mut publisher);
+        publisher.peer_joined(now);
+        assert!(!publisher.is_due(now + RETRY_AFTER), "its outcome is waited for");
+    }
+}

@@ -99,8 +99,10 @@ mod tests {
     fn what_many_tell_of_one_peer_makes_it_be_asked_once() {
         let (mut missed, now) = (Missed::default(), Instant::now());
         let [one, other, lost] = [(); 3].map(|()| PeerId::random());
+        assert!(!missed.is_missed(&lost));
         assert_eq!(missed.heard(one, vec![lost], now), [lost]);
         assert_eq!(missed.heard(other, vec![lost], now), []);
+        assert!(missed.is_missed(&lost) && !missed.is_missed(&one));
         let later = now + ASK_EVERY;
         assert_eq!(missed.heard(one, vec![lost], later), [], "it says so still");
         assert_eq!(missed.heard(one, vec![], later), []);
