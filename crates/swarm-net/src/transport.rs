@@ -27,8 +27,8 @@ pub(crate) mod heartbeat;
 pub(crate) mod knock;
 pub(crate) mod pings;
 
-/// A silent peer that nobody watches and nobody misses is gone after this. A process that ends is noticed by life lines,
-/// a machine that vanishes by those who watch it.
+/// A silent peer that nobody watches and nobody misses is gone after this. A process that ends is noticed by life
+/// lines, a machine that vanishes by those who watch it.
 const QUIC_IDLE_MS: u32 = 60_000;
 /// Each costs both ends, on every connection of a full mesh. What stands between must not forget a connection: that
 /// takes two minutes at least (RFC 4787, REQ-5). The first one that is not answered begins the idle time again, within

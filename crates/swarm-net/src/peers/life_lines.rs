@@ -1,6 +1,6 @@
-//! Life lines: beside QUIC two members of whom one watches the other keep one TCP connection, because a kernel closes the
-//! TCP sockets of a process that ends at once, and says nothing of its UDP sockets. When this node dials for one, and
-//! whom it asks when one has ended. No IO and no clock of its own.
+//! Life lines: beside QUIC two members of whom one watches the other keep one TCP connection, because a kernel closes
+//! the TCP sockets of a process that ends at once, and says nothing of its UDP sockets. When this node dials for one,
+//! and whom it asks when one has ended. No IO and no clock of its own.
 //!
 //! Who watches dials. A line that ends proves nothing: what stands between the nodes may have cut it. So the peer is
 //! doubted until somebody has asked at its TCP port.

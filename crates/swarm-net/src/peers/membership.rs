@@ -226,8 +226,8 @@ impl Membership {
         news
     }
 
-    /// Shards to ask the DHT for: those of which no online replica's record was found in it yet. In a large swarm, where
-    /// such questions are most of what joining costs, those that nobody who is online has.
+    /// Shards to ask the DHT for: those of which no online replica's record was found in it yet. In a large swarm,
+    /// where such questions are most of what joining costs, those that nobody who is online has.
     pub(crate) fn missing(&self, is_large: bool) -> Vec<ShardId> {
         let is_there = |shard: &ShardId| {
             let has = |peer: &Remembered| peer.online(*shard) && (is_large || peer.recorded.contains(shard));
