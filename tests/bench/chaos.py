@@ -42,7 +42,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from answers import Answer, held, share
-from nodes import RELEASE, SOON, wait_for
+from nodes import RELEASE, SOON, end_when_asked, wait_for
 from relay import Relay, can_relay
 
 SHARDS = 8
@@ -91,7 +91,7 @@ def enter_namespace():
         raise SystemExit("needs root, for network namespaces")
     command = 'mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link set lo up && exec "$@"'
     again = ["unshare", "--net", "--mount", "sh", "-c", command, "sh", "python3", *sys.argv]
-    raise SystemExit(subprocess.run(again, env={**os.environ, INSIDE: "1"}).returncode)
+    os.execvpe(again[0], again, {**os.environ, INSIDE: "1"})
 
 
 class Machine:
@@ -431,8 +431,7 @@ def main():
     if not can_relay():
         print("SKIPPED: no packet sockets: no cable is slow or faulty")
         given.faults = without(given.faults, *NOT_GONE)
-    # Ends its nodes also when it is asked to end.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    end_when_asked()
     with tempfile.TemporaryDirectory() as folder:
         swarm = Swarm(given, Path(folder))
         try:

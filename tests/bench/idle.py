@@ -11,12 +11,12 @@ carries nothing else, and the connections that nodes have lost. Needs root, for 
 
 import argparse
 import os
-import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node
+from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, end_all, end_when_asked
 
 SHARDS = 8
 INSIDE = "LLAMA_SWARM_BENCH_INSIDE"
@@ -37,8 +37,8 @@ def enter_namespace():
     if os.geteuid() != 0:
         raise SystemExit("needs root, for a network namespace")
     command = 'ip link set lo up && exec "$@"'
-    again = ["unshare", "--net", "sh", "-c", command, "sh", "python3", *os.sys.argv]
-    raise SystemExit(subprocess.run(again, env={**os.environ, INSIDE: "1"}).returncode)
+    again = ["unshare", "--net", "sh", "-c", command, "sh", "python3", *sys.argv]
+    os.execvpe(again[0], again, {**os.environ, INSIDE: "1"})
 
 
 def lacking(nodes, workers):
@@ -99,15 +99,14 @@ def measure(given, folder, workers):
             f"{(after[1] - packets) / took / len(nodes):.0f}", f"{connections:.1f}", f"{lost:.0f}", full,
         ]
     finally:
-        for node in nodes:
-            if node.process.poll() is None:
-                node.kill()
+        end_all(nodes)
 
 
 def main():
     given = arguments()
     if INSIDE not in os.environ:
         enter_namespace()
+    end_when_asked()
     print("| workers | all views right, s | % of a core, all | kB/s a node, each way | packets/s a node | connections a node "
           "| peers lost | datagrams lost |\n|" + "---|" * 8, flush=True)
     for workers in map(int, given.workers.split(",")):

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from datetime import datetime
@@ -17,10 +18,11 @@ LISTEN_BY_TCP = ["--listen", "/ip4/127.0.0.1/tcp/0"]
 
 
 class Node:
-    """A process that this script has started, and ends by its own id."""
+    """A process that this script has started, and ends by its own id. `apart`: in a session of its own, where each session
+    has its share of the processors."""
 
-    def __init__(self, given, folder, name, command):
-        self.name, self.log = name, folder / f"{name}.log"
+    def __init__(self, given, folder, name, command, apart=False):
+        self.name, self.apart, self.log = name, apart, folder / f"{name}.log"
         self.told, self.started = folder / f"{name}.json", 0
         command += ["--address-file", self.told, "--identity", folder / f"{name}.key", "--grpc-listen", "127.0.0.1:0"]
         self.command = [str(part) for part in [given.ours, *command]]
@@ -30,7 +32,9 @@ class Node:
         self.told.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             environment = {"RUST_LOG": "info", **os.environ, "NO_COLOR": "1"}
-            self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                self.command, stdout=subprocess.DEVNULL, stderr=log, env=environment, start_new_session=self.apart
+            )
         wait_for(f"the ports of {self.name}", self.told.exists)
         self.addresses = json.loads(self.told.read_text())
 
@@ -55,6 +59,18 @@ class Node:
                 if line.endswith("\n") and all(word in line for word in words):
                     return datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
         return None
+
+
+def end_all(nodes):
+    """Ends those that still run."""
+    for node in nodes:
+        node.process.kill()
+        node.process.wait()
+
+
+def end_when_asked():
+    """Has SIGTERM end this script as ^C does, so that it ends its nodes."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def wait_for(what, so):

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, wait_for
+from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, end_all, end_when_asked, wait_for
 
 SHARDS = 8
 
@@ -85,6 +85,7 @@ def causes(nodes):
 
 def main():
     given, nodes, all_times, slowest = arguments(), [], [], []
+    end_when_asked()
     choice, counted = random.Random(given.seed), Counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -102,9 +103,7 @@ def main():
                 print(f"kill {number + 1}, shard {shard}: {min(times):.1f} to {max(times):.1f} ms", flush=True)
                 victim.start()
         finally:
-            for node in nodes:
-                if node.process.poll() is None:
-                    node.kill()
+            end_all(nodes)
     all_times.sort()
     of = lambda times, part: sorted(times)[min(len(times) - 1, int(len(times) * part))]
     print(f"{len(all_times)} notices of {given.kills} kills, by cause: {dict(counted)}")

@@ -31,8 +31,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -40,7 +38,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from answers import Answer, View, held, tell
-from nodes import RELEASE, SOON, wait_for
+from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, end_all, end_when_asked, wait_for
 
 SHARDS = 8
 AWAY = 5
@@ -79,16 +77,8 @@ class Nodes:
 
     def start(self, name, *command):
         """Starts a node; gives its addresses."""
-        told = self.folder / f"{name}.json"
-        told.unlink(missing_ok=True)
-        command = [self.given.ours, *command, "--address-file", told, "--identity", self.folder / f"{name}.key"]
-        command += ["--grpc-listen", "127.0.0.1:0"]
-        log = (self.folder / f"{name}.log").open("ab")
-        self.running[name] = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
-        )
-        wait_for(f"the ports of {name}", told.exists)
-        return json.loads(told.read_text())
+        self.running[name] = Node(self.given, self.folder, name, list(command), apart=True)
+        return self.running[name].addresses
 
     def worker(self, name, shard):
         flags = ["--threads", self.given.threads, "--threads-batch", self.given.threads_batch]
@@ -101,17 +91,14 @@ class Nodes:
         return self.start(name, "worker", "--shard-id", shard, *flags, *member)["peer_id"]
 
     def signal(self, name, what):
-        os.kill(self.running[name].pid, what)
+        os.kill(self.running[name].process.pid, what)
         return time.monotonic()
 
     def ended(self, name):
-        self.running.pop(name).wait(SOON)
+        self.running.pop(name).process.wait(SOON)
 
     def end_all(self):
-        for process in self.running.values():
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        end_all(self.running.values())
 
 
 def ask_all(given, address):
@@ -273,7 +260,7 @@ def flaps(given, nodes, view, address, workers):
 def storm(given, nodes, view, address, workers):
     chance = random.Random(given.seed)
     undisturbed = [answer.told for answer in finish(ask_all(given, address))]
-    before, results, over = held(nodes.running["gateway"]), [], threading.Event()
+    before, results, over = held(nodes.running["gateway"].process), [], threading.Event()
 
     def keep_asking(number):
         while not over.is_set():
@@ -327,18 +314,16 @@ def storm(given, nodes, view, address, workers):
     tell("to be noticed", notices)
     tell("from start to loaded at the gateway", back)
     tell("longest time between two tokens of an answer", [answer.pause(0) for answer, _ in results])
-    print(f"the gateway had {before[0]} MiB and {before[1]} open files before, {held(nodes.running['gateway'])} after")
+    print(f"the gateway had {before[0]} MiB and {before[1]} open files before, {held(nodes.running['gateway'].process)} after")
 
 
 def main():
     given = arguments()
-    # Ends its nodes also when it is asked to end.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    end_when_asked()
     with tempfile.TemporaryDirectory() as folder:
         nodes = Nodes(given, Path(folder))
         try:
-            entry = nodes.start("rendezvous", "rendezvous", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1",
-                                "--listen", "/ip4/127.0.0.1/tcp/0")["addresses"][0]
+            entry = nodes.start("rendezvous", "rendezvous", *LISTEN_BY_QUIC, *LISTEN_BY_TCP)["addresses"][0]
             nodes.member = ["--model", given.model, "--rendezvous", entry]
             if given.fetch:
                 nodes.start("share", "share", given.model, "--rendezvous", entry)

@@ -1,8 +1,9 @@
 //! What we build on may be built on: licences, bans and sources of all that `Cargo.lock` names, by `deny.toml`. The
 //! same as `cargo deny check licenses bans sources` says, for machines without cargo-deny.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
+use anyhow::ensure;
 use cargo_metadata::{CargoOpt, MetadataCommand, Package};
 use swarm_tests::needed;
 
@@ -136,6 +137,31 @@ fn every_licence_that_is_allowed_is_needed() -> anyhow::Result<()> {
         let left_out = |name: &str, one: &str| name == package && one == licence;
         assert!(needed(&left_out), "deny.toml: {package} does not need {licence}");
     }
+    Ok(())
+}
+
+/// What the workspace is built of, each package with its features, by the kinds of dependencies that count.
+fn built(kinds: &str) -> anyhow::Result<BTreeSet<String>> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let arguments =
+        ["tree", "--workspace", "--locked", "--prefix=none", "--format={p} [{f}]", "--edges", kinds];
+    let told = cargo.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
+    ensure!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let lines = String::from_utf8(told.stdout)?;
+    Ok(lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect())
+}
+
+/// Otherwise it, and all that depends on it, is compiled once for tests and once more for the programs.
+#[test]
+fn tests_give_no_dependency_other_features() -> anyhow::Result<()> {
+    let trees = built("normal,build").and_then(|programs| Ok((programs, built("normal,build,dev")?)));
+    let Some((programs, tests)) = needed("the tree of dependencies", trees)? else { return Ok(()) };
+    ensure!(programs.iter().any(|package| package.starts_with("tokio v")), "not all are told: {programs:?}");
+    let apart: Vec<_> = programs.difference(&tests).collect();
+    ensure!(
+        apart.is_empty(),
+        "tests give these more features, have [dependencies] of tests/ give them too: {apart:#?}"
+    );
     Ok(())
 }
 

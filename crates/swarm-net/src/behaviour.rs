@@ -109,6 +109,11 @@ impl Behaviour {
         })
     }
 
+    /// Whether nodes register here.
+    pub(crate) fn is_rendezvous(&self) -> bool {
+        self.rendezvous_server.is_enabled()
+    }
+
     /// From now on no connection is made, whoever wants one: questions to the DHT that still run would dial.
     pub(crate) fn close(&mut self) {
         *self.limits.limits_mut() = ConnectionLimits::default()

@@ -74,6 +74,11 @@ impl Registrations {
         self.servers.remove(server);
     }
 
+    /// Whether a server is connected, which tells of all who are registered there.
+    pub(crate) fn is_told(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
     /// Registers again everywhere: the node's addresses have changed.
     pub(crate) fn addresses_changed(&mut self, now: Instant) {
         for server in self.servers.values_mut() {

@@ -48,6 +48,15 @@ impl Node {
                 step,
                 ..
             } if self.torrents.lookups.contains(&id) => self.on_holders(id, result, step.last),
+            kad::Event::OutboundQueryProgressed { id, result: QueryResult::Bootstrap(_), .. }
+                if self.is_told_of_all() =>
+            {
+                // It has asked for those near itself. To ask for those in each distance costs most of what a start
+                // costs the DHT, and finds nobody new.
+                if let Some(mut refreshing) = self.swarm.behaviour_mut().kad.query_mut(&id) {
+                    refreshing.finish();
+                }
+            }
             kad::Event::OutboundQueryProgressed { id, result, step, .. } => {
                 let kad = &mut self.swarm.behaviour_mut().kad;
                 match self.queries.on_progress(kad, id, result, step.last) {
@@ -58,6 +67,11 @@ impl Node {
             }
             _ => {}
         }
+    }
+
+    /// Whether a rendezvous names all nodes to this one, or this is the rendezvous.
+    fn is_told_of_all(&self) -> bool {
+        self.swarm.behaviour().is_rendezvous() || self.registrations.is_told()
     }
 
     fn put(&mut self, source: PeerId, record: kad::Record) -> Result<Announcement, Refused> {

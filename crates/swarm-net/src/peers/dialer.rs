@@ -15,6 +15,10 @@ use crate::{peers::upgrades::Upgrades, transport::address};
 /// Two nodes that learn of each other at the same moment would both dial. The one with the larger id waits for
 /// the other's connection this long.
 const YIELD: Duration = Duration::from_millis(100);
+/// A node with many connections waits longer, so much for each: a newcomer that all others dial at the same moment can
+/// answer none of them in time, and by itself it dials no more than it can bear.
+const YIELD_PER_PEER: Duration = Duration::from_millis(20);
+const LONGEST_YIELD: Duration = Duration::from_secs(2);
 /// Pause after a failed attempt; doubles up to the bound below.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -96,7 +100,7 @@ impl Dialer {
         if peer == self.me || (self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer)) {
             return;
         }
-        let start = if self.me < peer { now } else { now + YIELD };
+        let start = now + if self.me < peer { Duration::ZERO } else { YIELD } + self.patience();
         let known = self.peers.entry(peer).or_insert_with(|| Known {
             addresses: vec![],
             are_new: false,
@@ -110,6 +114,12 @@ impl Dialer {
             known.are_new |= known.state == DialState::Dialling && known.addresses != addresses;
             known.addresses = addresses;
         }
+    }
+
+    /// How long a peer that is new may take to dial this node.
+    fn patience(&self) -> Duration {
+        let connected = self.peers.values().filter(|known| known.state == DialState::Connected).count();
+        YIELD_PER_PEER.saturating_mul(u32::try_from(connected).unwrap_or(u32::MAX)).min(LONGEST_YIELD)
     }
 
     /// Dial a peer now, if it is known and not connected.
