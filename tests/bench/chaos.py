@@ -42,11 +42,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from answers import Answer, held, share
-from nodes import RELEASE, SOON, end_when_asked, wait_for
+from nodes import RELEASE, SOON, end_when_asked, enter_namespace, wait_for
 from relay import Relay, can_relay
 
 SHARDS = 8
-INSIDE = "LLAMA_SWARM_BENCH_INSIDE"
 PORT, HTTP, GRPC = 4001, 8080, 50051
 AWAY = 4
 BACK = 2
@@ -83,15 +82,6 @@ def arguments():
 def ip(*words, inside=None):
     place = ["-n", inside] if inside else []
     subprocess.run(["ip", *place, *map(str, words)], check=True)
-
-
-def enter_namespace():
-    """Runs this script again where networks and their names are its own: they end with it."""
-    if os.geteuid() != 0:
-        raise SystemExit("needs root, for network namespaces")
-    command = 'mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link set lo up && exec "$@"'
-    again = ["unshare", "--net", "--mount", "sh", "-c", command, "sh", "python3", *sys.argv]
-    os.execvpe(again[0], again, {**os.environ, INSIDE: "1"})
 
 
 class Machine:
@@ -423,8 +413,8 @@ def without(faults, *kinds):
 
 def main():
     given = arguments()
-    if INSIDE not in os.environ:
-        enter_namespace()
+    # Names of networks too.
+    enter_namespace("--mount", before="mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns &&")
     if FAKETIME is None and "skew" in given.faults.split(","):
         print("SKIPPED: no libfaketime (Debian: faketime): no clock goes wrong")
         given.faults = without(given.faults, "skew")

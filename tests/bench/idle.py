@@ -10,16 +10,13 @@ carries nothing else, and the connections that nodes have lost. Needs root, for 
 """
 
 import argparse
-import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, end_all, end_when_asked
+from nodes import LISTEN_BY_QUIC, LISTEN_BY_TCP, RELEASE, SOON, Node, end_all, end_when_asked, enter_namespace
 
 SHARDS = 8
-INSIDE = "LLAMA_SWARM_BENCH_INSIDE"
 
 
 def arguments():
@@ -30,15 +27,6 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=60, help="how long each is measured")
     parser.add_argument("--settle", type=float, default=20, help="seconds from the last start until that begins")
     return parser.parse_args()
-
-
-def enter_namespace():
-    """Runs this script again where the loopback device is its own."""
-    if os.geteuid() != 0:
-        raise SystemExit("needs root, for a network namespace")
-    command = 'ip link set lo up && exec "$@"'
-    again = ["unshare", "--net", "sh", "-c", command, "sh", "python3", *sys.argv]
-    os.execvpe(again[0], again, {**os.environ, INSIDE: "1"})
 
 
 def lacking(nodes, workers):
@@ -104,8 +92,7 @@ def measure(given, folder, workers):
 
 def main():
     given = arguments()
-    if INSIDE not in os.environ:
-        enter_namespace()
+    enter_namespace()
     end_when_asked()
     print("| workers | all views right, s | % of a core, all | kB/s a node, each way | packets/s a node | connections a node "
           "| peers lost | datagrams lost |\n|" + "---|" * 8, flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 RELEASE = Path(__file__).resolve().parents[2] / "target/release"
 SOON = 180
+INSIDE = "LLAMA_SWARM_BENCH_INSIDE"
 LISTEN_BY_QUIC = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"]
 LISTEN_BY_TCP = ["--listen", "/ip4/127.0.0.1/tcp/0"]
 
@@ -59,6 +60,18 @@ class Node:
                 if line.endswith("\n") and all(word in line for word in words):
                     return datetime.fromisoformat(line.split()[0].replace("Z", "+00:00")).timestamp()
         return None
+
+
+def enter_namespace(*kinds, before=""):
+    """Runs this script again where the networks (and what else these kinds say) are its own and end with it, and the
+    loopback device is up; `before` that, these commands. There it does nothing."""
+    if INSIDE in os.environ:
+        return
+    if os.geteuid() != 0:
+        raise SystemExit("needs root, for network namespaces")
+    command = f'{before} ip link set lo up && exec "$@"'
+    again = ["unshare", "--net", *kinds, "sh", "-c", command, "sh", sys.executable, *sys.argv]
+    os.execvpe(again[0], again, {**os.environ, INSIDE: "1"})
 
 
 def end_all(nodes):

@@ -22,6 +22,9 @@ const ASK_FAST: Duration = Duration::from_millis(250);
 /// Newcomers dial, so those who are there need not ask often; ever less while they hear nothing new.
 const ASK_SLOW: Duration = Duration::from_secs(5);
 const ASK_SLOWEST: Duration = Duration::from_secs(40);
+/// Most of an answer are those who have only renewed their registration. Where a server has told of more than this many,
+/// the next pauses are longer in proportion.
+const FEW: usize = 25;
 /// Questions at the fast pace after registering.
 const FAST_QUESTIONS: u32 = 8;
 /// More peers than this one server need not tell at once.
@@ -47,8 +50,17 @@ struct Server {
     pause: Duration,
     /// Whom it has told of: who renews a registration is told again.
     told: HashSet<PeerId>,
+    /// How many the last answer was of, renewed ones too.
+    told_last: usize,
     /// What was told already.
     cookie: Option<Cookie>,
+}
+
+impl Server {
+    /// A pause among few, as it is among as many as there are.
+    fn paced(&self, pause: Duration) -> Duration {
+        pause.mul_f64((self.told_last as f64 / FEW as f64).max(1.0))
+    }
 }
 
 impl Registrations {
@@ -65,6 +77,7 @@ impl Registrations {
             asked: 0,
             pause: ASK_SLOW,
             told: HashSet::new(),
+            told_last: 0,
             cookie: None,
         });
     }
@@ -100,7 +113,7 @@ impl Registrations {
                 let is_new = server.asked < FAST_QUESTIONS;
                 server.ask_at = Some(now + if is_new { ASK_FAST } else { server.pause });
                 if !is_new {
-                    server.pause = (2 * server.pause).min(ASK_SLOWEST);
+                    server.pause = (2 * server.pause).min(server.paced(ASK_SLOWEST));
                 }
                 server.asked += 1;
                 client.discover(Some(self.namespace.clone()), server.cookie.clone(), Some(MAX_TOLD), *peer);
@@ -132,12 +145,13 @@ impl Registrations {
             client::Event::Discovered { rendezvous_node, registrations, cookie } => {
                 if let Some(server) = self.servers.get_mut(&rendezvous_node) {
                     server.cookie = Some(cookie);
+                    server.told_last = registrations.len();
                     if server.told.len() > 2 * MAX_TOLD as usize {
                         server.told.clear();
                     }
                     let told = registrations.iter().map(|told| told.record.peer_id());
                     if told.filter(|peer| server.told.insert(*peer)).count() > 0 {
-                        server.pause = ASK_SLOW;
+                        server.pause = server.paced(ASK_SLOW);
                     }
                 }
                 return registrations
@@ -157,5 +171,38 @@ impl Registrations {
         for (server, _) in self.servers.drain() {
             client.unregister(self.namespace.clone(), server);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{
+        core::PeerRecord,
+        identity::Keypair,
+        rendezvous::{Cookie, Registration},
+    };
+
+    use super::*;
+
+    fn registration() -> Registration {
+        let here = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
+        let record = PeerRecord::new(&Keypair::generate_ed25519(), vec![here]).unwrap();
+        Registration { namespace: Namespace::from_static("c"), record, ttl: TTL.as_secs() }
+    }
+
+    #[test]
+    fn who_is_told_of_many_asks_less_often() {
+        let (server, now) = (PeerId::random(), Instant::now());
+        let pause = |of: usize| {
+            let mut asking = Registrations::new("c");
+            asking.add(server, now);
+            let registrations: Vec<_> = (0..of).map(|_| registration()).collect();
+            let cookie = Cookie::for_all_namespaces();
+            let told = client::Event::Discovered { rendezvous_node: server, registrations, cookie };
+            assert_eq!(asking.on_event(told, now).len(), of);
+            asking.servers[&server].pause
+        };
+        assert_eq!((pause(1), pause(FEW)), (ASK_SLOW, ASK_SLOW));
+        assert_eq!(pause(4 * FEW), 4 * ASK_SLOW);
     }
 }

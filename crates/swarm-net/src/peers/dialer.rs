@@ -262,6 +262,29 @@ mod tests {
     }
 
     #[test]
+    fn who_has_many_connections_lets_a_newcomer_dial() {
+        let (me, peer) = two_peers();
+        let (mut dialer, now) = (Dialer::new(me), Instant::now());
+        let where_to = addresses(&["/ip4/10.0.0.1/tcp/1"]);
+        for _ in 0..30 {
+            dialer.connected(PeerId::random(), now);
+        }
+        dialer.learn(peer, &where_to, KEEP, now);
+        let patience = 30 * YIELD_PER_PEER;
+        assert_eq!((dialer.due(now).len(), dialer.due(now + patience).len()), (0, 1));
+        for _ in 0..300 {
+            dialer.connected(PeerId::random(), now);
+        }
+        let another = PeerId::random();
+        dialer.learn(another, &where_to, KEEP, now);
+        dialer.hurry(&another, now);
+        assert_eq!(dialer.due(now).len(), 1, "unless somebody waits for it");
+        let last = PeerId::random();
+        dialer.learn(last, &where_to, KEEP, now);
+        assert_eq!(dialer.due(now + LONGEST_YIELD + YIELD).len(), 1);
+    }
+
+    #[test]
     fn a_lost_peer_is_dialled_with_growing_pauses_until_it_is_given_up() {
         let (me, peer) = two_peers();
         let (mut dialer, mut now) = (Dialer::new(me), Instant::now());
