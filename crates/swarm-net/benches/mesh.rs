@@ -28,7 +28,7 @@ const INSIDE: &str = "LLAMA_SWARM_BENCH_INSIDE";
 /// How many start together.
 const WAVE: usize = 10;
 /// Two cores agree on all keys within this, or are too few for so many nodes.
-const SOON: Duration = Duration::from_secs(600);
+const SOON: Duration = Duration::from_secs(1800);
 
 /// What the process has used and the loopback device has carried so far.
 #[derive(Clone, Copy)]
@@ -108,6 +108,7 @@ async fn measure(workers: usize, settle: Duration, seconds: Duration) {
             let started = join_all(started).await;
             nodes.extend(started);
             sees_all(&nodes[0], nodes.len() - 1).await;
+            eprintln!("{} workers after {:.1} s", nodes.len() - 1, start.at.elapsed().as_secs_f64());
         }
         nodes.push(rendezvous);
         join_all(nodes.iter().map(|node| sees_all(node, workers))).await;

@@ -243,7 +243,7 @@ impl Node {
                 Some(Ok(verdict)) = self.watching.verdicts.join_next() => self.on_verdict(&verdict),
                 () = &mut tick => {
                     let now = Instant::now();
-                    self.on_tick(now);
+                    self.on_tick(now, tick.deadline().elapsed());
                     let is_quiet = now.duration_since(self.stirred) >= QUIET_AFTER;
                     let pause = if is_quiet { QUIET_TICK } else { TICK };
                     tick.as_mut().reset(tokio::time::Instant::now() + pause);
@@ -325,8 +325,8 @@ impl Node {
         self.tell(now);
     }
 
-    fn on_tick(&mut self, now: Instant) {
-        self.dial(now);
+    fn on_tick(&mut self, now: Instant, late: Duration) {
+        self.dial_in_turn(now, late);
         self.dial_lines(now);
         if let Some(client) = self.swarm.behaviour_mut().rendezvous_client.get() {
             self.registrations.tick(client, now);

@@ -179,7 +179,13 @@ impl Node {
         }
     }
 
-    /// Makes all dials that are due.
+    /// Makes the dials that are due, in a turn that came so late.
+    pub(super) fn dial_in_turn(&mut self, now: Instant, late: Duration) {
+        self.dialer.turn_was_late(late);
+        self.dial(now);
+    }
+
+    /// Makes the dials that are due.
     pub(super) fn dial(&mut self, now: Instant) {
         for dial in self.entries.due(now) {
             let connection = dial.connection_id();

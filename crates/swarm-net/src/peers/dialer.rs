@@ -26,6 +26,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_PEERS: usize = 1024;
 /// Attempts that run at the same time.
 const MAX_ATTEMPTS: usize = 32;
+/// The same on a machine that has more to do than it can: of many handshakes none would end in time.
+const BUSY_ATTEMPTS: usize = 4;
+/// That is one where the node's turn comes so late.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// A dial to make.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub(crate) struct Dialer {
     me: PeerId,
     peers: HashMap<PeerId, Known>,
     upgrades: Upgrades,
+    /// How late the node's turns came lately.
+    late: Duration,
 }
 
 #[derive(Debug)]
@@ -92,7 +98,7 @@ pub(crate) fn backoff(failures: u32) -> Duration {
 
 impl Dialer {
     pub(crate) fn new(me: PeerId) -> Self {
-        Self { me, peers: HashMap::new(), upgrades: Upgrades::new(me) }
+        Self { me, peers: HashMap::new(), upgrades: Upgrades::new(me), late: Duration::ZERO }
     }
 
     /// A peer may be found at these addresses; dial it for as long as `keep`.
@@ -116,6 +122,11 @@ impl Dialer {
         }
     }
 
+    /// The node had a turn, so late.
+    pub(crate) fn turn_was_late(&mut self, by: Duration) {
+        self.late = by.max(self.late / 2);
+    }
+
     /// How long a peer that is new may take to dial this node.
     fn patience(&self) -> Duration {
         let connected = self.peers.values().filter(|known| known.state == DialState::Connected).count();
@@ -134,11 +145,12 @@ impl Dialer {
     /// The dials that are due; they count as started.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Dial> {
         let running = self.peers.values().filter(|known| known.state == DialState::Dialling).count();
+        let most = if self.late < BUSY { MAX_ATTEMPTS } else { BUSY_ATTEMPTS };
         let due = |known: &Known| matches!(known.state, DialState::Waiting(at) if at <= now);
         self.peers
             .iter_mut()
             .filter(|(_, known)| due(known))
-            .take(MAX_ATTEMPTS.saturating_sub(running))
+            .take(most.saturating_sub(running))
             .map(|(peer, known)| {
                 known.state = DialState::Dialling;
                 known.are_new = false;
@@ -323,6 +335,20 @@ mod tests {
             dialer.disconnected(&visitor, KEEP, now);
         }
         assert_eq!(dialer.peers.len(), MAX_PEERS, "visitors without an address leave nothing behind");
+    }
+
+    #[test]
+    fn a_busy_machine_dials_few_at_a_time() {
+        let (mut dialer, now) = (Dialer::new(PeerId::random()), Instant::now());
+        for _ in 0..MAX_ATTEMPTS {
+            dialer.learn(PeerId::random(), &addresses(&["/ip4/10.0.0.1/tcp/1"]), KEEP, now);
+        }
+        dialer.turn_was_late(4 * BUSY);
+        assert_eq!(dialer.due(now + YIELD).len(), BUSY_ATTEMPTS);
+        dialer.turn_was_late(BUSY / 10);
+        assert_eq!(dialer.due(now + YIELD).len(), 0, "one turn in time is not enough");
+        (0..2).for_each(|_| dialer.turn_was_late(BUSY / 10));
+        assert_eq!(dialer.due(now + YIELD).len(), MAX_ATTEMPTS - BUSY_ATTEMPTS);
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl Membership {
     pub(crate) fn connected(&mut self, node: &NodeId, transport: Transport, now: Instant) -> Vec<News> {
         self.make_room(node);
         let peer = self.peers.entry(node.clone()).or_insert_with(|| Remembered::new(PeerState::Away(now)));
+        let before = (peer.state, peer.lost);
         peer.state = match peer.state {
             PeerState::Away(_) => {
                 if !peer.described.is_empty() {
@@ -136,7 +137,8 @@ impl Membership {
             PeerState::Described(_) => PeerState::Described(transport),
         };
         peer.lost = false;
-        self.refresh()
+        let tells = !peer.described.is_empty() && before != (peer.state, peer.lost);
+        if tells { self.refresh() } else { vec![] }
     }
 
     /// The last connection to an admitted peer is closed. `expected`: by this node, or the peer has said before that it
