@@ -6,8 +6,10 @@ use std::{
 };
 
 use anyhow::ensure;
+use futures::future::join_all;
 use swarm_net::{Identity, MemberConfig, NetConfig, NetError, Role, Secret, SwarmNet};
 use swarm_tests::{BOUND, Process, ProcessSpec, Swarm, SwarmSpec, chat, counted, tiny_model};
+use swarm_types::NodeId;
 use tokio::time::{interval, timeout};
 
 /// Nothing else of the swarm's has these bytes in its memory.
@@ -135,8 +137,10 @@ async fn nobody_uses_the_model_past_the_gateway() -> anyhow::Result<()> {
             };
             let (net, _listener) = SwarmNet::bind(config, Role::Gateway, Identity::ephemeral()).await?;
             until("it was refused", async || Ok(kept_out(entry).await? > before)).await?;
-            for node in swarm.nodes() {
-                let channel = net.channel(&node.peer_id().parse()?).await;
+            let ids: Vec<NodeId> =
+                swarm.nodes().map(|node| node.peer_id().parse()).collect::<Result<_, _>>()?;
+            // Each waits whether the peer comes yet.
+            for channel in join_all(ids.iter().map(|id| net.channel(id))).await {
                 ensure!(matches!(channel, Err(NetError::NotConnected(_))), "{channel:?}");
             }
             ensure!(net.status().borrow().discovered_shards == 0 && net.round_trips().is_empty());

@@ -16,7 +16,7 @@ use tokio::{
 const SHARDS: u32 = 3;
 
 /// Prompts that must call something. Each has all tools in it, so old processors take seconds for one.
-const CALLS: &str = "24";
+const CALLS: &str = "12";
 
 /// Two swarms at once would only wait for each other.
 static TURNS: Mutex<()> = Mutex::const_new(());

@@ -22,8 +22,8 @@ const ASK_FAST: Duration = Duration::from_millis(250);
 /// Newcomers dial, so those who are there need not ask often; ever less while they hear nothing new.
 const ASK_SLOW: Duration = Duration::from_secs(5);
 const ASK_SLOWEST: Duration = Duration::from_secs(40);
-/// Most of an answer are those who have only renewed their registration. Where a server has told of more than this many,
-/// the next pauses are longer in proportion.
+/// Most of an answer are those who have only renewed their registration. Where a server has told of more than this
+/// many, the next pauses are longer in proportion.
 const FEW: usize = 25;
 /// Questions at the fast pace after registering.
 const FAST_QUESTIONS: u32 = 8;
