@@ -1,5 +1,6 @@
 //! How long a session's step takes on a worker, as far as one can tell: by the steps that it answered to this gateway,
-//! by what it has measured of itself, by who else is there, and by how far it is.
+//! by what it has measured of itself, by who else is there, by how far it is, and by how long steps on its routes take
+//! beyond all that: a worker that has no more than a part of a processor does not see what it waits for.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,11 @@ const NEAR: Duration = Duration::from_millis(2);
 /// Times that differ by less than this factor are the same.
 const SAME: f64 = 1.25;
 
-/// What steps of one row took in the engines of workers. Cheap to clone.
+/// Beyond what hops account for, steps have been slow on routes with a worker: half of that counts after each of these,
+/// so that it is tried again.
+const HALF_AS_SLOW: Duration = Duration::from_secs(30);
+
+/// What steps of one row took with each worker. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Paces(Arc<Mutex<BTreeMap<NodeId, Pace>>>);
 
@@ -28,31 +33,58 @@ pub(crate) struct Paces(Arc<Mutex<BTreeMap<NodeId, Pace>>>);
 struct Pace {
     /// Seconds a step and shard, of a session that is alone: the least, which rises slowly.
     step: f64,
+    /// Seconds of a step on its routes that no hop accounts for, the latest ones most.
+    rest: f64,
     at: Instant,
 }
 
+/// What was measured of one worker, in seconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Measured {
+    /// A step and shard in its engine, of a session that is alone.
+    pub(crate) step: f64,
+    /// Of a step on its routes, what no hop accounts for.
+    pub(crate) rest: f64,
+    /// Since it was measured last.
+    pub(crate) age: f64,
+}
+
 impl Paces {
-    /// A worker has computed so long for a step of one row through so many shards.
-    pub(crate) fn answered(&self, worker: &NodeId, shards: u32, compute: Duration, now: Instant) {
+    /// A worker has computed so long for a step of one row through so many shards, of which the hops of its route have
+    /// left so much unaccounted for.
+    pub(crate) fn answered(
+        &self,
+        worker: &NodeId,
+        shards: u32,
+        compute: Duration,
+        rest: Duration,
+        now: Instant,
+    ) {
         let took = compute.as_secs_f64() / f64::from(shards.max(1));
+        let left = rest.as_secs_f64();
         let mut paces = self.paces();
         match paces.get_mut(worker).filter(|pace| now.duration_since(pace.at) < LASTS) {
-            Some(Pace { step, at }) => {
+            Some(Pace { step, rest, at }) => {
                 *step += (took - *step) / if took < *step { 2.0 } else { 64.0 };
+                *rest += (left - *rest) / 8.0;
                 *at = now;
             }
             None => {
                 paces.retain(|_, pace| now.duration_since(pace.at) < LASTS);
-                paces.insert(worker.clone(), Pace { step: took, at: now });
+                paces.insert(worker.clone(), Pace { step: took, rest: left, at: now });
             }
         }
     }
 
-    /// Seconds a step and shard, of workers that were measured lately.
-    pub(crate) fn now(&self, now: Instant) -> BTreeMap<NodeId, f64> {
+    /// Of the workers that were measured lately.
+    pub(crate) fn now(&self, now: Instant) -> BTreeMap<NodeId, Measured> {
         let paces = self.paces();
         let young = paces.iter().filter(|(_, pace)| now.duration_since(pace.at) < LASTS);
-        young.map(|(worker, pace)| (worker.clone(), pace.step)).collect()
+        let measured = |&Pace { step, rest, at }: &Pace| {
+            let age = now.duration_since(at).as_secs_f64();
+            Measured { step, rest, age }
+        };
+        young.map(|(worker, pace)| (worker.clone(), measured(pace))).collect()
     }
 
     fn paces(&self) -> MutexGuard<'_, BTreeMap<NodeId, Pace>> {
@@ -62,9 +94,11 @@ impl Paces {
 
 /// Compares the replicas of one shard by the time of a step.
 pub(crate) struct Predictor<'a> {
-    measured: &'a BTreeMap<NodeId, f64>,
-    /// The least that was measured of one, in seconds.
+    measured: &'a BTreeMap<NodeId, Measured>,
+    /// The least step that was measured of one, in seconds.
     least: Option<f64>,
+    /// The least that was left unaccounted for with one, in seconds.
+    least_rest: f64,
     /// The least that one says of itself.
     said: Option<f64>,
 }
@@ -73,19 +107,31 @@ impl<'a> Predictor<'a> {
     /// Of these replicas, some of which were measured.
     pub(crate) fn of<'r>(
         replicas: impl Iterator<Item = &'r Replica> + Clone,
-        measured: &'a BTreeMap<NodeId, f64>,
+        measured: &'a BTreeMap<NodeId, Measured>,
     ) -> Self {
-        let least = replicas.clone().filter_map(|replica| measured.get(&replica.worker).copied());
-        Self { measured, least: least.reduce(f64::min), said: replicas.filter_map(says).reduce(f64::min) }
+        let of = replicas.clone().filter_map(|replica| measured.get(&replica.worker));
+        let least = of.clone().map(|of| of.step).reduce(f64::min);
+        let least_rest = of.map(|of| of.rest).reduce(f64::min).unwrap_or_default();
+        Self { measured, least, least_rest, said: replicas.filter_map(says).reduce(f64::min) }
     }
 
     /// A step's time on this replica for one more session beside so many, with the way to it and from it; as a number
     /// that is the same for times which differ by little.
     pub(crate) fn step(&self, replica: &Replica, sessions: u32, ways: Duration) -> i64 {
-        let alone = self.measured.get(&replica.worker).copied().unwrap_or_else(|| self.guessed(replica));
-        let seconds = alone * f64::from(sessions.saturating_add(1)) + ways.saturating_sub(NEAR).as_secs_f64();
+        let measured = self.measured.get(&replica.worker);
+        let alone = measured.map_or_else(|| self.guessed(replica), |of| of.step);
+        let more = measured.map_or(0.0, |of| self.more(of));
+        let far = ways.saturating_sub(NEAR).as_secs_f64();
+        let seconds = alone * f64::from(sessions.saturating_add(1)) + far + more;
         // Never infinite: nothing takes less than this.
         (seconds.max(1e-9).ln() / SAME.ln()).round() as i64
+    }
+
+    /// What steps with this worker take more than with the others, and nobody accounts for: it counts less and less
+    /// while the worker is not measured.
+    fn more(&self, of: &Measured) -> f64 {
+        let more = (of.rest - self.least_rest) * (-of.age / HALF_AS_SLOW.as_secs_f64()).exp2();
+        (more - NEAR.as_secs_f64()).max(0.0)
     }
 
     /// As fast as the fastest that was measured, if it does not say that it is much slower than others.
@@ -115,7 +161,11 @@ mod tests {
         Replica { capabilities, ..fixture::replica(name, ReplicaState::Loaded) }
     }
 
-    fn steps(replicas: &[Replica], measured: &BTreeMap<NodeId, f64>) -> Vec<i64> {
+    fn took(step: f64) -> Measured {
+        Measured { step, rest: 0.0, age: 0.0 }
+    }
+
+    fn steps(replicas: &[Replica], measured: &BTreeMap<NodeId, Measured>) -> Vec<i64> {
         let predictor = Predictor::of(replicas.iter(), measured);
         replicas.iter().map(|replica| predictor.step(replica, 0, Duration::ZERO)).collect()
     }
@@ -124,8 +174,9 @@ mod tests {
     fn what_was_measured_counts_for_a_time_and_rises_slowly() {
         let (paces, start) = (Paces::default(), Instant::now());
         let worker: NodeId = "12D3a".parse().expect("valid");
-        let answers = |shards, ms, at| paces.answered(&worker, shards, Duration::from_millis(ms), at);
-        let step = |at| paces.now(at).get(&worker).copied();
+        let ms = Duration::from_millis;
+        let answers = |shards, took, at| paces.answered(&worker, shards, ms(took), ms(0), at);
+        let step = |at| paces.now(at).get(&worker).map(|of| of.step);
         answers(2, 16, start);
         assert_eq!(step(start), Some(0.008));
         answers(1, 4, start);
@@ -142,11 +193,27 @@ mod tests {
         let replicas = [replica("12D3a", 100.0), replica("12D3b", 30.0), replica("12D3c", 5.0)];
         let [a, b, c] = steps(&replicas, &BTreeMap::new())[..] else { panic!("three") };
         assert!(a == b && b < c, "{a} {b} {c}");
-        let measured = [(replicas[2].worker.clone(), 0.001), (replicas[0].worker.clone(), 0.004)].into();
+        let measured =
+            [(replicas[2].worker.clone(), took(0.001)), (replicas[0].worker.clone(), took(0.004))].into();
         let [a, b, c] = steps(&replicas, &measured)[..] else { panic!("three") };
         assert!(c < a, "it has shown to be fast");
         assert_eq!(b, c, "who was not measured is tried");
         assert_eq!(steps(&[replica("12D3a", 0.0)], &BTreeMap::new()).len(), 1, "nothing is known of it");
+    }
+
+    #[test]
+    fn who_makes_its_routes_slow_is_gone_around_for_a_while() {
+        let (paces, start, ms) = (Paces::default(), Instant::now(), Duration::from_millis);
+        let replicas = [replica("12D3a", 100.0), replica("12D3b", 100.0)];
+        for (replica, rest) in replicas.iter().zip([3, 15]) {
+            paces.answered(&replica.worker, 1, ms(1), ms(rest), start);
+        }
+        let after = |seconds| steps(&replicas, &paces.now(start + Duration::from_secs(seconds)));
+        assert!(after(0)[0] < after(0)[1], "{:?}", after(0));
+        assert!(after(0)[1] > after(30)[1], "it counts less");
+        assert_eq!(after(90)[0], after(90)[1], "it is tried again");
+        (0..20).for_each(|_| paces.answered(&replicas[1].worker, 1, ms(1), ms(4), start));
+        assert_eq!(after(0)[0], after(0)[1], "it is as fast as the other one again");
     }
 
     #[test]

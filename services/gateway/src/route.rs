@@ -15,7 +15,7 @@ use swarm_types::{
 };
 
 pub use self::problem::{Missing, RouteProblem};
-use crate::pace::Predictor;
+use crate::pace::{Measured, Predictor};
 
 mod problem;
 
@@ -36,8 +36,8 @@ pub struct RouteWish {
     pub prefer: BTreeSet<NodeId>,
     /// Sessions that are known to be on a worker. Its own count arrives later, so the larger one is believed.
     pub sessions: BTreeMap<NodeId, u32>,
-    /// Seconds that a step of one row takes a shard, of workers that were measured lately.
-    pub paces: BTreeMap<NodeId, f64>,
+    /// What was measured of workers lately.
+    pub(crate) paces: BTreeMap<NodeId, Measured>,
 }
 
 impl RouteWish {
@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn of_two_the_faster_has_more_sessions_and_the_nearer_goes_first() {
-        let paces = [(worker("a"), 0.004), (worker("b"), 0.001)].into();
+        let took = |step| Measured { step, rest: 0.0, age: 0.0 };
+        let paces = [(worker("a"), took(0.004)), (worker("b"), took(0.001))].into();
         let measured = RouteWish { paces, ..any() };
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 2)]], &measured), "b:0");
         assert_eq!(planned(vec![vec![loaded("a"), busy("b", 9)]], &measured), "a:0");

@@ -117,12 +117,13 @@ impl Swarm {
         Ok(Reserved { planned, sessions: self.sessions.clone() })
     }
 
-    /// The hops of a route have answered a step of one row.
-    pub fn answered(&self, route: &Route, timings: &[HopTiming]) {
+    /// The hops of a route have answered a step of one row, which took so long in all.
+    pub fn answered(&self, route: &Route, timings: &[HopTiming], round_trip: Duration) {
         let now = Instant::now();
+        let rest = round_trip.saturating_sub(timings.iter().map(|hop| hop.compute + hop.queue).sum());
         for (hop, timing) in route.hops().iter().zip(timings) {
             let shards = hop.shards.iter().count() as u32;
-            self.paces.answered(&hop.worker, shards, timing.compute, now);
+            self.paces.answered(&hop.worker, shards, timing.compute, rest, now);
         }
     }
 

@@ -378,7 +378,7 @@ impl Driver {
         self.given.account.token(&token, self.given.started_at.elapsed());
         if let Some(last) = self.last_token_at.replace(Instant::now()) {
             self.given.metrics.decoded(&token, route, last.elapsed());
-            self.given.swarm.answered(route, &token.hops);
+            self.given.swarm.answered(route, &token.hops, token.round_trip);
         }
         self.given.outlet.emit(GenerationEvent::Token(token)).await?;
         let room = self.given.request.prompt.len() + self.given.request.max_tokens as usize;
